@@ -1,0 +1,155 @@
+//! Routes: what to match, who may pass, and where it leads.
+
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use postern_identity::IdpId;
+use regex::Regex;
+
+use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
+
+/// One route of the configuration, ready to serve.
+#[derive(Debug)]
+pub struct Route {
+    /// Stable for the same match and target (01 §2.9): the hash that logs and metrics use.
+    pub id: String,
+    /// `name`, or a readable form of `from` and the path; unique enough to recognise, used in logs, metrics and pages.
+    pub name: String,
+    /// The hosts of `from`, already in canonical form.
+    pub hosts: HostPattern,
+    /// The path match.
+    pub path: PathMatcher,
+    /// Where it leads.
+    pub target: Target,
+    /// Who may pass. Compiled; the legacy keys are part of it.
+    pub policy: postern_policy::Policy,
+    /// Which identity provider vouches here: a session of another one is no session.
+    pub idp: IdpId,
+    /// Changes of the request path on the way up.
+    pub rewrite: Option<PathRewrite>,
+    /// The Host that the upstream sees.
+    pub host_rewrite: HostRewrite,
+    /// `set_request_headers`, then `remove_request_headers`: removal is last (01 §2.10). Reserved names are refused at load (S-047).
+    pub request_headers: Vec<HeaderRule>,
+    /// The global set merged with the route's own.
+    pub response_headers: ResponseHeaders,
+    /// The identity headers go upstream.
+    pub pass_identity_headers: bool,
+    /// `iss` of this route's assertions.
+    pub issuer_format: JwtIssuerFormat,
+    /// From the whole request received to the whole response sent; `None` is none (01 §2.6).
+    pub timeout: Option<Duration>,
+    /// Without a byte either way; `None` is none.
+    pub idle_timeout: Option<Duration>,
+    /// WebSocket upgrades may pass.
+    pub allow_websockets: bool,
+    /// The policy admits everybody without looking (public): used for lints and `robots.txt` only, never to skip the policy.
+    pub public: bool,
+    /// Why it was refused may be shown in words on the 403 page.
+    pub show_error_details: bool,
+}
+
+/// The host set of `from` (01 §2.2).
+#[derive(Debug, Clone)]
+pub enum HostPattern {
+    /// Exactly this host, lower-case, no trailing dot; with a port only if one other than the default was written.
+    Exact {
+        /// The host.
+        host: String,
+        /// The port it insists on.
+        port: Option<u16>,
+    },
+    /// A host with `*`, compiled and anchored at both ends, matched against the host without port.
+    Wildcard {
+        /// As written.
+        pattern: String,
+        /// Compiled.
+        regex: Regex,
+        /// The port it insists on.
+        port: Option<u16>,
+    },
+}
+
+/// What the canonical path must be (01 §2.4).
+#[derive(Debug, Clone)]
+pub enum PathMatcher {
+    /// Begins with this text; `/` is every path. No segment boundary.
+    Prefix(String),
+    /// Equals this text.
+    Exact(String),
+    /// Matches as a whole; compiled with anchors (S-026).
+    Regex(Regex),
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// One or more upstream addresses of one kind.
+    Upstream(Upstream),
+    /// Elsewhere, at once (01 §2.8).
+    Redirect(Redirect),
+    /// A fixed answer.
+    Response {
+        /// The status.
+        status: StatusCode,
+        /// The body, sent as `text/plain`.
+        body: String,
+    },
+}
+
+/// The upstream of a route.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// In order of the file; the first one's path acts as prefix rewrite (already in [`Route::rewrite`]).
+    pub endpoints: Vec<UpstreamEndpoint>,
+}
+
+/// One `to` URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamEndpoint {
+    /// TLS to the upstream.
+    pub tls: bool,
+    /// Name or address to dial.
+    pub host: String,
+    /// Port to dial.
+    pub port: u16,
+    /// `host[:port]` exactly as written: the default `Host`.
+    pub authority: String,
+}
+
+/// How the path changes on the way up (01 §2.7).
+#[derive(Debug, Clone)]
+pub enum PathRewrite {
+    /// The matched part (the prefix, or the whole path for `path` and `regex`) becomes this.
+    Prefix(String),
+}
+
+/// The Host that the upstream sees (01 §2.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// The authority of the chosen endpoint.
+    Upstream,
+    /// As the client sent it.
+    Preserve,
+    /// This one.
+    Literal(HeaderValue),
+}
+
+/// A redirect target (01 §2.8).
+#[derive(Debug, Clone, Default)]
+pub struct Redirect {
+    /// `https_redirect` or `scheme_redirect`.
+    pub scheme: Option<String>,
+    /// `host_redirect`, as written.
+    pub host: Option<String>,
+    /// `port_redirect`.
+    pub port: Option<u16>,
+    /// `path_redirect`: the whole path.
+    pub path: Option<String>,
+    /// `prefix_rewrite`, ignored if `path` is set.
+    pub prefix: Option<String>,
+    /// `response_code`: 301 unless written.
+    pub status: StatusCode,
+    /// `strip_query`.
+    pub strip_query: bool,
+}

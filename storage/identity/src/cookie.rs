@@ -1,0 +1,154 @@
+//! The session cookie, both ways: authn writes it, the edge reads it; and the attributes of every cookie of ours (03 §3.5).
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::{Keyring, Purpose, SessionId};
+
+/// The value of the session cookie: a version byte, the session id, and a MAC that binds it to one host, or to the
+/// cookie domain where one is configured (S-089). Opaque to everybody else; 66 characters.
+#[derive(Debug)]
+pub struct SessionCookie;
+
+const VERSION: u8 = 1;
+const MAC_LEN: usize = 16;
+const RAW_LEN: usize = 1 + 32 + MAC_LEN;
+
+impl SessionCookie {
+    /// The cookie value that makes `id` a session on `scope`: the request's canonical host without port, or `cookie_domain`.
+    #[must_use]
+    pub fn seal(keyring: &Keyring, scope: &str, id: &SessionId) -> String {
+        let mut raw = Vec::with_capacity(RAW_LEN);
+        raw.push(VERSION);
+        raw.extend_from_slice(id.as_bytes());
+        raw.extend(keyring.mac(Purpose::SessionCookie, &[scope.as_bytes(), id.as_bytes()]).iter().take(MAC_LEN));
+        URL_SAFE_NO_PAD.encode(raw)
+    }
+
+    /// The session id in a cookie value, if its MAC holds for `scope`; any change of a byte gives `None` (S-083).
+    #[must_use]
+    pub fn open(keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
+        let mut buffer = [0_u8; RAW_LEN + 2];
+        let length = URL_SAFE_NO_PAD.decode_slice(value, &mut buffer).ok()?;
+        let raw = buffer.get(..length).filter(|raw| raw.len() == RAW_LEN)?;
+        let (version, rest) = raw.split_first()?;
+        let (id, tag) = rest.split_first_chunk::<32>()?;
+        let bound = keyring.verify(Purpose::SessionCookie, &[scope.as_bytes(), id], tag);
+        (*version == VERSION && bound).then(|| SessionId::from_bytes(*id))
+    }
+}
+
+/// `SameSite` of a cookie; ours is `Lax` unless configured (rulings).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SameSite {
+    /// Sent on top-level navigation from elsewhere.
+    #[default]
+    Lax,
+    /// Never sent from elsewhere.
+    Strict,
+    /// Always sent.
+    None,
+}
+
+impl SameSite {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lax => "Lax",
+            Self::Strict => "Strict",
+            Self::None => "None",
+        }
+    }
+}
+
+/// How a cookie of ours is written. `Secure` and `Path=/` are always set (01 §1.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieAttributes {
+    /// `Domain`; `None` keeps it to the host.
+    pub domain: Option<String>,
+    /// `HttpOnly`.
+    pub http_only: bool,
+    /// `SameSite`.
+    pub same_site: SameSite,
+}
+
+impl Default for CookieAttributes {
+    fn default() -> Self {
+        Self { domain: None, http_only: true, same_site: SameSite::Lax }
+    }
+}
+
+/// The `Set-Cookie` value that sets `name` to `value` for `max_age`.
+#[must_use]
+pub fn set_cookie(name: &str, value: &str, attributes: &CookieAttributes, max_age: Duration) -> String {
+    let mut out = format!("{name}={value}; Path=/; Max-Age={}; Secure", max_age.as_secs());
+    if attributes.http_only {
+        out.push_str("; HttpOnly");
+    }
+    out.push_str("; SameSite=");
+    out.push_str(attributes.same_site.as_str());
+    if let Some(domain) = &attributes.domain {
+        out.push_str("; Domain=");
+        out.push_str(domain);
+    }
+    out
+}
+
+/// The `Set-Cookie` value that removes `name`, with the attributes it was set with (S-091).
+#[must_use]
+pub fn delete_cookie(name: &str, attributes: &CookieAttributes) -> String {
+    let mut out = set_cookie(name, "", attributes, Duration::ZERO);
+    out.push_str("; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+    out
+}
+
+/// The values of every cookie of that name in one `Cookie` field, in order (RFC 6265 §5.4). Call it for each field.
+pub fn cookies_named<'h>(field: &'h [u8], name: &'h str) -> impl Iterator<Item = &'h [u8]> {
+    field
+        .split(|byte| *byte == b';')
+        .filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Secret;
+
+    fn keyring() -> Keyring {
+        Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))
+    }
+
+    #[test]
+    fn s_089_a_cookie_of_one_host_is_no_session_on_another() {
+        let (ring, id) = (keyring(), SessionId::from_bytes([7; 32]));
+        let value = SessionCookie::seal(&ring, "a.example.com", &id);
+        assert_eq!(SessionCookie::open(&ring, "a.example.com", value.as_bytes()), Some(id));
+        assert_eq!(SessionCookie::open(&ring, "b.example.com", value.as_bytes()), None);
+    }
+
+    #[test]
+    fn s_083_any_changed_byte_of_a_cookie_is_no_session() {
+        let ring = keyring();
+        let value = SessionCookie::seal(&ring, "h", &SessionId::from_bytes([9; 32])).into_bytes();
+        for index in 0..value.len() {
+            for byte in [b'A', b'z', b'-', b'=', b' ', 0, 0xff] {
+                let mut damaged = value.clone();
+                if damaged[index] != byte {
+                    damaged[index] = byte;
+                    assert_eq!(SessionCookie::open(&ring, "h", &damaged), None);
+                }
+            }
+        }
+        assert_eq!(SessionCookie::open(&ring, "h", &value[1..]), None);
+        assert_eq!(SessionCookie::open(&ring, "h", &[&value[..], b"A"].concat()), None);
+        assert_eq!(SessionCookie::open(&ring, "h", b""), None);
+        assert_eq!(SessionCookie::open(&ring, "h", &[b'A'; 100_000]), None);
+    }
+
+    #[test]
+    fn every_cookie_of_a_name_is_found_and_no_other() {
+        let found: Vec<_> = cookies_named(b"x=1; _p=a;_p=b; __p=c; _p2=d;_p=", "_p").collect();
+        assert_eq!(found, [&b"a"[..], b"b", b""]);
+    }
+}

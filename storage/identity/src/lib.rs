@@ -1,0 +1,31 @@
+//! Who is asking: the types that say on whose behalf a request comes, and the sealed forms in which those
+//! types travel between the browser, the edge and authn.
+//!
+//! This crate is pure. It opens no socket, reads no clock and no environment; the one thing it takes from
+//! the operating system is randomness ([`random`]). The edge and authn share exactly what is here: the
+//! [`Session`], its [`cookie`](SessionCookie), the [`SignInRequest`] and the [`FlowCookie`] that ties a
+//! sign-in to the browser that began it.
+//!
+//! Start with [`session`], then [`keyring`].
+
+mod claims;
+mod cookie;
+mod flow;
+mod keyring;
+mod random;
+mod secret;
+mod session;
+mod sign_in_request;
+mod subject;
+mod time;
+
+pub use claims::Claims;
+pub use cookie::{CookieAttributes, SameSite, SessionCookie, cookies_named, delete_cookie, set_cookie};
+pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
+pub use keyring::{Keyring, Purpose};
+pub use random::{RandomError, random};
+pub use secret::{Secret, same};
+pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
+pub use sign_in_request::{SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url};
+pub use subject::Subject;
+pub use time::Timestamp;

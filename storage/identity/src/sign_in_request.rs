@@ -1,0 +1,217 @@
+//! URLs that the edge signs and authn believes (02 §1.1, §1.4 A), or the other way round.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use url::Url;
+
+use crate::{FlowHash, IdpId, Keyring, Purpose, Timestamp};
+
+/// How long a signed URL is good for.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// How far two clocks may differ (03 §2).
+const SKEW: Duration = Duration::from_secs(60);
+
+/// Why a signed URL is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignedUrlError {
+    /// No signature, or one that does not fit: nothing in the URL may be used.
+    #[error("the URL is not signed by this deployment")]
+    NotSigned,
+    /// The signature fits, the time is over: its content is genuine, but old.
+    #[error("the URL has expired")]
+    Expired,
+}
+
+/// `url` with `pomerium_issued`, `pomerium_expiry` (5 min) and `pomerium_signature`; parameters are sorted, the scheme is https.
+#[must_use]
+pub fn signed_url(keyring: &Keyring, mut url: Url, now: Timestamp) -> Url {
+    let kept: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(key, _)| !is_own(key))
+        .map(|(key, value)| (key.into_owned(), value.into_owned()))
+        .collect();
+    let (issued, expiry) = (now.as_secs().to_string(), now.plus(LIFETIME).as_secs().to_string());
+    let pairs =
+        kept.into_iter().chain([("pomerium_issued".into(), issued), ("pomerium_expiry".into(), expiry)]).collect();
+    let unsigned = canonical(&mut url, pairs);
+    let tag = URL_SAFE.encode(keyring.mac(Purpose::SignedUrl, &[unsigned.as_bytes()]));
+    url.query_pairs_mut().append_pair("pomerium_signature", &tag);
+    url
+}
+
+/// Whether `url` was signed by this deployment and is still good. Order and escaping of parameters may have changed;
+/// host, port, path and every value may not.
+///
+/// # Errors
+/// [`SignedUrlError`].
+pub fn verify_signed_url(keyring: &Keyring, url: &Url, now: Timestamp) -> Result<(), SignedUrlError> {
+    let mut url = url.clone();
+    let all: Vec<(String, String)> =
+        url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
+    let tag = only(&all, "pomerium_signature")
+        .and_then(|text| URL_SAFE.decode(text).ok())
+        .ok_or(SignedUrlError::NotSigned)?;
+    let number = |name| only(&all, name).and_then(|text| text.parse::<i64>().ok()).ok_or(SignedUrlError::NotSigned);
+    let (issued, expiry) = (number("pomerium_issued")?, number("pomerium_expiry")?);
+    let pairs = all.iter().filter(|(key, _)| key != "pomerium_signature").cloned().collect();
+    let unsigned = canonical(&mut url, pairs);
+    if tag.len() != 32 || !keyring.verify(Purpose::SignedUrl, &[unsigned.as_bytes()], &tag) {
+        return Err(SignedUrlError::NotSigned);
+    }
+    let early = now.plus(SKEW) < Timestamp::from_secs(issued);
+    let late = now.minus(SKEW) > Timestamp::from_secs(expiry);
+    if early || late { Err(SignedUrlError::Expired) } else { Ok(()) }
+}
+
+fn is_own(key: &str) -> bool {
+    matches!(key, "pomerium_issued" | "pomerium_expiry" | "pomerium_signature")
+}
+
+/// The one value of that name; `None` if it is missing or repeated.
+fn only<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
+    let mut found = pairs.iter().filter(|(key, _)| key == name);
+    let (_, value) = found.next()?;
+    found.next().is_none().then_some(value)
+}
+
+fn canonical(url: &mut Url, mut pairs: Vec<(String, String)>) -> String {
+    pairs.sort();
+    // Any scheme but a web one leaves the URL as it is, and then its MAC simply differs.
+    let _unchanged_if_refused = url.set_scheme("https");
+    url.set_fragment(None);
+    url.query_pairs_mut().clear().extend_pairs(pairs);
+    url.as_str().to_owned()
+}
+
+/// What the edge asks of authn: sign this browser in and send it back to `redirect_uri`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignInRequest {
+    /// Where the browser wanted to go; always on a route's host, https.
+    pub redirect_uri: Url,
+    /// Which identity provider the route wants.
+    pub idp: IdpId,
+    /// Ties the answer to the browser that began.
+    pub flow: FlowHash,
+    /// Whether this is already the second try after a slow first one; there is no third by itself (rulings).
+    pub restarted: bool,
+}
+
+/// Why a sign-in request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignInRequestError {
+    /// Not signed by an edge of this deployment, or not complete.
+    #[error("the sign-in address is not signed by this deployment")]
+    NotSigned,
+    /// Genuine, but older than five minutes: start again from this.
+    #[error("the sign-in address has expired")]
+    Expired(Box<SignInRequest>),
+}
+
+impl SignInRequest {
+    /// The address at authn that the browser is sent to: `sign_in` is `https://<authenticate>/.pomerium/sign_in`.
+    #[must_use]
+    pub fn to_url(&self, keyring: &Keyring, mut sign_in: Url, now: Timestamp) -> Url {
+        {
+            let mut pairs = sign_in.query_pairs_mut();
+            pairs
+                .clear()
+                .append_pair("pomerium_redirect_uri", self.redirect_uri.as_str())
+                .append_pair("pomerium_idp_id", self.idp.as_str())
+                .append_pair("pomerium_flow", &self.flow.encode());
+            if self.restarted {
+                pairs.append_pair("pomerium_restarted", "1");
+            }
+        }
+        signed_url(keyring, sign_in, now)
+    }
+
+    /// Reads a request from the full URL at which authn was asked; the signature is checked before anything else (rulings).
+    ///
+    /// # Errors
+    /// [`SignInRequestError`].
+    pub fn from_url(keyring: &Keyring, url: &Url, now: Timestamp) -> Result<Self, SignInRequestError> {
+        let verdict = verify_signed_url(keyring, url, now);
+        if verdict == Err(SignedUrlError::NotSigned) {
+            return Err(SignInRequestError::NotSigned);
+        }
+        let all: Vec<(String, String)> =
+            url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
+        let request = || {
+            Some(Self {
+                redirect_uri: Url::parse(only(&all, "pomerium_redirect_uri")?).ok()?,
+                idp: IdpId::new(only(&all, "pomerium_idp_id")?),
+                flow: FlowHash::decode(only(&all, "pomerium_flow")?)?,
+                restarted: only(&all, "pomerium_restarted").is_some(),
+            })
+        };
+        let request = request().ok_or(SignInRequestError::NotSigned)?;
+        if verdict.is_err() { Err(SignInRequestError::Expired(Box::new(request))) } else { Ok(request) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Secret;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn keyring() -> Keyring {
+        Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))
+    }
+
+    fn request() -> SignInRequest {
+        SignInRequest {
+            redirect_uri: Url::parse("https://app.example.com/x?y=%26z").unwrap(),
+            idp: IdpId::new("main"),
+            flow: FlowHash::from_bytes([3; 16]),
+            restarted: false,
+        }
+    }
+
+    fn sign_in() -> Url {
+        Url::parse("https://auth.example.com/.pomerium/sign_in").unwrap()
+    }
+
+    #[test]
+    fn a_sign_in_request_survives_the_trip_and_reordering() {
+        let url = request().to_url(&keyring(), sign_in(), NOW);
+        assert_eq!(SignInRequest::from_url(&keyring(), &url, NOW), Ok(request()));
+        let mut pairs: Vec<_> = url.query_pairs().into_owned().collect();
+        pairs.reverse();
+        let mut shuffled = url.clone();
+        shuffled.query_pairs_mut().clear().extend_pairs(pairs);
+        assert_eq!(SignInRequest::from_url(&keyring(), &shuffled, NOW), Ok(request()));
+    }
+
+    #[test]
+    fn s_086_a_changed_sign_in_request_is_refused() {
+        let url = request().to_url(&keyring(), sign_in(), NOW).to_string();
+        for (from, to) in [
+            ("app.example.com", "evil.example"),
+            ("auth.example", "auth2.example"),
+            ("sign_in", "sign_out"),
+            ("pomerium_idp_id=main", "pomerium_idp_id=other"),
+        ] {
+            let changed = Url::parse(&url.replacen(from, to, 1)).unwrap();
+            assert_eq!(SignInRequest::from_url(&keyring(), &changed, NOW), Err(SignInRequestError::NotSigned), "{to}");
+        }
+        let doubled = Url::parse(&format!("{url}&pomerium_redirect_uri=https://evil.example/")).unwrap();
+        assert_eq!(SignInRequest::from_url(&keyring(), &doubled, NOW), Err(SignInRequestError::NotSigned));
+        let unsigned = Url::parse(url.split("&pomerium_signature").next().unwrap()).unwrap();
+        assert_eq!(SignInRequest::from_url(&keyring(), &unsigned, NOW), Err(SignInRequestError::NotSigned));
+    }
+
+    #[test]
+    fn a_slow_user_is_told_apart_from_a_forger() {
+        let url = request().to_url(&keyring(), sign_in(), NOW);
+        let late = NOW.plus(Duration::from_secs(361));
+        assert_eq!(
+            SignInRequest::from_url(&keyring(), &url, late),
+            Err(SignInRequestError::Expired(Box::new(request())))
+        );
+        assert_eq!(SignInRequest::from_url(&keyring(), &url, NOW.plus(Duration::from_secs(359))), Ok(request()));
+    }
+}
