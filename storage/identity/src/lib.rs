@@ -10,6 +10,7 @@
 
 mod claims;
 mod cookie;
+mod edge_token;
 mod flow;
 mod keyring;
 mod random;
@@ -21,6 +22,7 @@ mod time;
 
 pub use claims::Claims;
 pub use cookie::{CookieAttributes, SameSite, SessionCookie, cookies_named, delete_cookie, set_cookie};
+pub use edge_token::{EDGE_TOKEN_HEADER, edge_token, is_edge_token};
 pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
 pub use keyring::{Keyring, Purpose};
 pub use random::{RandomError, random};
