@@ -3,6 +3,7 @@
 //! No permit, no passage: proxying takes a `Permit`, and only `admit` can make one.
 
 mod config;
+pub mod listener;
 pub mod route;
 
 pub use config::{
@@ -10,3 +11,4 @@ pub use config::{
     EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig,
     ProxyConfig, PublicListener, ResponseHeaders, SigningKeys, Timeouts, UnderscoreHeaders,
 };
+pub use listener::{CertificateNames, ClientCert, Connection, Violation};

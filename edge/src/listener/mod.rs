@@ -1,0 +1,71 @@
+//! Accepts connections: what is known about one before its first request, and what its bytes did wrong.
+
+mod violation;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+pub use violation::Violation;
+
+/// One accepted stream, after TLS. Every request on it reads the same value.
+#[derive(Debug)]
+pub struct Connection {
+    /// The other end of the TCP connection.
+    pub peer: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+    /// TLS ended here.
+    pub tls: bool,
+    /// The server name of the ClientHello, lower-case, without a trailing dot.
+    pub sni: Option<String>,
+    /// The client certificate, if one was presented.
+    pub client_cert: Option<ClientCert>,
+    violation: OnceLock<Violation>,
+    names: Option<Arc<dyn CertificateNames>>,
+}
+
+/// A client certificate as presented, trusted or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCert {
+    /// The leaf, DER.
+    pub leaf: Vec<u8>,
+}
+
+/// Which names lead to which certificate; what the 421 rule asks (S-029).
+pub trait CertificateNames: std::fmt::Debug + Send + Sync {
+    /// Whether a ClientHello with `sni` and one with `host` are answered with the same certificate.
+    fn same_certificate(&self, sni: Option<&str>, host: &str) -> bool;
+}
+
+impl Connection {
+    /// A connection without TLS.
+    #[must_use]
+    pub const fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, local, tls: false, sni: None, client_cert: None, violation: OnceLock::new(), names: None }
+    }
+
+    /// A connection after a handshake for `sni`; `names` knows the certificates of its listener.
+    #[must_use]
+    pub fn tls(peer: SocketAddr, local: SocketAddr, sni: Option<&str>, names: Arc<dyn CertificateNames>) -> Self {
+        let sni = sni.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
+        Self { tls: true, sni, names: Some(names), ..Self::plain(peer, local) }
+    }
+
+    /// Whether `host` (canonical, without port) is served by the certificate that this connection was opened with; if not, the
+    /// answer is 421 and no policy is run (S-029). Always true without TLS.
+    #[must_use]
+    pub fn serves(&self, host: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.same_certificate(self.sni.as_deref(), host))
+    }
+
+    /// What the head guard found wrong with the bytes of the current request; the connection ends with its answer.
+    #[must_use]
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
+    }
+
+    /// Notes what is wrong; the first finding stays.
+    pub fn violate(&self, violation: Violation) {
+        let _first_stays = self.violation.set(violation);
+    }
+}
