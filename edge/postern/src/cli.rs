@@ -1,0 +1,213 @@
+//! What was asked on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// How a command ended; the number is the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well; advisory problems may have been printed.
+    Ok = 0,
+    /// A problem was found, or the command failed.
+    Problem = 1,
+    /// The command line was not understood.
+    Usage = 2,
+    /// What was to be asked could not be reached.
+    Unreachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command line, understood.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// What to tell about the way it was asked, if anything (an old spelling that still works).
+    pub warning: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run a complete demonstration: proxy, sign-in, a small identity provider and a sample application
+    Demo(Demo),
+    /// Run with a configuration file
+    Run(Run),
+    /// Say everything that is wrong with a configuration file, and what to write instead
+    Check(Check),
+    /// Ask a running Postern whether it is well
+    Health(Health),
+    /// Show the version
+    Version(Version),
+    /// A short orientation; what a bare `postern` does
+    #[command(skip)]
+    Status,
+}
+
+/// Options of `postern demo`.
+#[derive(Debug, Clone, Args)]
+pub struct Demo {
+    /// Port of the demonstration on this machine
+    #[arg(long, value_name = "N", default_value_t = 8443)]
+    pub port: u16,
+    /// Folder for its certificates, configuration and state
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Options of `postern run`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Run {
+    /// The configuration file; without it everything comes from the environment
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+}
+
+/// Options of `postern check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// Options of `postern health`.
+#[derive(Debug, Clone, Args)]
+pub struct Health {
+    /// `health_check_addr` of the Postern to ask
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:28080")]
+    pub address: String,
+}
+
+/// Options of `postern version`.
+#[derive(Debug, Clone, Args)]
+pub struct Version {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// For whom to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Parser)]
+#[command(name = "postern", version, about = "An identity-aware access proxy", args_conflicts_with_subcommands = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// `postern --config FILE` is `postern run --config FILE`
+    #[command(flatten)]
+    run: Run,
+}
+
+/// A command line that asks for nothing that can be done: help, the version, or a mistake.
+#[derive(Debug)]
+pub struct Refused(clap::Error);
+
+impl Refused {
+    /// Prints it where it belongs and says how the process ends.
+    #[must_use]
+    pub fn tell(&self) -> Exit {
+        // A closed pipe is the reader's own choice.
+        let _closed_pipe = self.0.print();
+        if self.0.use_stderr() { Exit::Usage } else { Exit::Ok }
+    }
+}
+
+impl Invocation {
+    /// Understands `arguments`, the program's name first.
+    ///
+    /// # Errors
+    /// [`Refused`], which knows how to explain itself.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
+        let (arguments, warning) = modern(arguments);
+        let line = Line::try_parse_from(arguments).map_err(Refused)?;
+        let asked_to_run = line.run.config.is_some() || line.run.lenient;
+        let command = match line.command {
+            Some(command) => command,
+            None if asked_to_run => Command::Run(line.run),
+            None => Command::Status,
+        };
+        Ok(Self { command, warning })
+    }
+}
+
+/// The arguments with the old `-config` spelled `--config`, and what to say about it (01 §1.1).
+fn modern(arguments: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Option<String>) {
+    let mut warning = None;
+    let arguments = arguments
+        .into_iter()
+        .map(|argument| {
+            let old = argument.to_str().filter(|text| *text == "-config" || text.starts_with("-config="));
+            let Some(old) = old else { return argument };
+            warning = Some("-config is the old spelling: write --config".to_owned());
+            OsString::from(format!("-{old}"))
+        })
+        .collect();
+    (arguments, warning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, Exit> {
+        let arguments = std::iter::once("postern").chain(line.split_whitespace()).map(OsString::from);
+        Invocation::parse(arguments).map_err(|refused| if refused.0.use_stderr() { Exit::Usage } else { Exit::Ok })
+    }
+
+    #[test]
+    fn a_bare_postern_is_no_mistake() {
+        assert!(matches!(parse("").unwrap().command, Command::Status));
+    }
+
+    #[test]
+    fn the_old_single_dash_config_works_with_a_warning() {
+        for line in ["-config a.yaml", "-config=a.yaml", "run -config a.yaml"] {
+            let invocation = parse(line).unwrap();
+            let Command::Run(run) = invocation.command else { panic!("{line}") };
+            assert_eq!(run.config.as_deref(), Some(std::path::Path::new("a.yaml")), "{line}");
+            assert!(invocation.warning.is_some(), "{line}");
+        }
+        assert!(parse("--config a.yaml").unwrap().warning.is_none());
+    }
+
+    #[test]
+    fn a_command_line_that_makes_no_sense_is_usage() {
+        for line in ["frobnicate", "check", "--config", "run --port 1", "check a b", "demo --port 70000"] {
+            assert_eq!(parse(line).unwrap_err(), Exit::Usage, "{line}");
+        }
+        for line in ["--help", "--version", "check --help"] {
+            assert_eq!(parse(line).unwrap_err(), Exit::Ok, "{line}");
+        }
+    }
+
+    #[test]
+    fn check_takes_its_options_in_any_order() {
+        let Command::Check(check) = parse("check --format json a.yaml --lenient").unwrap().command else { panic!() };
+        assert!(check.lenient && check.format == Format::Json);
+    }
+}

@@ -1,0 +1,30 @@
+//! Postern in all its roles: reads the configuration, assembles the rooms, serves and drains.
+//!
+//! Start with [`execute`], then [`config::load`].
+
+pub mod cli;
+
+use cli::{Command, Exit, Invocation};
+
+/// Does what was asked, and says how it ended.
+#[must_use]
+pub fn execute(invocation: Invocation) -> Exit {
+    let Invocation { command, warning } = invocation;
+    if let Some(warning) = warning {
+        tell(&warning);
+    }
+    match command {
+        Command::Demo(_)
+        | Command::Run(_)
+        | Command::Check(_)
+        | Command::Health(_)
+        | Command::Version(_)
+        | Command::Status => Exit::Ok,
+    }
+}
+
+fn tell(text: &str) {
+    use std::io::Write as _;
+    // Nobody is left to tell when stderr is closed.
+    let _closed = writeln!(std::io::stderr(), "postern: {text}");
+}
