@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` and `make test`. Each step of the second can be run alone.
+# Everything is built in one profile, dev: nothing is compiled twice, and the demo serves after a third of the time
+# that an optimised build would take.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.PHONY: demo test fmt deny clippy docs tests tools-build tools-test
+
+# One announced step: its name, its command; its time at the end.
+define step
+	@echo "==> $(1)"; SECONDS=0; $(2); echo "<== $(1) took $$SECONDS s"
+endef
+
+# A whole Postern on this machine: provider, sample application, everything. `make demo ARGS="--port 9443"`.
+demo: tools-build
+	@exec cargo run --locked -- demo $(ARGS)
+
+# What has to pass before a change is taken.
+test: fmt deny clippy docs tests
+
+fmt:
+	$(call step,fmt,cargo fmt --all --check)
+
+deny: tools-test
+	$(call step,deny,cargo fetch --locked; .cache/cargo-deny/bin/cargo-deny --offline --log-level error check bans licenses sources)
+
+clippy: tools-build
+	$(call step,clippy,cargo clippy --workspace --all-targets --locked -- -D warnings)
+
+docs: tools-build
+	$(call step,docs,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked)
+
+tests: tools-test
+	$(call step,tests,cargo test --workspace --locked)
+
+tools-build:
+	@.ci/tools build
+
+tools-test:
+	@.ci/tools test
