@@ -4,32 +4,16 @@
 //! denies (S-097). Parsing is the only place where things can go wrong, and there every mistake carries its place in the
 //! file ([`document::Place`]).
 //!
-//! Start with [`Policy`], then [`Facts`], then `ppl`.
+//! Start with [`Policy`], then [`Facts`], then [`ppl`].
 
 mod decision;
 pub mod document;
 mod facts;
+mod legacy;
+mod policy;
+pub mod ppl;
 
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
 pub use facts::{ClientCertificate, Email, Facts};
-
-/// A compiled policy. One evaluator serves the policy language and the legacy access keys alike.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    rules: (),
-}
-
-impl Policy {
-    /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
-    #[must_use]
-    pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
-        let _ = (self.rules, facts);
-        Evaluation::default()
-    }
-
-    /// What is to happen with the request.
-    #[must_use]
-    pub fn decide(&self, facts: &Facts<'_>) -> Decision {
-        self.evaluate(facts).decision()
-    }
-}
+pub use legacy::Legacy;
+pub use policy::{Policy, Rule, Unmet};
