@@ -12,6 +12,7 @@
 //! is answered not with a redirect but with [`SigningOut`]: a page that moves on by itself with a fresh navigation
 //! (`meta refresh`), to which no form policy applies. All other ways out are plain links.
 
+pub mod demo;
 mod error;
 mod parts;
 mod sign_in;
@@ -28,10 +29,18 @@ pub use user::{SessionTimes, UserPage};
 /// The style sheet inside every page.
 pub const STYLE: &str = include_str!("../style.css");
 
+/// The hash of [`STYLE`], as `Content-Security-Policy` writes it.
+macro_rules! style_hash {
+    () => {
+        "dj+EobjNY+B+BYf9mTLw7+UHKQrH3r36ua5ymULa8Ns="
+    };
+}
+pub(crate) use style_hash;
+
 /// The `Content-Security-Policy` of every page: nothing but its own style sheet, which is named by its hash.
 pub const CSP: &str = concat!(
     "default-src 'none'; style-src 'sha256-",
-    "dj+EobjNY+B+BYf9mTLw7+UHKQrH3r36ua5ymULa8Ns=",
+    style_hash!(),
     "'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 );
 

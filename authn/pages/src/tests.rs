@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 
+use crate::demo::{APPLICATION_CSP, Account, Application, CHOOSE_ACCOUNT_CSP, Caller, ChooseAccount, SCRIPT};
 use crate::*;
 
 const REFERENCE: Reference<'_> = Reference {
@@ -121,7 +122,25 @@ fn all() -> Vec<(&'static str, String)> {
         ("signing_out", SigningOut { next: "https://id.example.com/end_session?id_token_hint=a.b.c&state=x" }.html()),
         ("signed_out", SignedOut { sign_in: Some("https://admin.example.com/") }.html()),
         ("user", user().html()),
+        ("demo_choose_account", choose_account().html()),
     ]
+}
+
+fn choose_account<'a>() -> ChooseAccount<'a> {
+    let carol = Account { id: "carol", who: CAROL, note: "in no group" };
+    let dave = Who { name: "Dave Diaz", email: Some("dave@example.com"), email_unverified: true };
+    let accounts: &'a [Account<'a>] =
+        Box::leak(Box::new([carol, Account { id: "dave", who: dave, note: "e-mail not verified" }]));
+    ChooseAccount { client: "auth.localhost:8443", accounts }
+}
+
+fn application<'a>(caller: Caller<'a>) -> Application<'a> {
+    Application {
+        host: "hello.localhost:8443",
+        caller,
+        headers: &[("host", "hello.localhost:8443"), ("x-pomerium-claim-email", "carol@example.com")],
+        links: &[("As JSON", "/json"), ("Administrators only", "https://admin.localhost:8443/")],
+    }
 }
 
 /// Every page with `text` wherever text can be given.
@@ -158,6 +177,7 @@ fn all_with(text: &str) -> Vec<(&'static str, String)> {
         ("signing_out", SigningOut { next: text }.html()),
         ("signed_out", SignedOut { sign_in: link }.html()),
         ("user", user.html()),
+        ("demo_choose_account", ChooseAccount { client: text, ..choose_account() }.html()),
     ]
 }
 
@@ -173,7 +193,9 @@ fn every_page_looks_as_it_did() {
 fn the_policy_names_the_very_style_sheet_that_pages_carry() {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes());
     let hash = base64::engine::general_purpose::STANDARD.encode(hash);
-    assert!(CSP.contains(&format!("style-src 'sha256-{hash}'")), "put sha256-{hash} into CSP");
+    for policy in [CSP, CHOOSE_ACCOUNT_CSP, APPLICATION_CSP] {
+        assert!(policy.contains(&format!("style-src 'sha256-{hash}'")), "put {hash} into style_hash");
+    }
     for (name, html) in all() {
         assert_eq!(html.matches("<style>").count(), 1, "{name}");
         assert!(html.contains(&format!("<style>{STYLE}</style>")), "{name}");
@@ -323,5 +345,20 @@ fn the_403_page_says_who_you_are_what_is_missing_and_whom_to_ask() {
         "I have no access (403). I am signed in as carol@example.com.\nRoute: admin.example.com/reports\nReason: groups-unauthorized\nRequest: 0192f0c1-7d3e-7aa2-9f1c-5f5f0b1c2d3e\nTime: 2026-11-25 09:30:12 UTC",
     ] {
         assert!(html.contains(part), "{part}\n{html}");
+    }
+}
+
+#[test]
+fn the_sample_application_names_its_script_and_says_how_sure_it_is() {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, SCRIPT.as_bytes());
+    let hash = base64::engine::general_purpose::STANDARD.encode(hash);
+    assert!(APPLICATION_CSP.contains(&format!("script-src 'sha256-{hash}'")), "put {hash} into APPLICATION_CSP");
+    let verified = application(Caller::Verified { who: CAROL, groups: &["admins"] }).html();
+    assert!(verified.contains(&format!("<script>{SCRIPT}</script>")));
+    assert!(verified.contains("Verified with the key set") && verified.len() < 20_000);
+    insta::assert_snapshot!("demo_application", verified.replace(STYLE, "…").replace(SCRIPT, "…"));
+    for caller in [Caller::Anonymous, Caller::Unverified("the signature is <wrong>")] {
+        let html = application(caller).html();
+        assert!(!html.contains("Verified with") && !html.contains("<wrong>"));
     }
 }
