@@ -65,7 +65,7 @@ async function bodyOf(request) {
 async function interact(request, response) {
   const { uid } = await provider.interactionDetails(request, response);
   const user = request.method === 'POST' ? (await bodyOf(request)).get('user') : settings.auto;
-  if (user === undefined) {
+  if (user == null) {
     response.setHeader('content-type', 'text/html');
     response.end(page(`<form method="post" action="/interaction/${uid}">
       <label>User <input name="user" autofocus></label><button id="sign-in">Sign in</button></form>`));

@@ -1,0 +1,157 @@
+//! Starts the real binary, waits until it is ready, listens to what it says, and ends it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Owned, World, eventually, signal};
+
+/// A running `postern`.
+#[derive(Debug)]
+pub(crate) struct Postern {
+    process: Owned,
+    stdout: Heard,
+    stderr: Heard,
+}
+
+/// A `postern` that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Postern {
+    /// `postern run` with this configuration in this world, as soon as it is ready.
+    pub(crate) async fn run(world: &World, config: &str) -> Result<Self> {
+        let config = world.write_config(config)?;
+        let postern = Self::spawn(world.folder(), &["run", "--config", &config.display().to_string()])?;
+        postern.ready(world.health).await
+    }
+
+    /// Any command line, in the background.
+    pub(crate) fn spawn(home: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut process = command(home, arguments).process_group(0).spawn().map(Owned).context("starting postern")?;
+        let (stdout, stderr) = (Heard::of(process.0.stdout.take()), Heard::of(process.0.stderr.take()));
+        Ok(Self { process, stdout, stderr })
+    }
+
+    /// Any command line, to its end.
+    pub(crate) fn once(home: &Path, arguments: &[&str]) -> Result<Finished> {
+        let output = command(home, arguments).output().context("starting postern")?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Finished { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
+    }
+
+    /// Waits for `/readyz`; fails at once if the process ends instead.
+    pub(crate) async fn ready(mut self, health: u16) -> Result<Self> {
+        let url = format!("http://127.0.0.1:{health}/readyz");
+        let client = plain_client()?;
+        let ready = eventually("/readyz", async || match self.process.0.try_wait() {
+            Ok(None) => client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200).then_some(true),
+            Ok(Some(_)) | Err(_) => Some(false),
+        });
+        if ready.await.with_context(|| self.told())? {
+            return Ok(self);
+        }
+        bail!("postern ended instead of serving\n{}", self.told())
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Sends it a signal, by name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        signal(name, &self.id().to_string())
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.process.0.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn finished(mut self) -> Result<Finished> {
+        let status = eventually("the end of postern", async || self.process.0.try_wait().ok().flatten());
+        let status = status.await.with_context(|| self.told())?;
+        let heard = (&self.stdout, &self.stderr);
+        eventually("its last words", async || (heard.0.is_over() && heard.1.is_over()).then_some(())).await?;
+        Ok(Finished { status, stdout: self.stdout.text(), stderr: self.stderr.text() })
+    }
+
+    /// Ends it without warning, as a power cut would.
+    pub(crate) async fn kill(self) -> Result<Finished> {
+        self.signal("KILL")?;
+        self.finished().await
+    }
+
+    /// All it has said so far.
+    pub(crate) fn told(&self) -> String {
+        format!("{}\n{}", self.stdout.text(), self.stderr.text())
+    }
+
+    /// Its log so far: every line that is JSON.
+    pub(crate) fn log(&self) -> Vec<serde_json::Value> {
+        self.told().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Its resident memory in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+/// A client without TLS, proxies or redirects, for health and metrics.
+pub(crate) fn plain_client() -> Result<reqwest::Client> {
+    super::world::install_crypto();
+    Ok(reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?)
+}
+
+fn command(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    // The environment overrides the file (01 §1.1): a test has none but what it names.
+    command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
+    command.args(arguments).current_dir(home);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What came out of one of its streams.
+#[derive(Debug, Clone)]
+struct Heard(Arc<Mutex<(String, bool)>>);
+
+impl Heard {
+    fn of(stream: Option<impl Read + Send + 'static>) -> Self {
+        let heard = Self(Arc::default());
+        let writer = heard.clone();
+        std::thread::spawn(move || {
+            for line in stream.into_iter().flat_map(|stream| BufReader::new(stream).lines()).map_while(Result::ok) {
+                writer.with(|(text, _)| *text += &(line + "\n"));
+            }
+            writer.with(|(_, over)| *over = true);
+        });
+        heard
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut (String, bool)) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn text(&self) -> String {
+        self.with(|(text, _)| text.clone())
+    }
+
+    fn is_over(&self) -> bool {
+        self.with(|(_, over)| *over)
+    }
+}

@@ -1,0 +1,165 @@
+//! A world of a test's own: a folder, a certificate authority, names, ports, and the text of a configuration.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Everything that a Postern of this test needs around it.
+#[derive(Debug)]
+pub(crate) struct World {
+    folder: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+    /// The public listener's port.
+    pub(crate) port: u16,
+    /// Health's port.
+    pub(crate) health: u16,
+    /// The metrics' port.
+    pub(crate) metrics: u16,
+}
+
+impl World {
+    /// A fresh one, its certificate written.
+    pub(crate) fn new() -> Result<Self> {
+        install_crypto();
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Test authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let world = Self {
+            folder: TempDir::new()?,
+            authority,
+            port: free_port()?,
+            health: free_port()?,
+            metrics: free_port()?,
+        };
+        world.renew_certificate()?;
+        std::fs::write(world.path("ca.pem"), world.authority.pem())?;
+        Ok(world)
+    }
+
+    /// The domain below which everything lives; browsers resolve it to this machine.
+    pub(crate) const DOMAIN: &'static str = "corp.localhost";
+
+    /// A file of this world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `name` below the domain, with the public port, as in a Host header.
+    pub(crate) fn host(&self, name: &str) -> String {
+        format!("{name}.{}:{}", Self::DOMAIN, self.port)
+    }
+
+    /// An https URL of the public listener.
+    pub(crate) fn url(&self, name: &str, path: &str) -> String {
+        format!("https://{}{path}", self.host(name))
+    }
+
+    /// The authority's certificate, PEM.
+    pub(crate) fn ca_pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// Writes a new certificate and key for `*.corp.localhost` over the old ones, as a renewal would; gives the
+    /// certificate's DER.
+    pub(crate) fn renew_certificate(&self) -> Result<Vec<u8>> {
+        let names = vec![format!("*.{}", Self::DOMAIN), Self::DOMAIN.to_owned()];
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.authority)?;
+        replace(&self.path("key.pem"), key.serialize_pem().as_bytes())?;
+        replace(&self.path("certificate.pem"), certificate.pem().as_bytes())?;
+        Ok(certificate.der().to_vec())
+    }
+
+    /// A configuration: names, ports and secrets of this world, then `settings` and `routes` as they are.
+    pub(crate) fn config(&self, settings: &str, routes: &str) -> String {
+        let Self { port, health, metrics, .. } = self;
+        let (certificate, key, store) = (self.path("certificate.pem"), self.path("key.pem"), self.path("store"));
+        let authenticate = self.url("authenticate", "");
+        let (certificate, key, store) = (certificate.display(), key.display(), store.display());
+        format!(
+            "address: 127.0.0.1:{port}\n\
+             health_check_addr: 127.0.0.1:{health}\n\
+             metrics_address: 127.0.0.1:{metrics}\n\
+             certificate_file: {certificate}\n\
+             certificate_key_file: {key}\n\
+             authenticate_service_url: {authenticate}\n\
+             shared_secret: {SHARED_SECRET}\n\
+             cookie_secret: {COOKIE_SECRET}\n\
+             databroker_storage_type: file\n\
+             databroker_storage_connection_string: file://{store}\n\
+             {settings}\n\
+             routes:\n{routes}"
+        )
+    }
+
+    /// Writes a configuration (over the old one) and gives its path.
+    pub(crate) fn write_config(&self, text: &str) -> Result<PathBuf> {
+        let path = self.path("config.yaml");
+        replace(&path, text.as_bytes())?;
+        Ok(path)
+    }
+
+    /// A TLS connection to the public listener for `name`, offering these protocols.
+    pub(crate) async fn connect(&self, name: &str, alpn: &[&str]) -> Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+        let name = ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?;
+        Ok(TlsConnector::from(Arc::new(self.tls(alpn)?)).connect(name, stream).await?)
+    }
+
+    /// A TLS client that trusts this world's authority alone.
+    pub(crate) fn tls(&self, alpn: &[&str]) -> Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone())?;
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Ok(config)
+    }
+}
+
+/// Two secrets with marks that no output may ever show (S-108).
+pub(crate) const SHARED_SECRET: &str = "c2hhcmVkLW1hcmstc2hhcmVkLW1hcmstMTIzNDU2Nzg=";
+/// See [`SHARED_SECRET`].
+pub(crate) const COOKIE_SECRET: &str = "Y29va2llLW1hcmstY29va2llLW1hcmstMTIzNDU2Nzg=";
+
+/// aws-lc-rs for this process's TLS, as in the binary.
+pub(crate) fn install_crypto() {
+    // A second call is refused; the first one counts.
+    let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A port of this machine that nobody listens on and that no outgoing connection is given: below the kernel's range.
+pub(crate) fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() % 120)?.saturating_mul(97);
+    for _ in 0..2_000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (offset + step) % 12_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no free port")
+}
+
+/// Replaces a file at once, as careful tools do: a reader sees the old or the new one, never a half.
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, content)?;
+    std::fs::rename(&beside, path).with_context(|| format!("replacing {}", path.display()))
+}
