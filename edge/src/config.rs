@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 use postern_identity::{CookieAttributes, Keyring, Secret};
 use url::Url;
 
+use crate::assertion::SigningKeys;
 use crate::route::Route;
 
 /// A whole edge.
@@ -134,13 +135,6 @@ pub enum JwtIssuerFormat {
     HostOnly,
     /// `https://HOST/`.
     Uri,
-}
-
-/// The keys of 01 §5.3: the first signs, all are published.
-#[derive(Debug)]
-pub struct SigningKeys {
-    // Filled by the assertion module: parsed keys, `kid`s and the published JSON.
-    pub(crate) _private: (),
 }
 
 /// How a request is made canonical (03 §3.1 to §3.3); the defaults are the strict ones.

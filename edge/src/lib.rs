@@ -2,13 +2,17 @@
 //!
 //! No permit, no passage: proxying takes a `Permit`, and only `admit` can make one.
 
+mod assertion;
 mod config;
 pub mod listener;
+mod request;
 pub mod route;
 
+pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
 pub use config::{
     AccessField, AuthenticateTarget, AuthorizeField, Certificates, CertifiedFiles, ClaimHeader, CookieConfig,
     EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig,
-    ProxyConfig, PublicListener, ResponseHeaders, SigningKeys, Timeouts, UnderscoreHeaders,
+    ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
 pub use listener::{CertificateNames, ClientCert, Connection, Violation};
+pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};

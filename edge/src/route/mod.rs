@@ -1,10 +1,17 @@
 //! Routes: what to match, who may pass, and where it leads.
 
+mod matcher;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use postern_identity::IdpId;
 use regex::Regex;
+
+pub use matcher::RouteTable;
 
 use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
 

@@ -1,0 +1,196 @@
+//! The signed identity JWT that an upstream gets, and the fields that go with it (01 §5). Only we speak for the user.
+
+mod keys;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use postern_identity::{RandomError, Session, Timestamp, random};
+use serde_json::{Map, Value, json};
+use tracing::warn;
+
+pub(crate) use keys::hex;
+pub use keys::{SigningKeyError, SigningKeys};
+pub use slot::AssertionSlot;
+pub(crate) use slot::Purpose;
+
+use crate::{ClaimHeader, IdentityConfig, JwtIssuerFormat};
+
+/// The field that carries the assertion.
+pub(crate) const ASSERTION_HEADER: HeaderName = HeaderName::from_static("x-pomerium-jwt-assertion");
+
+/// How long an assertion is good for.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// How long it is used again: less than half of its life (S-042).
+const REUSE: Duration = Duration::from_secs(120);
+/// A longer claim value is no field (S-045).
+const MAX_VALUE: usize = 8 * 1024;
+
+/// A signed assertion, and the claim fields beside it.
+#[derive(Debug)]
+pub(crate) struct Assertion {
+    /// The compact JWS.
+    pub(crate) token: HeaderValue,
+    /// The configured claim fields, an absent claim as an empty one (01 §5.4).
+    pub(crate) fields: Vec<(HeaderName, HeaderValue)>,
+    issued: Timestamp,
+    host: Box<str>,
+    issuer: JwtIssuerFormat,
+    generation: u64,
+    version: u64,
+}
+
+impl Assertion {
+    /// Signs what we say of `session` to the upstream behind `purpose.host`; of nobody, if there is none.
+    pub(crate) fn sign(
+        identity: &IdentityConfig,
+        purpose: &Purpose<'_>,
+        session: Option<&Session>,
+        now: Timestamp,
+    ) -> Result<Self, RandomError> {
+        let claims = claims(identity, purpose, session, now)?;
+        let fields = identity.claim_headers.iter().map(|wanted| field(wanted, &claims)).collect();
+        let token = identity.keys.sign(&Value::Object(claims))?;
+        Ok(Self {
+            // Base64url and dots only.
+            token: HeaderValue::try_from(token).map_err(|_| RandomError)?,
+            fields,
+            issued: now,
+            host: purpose.host.into(),
+            issuer: purpose.issuer,
+            generation: purpose.generation,
+            version: purpose.version,
+        })
+    }
+
+    fn is_for(&self, purpose: &Purpose<'_>) -> bool {
+        *self.host == *purpose.host
+            && self.issuer == purpose.issuer
+            && self.generation == purpose.generation
+            && self.version == purpose.version
+    }
+
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        now >= self.issued && now.since(self.issued) < REUSE
+    }
+}
+
+/// The claims of 01 §5.1.
+pub(crate) fn claims(
+    identity: &IdentityConfig,
+    purpose: &Purpose<'_>,
+    session: Option<&Session>,
+    now: Timestamp,
+) -> Result<Map<String, Value>, RandomError> {
+    let mut claims = subject_claims(identity, session);
+    let issuer = match purpose.issuer {
+        JwtIssuerFormat::HostOnly => purpose.host.to_owned(),
+        JwtIssuerFormat::Uri => format!("https://{}/", purpose.host),
+    };
+    claims.insert("iss".to_owned(), json!(issuer));
+    claims.insert("aud".to_owned(), json!(purpose.host));
+    claims.insert("jti".to_owned(), json!(uuid()?));
+    claims.insert("iat".to_owned(), json!(now.as_secs()));
+    claims.insert("exp".to_owned(), json!(now.plus(LIFETIME).as_secs()));
+    Ok(claims)
+}
+
+/// Those of them that speak of the subject: what `/.pomerium/user` shows.
+pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&Session>) -> Map<String, Value> {
+    let user = session.map(|session| &session.user);
+    let mut claims = Map::new();
+    let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    set("sub", json!(user.map_or("", |user| &user.id)));
+    set("user", json!(user.map_or("", |user| &user.id)));
+    set("email", json!(user.and_then(|user| user.email.as_deref()).unwrap_or_default()));
+    set("groups", json!(session.map(groups).unwrap_or_default()));
+    set("sid", json!(session.map(|session| session.handle.to_string()).unwrap_or_default()));
+    set("name", json!(session.map(name).unwrap_or_default()));
+    for ClaimHeader { claim, .. } in &identity.claim_headers {
+        if OWN_CLAIMS.contains(&claim.as_str()) {
+            continue;
+        }
+        if let Some(text) = session.and_then(|session| joined(session, claim)) {
+            set(claim, json!(text));
+        }
+    }
+    claims
+}
+
+/// Always present, always as 01 §5.1 has them.
+const OWN_CLAIMS: [&str; 11] = ["iss", "aud", "jti", "iat", "exp", "sub", "user", "email", "groups", "sid", "name"];
+
+/// A claim's values: the session's own first, else the user's; the name as written, else in lower case.
+fn values<'s>(session: &'s Session, claim: &str) -> Option<&'s [Value]> {
+    let find = |name: &str| session.claims.find(name).or_else(|| session.user.claims.find(name));
+    find(claim).or_else(|| find(&claim.to_ascii_lowercase()))
+}
+
+/// The scalars of a claim, joined by commas; `None` if it is unknown.
+fn joined(session: &Session, claim: &str) -> Option<String> {
+    values(session, claim).map(|values| values.iter().filter_map(text).collect::<Vec<_>>().join(","))
+}
+
+fn name(session: &Session) -> String {
+    joined(session, "name").or_else(|| session.user.name.clone()).unwrap_or_default()
+}
+
+fn groups(session: &Session) -> Vec<String> {
+    values(session, "groups").unwrap_or_default().iter().filter_map(text).collect()
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// One claim as a field: lists joined by commas, what is not plain ASCII escaped (S-045).
+fn field(wanted: &ClaimHeader, claims: &Map<String, Value>) -> (HeaderName, HeaderValue) {
+    let value = match claims.get(&wanted.claim) {
+        Some(Value::Array(list)) => {
+            let items = list.iter().filter_map(text).map(|item| item.replace('%', "%25").replace(',', "%2C"));
+            Some(items.collect::<Vec<_>>().join(","))
+        }
+        Some(value) => text(value).map(|text| text.replace('%', "%25")),
+        None => None,
+    };
+    let value = value.unwrap_or_default();
+    let fit = field_value(&value);
+    if fit.is_none() {
+        warn!(claim = %wanted.claim, bytes = value.len(), "claim left out: too long for a field, or with control bytes");
+    }
+    (wanted.header.clone(), fit.unwrap_or_else(|| HeaderValue::from_static("")))
+}
+
+/// A value without control bytes and not over 8 KiB; bytes outside of ASCII become `%XX`, and so `%` is `%25` already.
+fn field_value(text: &str) -> Option<HeaderValue> {
+    if text.len() > MAX_VALUE || text.chars().any(char::is_control) {
+        return None;
+    }
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            0x20..=0x7e => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    HeaderValue::try_from(out).ok().filter(|value| value.len() <= MAX_VALUE)
+}
+
+/// A random UUID (RFC 9562, version 4).
+fn uuid() -> Result<String, RandomError> {
+    let mut bytes: [u8; 16] = random()?;
+    if let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes {
+        *version = *version & 0x0f | 0x40;
+        *variant = *variant & 0x3f | 0x80;
+    }
+    let text = hex(&bytes);
+    let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
+    Ok([part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-"))
+}

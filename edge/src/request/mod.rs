@@ -1,0 +1,378 @@
+//! Wire head and connection become one [`Request`]: one spelling of host, path and client for HTTP/1 and HTTP/2 alike
+//! (S-016). What cannot be made canonical is refused; nobody behind this step reads the head to decide anything that is here.
+
+mod client;
+mod fields;
+mod host;
+mod path;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use pingora_http::RequestHeader;
+use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
+
+pub use client::Client;
+pub(crate) use client::entries as forwarded_entries;
+pub(crate) use fields::{FieldRules, is_own_family};
+use fields::{Kind, Spelling};
+pub use host::{Host, HostError};
+pub(crate) use path::lenient_reading;
+pub use path::{CanonicalPath, PathError};
+
+use crate::{Connection, EscapedSlashes, PathConfig, Violation};
+
+/// One request, in its one spelling.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// As sent; never `CONNECT` or `TRACE`.
+    pub method: Method,
+    /// Who is meant.
+    pub host: Host,
+    /// The canonical path; `*` for `OPTIONS *`.
+    pub path: String,
+    /// The query, byte for byte.
+    pub query: Option<String>,
+    /// Who asks.
+    pub client: Client,
+    /// It asks to become a WebSocket.
+    pub websocket: bool,
+    /// `OPTIONS` with `Origin` and `Access-Control-Request-Method` (S-035).
+    pub cors_preflight: bool,
+    /// Encoded slashes were decoded, and the configuration wants the client to come back with the decoded path.
+    pub redirect_to_canonical: bool,
+    /// Fields of the head that never go up.
+    pub(crate) strip: Vec<HeaderName>,
+    /// Fields of the head that do not go up where identity is passed.
+    pub(crate) strip_with_identity: Vec<HeaderName>,
+}
+
+/// Why a request is not read (400, 405, 414, 421 or 431).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// Found by the head guard, in the bytes.
+    #[error("the request is malformed: {}", .0.reason())]
+    Bytes(Violation),
+    /// Neither origin-form nor absolute-form with http or https, nor `*` with OPTIONS.
+    #[error("the request target has a form that is not served")]
+    Form,
+    /// Path or query over 16 KiB.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// Path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A byte outside of `0x21-0x7e` in the query.
+    #[error("the query has a byte that no query may have")]
+    Query,
+    /// Host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No authority where there must be one, two, or two that differ.
+    #[error("the request does not name exactly one host")]
+    Authority,
+    /// `CONNECT` or `TRACE` (S-018).
+    #[error("the method is not served")]
+    Method,
+    /// Over 200 fields, a field over 32 KiB or 64 KiB in all.
+    #[error("the request head is too large")]
+    HeadTooLarge,
+    /// A control byte in a value.
+    #[error("a field value has a control byte")]
+    FieldValue,
+    /// An underscore in a name, and the configuration refuses them.
+    #[error("a field name has an underscore")]
+    Underscore,
+    /// An odd spelling of a name that means something to us (S-048).
+    #[error("a field name is a variant of a reserved name")]
+    ReservedVariant,
+    /// A field of the connection in HTTP/2, or a `TE` other than `trailers` there (S-014).
+    #[error("a field of the connection has no place in HTTP/2")]
+    ConnectionField,
+    /// Content-Length is not 1 to 18 digits, once (S-004), or stands beside Transfer-Encoding (S-002).
+    #[error("the length of the body is not clear")]
+    Framing,
+}
+
+impl BadRequest {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Bytes(violation) => violation.status(),
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Form
+            | Self::Path(_)
+            | Self::Query
+            | Self::Host(_)
+            | Self::Authority
+            | Self::FieldValue
+            | Self::Underscore
+            | Self::ReservedVariant
+            | Self::ConnectionField
+            | Self::Framing => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The stable reason code.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Bytes(violation) => violation.reason(),
+            Self::Form => "target-form",
+            Self::TargetTooLong => "request-target-too-long",
+            Self::Path(error) => error.reason(),
+            Self::Query => "query-byte",
+            Self::Host(error) => error.reason(),
+            Self::Authority => "authority",
+            Self::Method => "method-not-served",
+            Self::HeadTooLarge => "head-too-large",
+            Self::FieldValue => "malformed-field",
+            Self::Underscore => "field-underscore",
+            Self::ReservedVariant => "field-reserved-variant",
+            Self::ConnectionField => "connection-field",
+            Self::Framing => "content-length",
+        }
+    }
+}
+
+/// What reading a request depends on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestRules {
+    pub(crate) path: PathConfig,
+    pub(crate) trusted_hops: u32,
+    pub(crate) fields: FieldRules,
+}
+
+impl Request {
+    /// The canonical request of a head, whatever version carried it.
+    pub(crate) fn read(
+        head: &RequestHeader,
+        connection: &Connection,
+        rules: &RequestRules,
+    ) -> Result<Self, BadRequest> {
+        if let Some(violation) = connection.violation() {
+            return Err(BadRequest::Bytes(violation));
+        }
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            return Err(BadRequest::Method);
+        }
+        let target = Target::read(head)?;
+        let host = read_host(head, target.authority)?;
+        let query = read_query(head)?;
+        let path = read_path(head, &target, &rules.path)?;
+        refuse_unclear_framing(head)?;
+        let client = Client::behind(rules.trusted_hops, connection, &head.headers);
+        let mut request = Self {
+            method: head.method.clone(),
+            host,
+            query,
+            client,
+            websocket: asks_for_websocket(head),
+            cors_preflight: is_cors_preflight(head),
+            redirect_to_canonical: path.unescaped
+                && rules.path.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
+                && matches!(head.method, Method::GET | Method::HEAD),
+            path: path.text,
+            strip: Vec::new(),
+            strip_with_identity: Vec::new(),
+        };
+        request.judge_fields(head, &rules.fields)?;
+        Ok(request)
+    }
+
+    /// The path with its escapes decoded, as `http_path` criteria read it.
+    #[must_use]
+    pub fn decoded_path(&self) -> Cow<'_, str> {
+        // A canonical path is valid UTF-8 once decoded.
+        percent_encoding::percent_decode_str(&self.path).decode_utf8().unwrap_or_default()
+    }
+
+    /// `path?query`, as it goes up when nothing rewrites it.
+    #[must_use]
+    pub fn path_and_query(&self) -> Cow<'_, str> {
+        match &self.query {
+            Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+            None => Cow::Borrowed(&self.path),
+        }
+    }
+
+    /// The address of this request as the browser sees it; always https (01 §1.3).
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}{}", self.host, self.path_and_query())
+    }
+
+    fn judge_fields(&mut self, head: &RequestHeader, rules: &FieldRules) -> Result<(), BadRequest> {
+        let (mut count, mut total) = (0_usize, 0_usize);
+        for (name, value) in &head.headers {
+            let size = name.as_str().len() + value.len() + 4;
+            count += 1;
+            total += size;
+            if size > MAX_FIELD || total > MAX_HEAD || count > MAX_FIELDS {
+                return Err(BadRequest::HeadTooLarge);
+            }
+            if has_control(value.as_bytes()) {
+                return Err(BadRequest::FieldValue);
+            }
+            match rules.judge(name) {
+                Spelling::Judge(kind) => self.sort_out(name, kind),
+                Spelling::Drop => self.strip.push(name.clone()),
+                Spelling::Underscore => return Err(BadRequest::Underscore),
+                Spelling::Variant => return Err(BadRequest::ReservedVariant),
+            }
+        }
+        Ok(())
+    }
+
+    fn sort_out(&mut self, name: &HeaderName, kind: Kind) {
+        match kind {
+            Kind::Plain | Kind::Message => {}
+            Kind::Reserved => self.strip.push(name.clone()),
+            Kind::Forwarding | Kind::ForwardingIdentity if !self.client.trusted => self.strip.push(name.clone()),
+            Kind::Forwarding => {}
+            Kind::ForwardingIdentity | Kind::Identity => self.strip_with_identity.push(name.clone()),
+        }
+    }
+}
+
+/// 03 §2.
+const MAX_FIELDS: usize = 200;
+const MAX_FIELD: usize = 32 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_TARGET: usize = 16 * 1024;
+
+/// The request target, split by its form (03 §3.1 step 1).
+struct Target<'h> {
+    authority: Option<&'h [u8]>,
+    asterisk: bool,
+}
+
+impl<'h> Target<'h> {
+    fn read(head: &'h RequestHeader) -> Result<Self, BadRequest> {
+        let raw = head.raw_path();
+        let plain = Self { authority: None, asterisk: false };
+        match raw.first() {
+            _ if !head.raw_path_is_utf8() => Err(BadRequest::Path(PathError::Byte)),
+            Some(b'/') => Ok(plain),
+            Some(b'*') if raw == b"*" && head.method == Method::OPTIONS => Ok(Self { asterisk: true, ..plain }),
+            _ if head.version == Version::HTTP_2 => Err(BadRequest::Form),
+            _ => match raw_target_authority(raw) {
+                RawTargetAuthority::Absolute { scheme, authority, .. } if is_http(scheme) => {
+                    Ok(Self { authority: Some(authority), asterisk: false })
+                }
+                RawTargetAuthority::Absolute { .. }
+                | RawTargetAuthority::None
+                | RawTargetAuthority::AmbiguousAuthority => Err(BadRequest::Form),
+            },
+        }
+    }
+}
+
+fn is_http(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"http")
+}
+
+/// 03 §3.2 step 1.
+fn read_host(head: &RequestHeader, absolute: Option<&[u8]>) -> Result<Host, BadRequest> {
+    let mut fields = head.headers.get_all(header::HOST).iter();
+    let (field, second) = (fields.next(), fields.next());
+    if second.is_some() {
+        return Err(BadRequest::Authority);
+    }
+    let field = field.map(|value| Host::parse(value.as_bytes())).transpose()?;
+    let target = match (absolute, head.uri.authority()) {
+        (Some(authority), _) => Some(authority),
+        (None, pseudo) => pseudo.map(|authority| authority.as_str().as_bytes()),
+    };
+    if head.version == Version::HTTP_2 {
+        if target.is_none() {
+            return Err(BadRequest::Authority);
+        }
+        if head.uri.scheme_str().is_some_and(|scheme| !is_http(scheme.as_bytes())) {
+            return Err(BadRequest::Form);
+        }
+    }
+    match (target.map(Host::parse).transpose()?, field) {
+        (Some(target), Some(field)) if target != field => Err(BadRequest::Authority),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) if head.version == Version::HTTP_10 => Ok(Host::unnamed()),
+        (None, None) => Err(BadRequest::Authority),
+    }
+}
+
+fn read_query(head: &RequestHeader) -> Result<Option<String>, BadRequest> {
+    let Some(query) = head.uri.query() else { return Ok(None) };
+    if query.len() > MAX_TARGET {
+        return Err(BadRequest::TargetTooLong);
+    }
+    if !query.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'#') {
+        return Err(BadRequest::Query);
+    }
+    Ok(Some(query.to_owned()))
+}
+
+fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &PathConfig) -> Result<CanonicalPath, BadRequest> {
+    if target.asterisk {
+        return Ok(CanonicalPath { text: "*".to_owned(), unescaped: false });
+    }
+    let path = head.uri.path();
+    if path.len() > MAX_TARGET {
+        return Err(BadRequest::TargetTooLong);
+    }
+    // An absolute-form target may have no path at all.
+    let path = if path.is_empty() { "/" } else { path };
+    Ok(CanonicalPath::parse(path.as_bytes(), rules)?)
+}
+
+/// The head guard has seen the bytes of HTTP/1 already; this is what both versions are held to (S-016).
+fn refuse_unclear_framing(head: &RequestHeader) -> Result<(), BadRequest> {
+    let fields = &head.headers;
+    if head.version == Version::HTTP_2 {
+        let alien = [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
+        let te = fields.get_all(header::TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        if te
+            || alien.iter().any(|name| fields.contains_key(name))
+            || CONNECTION_ONLY.iter().any(|name| fields.contains_key(*name))
+        {
+            return Err(BadRequest::ConnectionField);
+        }
+    }
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(()) };
+    let digits = (1..=18).contains(&length.len()) && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if !digits || lengths.next().is_some() || fields.contains_key(header::TRANSFER_ENCODING) {
+        return Err(BadRequest::Framing);
+    }
+    Ok(())
+}
+
+const CONNECTION_ONLY: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+fn has_control(value: &[u8]) -> bool {
+    value.iter().fold(false, |found, byte| found | (*byte < 0x20 && *byte != b'\t') | (*byte == 0x7f))
+}
+
+fn asks_for_websocket(head: &RequestHeader) -> bool {
+    head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && has_token(head, header::UPGRADE, b"websocket")
+        && has_token(head, header::CONNECTION, b"upgrade")
+}
+
+pub(crate) fn has_token(head: &RequestHeader, name: HeaderName, token: &[u8]) -> bool {
+    head.headers.get_all(name).iter().any(|value| tokens(value).any(|found| found.eq_ignore_ascii_case(token)))
+}
+
+pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+fn is_cors_preflight(head: &RequestHeader) -> bool {
+    let says = |name| head.headers.get(name).is_some_and(|value| !value.is_empty());
+    head.method == Method::OPTIONS && says(header::ORIGIN) && says(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
