@@ -6,14 +6,20 @@
 //!
 //! Start with [`Policy`], then [`Facts`], then [`ppl`].
 
+mod criterion;
 mod decision;
 pub mod document;
 mod facts;
 mod legacy;
+mod matcher;
 mod policy;
 pub mod ppl;
+#[cfg(test)]
+mod testing;
+mod unmet;
 
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
 pub use facts::{ClientCertificate, Email, Facts};
 pub use legacy::Legacy;
-pub use policy::{Policy, Rule, Unmet};
+pub use policy::{Policy, Rule};
+pub use unmet::Unmet;

@@ -1,30 +1,58 @@
 //! Policies: allow and deny rules over and / or / not / nor.
 
-use crate::{Decision, Evaluation, Facts, Reason};
-
-/// One block of criteria under one operator that allows or denies. Made by [`crate::ppl::parse`] and [`crate::Legacy::rules`].
-#[derive(Clone, Debug)]
-pub struct Rule(());
+use crate::criterion::Criterion;
+use crate::unmet::{self, Unmet};
+use crate::{Decision, Evaluation, Facts, Reasons, RuleResult};
 
 /// A compiled policy. One evaluator serves the policy language and the legacy access keys alike. The default denies all.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    rules: Vec<Rule>,
+    allow: Box<[Rule]>,
+    deny: Box<[Rule]>,
+}
+
+/// One block of criteria under one operator that allows or denies. Made by [`crate::ppl::parse`] and [`crate::Legacy::rules`].
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub(crate) action: Action,
+    pub(crate) operator: Operator,
+    pub(crate) criteria: Box<[Criterion]>,
+}
+
+/// What a rule does when it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Allow,
+    Deny,
+}
+
+/// How the criteria of a rule are joined (01 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operator {
+    /// All hold.
+    And,
+    /// One holds.
+    Or,
+    /// None holds.
+    Not,
+    /// Not all hold.
+    Nor,
 }
 
 impl Policy {
     /// The policy of a route: its legacy access keys, then its `policy` (01 §3.6). With neither it denies all (S-097).
     #[must_use]
-    pub fn new(mut legacy: Vec<Rule>, ppl: Vec<Rule>) -> Self {
-        legacy.extend(ppl);
-        Self { rules: legacy }
+    pub fn new(legacy: Vec<Rule>, ppl: Vec<Rule>) -> Self {
+        let (allow, deny): (Vec<_>, Vec<_>) =
+            legacy.into_iter().chain(ppl).partition(|rule| rule.action == Action::Allow);
+        Self { allow: allow.into(), deny: deny.into() }
     }
 
     /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
     #[must_use]
     pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
-        let _ = (&self.rules, facts);
-        Evaluation::default()
+        let evaluate = |rules: &[Rule]| any(rules.iter().map(|rule| rule.evaluate(facts)));
+        Evaluation { allow: evaluate(&self.allow), deny: evaluate(&self.deny) }
     }
 
     /// What is to happen with the request.
@@ -33,33 +61,167 @@ impl Policy {
         self.evaluate(facts).decision()
     }
 
-    /// What stood in the way, in plain words, for the 403 page and its JSON; empty if nothing did. Not for the hot path.
+    /// What stood in the way, in plain words, for the 403 page and its JSON; empty if nothing did, and if no rule allows
+    /// anybody. Allocates; not for the hot path.
+    ///
+    /// After a denial by a deny rule, what made it true; else each criterion that kept an allow rule from being true.
     #[must_use]
     pub fn unmet(&self, facts: &Facts<'_>) -> Vec<Unmet> {
-        let _ = facts;
-        Vec::new()
+        let Evaluation { allow, deny } = self.evaluate(facts);
+        match (deny.value, allow.value) {
+            (true, _) => unmet::of_denial(&self.deny, facts),
+            (false, false) => unmet::of_no_allowance(&self.allow, facts),
+            (false, true) => Vec::new(),
+        }
     }
 
-    /// Whether every request is allowed, whoever sends it: no deny rule, and an allow rule without a condition.
+    /// Whether every request is surely allowed, whoever sends it: an allow rule without a condition, and nothing that denies
+    /// or asks for a sign-in.
     #[must_use]
     pub fn is_public(&self) -> bool {
-        false
+        let asks_for_sign_in = |rule: &Rule| rule.inverts() && rule.needs_session();
+        self.deny.is_empty() && self.allow.iter().any(Rule::always_holds) && !self.allow.iter().any(asks_for_sign_in)
     }
 
     /// Whether any criterion looks at the session: if none does, no session needs to be loaded to decide.
     #[must_use]
     pub fn needs_session(&self) -> bool {
-        true
+        self.allow.iter().chain(&self.deny).any(Rule::needs_session)
     }
 }
 
-/// One criterion that stood in the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unmet {
-    /// The criterion as the policy language names it: `groups`, `claim/department`.
-    pub criterion: String,
-    /// Its reason.
-    pub reason: Reason,
-    /// The same for a person: "needs group engineering".
-    pub words: String,
+impl Rule {
+    pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        let results = self.criteria.iter().map(|criterion| self.result(criterion, facts));
+        match self.operator {
+            Operator::And | Operator::Not => all(results),
+            Operator::Or | Operator::Nor => any(results),
+        }
+    }
+
+    /// What one criterion comes to under the operator: an inverted result keeps its reasons.
+    pub(crate) fn result(&self, criterion: &Criterion, facts: &Facts<'_>) -> RuleResult {
+        let RuleResult { value, reasons } = criterion.evaluate(facts);
+        RuleResult { value: value != self.inverts(), reasons }
+    }
+
+    pub(crate) const fn inverts(&self) -> bool {
+        matches!(self.operator, Operator::Not | Operator::Nor)
+    }
+
+    fn needs_session(&self) -> bool {
+        self.criteria.iter().any(Criterion::needs_session)
+    }
+
+    fn always_holds(&self) -> bool {
+        let holds = |criterion: &Criterion| match criterion.constant() {
+            Some(value) => value != self.inverts(),
+            None => false,
+        };
+        match self.operator {
+            Operator::And | Operator::Not => self.criteria.iter().all(holds),
+            Operator::Or | Operator::Nor => self.criteria.iter().any(holds),
+        }
+    }
+}
+
+/// All of them: the reasons of all if so, else of the false ones.
+fn all(results: impl Iterator<Item = RuleResult>) -> RuleResult {
+    joined(results, false)
+}
+
+/// Any of them: the reasons of the true ones if so, else of all.
+fn any(results: impl Iterator<Item = RuleResult>) -> RuleResult {
+    joined(results, true)
+}
+
+/// Results joined so that one of value `decisive` decides: then it is the reasons of its like that count.
+fn joined(results: impl Iterator<Item = RuleResult>, decisive: bool) -> RuleResult {
+    let start = (false, Reasons::NONE, Reasons::NONE);
+    let (decided, deciding, every) =
+        results.fold(start, |(decided, deciding, every), RuleResult { value, reasons }| {
+            let decides = value == decisive;
+            (decided || decides, if decides { deciding.and(reasons) } else { deciding }, every.and(reasons))
+        });
+    RuleResult { value: decided == decisive, reasons: if decided { deciding } else { every } }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Reason;
+    use crate::testing::{World, policy};
+
+    fn reasons(reasons: &[Reason]) -> Reasons {
+        reasons.iter().copied().collect()
+    }
+
+    #[test]
+    fn s_097_an_empty_policy_denies_without_asking_for_a_sign_in() {
+        for policy in [Policy::default(), Policy::new(Vec::new(), Vec::new()), policy("allow: {and: []}")] {
+            assert_eq!(policy.decide(&World::default().facts()), Decision::Deny(Reasons::NONE));
+            assert_eq!(policy.decide(&World::signed_in().facts()), Decision::Deny(Reasons::NONE));
+        }
+    }
+
+    #[test]
+    fn s_098_deny_wins_over_allow() {
+        let policy = policy("{allow: {or: [accept: 1]}, deny: {or: [http_method: GET]}}");
+        assert_eq!(policy.decide(&World::default().facts()), Decision::Deny(Reasons::of(Reason::HttpMethodOk)));
+        assert_eq!(policy.decide(&World::default().method("POST").facts()), Decision::Allow);
+    }
+
+    #[test]
+    fn a_subject_outside_the_group_is_denied_and_told_why() {
+        let policy = policy("allow: {and: [groups: {has: ops}]}");
+        let world = World::signed_in().session_claims(&json!({"groups": ["sales"]}));
+        assert_eq!(policy.decide(&world.facts()), Decision::Deny(Reasons::of(Reason::GroupsUnauthorized)));
+        assert_eq!(policy.decide(&World::default().facts()), Decision::SignIn);
+    }
+
+    #[test]
+    fn each_operator_reports_the_reasons_that_decided() {
+        let world = World::default();
+        let method = Reason::HttpMethodUnauthorized;
+        let cases = [
+            ("and: [accept: 1, http_path: /]", true, reasons(&[Reason::Accept, Reason::HttpPathOk])),
+            ("and: [accept: 1, http_method: PUT]", false, reasons(&[method])),
+            ("or: [accept: 1, http_method: PUT]", true, reasons(&[Reason::Accept])),
+            ("or: [reject: 1, http_method: PUT]", false, reasons(&[Reason::Reject, method])),
+            ("not: [reject: 1, http_method: PUT]", true, reasons(&[Reason::Reject, method])),
+            ("not: [accept: 1, http_method: PUT]", false, reasons(&[Reason::Accept])),
+            ("nor: [accept: 1, http_method: PUT]", true, reasons(&[method])),
+            ("nor: [accept: 1, http_path: /]", false, reasons(&[Reason::Accept, Reason::HttpPathOk])),
+        ];
+        for (block, value, reasons) in cases {
+            let result = policy(&format!("allow: {{{block}}}")).evaluate(&world.facts()).allow;
+            assert_eq!(result, RuleResult { value, reasons }, "{block}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_public_only_if_nothing_can_refuse_or_ask_who_it_is() {
+        for public in ["allow: {or: [accept: 1]}", "allow: {not: [reject: 1]}", "allow: {or: [accept: 1, user: a]}"] {
+            assert!(policy(public).is_public(), "{public}");
+            assert_eq!(policy(public).decide(&World::default().facts()), Decision::Allow);
+        }
+        let private = [
+            "allow: {and: [accept: 1, http_path: /]}",
+            "{allow: {or: [accept: 1]}, deny: {or: [user: a]}}",
+            "allow: {or: [accept: 1], not: [user: a]}",
+            "allow: {and: [authenticated_user: 1]}",
+            "allow: {}",
+        ];
+        for private in private {
+            assert!(!policy(private).is_public(), "{private}");
+        }
+    }
+
+    #[test]
+    fn a_policy_without_identity_needs_no_session() {
+        assert!(!policy("{allow: {or: [accept: 1]}, deny: {not: [source_ip: 10.0.0.0/8]}}").needs_session());
+        assert!(policy("{allow: {or: [accept: 1]}, deny: {or: [claim/a: 1]}}").needs_session());
+    }
 }

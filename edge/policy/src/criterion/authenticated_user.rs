@@ -1,0 +1,33 @@
+//! `authenticated_user`: somebody is signed in.
+
+use super::{of_session, verdict};
+use crate::{Facts, Reason, RuleResult};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AuthenticatedUser;
+
+impl AuthenticatedUser {
+    pub(super) fn evaluate(self, facts: &Facts<'_>) -> RuleResult {
+        of_session(facts, |session| verdict(!session.user.id.is_empty(), Reason::UserOk, Reason::UserUnauthorized))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn a_signed_in_user_is_enough() {
+        World::signed_in().assert("authenticated_user: ~", true, "user-ok");
+    }
+
+    #[test]
+    fn nobody_is_not_enough() {
+        World::default().assert("authenticated_user: 1", false, "user-unauthenticated");
+    }
+
+    #[test]
+    fn a_session_without_a_user_is_not_enough_and_no_sign_in_helps() {
+        World::signed_in().user("").assert("authenticated_user: 1", false, "user-unauthorized");
+    }
+}

@@ -1,0 +1,63 @@
+//! `email`: the e-mail address, unless the provider says that it is not verified (S-069).
+
+use super::{of_session, verdict};
+use crate::matcher::StringMatcher;
+use crate::{Facts, Reason, RuleResult, facts};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Email(pub(crate) StringMatcher);
+
+impl Email {
+    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        of_session(facts, |_| {
+            let matches = match facts.email() {
+                facts::Email::Address(address) => self.0.matches(address),
+                facts::Email::NoSession | facts::Email::Unverified => false,
+            };
+            verdict(matches, Reason::EmailOk, Reason::EmailUnauthorized)
+        })
+    }
+
+    /// Persons are not named to those who are refused.
+    pub(super) fn words(&self) -> String {
+        if self.0.names_values() {
+            "an e-mail address on its list".to_owned()
+        } else {
+            format!("an e-mail address {}", self.0.words())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn addresses_compare_case_sensitively() {
+        let world = World::signed_in().email("User2@Example.com");
+        world.assert("email: User2@Example.com", true, "email-ok");
+        world.assert("email: user2@example.com", false, "email-unauthorized");
+    }
+
+    #[test]
+    fn nobody_has_no_address_whatever_the_operator() {
+        for data in ["a@b", "{not: a@b}", "{not_in: [a@b]}", "{}", "{is: ''}"] {
+            World::default().assert(&format!("email: {data}"), false, "user-unauthenticated");
+        }
+    }
+
+    #[test]
+    fn s_069_an_address_that_is_not_verified_matches_no_rule() {
+        let world = World::signed_in().email("a@example.com").email_verified(Some(false));
+        for data in ["a@example.com", "{not: b@example.com}", "{}", "{ends_with: example.com}"] {
+            world.assert(&format!("email: {data}"), false, "email-unauthorized");
+        }
+        let world = World::signed_in().email("a@example.com").email_verified(Some(true));
+        world.assert("email: a@example.com", true, "email-ok");
+    }
+
+    #[test]
+    fn a_user_without_an_address_has_the_empty_one() {
+        World::signed_in().assert("email: {is: ''}", true, "email-ok");
+    }
+}

@@ -1,0 +1,31 @@
+//! `source_ip`: the trusted address of the client.
+
+use super::verdict;
+use crate::matcher::IpMatcher;
+use crate::{Facts, Reason, RuleResult};
+
+#[derive(Clone, Debug)]
+pub(crate) struct SourceIp(pub(crate) IpMatcher);
+
+impl SourceIp {
+    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        verdict(self.0.contains(facts.source), Reason::SourceIpOk, Reason::SourceIpUnauthorized)
+    }
+
+    pub(super) fn words(&self) -> String {
+        format!("a source address in {}", self.0.words())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn a_source_inside_any_range_matches_without_a_session() {
+        let world = World::default().source("192.0.2.77");
+        world.assert("source_ip: ['2001:db8::/32', 192.0.2.0/24]", true, "source-ip-ok");
+        world.assert("source_ip: 192.0.2.78", false, "source-ip-unauthorized");
+        world.assert("source_ip: []", false, "source-ip-unauthorized");
+    }
+}

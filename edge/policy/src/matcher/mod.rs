@@ -1,0 +1,306 @@
+//! How a criterion compares: string, string-list and address matchers (01 §3.5), compiled once.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::Value;
+
+use crate::document::{Entry, Mistake, Node, nearest};
+
+/// Compares one text; all of its tests must hold, and with none it always does.
+#[derive(Clone, Debug)]
+pub(crate) struct StringMatcher(Box<[StringTest]>);
+
+#[derive(Clone, Debug)]
+enum StringTest {
+    /// `None`: the value is no text, and so equals none.
+    Is(Option<Box<str>>),
+    Not(Option<Box<str>>),
+    StartsWith(Box<str>),
+    EndsWith(Box<str>),
+    Contains(Box<str>),
+    In(Texts),
+    NotIn(Texts),
+}
+
+/// A sorted set of texts.
+#[derive(Clone, Debug)]
+struct Texts(Box<[Box<str>]>);
+
+impl Texts {
+    fn new(texts: impl IntoIterator<Item = Box<str>>) -> Self {
+        let mut texts: Vec<_> = texts.into_iter().collect();
+        texts.sort_unstable();
+        texts.dedup();
+        Self(texts.into())
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.0.binary_search_by(|candidate| (**candidate).cmp(text)).is_ok()
+    }
+}
+
+impl StringMatcher {
+    const OPERATORS: [&'static str; 7] = ["is", "not", "starts_with", "ends_with", "contains", "in", "not_in"];
+
+    /// A map of operators, or a plain value, which means `is`.
+    pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
+        match node.as_map() {
+            Some(entries) => collect(entries, Self::test).map(|tests| Self(tests.into())),
+            None => Ok(Self([StringTest::Is(text_of(present(node)?))].into())),
+        }
+    }
+
+    /// Equality with one of these.
+    pub(crate) fn one_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        Self([StringTest::In(Texts::new(texts.into_iter().map(Box::from)))].into())
+    }
+
+    fn test(entry: &Entry) -> Result<StringTest, Mistake> {
+        let value = &entry.value;
+        Ok(match entry.key.to_ascii_lowercase().as_str() {
+            "is" => StringTest::Is(text_of(value)),
+            "not" => StringTest::Not(text_of(value)),
+            "starts_with" => StringTest::StartsWith(text(entry)?),
+            "ends_with" => StringTest::EndsWith(text(entry)?),
+            "contains" => StringTest::Contains(text(entry)?),
+            "in" => StringTest::In(texts(entry)?),
+            "not_in" => StringTest::NotIn(texts(entry)?),
+            _ => return Err(unknown_operator(entry, &Self::OPERATORS)),
+        })
+    }
+
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        self.0.iter().all(|test| match test {
+            StringTest::Is(value) => value.as_deref() == Some(text),
+            StringTest::Not(value) => value.as_deref() != Some(text),
+            StringTest::StartsWith(value) => text.starts_with(&**value),
+            StringTest::EndsWith(value) => text.ends_with(&**value),
+            StringTest::Contains(value) => text.contains(&**value),
+            StringTest::In(values) => values.contains(text),
+            StringTest::NotIn(values) => !values.contains(text),
+        })
+    }
+
+    /// What it asks for, after a noun: " alice", " that starts with /a", " other than POST".
+    pub(crate) fn words(&self) -> String {
+        let words = self.0.iter().map(|test| match test {
+            StringTest::Is(Some(value)) => value.to_string(),
+            StringTest::Is(None) => "that no text equals".to_owned(),
+            StringTest::Not(Some(value)) => format!("other than {value}"),
+            StringTest::Not(None) => "of any kind".to_owned(),
+            StringTest::StartsWith(value) => format!("that starts with {value}"),
+            StringTest::EndsWith(value) => format!("that ends with {value}"),
+            StringTest::Contains(value) => format!("that contains {value}"),
+            StringTest::In(values) => series(&values.0, "or"),
+            StringTest::NotIn(values) => format!("other than {}", series(&values.0, "and")),
+        });
+        let words: Vec<_> = words.collect();
+        if words.is_empty() { "of any kind".to_owned() } else { words.join(" and ") }
+    }
+
+    /// Whether it names whole values, as a list of persons does.
+    pub(crate) fn names_values(&self) -> bool {
+        let names = |test: &StringTest| match test {
+            StringTest::Is(_) | StringTest::Not(_) | StringTest::In(_) | StringTest::NotIn(_) => true,
+            StringTest::StartsWith(_) | StringTest::EndsWith(_) | StringTest::Contains(_) => false,
+        };
+        self.0.iter().any(names)
+    }
+}
+
+/// Compares the values of a claim; all of its tests must hold, and with none it always does.
+#[derive(Clone, Debug)]
+pub(crate) struct ListMatcher(Box<[ListTest]>);
+
+#[derive(Clone, Debug)]
+enum ListTest {
+    Has(Value),
+    HasAny(Box<[Value]>),
+    Is(Value),
+    Exclude(Value),
+}
+
+impl ListMatcher {
+    const OPERATORS: [&'static str; 3] = ["has", "is", "exclude"];
+
+    /// A map of operators, or a plain value, which means `has`.
+    pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
+        match node.as_map() {
+            Some(entries) => collect(entries, Self::test).map(|tests| Self(tests.into())),
+            None => Ok(Self([ListTest::Has(present(node)?.to_json())].into())),
+        }
+    }
+
+    /// Some element equals one of these.
+    pub(crate) fn has_any(values: &[Value]) -> Self {
+        Self([ListTest::HasAny(values.into())].into())
+    }
+
+    fn test(entry: &Entry) -> Result<ListTest, Mistake> {
+        let value = || entry.value.to_json();
+        match entry.key.to_ascii_lowercase().as_str() {
+            "has" => Ok(ListTest::Has(value())),
+            "is" => Ok(ListTest::Is(value())),
+            "exclude" => Ok(ListTest::Exclude(value())),
+            _ => Err(unknown_operator(entry, &Self::OPERATORS)),
+        }
+    }
+
+    pub(crate) fn matches(&self, list: &[Value]) -> bool {
+        let has = |value: &Value| list.iter().any(|element| equal(element, value));
+        self.0.iter().all(|test| match test {
+            ListTest::Has(value) => has(value),
+            ListTest::HasAny(values) => values.iter().any(has),
+            ListTest::Is(value) => matches!(list, [element] if equal(element, value)),
+            ListTest::Exclude(value) => !has(value),
+        })
+    }
+
+    /// What it asks for, each test by itself: an element that must be there, or must not.
+    pub(crate) fn wants(&self) -> impl Iterator<Item = Want> {
+        self.0.iter().map(|test| match test {
+            ListTest::Has(value) => Want::Has(plain(value)),
+            ListTest::HasAny(values) => Want::Has(series(&values.iter().map(plain).collect::<Vec<_>>(), "or")),
+            ListTest::Is(value) => Want::Only(plain(value)),
+            ListTest::Exclude(value) => Want::Lacks(plain(value)),
+        })
+    }
+}
+
+/// One wish of a [`ListMatcher`], in words.
+pub(crate) enum Want {
+    Has(String),
+    Only(String),
+    Lacks(String),
+}
+
+/// A set of addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct IpMatcher(Box<[IpNet]>);
+
+impl IpMatcher {
+    /// An address or CIDR range, or a list of them.
+    pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
+        let ranges = node.as_list().unwrap_or(std::slice::from_ref(node));
+        let (ranges, mistakes): (Vec<_>, Vec<_>) = ranges.iter().map(range).partition(Result::is_ok);
+        let mistakes: Vec<_> = mistakes.into_iter().filter_map(Result::err).collect();
+        if mistakes.is_empty() { Ok(Self(ranges.into_iter().flatten().collect())) } else { Err(mistakes) }
+    }
+
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|range| range.contains(&address))
+    }
+
+    /// The ranges, for a person.
+    pub(crate) fn words(&self) -> String {
+        let ranges: Vec<_> = self.0.iter().map(IpNet::to_string).collect();
+        if ranges.is_empty() { "an empty list".to_owned() } else { series(&ranges, "or") }
+    }
+}
+
+/// An IPv4 address inside IPv6 is taken for what it is, in ranges as in sources, or a deny rule could be walked around.
+fn range(node: &Node) -> Result<IpNet, Mistake> {
+    let parsed = node
+        .as_str()
+        .map(str::trim)
+        .and_then(|text| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)));
+    match parsed {
+        Some(IpNet::V6(range)) => Ok(match (range.addr().to_ipv4_mapped(), range.prefix_len().checked_sub(96)) {
+            (Some(address), Some(prefix)) => Ipv4Net::new(address, prefix).map_or(IpNet::V6(range), IpNet::V4),
+            _ => IpNet::V6(range),
+        }),
+        Some(range) => Ok(range),
+        None => {
+            let found = node.as_text().map_or_else(|| node.kind().to_owned(), |text| format!("`{text}`"));
+            Err(Mistake::at(node.place, format!("{found} is not an IP address or range"))
+                .hint("write an address such as `192.0.2.7` or a range such as `2001:db8::/32`, or a list of them"))
+        }
+    }
+}
+
+/// JSON equality: typed, without coercion, numbers by value.
+fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => match (left.is_f64(), right.is_f64()) {
+            (false, false) => left == right,
+            _ => left.as_f64() == right.as_f64(),
+        },
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left.iter().all(|(key, left)| right.get(key).is_some_and(|right| equal(left, right)))
+        }
+        _ => left == right,
+    }
+}
+
+fn collect<T>(entries: &[Entry], test: impl Fn(&Entry) -> Result<T, Mistake>) -> Result<Vec<T>, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let tests = entries.iter().filter_map(|entry| test(entry).map_err(|mistake| mistakes.push(mistake)).ok()).collect();
+    if mistakes.is_empty() { Ok(tests) } else { Err(mistakes) }
+}
+
+fn present(node: &Node) -> Result<&Node, Vec<Mistake>> {
+    if node.is_null() {
+        return Err(vec![
+            Mistake::at(node.place, "a value to compare with is missing").hint("write it after the colon"),
+        ]);
+    }
+    Ok(node)
+}
+
+fn text_of(node: &Node) -> Option<Box<str>> {
+    node.as_str().map(Box::from)
+}
+
+fn text(entry: &Entry) -> Result<Box<str>, Mistake> {
+    text_of(&entry.value).ok_or_else(|| {
+        Mistake::at(entry.value.place, format!("`{}` needs text, not {}", entry.key, entry.value.kind()))
+            .hint("put the value in quotes")
+    })
+}
+
+/// Elements that are no text equal no text, and so are left out.
+fn texts(entry: &Entry) -> Result<Texts, Mistake> {
+    match entry.value.as_list() {
+        Some(nodes) => Ok(Texts::new(nodes.iter().filter_map(text_of))),
+        None => {
+            Err(Mistake::at(entry.value.place, format!("`{}` needs a list, not {}", entry.key, entry.value.kind()))
+                .hint(format!("write `{}: [first, second]`", entry.key)))
+        }
+    }
+}
+
+fn unknown_operator(entry: &Entry, known: &[&'static str]) -> Mistake {
+    let hint = match nearest(&entry.key, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("write one of {}", known.join(", ")),
+    };
+    Mistake::at(entry.key_place, format!("unknown operator `{}`", entry.key)).hint(hint)
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// "a, b or c", cut where a person stops reading.
+fn series(items: &[impl AsRef<str>], last: &str) -> String {
+    const SHOWN: usize = 6;
+    let mut words: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = format!("{} more", items.len().saturating_sub(SHOWN));
+    if items.len() > SHOWN {
+        words.push(&more);
+    }
+    match words.split_last() {
+        None => "nothing".to_owned(),
+        Some((only, [])) => (*only).to_owned(),
+        Some((end, rest)) => format!("{} {last} {end}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
