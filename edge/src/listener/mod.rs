@@ -1,10 +1,12 @@
 //! Accepts connections: what is known about one before its first request, and what its bytes did wrong.
 
+mod guard;
 mod violation;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+pub use guard::Limits;
 pub use violation::Violation;
 
 /// One accepted stream, after TLS. Every request on it reads the same value.
