@@ -1,11 +1,15 @@
 //! Accepts connections: what is known about one before its first request, and what its bytes did wrong.
 
+mod clock;
 mod guard;
+mod stream;
 mod violation;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub use clock::Patience;
 pub use guard::Limits;
 pub use violation::Violation;
 
@@ -23,6 +27,9 @@ pub struct Connection {
     /// The client certificate, if one was presented.
     pub client_cert: Option<ClientCert>,
     violation: OnceLock<Violation>,
+    /// A request has been handed over and is not over; meaningful on h1, where there is one at a time.
+    exchange: AtomicBool,
+    tunnel: AtomicBool,
     names: Option<Arc<dyn CertificateNames>>,
 }
 
@@ -43,7 +50,17 @@ impl Connection {
     /// A connection without TLS.
     #[must_use]
     pub const fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, tls: false, sni: None, client_cert: None, violation: OnceLock::new(), names: None }
+        Self {
+            peer,
+            local,
+            tls: false,
+            sni: None,
+            client_cert: None,
+            violation: OnceLock::new(),
+            exchange: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
+            names: None,
+        }
     }
 
     /// A connection after a handshake for `sni`; `names` knows the certificates of its listener.
@@ -69,5 +86,27 @@ impl Connection {
     /// Notes what is wrong; the first finding stays.
     pub fn violate(&self, violation: Violation) {
         let _first_stays = self.violation.set(violation);
+    }
+
+    pub(crate) fn begin_exchange(&self) {
+        self.exchange.store(true, Ordering::Release);
+    }
+
+    /// The next head may be read.
+    pub(crate) fn end_exchange(&self) {
+        self.exchange.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn in_exchange(&self) -> bool {
+        self.exchange.load(Ordering::Acquire)
+    }
+
+    /// From here on the bytes are not HTTP: a 101 was answered (S-009).
+    pub(crate) fn begin_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Acquire)
     }
 }

@@ -1,0 +1,174 @@
+//! The connection in paused time, over a pipe.
+
+use std::time::Duration;
+
+use tokio::io::{DuplexStream, duplex};
+
+use super::*;
+
+fn connection() -> Arc<Connection> {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    Arc::new(Connection::plain(any, any))
+}
+
+fn guarded(room: usize) -> (GuardedStream<DuplexStream>, DuplexStream, Arc<Connection>) {
+    let ((ours, client), connection) = (duplex(room), connection());
+    let wire = Wire { fd: -1, alpn: None, tls: None };
+    let stream = GuardedStream::new(ours, wire, Arc::clone(&connection), Limits::DEFAULT, Patience::DEFAULT);
+    (stream, client, connection)
+}
+
+async fn read(stream: &mut GuardedStream<DuplexStream>) -> io::Result<Vec<u8>> {
+    let mut buf = Vec::with_capacity(64 * 1024);
+    stream.read_buf(&mut buf).await.map(|_| buf)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_is_answered_after_fifteen_seconds() {
+    let (mut stream, mut client, connection) = guarded(1024);
+    let drip = tokio::spawn(async move {
+        for byte in b"GET / HTTP/1.1\r\nHost: a.example\r\n".iter().cycle() {
+            client.write_all(&[*byte]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    });
+    let began = Instant::now();
+    assert_eq!(read(&mut stream).await.unwrap(), SYNTHETIC_HEAD);
+    assert_eq!(connection.violation(), Some(Violation::HeadTimeout));
+    assert_eq!(began.elapsed().as_secs(), 15);
+    drip.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_ends_after_a_minute() {
+    let (mut stream, _client, connection) = guarded(1024);
+    let began = Instant::now();
+    assert_eq!(read(&mut stream).await.unwrap(), b"");
+    assert_eq!((began.elapsed().as_secs(), connection.violation()), (60, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_is_cut_after_thirty_seconds() {
+    let (mut stream, mut client, connection) = guarded(1024);
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc").await.unwrap();
+    read(&mut stream).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(read(&mut stream).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!((began.elapsed().as_secs(), connection.violation()), (30, Some(Violation::BodyTimeout)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_cut_although_it_never_stops() {
+    let ((ours, mut client), connection) = (duplex(1024), connection());
+    let patience = Patience { request: None, ..Patience::DEFAULT };
+    let wire = Wire { fd: -1, alpn: None, tls: None };
+    let mut stream = GuardedStream::new(ours, wire, Arc::clone(&connection), Limits::DEFAULT, patience);
+    tokio::spawn(async move {
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+        while client.write_all(b"drip").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    });
+    let began = Instant::now();
+    let error = loop {
+        match read(&mut stream).await {
+            Ok(bytes) => assert!(!bytes.is_empty()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!((began.elapsed().as_secs(), connection.violation()), (30, Some(Violation::BodyTimeout)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_in_which_nobody_reads_does_not_count_against_the_client() {
+    let ((ours, mut client), connection) = (duplex(1024), connection());
+    let patience = Patience { request: None, ..Patience::DEFAULT };
+    let wire = Wire { fd: -1, alpn: None, tls: None };
+    let mut stream = GuardedStream::new(ours, wire, Arc::clone(&connection), Limits::DEFAULT, patience);
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nabcd").await.unwrap();
+    read(&mut stream).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    client.write_all(b"efgh").await.unwrap();
+    assert_eq!(read(&mut stream).await.unwrap(), b"efgh");
+}
+
+#[tokio::test]
+async fn s_012_a_body_that_is_cut_off_is_an_error_not_an_end() {
+    let (mut stream, mut client, _) = guarded(1024);
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab").await.unwrap();
+    drop(client);
+    read(&mut stream).await.unwrap();
+    assert_eq!(read(&mut stream).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test]
+async fn a_request_sent_ahead_waits_until_the_first_is_over() {
+    let (mut stream, mut client, connection) = guarded(1024);
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.write_all(&request.repeat(2)).await.unwrap();
+    assert_eq!(read(&mut stream).await.unwrap(), request);
+    assert!(futures_now(std::pin::pin!(read(&mut stream))).is_none(), "the second must wait");
+    connection.end_exchange();
+    assert_eq!(read(&mut stream).await.unwrap(), request);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_during_an_exchange_is_noticed() {
+    let (mut stream, mut client, _) = guarded(1024);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read(&mut stream).await.unwrap();
+    drop(client);
+    assert_eq!(read(&mut stream).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn s_009_after_an_upgrade_the_bytes_pass_as_they_are() {
+    let (mut stream, mut client, connection) = guarded(1024);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x81\x00early").await.unwrap();
+    read(&mut stream).await.unwrap();
+    assert!(futures_now(std::pin::pin!(read(&mut stream))).is_none(), "nothing passes before the 101");
+    connection.begin_tunnel();
+    assert_eq!(read(&mut stream).await.unwrap(), b"\x81\x00early");
+    client.write_all(b"\0\xff").await.unwrap();
+    assert_eq!(read(&mut stream).await.unwrap(), b"\0\xff");
+}
+
+#[tokio::test]
+async fn a_bad_head_becomes_the_synthetic_one_and_then_the_end() {
+    let (mut stream, mut client, connection) = guarded(1024);
+    client.write_all(b"GET  / HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(read(&mut stream).await.unwrap(), SYNTHETIC_HEAD);
+    assert_eq!(connection.violation(), Some(Violation::RequestLine));
+    connection.end_exchange();
+    assert_eq!(read(&mut stream).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn small_writes_leave_together() {
+    let (mut stream, mut client, _) = guarded(64 * 1024);
+    stream.write_all(b"head").await.unwrap();
+    stream.write_all(b"body").await.unwrap();
+    let mut buf = Vec::new();
+    assert!(futures_now(std::pin::pin!(client.read_buf(&mut buf))).is_none());
+    stream.flush().await.unwrap();
+    client.read_buf(&mut buf).await.unwrap();
+    assert_eq!(buf, b"headbody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_left_after_thirty_seconds() {
+    let (mut stream, _client, _) = guarded(16);
+    stream.write_all(&[0; 64]).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(stream.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed().as_secs(), 30);
+}
+
+/// The output of a future that is ready at once.
+fn futures_now<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
