@@ -6,6 +6,7 @@ mod assertion;
 mod config;
 pub mod listener;
 mod request;
+mod metrics;
 pub mod route;
 
 pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
@@ -16,3 +17,4 @@ pub use config::{
 };
 pub use listener::{CertificateNames, ClientCert, Connection, Violation};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
+pub use metrics::Metrics;

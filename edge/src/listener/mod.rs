@@ -1,16 +1,26 @@
 //! Accepts connections: what is known about one before its first request, and what its bytes did wrong.
 
+mod accept;
+mod bind;
+mod certificate;
 mod clock;
 mod guard;
 mod stream;
+mod tls;
 mod violation;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+pub(crate) use accept::{Accepted, Door, Place};
+pub use bind::{Bound, Purpose};
+pub use certificate::CertificateError;
+pub(crate) use certificate::CertificateStore;
 pub use clock::Patience;
 pub use guard::Limits;
+pub(crate) use tls::{TlsAcceptor, provider};
 pub use violation::Violation;
 
 /// One accepted stream, after TLS. Every request on it reads the same value.
@@ -31,6 +41,23 @@ pub struct Connection {
     exchange: AtomicBool,
     tunnel: AtomicBool,
     names: Option<Arc<dyn CertificateNames>>,
+}
+
+/// How many connections there may be (03 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Open at once, on all listeners together.
+    pub connections: usize,
+    /// In their handshake at once.
+    pub handshakes: usize,
+    /// How long a handshake may take, ClientHello included.
+    pub handshake_time: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { connections: 10_000, handshakes: 500, handshake_time: Duration::from_secs(10) }
+    }
 }
 
 /// A client certificate as presented, trusted or not.

@@ -260,9 +260,9 @@ impl Digests {
         let socket = SocketDigest::from_raw_fd(wire.fd);
         let _only_set_once = socket.peer_addr.set(Some(SocketAddr::Inet(connection.peer)));
         // The only slot through which Pingora carries a value of ours to the filters.
-        let connection = ResponseHeader::build_no_case(200, Some(0)).ok().map(|unused| {
-            Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(Arc::clone(connection)))))
-        });
+        let connection = ResponseHeader::build_no_case(200, Some(0))
+            .ok()
+            .map(|unused| Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(Arc::clone(connection))))));
         Self {
             fd: wire.fd,
             alpn: wire.alpn,
@@ -274,7 +274,11 @@ impl Digests {
     }
 }
 
-fn poll_read_into<S: AsyncRead + Unpin>(io: &mut S, cx: &mut Context<'_>, inbox: &mut BytesMut) -> Poll<io::Result<usize>> {
+fn poll_read_into<S: AsyncRead + Unpin>(
+    io: &mut S,
+    cx: &mut Context<'_>,
+    inbox: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
     inbox.reserve(READ_SIZE);
     let future = std::pin::pin!(io.read_buf(inbox));
     Future::poll(future, cx)

@@ -30,15 +30,7 @@ enum State {
 
 impl ChunkReader {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Size,
-            size: 0,
-            digits: 0,
-            extension: 0,
-            extensions: 0,
-            trailers: 0,
-            line: BytesMut::new(),
-        }
+        Self { state: State::Size, size: 0, digits: 0, extension: 0, extensions: 0, trailers: 0, line: BytesMut::new() }
     }
 
     /// Reads on; whether the body is complete.

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{LineError, Limits, field, is_token_byte, take_line};
+use super::{Limits, LineError, field, is_token_byte, take_line};
 use crate::listener::Violation;
 
 /// How the body of a request is framed; there is no third way (S-001).

@@ -52,8 +52,19 @@ fn s_002_two_framings_are_refused_in_either_order() {
 #[test]
 fn s_003_only_one_chunked_is_a_transfer_encoding() {
     for value in [
-        "xchunked", "identity", "chunked, identity", "identity, chunked", "chunked, chunked", "chunked;q=1", "\"chunked\"",
-        "chunked,", ", chunked", "gzip, chunked", "", "chunk\x0bed", "chunke d",
+        "xchunked",
+        "identity",
+        "chunked, identity",
+        "identity, chunked",
+        "chunked, chunked",
+        "chunked;q=1",
+        "\"chunked\"",
+        "chunked,",
+        ", chunked",
+        "gzip, chunked",
+        "",
+        "chunk\x0bed",
+        "chunke d",
     ] {
         let violation = refused(&head(&format!("Transfer-Encoding: {value}\r\n")));
         assert!(matches!(violation, Violation::TransferEncoding | Violation::Field), "{value:?}: {violation:?}");
@@ -106,8 +117,22 @@ fn chunk_extensions_are_dropped_and_bounded() {
 #[test]
 fn s_006_a_head_that_needs_repair_is_refused() {
     for fields in [
-        "X: a\n", "X: a\rb\r\n", "X: a\r\n folded\r\n", "X: a\r\n\tfolded\r\n", "X : a\r\n", " X: a\r\n", "X\r\n", ": a\r\n",
-        "X: a\0b\r\n", "X: a\x01\r\n", "X: \x7f\r\n", "X\0: a\r\n", "X(): a\r\n", "X\t: a\r\n", "Ä: a\r\n", "X: a\r\r\n",
+        "X: a\n",
+        "X: a\rb\r\n",
+        "X: a\r\n folded\r\n",
+        "X: a\r\n\tfolded\r\n",
+        "X : a\r\n",
+        " X: a\r\n",
+        "X\r\n",
+        ": a\r\n",
+        "X: a\0b\r\n",
+        "X: a\x01\r\n",
+        "X: \x7f\r\n",
+        "X\0: a\r\n",
+        "X(): a\r\n",
+        "X\t: a\r\n",
+        "Ä: a\r\n",
+        "X: a\r\r\n",
     ] {
         assert_eq!(refused(&head(fields)), Violation::Field, "{fields:?}");
     }
@@ -118,9 +143,24 @@ fn s_006_a_head_that_needs_repair_is_refused() {
 #[test]
 fn s_007_a_request_line_is_three_tokens_and_a_known_version() {
     for line in [
-        "GET /", "GET", "", " GET / HTTP/1.1", "GET  / HTTP/1.1", "GET /  HTTP/1.1", "GET / HTTP/1.1 ", "GET / HTTP/2.0",
-        "GET / HTTP/0.9", "GET / HTTP/1.2", "GET / http/1.1", "GET / HTTP/1.10", "G@T / HTTP/1.1", "GET\t/\tHTTP/1.1",
-        "GET /a b HTTP/1.1", "PRI * HTTP/2.0", " / HTTP/1.1", "GET / HTTP/1.1\r",
+        "GET /",
+        "GET",
+        "",
+        " GET / HTTP/1.1",
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / HTTP/2.0",
+        "GET / HTTP/0.9",
+        "GET / HTTP/1.2",
+        "GET / http/1.1",
+        "GET / HTTP/1.10",
+        "G@T / HTTP/1.1",
+        "GET\t/\tHTTP/1.1",
+        "GET /a b HTTP/1.1",
+        "PRI * HTTP/2.0",
+        " / HTTP/1.1",
+        "GET / HTTP/1.1\r",
     ] {
         let violation = refused(format!("{line}\r\nHost: a\r\n\r\n").as_bytes());
         assert_eq!(violation, Violation::RequestLine, "{line:?}");
@@ -165,7 +205,11 @@ fn s_011_trailers_are_checked_and_dropped() {
 #[test]
 fn s_024_a_fragment_or_a_raw_byte_in_the_target_is_refused() {
     for target in ["/#", "/a#b", "#", "/caf\u{e9}", "/a\u{7f}", "/\u{1}", "/a\tb", "/\0"] {
-        assert_eq!(refused(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()), Violation::Target, "{target:?}");
+        assert_eq!(
+            refused(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()),
+            Violation::Target,
+            "{target:?}"
+        );
     }
 }
 
@@ -197,8 +241,26 @@ fn a_known_length_may_pass_beside_the_guard_and_is_counted() {
 /// Heads and bodies that are nearly right: the pieces that smuggling is made of.
 fn nearly_http() -> impl Strategy<Value = Vec<u8>> {
     let part = prop::sample::select(vec![
-        "GET / HTTP/1.1\r\n", "POST /a HTTP/1.1\r\n", "Host: a\r\n", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n",
-        "\r\n", "5\r\nhello\r\n", "0\r\n", "0\r\n\r\n", "hello", "\n", "\r", ";x=y", "X: y\r\n", "a", " ", "3", "GET ", ":", "\0",
+        "GET / HTTP/1.1\r\n",
+        "POST /a HTTP/1.1\r\n",
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "\r\n",
+        "5\r\nhello\r\n",
+        "0\r\n",
+        "0\r\n\r\n",
+        "hello",
+        "\n",
+        "\r",
+        ";x=y",
+        "X: y\r\n",
+        "a",
+        " ",
+        "3",
+        "GET ",
+        ":",
+        "\0",
     ]);
     prop::collection::vec(part, 0..24).prop_map(|parts| parts.concat().into_bytes())
 }

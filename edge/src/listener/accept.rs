@@ -1,0 +1,147 @@
+//! Accepts connections, up to a bound, and brings each through its handshake, up to a time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pingora_core::protocols::Stream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::certificate::CertificateStore;
+use super::stream::{GuardedStream, Wire};
+use super::tls::{self, TlsAcceptor};
+use super::{Connection, ConnectionLimits, Limits, Patience};
+use crate::metrics::{Metrics, Raised};
+
+/// Everything that accepting a connection needs; shared by all cores, because the bounds are.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) tls: Option<(TlsAcceptor, Arc<CertificateStore>)>,
+    pub(crate) limits: ConnectionLimits,
+    pub(crate) bytes: Limits,
+    pub(crate) patience: Patience,
+    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) handshakes: AtomicUsize,
+    pub(crate) metrics: Metrics,
+}
+
+/// A place under a bound, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Place<C: std::borrow::Borrow<AtomicUsize>>(C);
+
+impl<C: std::borrow::Borrow<AtomicUsize>> Place<C> {
+    pub(crate) fn take(count: C, most: usize) -> Option<Self> {
+        let free = |taken: usize| (taken < most).then_some(taken + 1);
+        count.borrow().fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok()?;
+        Some(Self(count))
+    }
+}
+
+impl<C: std::borrow::Borrow<AtomicUsize>> Drop for Place<C> {
+    fn drop(&mut self) {
+        self.0.borrow().fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A connection that has its place.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    _place: Place<Arc<AtomicUsize>>,
+    _raised: Raised,
+}
+
+impl Door {
+    /// The next connection; `None` once `shutdown` says so. Over the bound, connections are closed at once and counted.
+    pub(crate) async fn next(&self, listener: &TcpListener, shutdown: &mut watch::Receiver<bool>) -> Option<Accepted> {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => return None,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Some(accepted) = self.admit(stream, peer) {
+                        return Some(accepted);
+                    }
+                }
+                Err(error) => self.rest(&error).await,
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+        let Some(place) = Place::take(Arc::clone(&self.open), self.limits.connections) else {
+            self.count("refused");
+            return None;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "connection ended before it began");
+            return None;
+        }
+        self.count("accepted");
+        Some(Accepted { stream, peer, _place: place, _raised: Raised::new(&self.metrics.0.connections) })
+    }
+
+    /// An error of accept is most often a lack of descriptors: those come back in time, not by asking again.
+    async fn rest(&self, error: &io::Error) {
+        self.metrics.0.accept_errors.inc();
+        tracing::warn!(%error, "accept failed");
+        sleep(ACCEPT_REST).await;
+    }
+
+    /// What Pingora gets of a connection; `None` if it ended in its handshake.
+    pub(crate) async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
+        let local = stream.local_addr().ok()?;
+        let fd = stream.as_raw_fd();
+        let Some((acceptor, certificates)) = &self.tls else {
+            let connection = Arc::new(Connection::plain(peer, local));
+            let wire = Wire { fd, alpn: None, tls: None };
+            return Some(Box::new(GuardedStream::new(stream, wire, connection, self.bytes, self.patience)));
+        };
+        let stream = self.handshake(acceptor, stream, peer).await?;
+        let session = stream.get_ref().1;
+        let names = Arc::clone(certificates) as Arc<dyn super::CertificateNames>;
+        let connection = Arc::new(Connection::tls(peer, local, session.server_name(), names));
+        let wire = Wire { fd, alpn: tls::alpn(session), tls: Some(tls::digest(session)) };
+        Some(Box::new(GuardedStream::new(stream, wire, connection, self.bytes, self.patience)))
+    }
+
+    async fn handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+        let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
+            self.count("handshake_refused");
+            return None;
+        };
+        let _raised = Raised::new(&self.metrics.0.handshakes);
+        match timeout(self.limits.handshake_time, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => {
+                self.count("handshake_failed");
+                tracing::debug!(client.address = %peer.ip(), %error, "listener connection failure");
+            }
+            Err(_) => {
+                self.count("handshake_timeout");
+                tracing::debug!(client.address = %peer.ip(), error = "timed out", "listener connection failure");
+            }
+        }
+        None
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.0.connections_total.with_label_values(&[outcome]).inc();
+    }
+}
+
+const ACCEPT_REST: Duration = Duration::from_millis(50);

@@ -1,0 +1,127 @@
+//! Every metric of the edge, declared once. Labels come from closed sets or from the configuration, never from the wire.
+
+use std::sync::Arc;
+
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// The edge's metrics; cheap to clone. Recording one never blocks.
+#[derive(Debug, Clone)]
+pub struct Metrics(pub(crate) Arc<Families>);
+
+#[derive(Debug)]
+pub(crate) struct Families {
+    pub(crate) requests: IntCounterVec,
+    pub(crate) duration: HistogramVec,
+    pub(crate) decisions: IntCounterVec,
+    pub(crate) refusals: IntCounterVec,
+    pub(crate) in_flight: IntGauge,
+    pub(crate) connections: IntGauge,
+    pub(crate) handshakes: IntGauge,
+    pub(crate) connections_total: IntCounterVec,
+    pub(crate) accept_errors: IntCounter,
+    pub(crate) panics: IntCounter,
+    pub(crate) upstream_connections: IntCounterVec,
+    pub(crate) upstream_lookups: IntCounterVec,
+    pub(crate) certificate_expiry: GaugeVec,
+    pub(crate) certificate_reloads: IntCounterVec,
+    pub(crate) limit: GaugeVec,
+}
+
+impl Metrics {
+    /// Declares every metric in `registry`.
+    ///
+    /// # Errors
+    /// A name is already taken there.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let new = Registrar(registry);
+        Ok(Self(Arc::new(Families {
+            requests: new.counters("requests_total", "Requests that were answered.", &["route", "method", "status"])?,
+            duration: new.histograms("request_duration_seconds", "Head received to response sent.", &["route"])?,
+            decisions: new.counters(
+                "decisions_total",
+                "Outcomes of policies, with one line for each reason.",
+                &["route", "decision", "reason"],
+            )?,
+            refusals: new.counters("refusals_total", "Requests that were not carried.", &["reason"])?,
+            in_flight: new.gauge("requests_in_flight", "Requests that have no complete response yet.")?,
+            connections: new.gauge("connections", "Open downstream connections.")?,
+            handshakes: new.gauge("handshakes", "TLS handshakes under way.")?,
+            connections_total: new.counters(
+                "connections_total",
+                "Downstream connections, by how they began.",
+                &["outcome"],
+            )?,
+            accept_errors: new.counter("accept_errors_total", "Failed calls of accept.")?,
+            panics: new.counter("panics_total", "Requests that ended in a panic, each with its own request only.")?,
+            upstream_connections: new.counters(
+                "upstream_connections_total",
+                "Connections used upstream.",
+                &["outcome"],
+            )?,
+            upstream_lookups: new.counters("upstream_lookups_total", "Name look-ups of upstreams.", &["outcome"])?,
+            certificate_expiry: new.gauges(
+                "certificate_not_after_timestamp_seconds",
+                "When each certificate expires, in seconds since the epoch.",
+                &["name"],
+            )?,
+            certificate_reloads: new.counters(
+                "certificate_reloads_total",
+                "Readings of changed certificates.",
+                &["outcome"],
+            )?,
+            limit: new.gauges("limit", "The bounds in force.", &["limit"])?,
+        })))
+    }
+}
+
+struct Registrar<'a>(&'a Registry);
+
+impl Registrar<'_> {
+    fn declare<M: prometheus::core::Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.declare(IntCounter::with_opts(options(name, help))?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.declare(IntCounterVec::new(options(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.declare(IntGauge::with_opts(options(name, help))?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.declare(GaugeVec::new(options(name, help), labels)?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let histogram = HistogramOpts::from(options(name, help)).buckets(buckets);
+        self.declare(HistogramVec::new(histogram, labels)?)
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(format!("postern_edge_{name}"), help)
+}
+
+/// A gauge that is raised for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Raised(IntGauge);
+
+impl Raised {
+    pub(crate) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
