@@ -8,6 +8,7 @@ pub mod listener;
 mod request;
 mod metrics;
 pub mod route;
+mod upstream;
 
 pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
 pub use config::{
@@ -18,3 +19,4 @@ pub use config::{
 pub use listener::{CertificateNames, ClientCert, Connection, Violation};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
 pub use metrics::Metrics;
+pub use upstream::RootsError;

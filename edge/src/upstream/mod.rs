@@ -1,0 +1,129 @@
+//! Where permitted requests go: one endpoint is chosen, its name resolved, and a peer made of it.
+
+mod peer;
+mod resolve;
+mod roots;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora_core::protocols::tls::CaType;
+use pingora_core::upstreams::peer::HttpPeer;
+
+use self::peer::PeerSpec;
+use self::resolve::Resolver;
+pub(crate) use self::resolve::Unresolved;
+pub use self::roots::RootsError;
+use self::roots::roots;
+use crate::metrics::Metrics;
+use crate::route::{Route, Upstream, UpstreamEndpoint};
+use crate::{EdgeConfig, ProxyConfig};
+
+/// What all exchanges share on their way up.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    resolver: Resolver,
+    trust: ArcSwap<Trust>,
+    turn: AtomicUsize,
+}
+
+/// The roots of one configuration.
+#[derive(Debug, Default)]
+struct Trust {
+    extra: Option<Vec<u8>>,
+    roots: Option<Arc<CaType>>,
+}
+
+impl Upstreams {
+    /// Reads the roots of `config`.
+    ///
+    /// # Errors
+    /// [`RootsError`].
+    pub(crate) fn new(config: &EdgeConfig, metrics: Metrics) -> Result<Self, RootsError> {
+        let trust = ArcSwap::from_pointee(Trust::read(&config.proxy)?);
+        Ok(Self { resolver: Resolver::new(metrics), trust, turn: AtomicUsize::new(0) })
+    }
+
+    /// Takes over the roots and names of a new configuration, or nothing at all.
+    ///
+    /// # Errors
+    /// [`RootsError`].
+    pub(crate) fn reload(&self, config: &EdgeConfig) -> Result<(), RootsError> {
+        if self.trust.load().extra != config.proxy.extra_roots {
+            self.trust.store(Arc::new(Trust::read(&config.proxy)?));
+        }
+        self.resolver.keep(|name| config.routes.iter().any(|route| dials(route, name)));
+        Ok(())
+    }
+
+    /// The endpoint of the next attempt: each in turn.
+    pub(crate) fn choose<'a>(&self, upstream: &'a Upstream) -> Option<&'a UpstreamEndpoint> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        upstream.endpoints.get(turn.checked_rem(upstream.endpoints.len())?)
+    }
+
+    /// A peer for `endpoint` of `route` under configuration `version`. `websocket` if this request may upgrade.
+    ///
+    /// # Errors
+    /// [`Unresolved`].
+    pub(crate) async fn peer(
+        &self,
+        route: &Route,
+        endpoint: &UpstreamEndpoint,
+        version: u64,
+        websocket: bool,
+    ) -> Result<HttpPeer, Unresolved> {
+        let ip = self.resolver.resolve(&endpoint.host).await?;
+        let trust = self.trust.load();
+        let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
+        let spec = PeerSpec {
+            address: SocketAddr::new(ip, endpoint.port),
+            server_name: endpoint.tls.then(|| endpoint.host.trim_start_matches('[').trim_end_matches(']')),
+            cluster: &route.id,
+            version,
+            roots: trust.roots.as_ref(),
+            websocket,
+            connect: CONNECT,
+            silence: if websocket { route.idle_timeout } else { silence },
+        };
+        Ok(spec.peer())
+    }
+}
+
+/// A peer for authn, which is near: its answers wait for nothing but the identity provider.
+pub(crate) fn authn_peer(address: SocketAddr, version: u64) -> HttpPeer {
+    let spec = PeerSpec {
+        address,
+        server_name: None,
+        cluster: "authn",
+        version,
+        roots: None,
+        websocket: false,
+        connect: AUTHN_CONNECT,
+        silence: Some(AUTHN_SILENCE),
+    };
+    spec.peer()
+}
+
+impl Trust {
+    fn read(config: &ProxyConfig) -> Result<Self, RootsError> {
+        Ok(Self { extra: config.extra_roots.clone(), roots: roots(config.extra_roots.as_deref())? })
+    }
+}
+
+fn dials(route: &Route, name: &str) -> bool {
+    match &route.target {
+        crate::route::Target::Upstream(upstream) => upstream.endpoints.iter().any(|endpoint| endpoint.host == name),
+        crate::route::Target::Redirect(_) | crate::route::Target::Response { .. } => false,
+    }
+}
+
+/// To connect, TLS included (03 §2).
+const CONNECT: Duration = Duration::from_secs(5);
+/// A dead authn is told within 2 s.
+const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
+/// A callback waits for the provider, which has 10 s a call (03 §2).
+const AUTHN_SILENCE: Duration = Duration::from_secs(25);
