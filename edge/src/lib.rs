@@ -5,8 +5,8 @@
 mod assertion;
 mod config;
 pub mod listener;
-mod request;
 mod metrics;
+mod request;
 pub mod route;
 mod upstream;
 
@@ -17,6 +17,6 @@ pub use config::{
     ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
 pub use listener::{CertificateNames, ClientCert, Connection, Violation};
-pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
 pub use metrics::Metrics;
+pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
 pub use upstream::RootsError;
