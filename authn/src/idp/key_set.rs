@@ -1,0 +1,258 @@
+//! A provider's published keys, and which of them may verify what (S-060 to S-063).
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{
+    self as crypto, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    EcdsaVerificationAlgorithm, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::json;
+
+/// More keys than this make no key set (03 §2).
+const MAX_KEYS: usize = 100;
+/// The smallest RSA key that is believed (S-063).
+const MIN_RSA_BITS: usize = 2048;
+
+/// The signature algorithms that are accepted at all (S-060): asymmetric, every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    Es512,
+    EdDsa,
+}
+
+impl Algorithm {
+    /// The algorithm of that name, compared case by case: `NONE` is no more an algorithm than `none`.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::Rs256,
+            "RS384" => Self::Rs384,
+            "RS512" => Self::Rs512,
+            "PS256" => Self::Ps256,
+            "PS384" => Self::Ps384,
+            "PS512" => Self::Ps512,
+            "ES256" => Self::Es256,
+            "ES384" => Self::Es384,
+            "ES512" => Self::Es512,
+            "EdDSA" | "Ed25519" => Self::EdDsa,
+            _ => return None,
+        })
+    }
+
+    /// The hash of `at_hash` (OpenID Connect Core §3.1.3.6); Ed25519 hashes with SHA-512.
+    pub(crate) fn hash(self) -> &'static digest::Algorithm {
+        match self {
+            Self::Rs256 | Self::Ps256 | Self::Es256 => &digest::SHA256,
+            Self::Rs384 | Self::Ps384 | Self::Es384 => &digest::SHA384,
+            Self::Rs512 | Self::Ps512 | Self::Es512 | Self::EdDsa => &digest::SHA512,
+        }
+    }
+}
+
+/// Why no key vouches for a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyError {
+    /// No published key of that name fits; a newer key set may have it.
+    Unknown,
+    /// The key is too small.
+    Weak,
+    /// The signature is not of that key.
+    Signature,
+}
+
+/// The keys of one fetch.
+#[derive(Debug)]
+pub(crate) struct KeySet {
+    keys: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Key {
+    kid: Option<String>,
+    algorithm: Option<Algorithm>,
+    material: Material,
+}
+
+#[derive(Debug)]
+enum Material {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Ec { curve: Curve, point: Vec<u8> },
+    Ed25519(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Curve {
+    P256,
+    P384,
+    P521,
+}
+
+impl KeySet {
+    /// Reads a JWK set (RFC 7517). Keys of other kinds, for other uses, or that cannot be read are left out (§5).
+    ///
+    /// # Errors
+    /// What is wrong with the whole.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let object = json::object(bytes).ok_or("the key set is not a JSON object")?;
+        let keys = object.get("keys").and_then(Value::as_array).ok_or("the key set has no list of keys")?;
+        if keys.len() > MAX_KEYS {
+            return Err("the key set has too many keys");
+        }
+        Ok(Self { keys: keys.iter().filter_map(|key| Key::parse(key.as_object()?)).collect() })
+    }
+
+    /// Whether a key could vouch for a token with that header.
+    pub(crate) fn knows(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+        self.candidates(kid, algorithm).next().is_some()
+    }
+
+    /// Whether a published key of that name made `signature` over `message`. Without a name there must be just one key
+    /// that fits (OpenID Connect Core §10.1).
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub(crate) fn verify(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), KeyError> {
+        let candidates: Vec<&Key> = self.candidates(kid, algorithm).collect();
+        if candidates.is_empty() || (kid.is_none() && candidates.len() > 1) {
+            return Err(KeyError::Unknown);
+        }
+        if candidates.iter().any(|key| key.material.is_weak()) {
+            return Err(KeyError::Weak);
+        }
+        let vouches = candidates.iter().any(|key| key.material.verifies(algorithm, message, signature));
+        if vouches { Ok(()) } else { Err(KeyError::Signature) }
+    }
+
+    fn candidates(&self, kid: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
+        self.keys.iter().filter(move |key| {
+            kid.is_none_or(|kid| key.kid.as_deref() == Some(kid))
+                && key.algorithm.is_none_or(|own| own == algorithm)
+                && key.material.fits(algorithm)
+        })
+    }
+}
+
+impl Key {
+    fn parse(jwk: &Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+        let verifies = |ops: &Value| ops.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"));
+        if jwk.get("use").is_some_and(|usage| usage != "sig") || !jwk.get("key_ops").is_none_or(verifies) {
+            return None;
+        }
+        let material = match (text("kty")?, text("crv")) {
+            ("RSA", _) => Material::Rsa { n: without_leading_zeros(bytes("n")?), e: bytes("e")? },
+            ("EC", Some(curve)) => Material::ec(Curve::parse(curve)?, &bytes("x")?, &bytes("y")?)?,
+            ("OKP", Some("Ed25519")) => Material::Ed25519(bytes("x").filter(|x| x.len() == 32)?),
+            _ => return None,
+        };
+        let algorithm = match jwk.get("alg") {
+            Some(name) => Some(Algorithm::parse(name.as_str()?)?),
+            None => None,
+        };
+        Some(Self { kid: text("kid").map(str::to_owned), algorithm, material })
+    }
+}
+
+impl Curve {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "P-256" => Some(Self::P256),
+            "P-384" => Some(Self::P384),
+            "P-521" => Some(Self::P521),
+            _ => None,
+        }
+    }
+
+    const fn coordinate_len(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+}
+
+impl Material {
+    fn ec(curve: Curve, x: &[u8], y: &[u8]) -> Option<Self> {
+        let fits = x.len() == curve.coordinate_len() && y.len() == curve.coordinate_len();
+        // An uncompressed point (SEC 1 §2.3.3).
+        fits.then(|| Self::Ec { curve, point: [&[4], x, y].concat() })
+    }
+
+    const fn fits(&self, algorithm: Algorithm) -> bool {
+        match algorithm {
+            Algorithm::Es256 => matches!(self, Self::Ec { curve: Curve::P256, .. }),
+            Algorithm::Es384 => matches!(self, Self::Ec { curve: Curve::P384, .. }),
+            Algorithm::Es512 => matches!(self, Self::Ec { curve: Curve::P521, .. }),
+            Algorithm::EdDsa => matches!(self, Self::Ed25519(_)),
+            Algorithm::Rs256
+            | Algorithm::Rs384
+            | Algorithm::Rs512
+            | Algorithm::Ps256
+            | Algorithm::Ps384
+            | Algorithm::Ps512 => matches!(self, Self::Rsa { .. }),
+        }
+    }
+
+    fn is_weak(&self) -> bool {
+        let Self::Rsa { n, .. } = self else { return false };
+        let unused = n.first().map_or(0, |first| first.leading_zeros() as usize);
+        n.len() * 8 - unused < MIN_RSA_BITS
+    }
+
+    /// The library holds ECDSA signatures to their fixed length and to r, s in 1..order (S-063).
+    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Rsa { n, e } => rsa(algorithm).is_some_and(|parameters| {
+                RsaPublicKeyComponents { n, e }.verify(parameters, message, signature).is_ok()
+            }),
+            Self::Ec { curve, point } => {
+                UnparsedPublicKey::new(ecdsa(*curve), point).verify(message, signature).is_ok()
+            }
+            Self::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok(),
+        }
+    }
+}
+
+const fn ecdsa(curve: Curve) -> &'static EcdsaVerificationAlgorithm {
+    match curve {
+        Curve::P256 => &ECDSA_P256_SHA256_FIXED,
+        Curve::P384 => &ECDSA_P384_SHA384_FIXED,
+        Curve::P521 => &ECDSA_P521_SHA512_FIXED,
+    }
+}
+
+const fn rsa(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    match algorithm {
+        Algorithm::Rs256 => Some(&crypto::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::Rs384 => Some(&crypto::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::Rs512 => Some(&crypto::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::Ps256 => Some(&crypto::RSA_PSS_2048_8192_SHA256),
+        Algorithm::Ps384 => Some(&crypto::RSA_PSS_2048_8192_SHA384),
+        Algorithm::Ps512 => Some(&crypto::RSA_PSS_2048_8192_SHA512),
+        Algorithm::Es256 | Algorithm::Es384 | Algorithm::Es512 | Algorithm::EdDsa => None,
+    }
+}
+
+fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes.drain(..zeros);
+    bytes
+}

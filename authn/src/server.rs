@@ -1,0 +1,263 @@
+//! Which page answers which path, and the bounds that hold for all of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Timestamp, is_edge_token};
+use postern_pages::{ErrorPage, Links};
+use postern_storage::Sessions;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use crate::answer::Answer;
+use crate::idp::{Idp, Trust};
+use crate::limit::Limit;
+use crate::metrics::Metrics;
+use crate::visit::Visit;
+use crate::{AuthnConfig, AuthnError, sign_in, sign_out, user};
+
+/// A body of ours is never larger (03 §2).
+const MAX_BODY: usize = 64 * 1024;
+/// The whole of one answer, calls to the provider included. Below the edge's 30 s for a first byte.
+const MAX_TIME: Duration = Duration::from_secs(25);
+/// Requests at once; more are sent away at once.
+const MAX_REQUESTS: usize = 1024;
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    live: ArcSwap<Live>,
+    pub(crate) sessions: Sessions,
+    pub(crate) metrics: Metrics,
+    limit: Limit,
+    places: Semaphore,
+}
+
+/// One configuration in force; a reload makes another.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) config: AuthnConfig,
+    idps: Vec<Arc<Idp>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: AuthnConfig,
+        sessions: Sessions,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, AuthnError> {
+        let metrics = Metrics::register(registry)?;
+        Ok(Self {
+            live: ArcSwap::from_pointee(Live::new(config, &metrics)?),
+            sessions,
+            metrics,
+            limit: Limit::new(Instant::now()),
+            places: Semaphore::new(MAX_REQUESTS),
+        })
+    }
+
+    pub(crate) fn reload(&self, config: AuthnConfig) -> Result<(), AuthnError> {
+        self.live.store(Arc::new(Live::new(config, &self.metrics)?));
+        Ok(())
+    }
+}
+
+impl Live {
+    fn new(config: AuthnConfig, metrics: &Metrics) -> Result<Self, AuthnError> {
+        let trust = Trust::new(config.extra_roots.as_deref())?;
+        let idp = |idp: &crate::IdpConfig| Idp::new(idp.clone(), &config.url, &trust, metrics.clone()).map(Arc::new);
+        let idps = config.idps.iter().map(idp).collect::<Result<_, _>>()?;
+        Ok(Self { config, idps })
+    }
+
+    /// The provider of that id.
+    pub(crate) fn idp(&self, id: &IdpId) -> Option<&Arc<Idp>> {
+        self.idps.iter().find(|idp| idp.id() == id)
+    }
+}
+
+/// Serves until `shutdown`, then ends what is in flight.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let router = Router::new().fallback(receive).with_state(shared);
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// Everything that holds for every request: it came through an edge, has a place, ends in time, and a bug in it is its
+/// own. It runs to its end although the browser may leave, so that no sign-in stops half-way.
+async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let live = shared.live.load_full();
+    let (head, body) = request.into_parts();
+    if !is_from_edge(&live, &head.headers) {
+        debug!(reason = "edge-token-missing", "request refused");
+        return (StatusCode::FORBIDDEN, "").into_response();
+    }
+    let metrics = shared.metrics.clone();
+    let task = tokio::spawn(async move {
+        let Ok(_place) = shared.places.try_acquire() else {
+            return (StatusCode::SERVICE_UNAVAILABLE, [(http::header::RETRY_AFTER, "1")], "").into_response();
+        };
+        match tokio::time::timeout(MAX_TIME, answer(&shared, live, head, body)).await {
+            Ok(answer) => answer.into_response(),
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, [(http::header::RETRY_AFTER, "5")], "").into_response(),
+        }
+    });
+    match task.await {
+        Ok(response) => response,
+        Err(bug) => {
+            metrics.panicked();
+            error!(error = %bug, "request ended in a panic");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+fn is_from_edge(live: &Live, headers: &HeaderMap) -> bool {
+    let mut tokens = headers.get_all(EDGE_TOKEN_HEADER).iter();
+    let first = tokens.next().is_some_and(|token| is_edge_token(&live.config.keyring, token.as_bytes()));
+    first && tokens.next().is_none()
+}
+
+async fn answer(shared: &Shared, live: Arc<Live>, head: Parts, body: Body) -> Answer {
+    let Some(visit) = Visit::read(live, head, now()) else {
+        return Answer::page(StatusCode::BAD_REQUEST, String::new());
+    };
+    let endpoint = Endpoint::of(&visit);
+    let answer = match to_bytes(body, MAX_BODY).await {
+        Ok(_) if endpoint.is_limited() && shared.limit.take(visit.client, Instant::now()).is_err() => {
+            shared.metrics.limited();
+            refusal(&visit, StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(1))
+        }
+        Ok(body) => endpoint.answer(shared, &visit, &body).await,
+        Err(_) => refusal(&visit, StatusCode::PAYLOAD_TOO_LARGE),
+    };
+    shared.metrics.answered(endpoint.name(), answer.status());
+    answer
+}
+
+/// A page of authn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    SignIn,
+    IdpCallback,
+    TicketCallback,
+    SignOut,
+    SignedOut,
+    Home,
+    ToHome,
+    Nothing,
+    WrongMethod,
+}
+
+impl Endpoint {
+    /// Every path of authn. What is not here is not there.
+    fn of(visit: &Visit) -> Self {
+        let here = if visit.is_authn() {
+            Self::on_authn(visit.url.path())
+        } else if visit.live.config.hosts.serves(&visit.url) {
+            Self::on_a_route(visit.url.path())
+        } else {
+            Self::Nothing
+        };
+        let allowed = match here {
+            Self::IdpCallback | Self::SignOut => matches!(visit.method, Method::GET | Method::POST),
+            Self::SignIn | Self::TicketCallback => visit.method == Method::GET,
+            Self::SignedOut | Self::Home | Self::ToHome => matches!(visit.method, Method::GET | Method::HEAD),
+            Self::Nothing | Self::WrongMethod => true,
+        };
+        if allowed { here } else { Self::WrongMethod }
+    }
+
+    fn on_authn(path: &str) -> Self {
+        match path {
+            "/oauth2/callback" => Self::IdpCallback,
+            "/.pomerium/sign_in" => Self::SignIn,
+            "/.pomerium/signed_out" => Self::SignedOut,
+            "/" => Self::ToHome,
+            other => Self::on_a_route(other),
+        }
+    }
+
+    fn on_a_route(path: &str) -> Self {
+        match path {
+            "/.pomerium/callback/" | "/.pomerium/callback" => Self::TicketCallback,
+            "/.pomerium/sign_out" => Self::SignOut,
+            "/.pomerium/signed_out" => Self::SignedOut,
+            "/.pomerium/" => Self::Home,
+            "/.pomerium" => Self::ToHome,
+            _ => Self::Nothing,
+        }
+    }
+
+    const fn is_limited(self) -> bool {
+        matches!(self, Self::SignIn | Self::IdpCallback | Self::TicketCallback | Self::SignOut)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SignIn => "sign_in",
+            Self::IdpCallback => "idp_callback",
+            Self::TicketCallback => "ticket_callback",
+            Self::SignOut => "sign_out",
+            Self::SignedOut => "signed_out",
+            Self::Home | Self::ToHome => "home",
+            Self::Nothing | Self::WrongMethod => "none",
+        }
+    }
+
+    async fn answer(self, shared: &Shared, visit: &Visit, body: &Bytes) -> Answer {
+        match self {
+            Self::SignIn => sign_in::begin(shared, visit).await,
+            Self::IdpCallback => sign_in::callback(shared, visit, body).await,
+            Self::TicketCallback => sign_in::redeem(shared, visit).await,
+            Self::SignOut => sign_out::sign_out(shared, visit, body).await,
+            Self::SignedOut => sign_out::signed_out(visit),
+            Self::Home => user::home(shared, visit).await,
+            Self::ToHome => Answer::redirect_to_path("/.pomerium/"),
+            Self::Nothing => refusal(visit, StatusCode::NOT_FOUND),
+            Self::WrongMethod => refusal(visit, StatusCode::METHOD_NOT_ALLOWED),
+        }
+    }
+}
+
+/// The page of a refusal that needs no explanation.
+pub(crate) fn refusal(visit: &Visit, status: StatusCode) -> Answer {
+    let (reason, sentence) = match status {
+        StatusCode::NOT_FOUND => ("not-found", "There is no such page."),
+        StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "This page cannot be used in that way."),
+        StatusCode::PAYLOAD_TOO_LARGE => ("body-too-large", "The form is too large."),
+        StatusCode::TOO_MANY_REQUESTS => {
+            ("rate-limited", "There were too many tries from your network. Wait a moment.")
+        }
+        StatusCode::FORBIDDEN => ("not-for-scripts", "This page is shown to people only."),
+        _ => ("refused", "The request was refused."),
+    };
+    let page = ErrorPage {
+        status: status.as_u16(),
+        sentence,
+        reference: visit.reference(reason),
+        who: None,
+        unmet: &[],
+        contact: None,
+        links: Links::default(),
+    };
+    Answer::page(status, page.html())
+}
+
+/// The one look at the clock that a request gets.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

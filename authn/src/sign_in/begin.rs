@@ -1,0 +1,49 @@
+//! `SignInRequest` → `PendingSignIn` and the way to the provider; or straight back, for who is signed in already.
+
+use std::sync::Arc;
+
+use postern_identity::{SignInRequest, SignInRequestError};
+
+use super::pending::PendingSignIn;
+use super::{Rounds, may_return_to, session_here, ticket};
+use crate::answer::Answer;
+use crate::error::SignInError;
+use crate::idp::Idp;
+use crate::server::Shared;
+use crate::visit::Visit;
+
+/// `/.pomerium/sign_in`: the signature comes first, before the provider or the store is asked anything.
+pub(crate) async fn begin(shared: &Shared, visit: &Visit) -> Answer {
+    let (request, is_fresh) = match SignInRequest::from_url(&visit.live.config.keyring, &visit.url, visit.now) {
+        Ok(request) => (request, true),
+        Err(SignInRequestError::Expired(request)) => (*request, false),
+        Err(SignInRequestError::NotSigned) => return SignInError::NotSigned.show(visit, None),
+    };
+    if !may_return_to(&visit.live.config, &request.redirect_uri) {
+        return SignInError::TargetRefused.show(visit, None);
+    }
+    if !is_fresh {
+        // Genuine but old, such as a page that stood open over night: the edge makes a new one at once.
+        return Rounds::of(visit).again(visit, &request.redirect_uri, Answer::redirect(&request.redirect_uri));
+    }
+    let again = request.redirect_uri.to_string();
+    match go_on(shared, visit, request).await {
+        Ok(answer) => answer,
+        Err(error) => error.show(visit, Some(&again)),
+    }
+}
+
+async fn go_on(shared: &Shared, visit: &Visit, request: SignInRequest) -> Result<Answer, SignInError> {
+    let idp = Arc::clone(visit.live.idp(&request.idp).ok_or(SignInError::UnknownIdp)?);
+    match session_here(shared, visit).await? {
+        Some((id, session)) if session.idp == request.idp => ticket::hand_over(visit, &request, id),
+        Some(_) | None => send_to_idp(visit, &idp, request).await,
+    }
+}
+
+/// Sends the browser to the provider, and gives it the cookie that its answer must come back with.
+pub(super) async fn send_to_idp(visit: &Visit, idp: &Idp, request: SignInRequest) -> Result<Answer, SignInError> {
+    let pending = PendingSignIn::begin(request, visit.now)?;
+    let there = idp.authorization_url(&pending.proof).await?;
+    Ok(Answer::redirect(&there).cookies(pending.keep(visit, idp.answers_by_post())?))
+}

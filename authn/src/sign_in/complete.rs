@@ -1,0 +1,40 @@
+//! `VerifiedCallback` → `Vouched` → `Session` → `Ticket`.
+
+use postern_identity::{Session, SessionCookie, SessionId, set_cookie};
+use tracing::info;
+
+use super::pending::VerifiedCallback;
+use super::{authn_cookie, authn_cookie_attributes, ticket};
+use crate::answer::Answer;
+use crate::error::SignInError;
+use crate::idp::Idp;
+use crate::server::Shared;
+use crate::visit::Visit;
+
+/// Redeems the code, saves the session that it stands for, and sends the browser on to the route's host.
+pub(super) async fn complete(
+    shared: &Shared,
+    visit: &Visit,
+    idp: &Idp,
+    callback: VerifiedCallback,
+) -> Result<Answer, SignInError> {
+    let config = &visit.live.config;
+    let vouched = idp.redeem(&callback.grant, visit.now).await?;
+    // Always a fresh id: nothing that the browser brought is adopted (S-080).
+    let id = SessionId::generate()?;
+    let session = Session {
+        handle: id.handle(&config.keyring),
+        user: vouched.user,
+        claims: vouched.claims,
+        idp: idp.id().clone(),
+        issued_at: visit.now,
+        expires_at: visit.now.plus(config.session_lifetime),
+        idle: None,
+        generation: 0,
+    };
+    shared.sessions.create(&session, &vouched.tokens).await?;
+    info!(request.id = visit.request_id, postern.idp = idp.id().as_str(), postern.session = %session.handle, "signed in");
+    let value = SessionCookie::seal(&config.keyring, visit.host(), &id);
+    let cookie = set_cookie(&authn_cookie(config), &value, &authn_cookie_attributes(config), config.session_lifetime);
+    Ok(ticket::hand_over(visit, &callback.request, id)?.cookie(cookie))
+}

@@ -1,0 +1,201 @@
+//! A sign-in that waits for the provider: sealed in a cookie of its own, bound to one browser, good once (S-053).
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use postern_identity::{
+    CookieAttributes, FlowHash, IdpId, Keyring, MAX_FLOWS_PER_BROWSER, Purpose, RandomError, SameSite, Secret,
+    SignInRequest, Timestamp, cookies_named, delete_cookie, random, same, set_cookie,
+};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::callback::AuthorizationAnswer;
+use crate::AuthnConfig;
+use crate::error::SignInError;
+use crate::idp::{CodeGrant, Proof};
+use crate::visit::Visit;
+
+/// How long the provider may take (03 §2).
+const GOOD_FOR: Duration = Duration::from_secs(600);
+/// How long the browser keeps it, so that a slow user can be helped.
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(3600);
+/// Browsers drop cookies over 4096 bytes.
+const MAX_COOKIE: usize = 3_800;
+
+/// A sign-in that waits for the provider's answer.
+#[derive(Debug)]
+pub(crate) struct PendingSignIn {
+    pub(crate) request: SignInRequest,
+    pub(crate) proof: Proof,
+    started: Timestamp,
+}
+
+/// The provider's answer to a sign-in of this browser, seen for the first time. Made by [`PendingSignIn::verify`] alone.
+#[derive(Debug)]
+pub(crate) struct VerifiedCallback {
+    pub(crate) request: SignInRequest,
+    pub(crate) grant: CodeGrant,
+}
+
+/// What the cookie seals. Fields are only ever added.
+#[derive(Deserialize, Serialize)]
+struct Sealed {
+    state: String,
+    nonce: String,
+    verifier: String,
+    idp: String,
+    redirect_uri: String,
+    flow: String,
+    restarted: bool,
+    started: i64,
+}
+
+impl PendingSignIn {
+    /// A sign-in that begins now, with fresh state, nonce and PKCE verifier of 256 bits each (S-051).
+    ///
+    /// # Errors
+    /// If the system gives no randomness.
+    pub(crate) fn begin(request: SignInRequest, now: Timestamp) -> Result<Self, RandomError> {
+        let fresh = || random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+        let proof = Proof { state: fresh()?, nonce: fresh()?, verifier: Secret::new(fresh()?) };
+        Ok(Self { request, proof, started: now })
+    }
+
+    /// The sign-in of that state, if this browser began it.
+    pub(crate) fn find(visit: &Visit, state: &str) -> Option<Self> {
+        let name = cookie_name(&visit.live.config, state);
+        let mut values =
+            visit.cookie_fields().flat_map(|field| cookies_named(field, &name)).take(MAX_FLOWS_PER_BROWSER);
+        let found = values.find_map(|value| Self::open(&visit.live.config.keyring, &name, value))?;
+        same(found.proof.state.as_bytes(), state.as_bytes()).then_some(found)
+    }
+
+    /// The `Set-Cookie` values that keep this sign-in in the browser and drop the oldest ones over the limit.
+    ///
+    /// # Errors
+    /// If the system gives no randomness.
+    pub(crate) fn keep(&self, visit: &Visit, by_post: bool) -> Result<Vec<String>, RandomError> {
+        let config = &visit.live.config;
+        let name = cookie_name(config, &self.proof.state);
+        let mut cookies = drop_oldest(visit);
+        for target in shorter_and_shorter(&self.request.redirect_uri) {
+            let value = self.seal(&config.keyring, &name, &target)?;
+            if value.len() <= MAX_COOKIE {
+                cookies.push(set_cookie(&name, &value, &attributes(by_post), KEPT_FOR));
+                break;
+            }
+        }
+        Ok(cookies)
+    }
+
+    /// The `Set-Cookie` value that forgets this sign-in.
+    pub(crate) fn forget(&self, config: &AuthnConfig) -> String {
+        delete_cookie(&cookie_name(config, &self.proof.state), &attributes(false))
+    }
+
+    /// Whether the provider took too long.
+    pub(crate) fn is_too_old(&self, now: Timestamp) -> bool {
+        now.since(self.started) > GOOD_FOR
+    }
+
+    /// Takes the provider's answer; the sign-in is gone, whatever comes out. `is_of_idp` tells whether the answer can
+    /// be of the provider that was asked (S-058).
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub(crate) fn verify(self, answer: AuthorizationAnswer, is_of_idp: bool) -> Result<VerifiedCallback, SignInError> {
+        if !same(self.proof.state.as_bytes(), answer.state.as_bytes()) {
+            return Err(SignInError::StateUnknown);
+        }
+        if !is_of_idp {
+            return Err(SignInError::MixUp);
+        }
+        if let Some(error) = answer.error {
+            return Err(SignInError::Refused { error, description: answer.description });
+        }
+        let code = answer.code.ok_or(SignInError::Incomplete)?;
+        let grant = CodeGrant { code, verifier: self.proof.verifier, nonce: self.proof.nonce };
+        Ok(VerifiedCallback { request: self.request, grant })
+    }
+
+    fn seal(&self, keyring: &Keyring, name: &str, target: &Url) -> Result<String, RandomError> {
+        let sealed = Sealed {
+            state: self.proof.state.clone(),
+            nonce: self.proof.nonce.clone(),
+            verifier: self.proof.verifier.expose().clone(),
+            idp: self.request.idp.as_str().to_owned(),
+            redirect_uri: target.as_str().to_owned(),
+            flow: self.request.flow.encode(),
+            restarted: self.request.restarted,
+            started: self.started.as_millis(),
+        };
+        let plain = serde_json::to_vec(&sealed).unwrap_or_default();
+        Ok(URL_SAFE_NO_PAD.encode(keyring.seal(Purpose::PendingSignIn, name.as_bytes(), &plain)?))
+    }
+
+    fn open(keyring: &Keyring, name: &str, value: &[u8]) -> Option<Self> {
+        let sealed = URL_SAFE_NO_PAD.decode(value.get(..value.len().min(2 * MAX_COOKIE))?).ok()?;
+        let plain = keyring.open(Purpose::PendingSignIn, name.as_bytes(), &sealed)?;
+        let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
+        Some(Self {
+            request: SignInRequest {
+                redirect_uri: Url::parse(&sealed.redirect_uri).ok()?,
+                idp: IdpId::new(sealed.idp),
+                flow: FlowHash::decode(&sealed.flow)?,
+                restarted: sealed.restarted,
+            },
+            proof: Proof { state: sealed.state, nonce: sealed.nonce, verifier: Secret::new(sealed.verifier) },
+            started: Timestamp::from_millis(sealed.started),
+        })
+    }
+}
+
+/// A target that does not fit into a cookie loses its query first, then its path: better the front door than none.
+fn shorter_and_shorter(target: &Url) -> [Url; 3] {
+    let mut bare = target.clone();
+    bare.set_query(None);
+    bare.set_fragment(None);
+    [target.clone(), bare.clone(), crate::visit::at(&bare, "/")]
+}
+
+fn prefix(config: &AuthnConfig) -> String {
+    format!("__Host-{}_state_", config.cookie_name)
+}
+
+/// The name tells the flows of one browser apart and nothing else.
+fn cookie_name(config: &AuthnConfig, state: &str) -> String {
+    let tag = config.keyring.mac(Purpose::PendingSignIn, &[state.as_bytes()]);
+    let short = tag.split_first_chunk::<9>().map(|(short, _)| URL_SAFE_NO_PAD.encode(short));
+    format!("{}{}", prefix(config), short.unwrap_or_default())
+}
+
+/// A provider that posts its answer does so from its own site: only then must the cookie come along from there.
+fn attributes(by_post: bool) -> CookieAttributes {
+    let same_site = if by_post { SameSite::None } else { SameSite::Lax };
+    CookieAttributes { domain: None, http_only: true, same_site }
+}
+
+/// Makes room for one more. What cannot be opened is older than everything.
+fn drop_oldest(visit: &Visit) -> Vec<String> {
+    let config = &visit.live.config;
+    let prefix = prefix(config);
+    let mut held: Vec<(i64, String)> = visit
+        .cookie_fields()
+        .flat_map(|field| field.split(|byte| *byte == b';'))
+        .filter_map(|pair| std::str::from_utf8(pair.trim_ascii()).ok()?.split_once('='))
+        .filter(|(name, _)| name.starts_with(&prefix))
+        .take(MAX_LOOKED_AT)
+        .map(|(name, value)| {
+            let pending = PendingSignIn::open(&config.keyring, name, value.as_bytes());
+            (pending.map_or(i64::MIN, |pending| pending.started.as_millis()), name.to_owned())
+        })
+        .collect();
+    held.sort_unstable();
+    let excess = (held.len() + 1).saturating_sub(MAX_FLOWS_PER_BROWSER);
+    held.into_iter().take(excess).map(|(_, name)| delete_cookie(&name, &attributes(false))).collect()
+}
+
+/// More cookies of ours than this are not looked at (S-092).
+const MAX_LOOKED_AT: usize = 64;
