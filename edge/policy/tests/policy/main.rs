@@ -1,0 +1,6 @@
+//! Policies from the outside: the compatibility vectors, and laws that hold for every policy.
+
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod vectors;
