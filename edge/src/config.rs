@@ -116,6 +116,8 @@ pub struct IdentityConfig {
     pub issuer_format: JwtIssuerFormat,
     /// `pass_identity_headers`; a route may say otherwise.
     pub pass_identity_headers: bool,
+    /// Runtime flag `pomerium_jwt_endpoint`: `/.pomerium/jwt` gives signed-in users their assertion.
+    pub jwt_endpoint: bool,
 }
 
 /// One header that carries one claim.

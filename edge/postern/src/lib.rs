@@ -2,7 +2,10 @@
 //!
 //! Start with [`execute`], then [`config::load`].
 
+mod about;
+pub mod check;
 pub mod cli;
+pub mod config;
 
 use cli::{Command, Exit, Invocation};
 
@@ -14,12 +17,10 @@ pub fn execute(invocation: Invocation) -> Exit {
         tell(&warning);
     }
     match command {
-        Command::Demo(_)
-        | Command::Run(_)
-        | Command::Check(_)
-        | Command::Health(_)
-        | Command::Version(_)
-        | Command::Status => Exit::Ok,
+        Command::Check(asked) => check::check(&asked),
+        Command::Version(asked) => about::version(&asked),
+        Command::Status => about::status(),
+        Command::Demo(_) | Command::Run(_) | Command::Health(_) => Exit::Problem,
     }
 }
 

@@ -1,0 +1,189 @@
+//! A map of known keys: each entry is looked up in its table once, and what the table says about it is told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use postern_policy::document::{Value, nearest};
+use url::Url;
+
+use super::context::Context;
+use super::keys::{Key, Scope, Status};
+use super::problem::{At, KeyPath, Origin, Severity};
+use super::value::{Field, Pair, Spanned};
+use super::{Code, Problems};
+
+/// The entries of a map that work, by lower-case name.
+#[derive(Debug, Clone)]
+pub(super) struct Block<'n> {
+    scope: &'static Scope,
+    /// The map itself.
+    pub(super) at: At,
+    fields: BTreeMap<&'static str, Field<'n>>,
+}
+
+impl<'n> Block<'n> {
+    /// Sorts the entries of the map `field`; `None` if it is no map.
+    pub(super) fn open(cx: &mut Context<'_>, field: &Field<'n>, scope: &'static Scope) -> Option<Self> {
+        let Some(entries) = field.entries() else {
+            let what = format!("{} must be a map, and is {}", scope.name, field.node.kind());
+            cx.fatal(Code::WrongType, &field.at, what, "write `key: value` lines, indented alike");
+            return None;
+        };
+        let mut block = Self { scope, at: field.at.clone(), fields: BTreeMap::new() };
+        for (written, entry) in entries {
+            block.sort_in(cx, &written, entry);
+        }
+        Some(block)
+    }
+
+    /// Puts one entry where it belongs: among the fields, or among the problems.
+    fn sort_in(&mut self, cx: &mut Context<'_>, written: &str, field: Field<'n>) {
+        let Some(key) = self.scope.find(&written.to_ascii_lowercase()) else {
+            return unknown(cx, self.scope, written, &field.key_at());
+        };
+        if field.node.is_null() {
+            return;
+        }
+        match key.status {
+            Status::Works => self.insert(cx, key, field),
+            Status::NotYet | Status::NotYetHarmless | Status::NoEffect(_) | Status::Removed(_) => {
+                tell(&mut cx.problems, key, &field);
+            }
+        }
+    }
+
+    fn insert(&mut self, cx: &mut Context<'_>, key: &'static Key, field: Field<'n>) {
+        let at = field.key_at();
+        if self.fields.insert(key.name, field).is_some() {
+            let what = format!("`{}` is here twice, in two spellings", key.name);
+            cx.fatal(Code::WrittenTwice, &at, what, "keep one of them");
+        }
+    }
+
+    /// Lets `field`, from the environment, take the place of what the file says.
+    pub(super) fn override_with(&mut self, cx: &mut Context<'_>, key: &'static Key, field: Field<'n>) {
+        match key.status {
+            Status::Works => {
+                self.fields.insert(key.name, field);
+            }
+            Status::NotYet | Status::NotYetHarmless | Status::NoEffect(_) | Status::Removed(_) => {
+                tell(&mut cx.problems, key, &field);
+            }
+        }
+    }
+
+    /// The value of a key that is there and not null.
+    pub(super) fn find(&self, name: &str) -> Option<&Field<'n>> {
+        debug_assert!(
+            self.scope.find(name).is_some_and(|key| key.status == Status::Works),
+            "{name} is not declared as working"
+        );
+        self.fields.get(name)
+    }
+
+    /// Where a key stands, or where it is missing.
+    pub(super) fn at(&self, name: &str) -> At {
+        self.fields.get(name).map_or_else(|| self.missing(name), |field| field.at.clone())
+    }
+
+    fn missing(&self, name: &str) -> At {
+        if self.at.key.as_str().is_empty() {
+            return At::absent(name);
+        }
+        At { key: self.at.key.key(name), ..self.at.clone() }
+    }
+
+    pub(super) fn text(&self, cx: &mut Context<'_>, name: &str) -> Option<String> {
+        self.find(name)?.text(cx)
+    }
+
+    /// Text that is not empty.
+    pub(super) fn filled(&self, cx: &mut Context<'_>, name: &str) -> Option<Spanned<String>> {
+        let field = self.find(name)?;
+        let value = field.text(cx)?;
+        (!value.is_empty()).then(|| Spanned { at: field.at.clone(), value })
+    }
+
+    pub(super) fn boolean(&self, cx: &mut Context<'_>, name: &str) -> Option<bool> {
+        self.find(name)?.boolean(cx)
+    }
+
+    /// A bool that is false unless written.
+    pub(super) fn flag(&self, cx: &mut Context<'_>, name: &str) -> bool {
+        self.boolean(cx, name).unwrap_or(false)
+    }
+
+    pub(super) fn timeout(&self, cx: &mut Context<'_>, name: &str) -> Option<Option<Duration>> {
+        self.find(name)?.timeout(cx)
+    }
+
+    pub(super) fn texts(&self, cx: &mut Context<'_>, name: &str) -> Option<Vec<Spanned<String>>> {
+        self.find(name)?.texts(cx)
+    }
+
+    pub(super) fn pairs(&self, cx: &mut Context<'_>, name: &str) -> Option<Vec<Pair>> {
+        self.find(name)?.pairs(cx)
+    }
+
+    /// A URL, unless the key is absent or empty.
+    pub(super) fn url(&self, cx: &mut Context<'_>, name: &str) -> Option<Url> {
+        self.filled(cx, name)?;
+        self.find(name)?.url(cx)
+    }
+}
+
+/// Tells of a key that does not exist, with the one that was probably meant.
+fn unknown(cx: &mut Context<'_>, scope: &'static Scope, written: &str, at: &At) {
+    let lower = written.to_ascii_lowercase();
+    let near = nearest(&lower, scope.keys.iter().map(|key| key.name)).and_then(|name| scope.find(name));
+    let hint = scope.hints.iter().find(|(name, _)| *name == lower).map(|(_, hint)| (*hint).to_owned());
+    let hint = hint.or_else(|| near.map(|key| format!("did you mean `{}`?", key.name)));
+    // Outside of routes an unknown key is advice, unless the key that was meant would have guarded something.
+    let guards = near.is_some_and(|key| key.status == Status::NotYet);
+    let severity = if (scope.guarded || guards) && !cx.lenient { Severity::Fatal } else { Severity::Advisory };
+    let what = format!("{} has no key {}", scope.name, super::value::quoted(written));
+    let hint = hint.unwrap_or_else(|| "remove it, or look it up in docs/reference/configuration.md".to_owned());
+    cx.problems.add(severity, Code::UnknownKey, at, what, hint);
+}
+
+/// Tells what became of a key that exists and does not work.
+fn tell(problems: &mut Problems, key: &Key, field: &Field<'_>) {
+    let (at, name) = (field.key_at(), key.name);
+    match key.status {
+        Status::Works => {}
+        Status::NotYet if !is_off(field) => {
+            let hint = "remove it; Postern does not start rather than do less than it says";
+            problems.fatal(Code::NotYet, &at, format!("`{name}` is not supported yet"), hint);
+        }
+        Status::NotYet | Status::NotYetHarmless => {
+            problems.advise(Code::NotYet, &at, format!("`{name}` is not supported yet"), "it is ignored; remove it");
+        }
+        Status::NoEffect(why) => {
+            problems.advise(Code::NoEffect, &at, format!("`{name}` has no effect here"), format!("{why}; remove it"));
+        }
+        Status::Removed(_) if is_empty(field) => {}
+        Status::Removed(instead) => {
+            problems.fatal(Code::RemovedKey, &at, format!("`{name}` was removed from the configuration"), instead);
+        }
+    }
+}
+
+/// Whether a value switches nothing on.
+fn is_off(field: &Field<'_>) -> bool {
+    field.node.as_bool() == Some(false) || is_empty(field)
+}
+
+fn is_empty(field: &Field<'_>) -> bool {
+    match &field.node.value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::List(nodes) => nodes.is_empty(),
+        Value::Bool(_) | Value::Number { .. } | Value::Map(_) => false,
+    }
+}
+
+/// The top of the document, as a field.
+pub(super) fn root(node: &postern_policy::document::Node) -> Field<'_> {
+    let at = At { origin: Origin::File, place: node.place, key: KeyPath::default() };
+    Field { at, key_place: node.place, node }
+}

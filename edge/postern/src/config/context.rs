@@ -1,0 +1,65 @@
+//! What every resolver is given: where problems go, and how named files are read.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use super::problem::{At, Problems};
+use super::{Code, Environment};
+
+/// The state of one load.
+#[derive(Debug)]
+pub(super) struct Context<'e> {
+    pub(super) problems: Problems,
+    pub(super) environment: &'e Environment,
+    /// Errors on unknown keys are only warnings.
+    pub(super) lenient: bool,
+    /// Every file that the configuration names, readable or not.
+    pub(super) watched: Vec<PathBuf>,
+}
+
+/// The largest file that a key may name (01 §1.5).
+const MAX_FILE: u64 = 5 << 20;
+
+impl Context<'_> {
+    pub(super) fn fatal(&mut self, code: Code, at: &At, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.fatal(code, at, what, hint);
+    }
+
+    pub(super) fn advise(&mut self, code: Code, at: &At, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.advise(code, at, what, hint);
+    }
+
+    /// The content of the file that the key `at` names; it is watched from now on.
+    pub(super) fn file(&mut self, at: &At, path: &str) -> Option<Vec<u8>> {
+        self.watched.push(PathBuf::from(path));
+        match read(path) {
+            Ok(content) => Some(content),
+            Err(error) => {
+                let what = format!("the file {path} cannot be read: {error}");
+                self.fatal(Code::ReferencedFile, at, what, "name a file that exists and that Postern may read");
+                None
+            }
+        }
+    }
+
+    /// The same, as text.
+    pub(super) fn text_file(&mut self, at: &At, path: &str) -> Option<String> {
+        let content = self.file(at, path)?;
+        let text = String::from_utf8(content).ok();
+        if text.is_none() {
+            let what = format!("the file {path} is not text");
+            self.fatal(Code::ReferencedFile, at, what, "name a file that holds UTF-8 text");
+        }
+        text
+    }
+}
+
+/// The content of a file of at most [`MAX_FILE`] bytes.
+fn read(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 5 MiB"));
+    }
+    Ok(content)
+}

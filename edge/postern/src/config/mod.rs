@@ -1,0 +1,181 @@
+//! The configuration: from a file and the environment to domain types, or to everything that is wrong with them.
+//!
+//! [`load`] gives a [`Config`] or [`Problems`], mostly both: advice does not stop a load. Keys, defaults and what becomes
+//! of each are declared in `keys.rs`; `resolve/` has one file for each section.
+
+mod block;
+mod code;
+mod context;
+mod duration;
+mod env;
+mod keys;
+mod masked;
+mod merge;
+mod problem;
+mod reference;
+mod render;
+mod resolve;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use postern_authn::AuthnConfig;
+use postern_edge::EdgeConfig;
+use postern_policy::document::{self, Node, Place};
+use postern_storage::StorageConfig;
+use tracing::level_filters::LevelFilter;
+
+pub use code::Code;
+pub use env::Environment;
+pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
+pub use reference::reference;
+pub use render::Colour;
+pub use resolve::RouteIndex;
+
+use context::Context;
+
+/// A whole configuration, already valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The edge.
+    pub edge: EdgeConfig,
+    /// Authn; it serves the routes that [`Config::route_hosts`] knows.
+    pub authn: AuthnConfig,
+    /// The store.
+    pub storage: StorageConfig,
+    /// Addresses for operators.
+    pub admin: AdminConfig,
+    /// How much is logged.
+    pub logs: LogLevels,
+    /// The hosts that authn may send browsers to: the same object as `authn.hosts`.
+    pub route_hosts: Arc<RouteIndex>,
+    /// Files whose change is a reason to load again: the configuration file first, then all that it names.
+    pub watched: Vec<PathBuf>,
+    /// `runtime_flags.config_hot_reload`: a change of a watched file reloads. SIGHUP always does.
+    pub hot_reload: bool,
+}
+
+/// Where operators ask; never the public listener (S-113).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// `metrics_address`; none: no metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// `health_check_addr`.
+    pub health: SocketAddr,
+}
+
+/// `log_level` and `proxy_log_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevels {
+    /// Everything but the access log.
+    pub all: LevelFilter,
+    /// The access log, written at info.
+    pub access: LevelFilter,
+}
+
+/// Where to load from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file; without one everything comes from the environment.
+    pub file: Option<PathBuf>,
+    /// Errors on unknown keys become warnings (`--lenient`).
+    pub lenient: bool,
+}
+
+/// What a load came to.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration, unless a problem is fatal.
+    pub config: Option<Config>,
+    /// Everything that was found, in order of place.
+    pub problems: Problems,
+    /// As [`Config::watched`], known also when the load failed, so that the repair is noticed.
+    pub watched: Vec<PathBuf>,
+}
+
+/// Loads the configuration; everything that is wrong is told at once.
+#[must_use]
+pub fn load(source: &Source, environment: &Environment) -> Loaded {
+    let Some(file) = &source.file else {
+        return load_text(None, "", source.lenient, environment);
+    };
+    let name = file.display().to_string();
+    let mut loaded = match read(file) {
+        Ok(text) => load_text(Some(&name), &text, source.lenient, environment),
+        Err((code, what, hint)) => refused(name, code, &what, hint),
+    };
+    loaded.watched.insert(0, file.clone());
+    if let Some(config) = &mut loaded.config {
+        config.watched.insert(0, file.clone());
+    }
+    loaded
+}
+
+/// Loads the configuration that `text` holds; `name` stands for its file in problems.
+#[must_use]
+pub fn load_text(name: Option<&str>, text: &str, lenient: bool, environment: &Environment) -> Loaded {
+    let problems = Problems::of(name.map(str::to_owned));
+    let mut cx = Context { problems, environment, lenient, watched: Vec::new() };
+    let config = parse(&mut cx, text).and_then(|root| {
+        cx.problems.lines = masked::lines(text, Some(&root));
+        resolve_all(&mut cx, &root)
+    });
+    let Context { mut problems, mut watched, .. } = cx;
+    if problems.lines.is_empty() {
+        problems.lines = masked::lines(text, None);
+    }
+    problems.sort();
+    watched.sort();
+    watched.dedup();
+    let config = config.filter(|_| !problems.any_fatal()).map(|config| Config { watched: watched.clone(), ..config });
+    Loaded { config, problems, watched }
+}
+
+fn parse(cx: &mut Context<'_>, text: &str) -> Option<Node> {
+    match document::read(text) {
+        Ok(root) => Some(root),
+        Err(mistakes) => {
+            for mistake in mistakes {
+                let at = At { origin: Origin::File, place: mistake.place, key: KeyPath::default() };
+                let hint = mistake.hint.unwrap_or_else(|| "repair this line".to_owned());
+                cx.fatal(Code::Syntax, &at, mistake.message, hint);
+            }
+            None
+        }
+    }
+}
+
+fn resolve_all(cx: &mut Context<'_>, root: &Node) -> Option<Config> {
+    let empty = Node { place: Place::default(), value: document::Value::Map(Vec::new()) };
+    let root = if root.is_null() { &empty } else { root };
+    let from_environment = merge::variables(cx);
+    let mut settings = block::Block::open(cx, &block::root(root), &keys::SETTINGS)?;
+    merge::over(cx, &mut settings, &from_environment);
+    resolve::config(cx, &settings)
+}
+
+type Unread = (Code, String, &'static str);
+
+fn read(file: &Path) -> Result<String, Unread> {
+    let kind = file.extension().and_then(|extension| extension.to_str()).unwrap_or("yaml").to_ascii_lowercase();
+    if !matches!(kind.as_str(), "yaml" | "yml" | "json") {
+        let what = format!("files of the type `.{kind}` are not read");
+        return Err((Code::FileType, what, "write the configuration as YAML or JSON, in a file that ends in .yaml"));
+    }
+    let bytes = std::fs::read(file)
+        .map_err(|error| (Code::FileUnreadable, format!("it cannot be read: {error}"), "name a file that exists"))?;
+    String::from_utf8(bytes)
+        .map_err(|_| (Code::FileUnreadable, "it is not UTF-8 text".to_owned(), "save the file as UTF-8"))
+}
+
+fn refused(name: String, code: Code, what: &str, hint: &str) -> Loaded {
+    let mut problems = Problems::of(Some(name));
+    let at = At { origin: Origin::File, place: Place::default(), key: KeyPath::default() };
+    problems.fatal(code, &at, what, hint);
+    Loaded { config: None, problems, watched: Vec::new() }
+}

@@ -1,0 +1,45 @@
+//! `metrics_address` and `health_check_addr` (01 §1.3, §1.10).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::listeners;
+use crate::config::AdminConfig;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::Spanned;
+
+/// `health_check_addr` unless written.
+const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 28080);
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<AdminConfig> {
+    let metrics = settings.filled(cx, "metrics_address").map(|text| address(cx, &text, true));
+    let health = settings.filled(cx, "health_check_addr").map(|text| address(cx, &text, false));
+    Some(AdminConfig { metrics: flipped(metrics)?, health: flipped(health)?.unwrap_or(HEALTH) })
+}
+
+/// The inside out of an answer to a question that was perhaps not asked.
+fn flipped<T>(answer: Option<Option<T>>) -> Option<Option<T>> {
+    answer.map_or(Some(None), |inner| inner.map(Some))
+}
+
+/// One address. A host that is no IP address means every interface where `any` says so (01 §1.10).
+fn address(cx: &mut Context<'_>, text: &Spanned<String>, any: bool) -> Option<SocketAddr> {
+    let port = text.value.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let Some(port) = port.filter(|port| *port > 0) else {
+        listeners::refuse(cx, &text.at, &text.value, "it needs a port from 1 to 65535");
+        return None;
+    };
+    if let Ok(address) = text.value.parse() {
+        return Some(address);
+    }
+    let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    match listeners::parse(&text.value, None) {
+        Ok(_) if any => Some(unspecified),
+        Ok(addresses) => Some(addresses.into_iter().find(SocketAddr::is_ipv4).unwrap_or(unspecified)),
+        Err(_) if any && text.value.chars().all(|c| c.is_ascii_graphic()) => Some(unspecified),
+        Err(error) => {
+            listeners::refuse(cx, &text.at, &text.value, error);
+            None
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Where people sign in (01 §1.8, rulings), and which hosts they may be sent back to (03 §3.4).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use postern_authn::RouteHosts;
+use postern_edge::AuthenticateTarget;
+use postern_edge::route::{HostPattern, Route};
+use url::{Host, Url};
+
+use super::routes::Routes;
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+
+/// The private socket of authn is bound to a free port and put in here when the rooms are assembled.
+const UNBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Where nobody is ever asked to sign in, the place for it is this machine.
+const NOBODY_SIGNS_IN: &str = "https://authenticate.localhost/";
+
+const HINT: &str = "write `authenticate_service_url: https://authenticate.example.com`";
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, routes: &Routes) -> Option<AuthenticateTarget> {
+    internal(cx, settings);
+    let url = if settings.filled(cx, "authenticate_service_url").is_some() {
+        written(cx, settings)
+    } else {
+        guessed(cx, settings, routes)
+    };
+    Some(AuthenticateTarget { url: url?, upstream: UNBOUND })
+}
+
+fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {
+    let url = settings.url(cx, "authenticate_service_url")?;
+    let at = settings.at("authenticate_service_url");
+    if url.scheme() != "https" {
+        cx.fatal(Code::BadUrl, &at, "people sign in over https only", HINT);
+    } else if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        cx.fatal(Code::BadUrl, &at, "this URL must end after its host", HINT);
+    }
+    Some(url)
+}
+
+/// In one process authn is reached by itself, whatever its inner name.
+fn internal(cx: &mut Context<'_>, settings: &Block<'_>) {
+    let key = "authenticate_internal_service_url";
+    let Some(internal) = settings.url(cx, key) else { return };
+    if settings
+        .find("authenticate_service_url")
+        .and_then(|field| field.node.as_text())
+        .is_none_or(|url| Url::parse(&url).ok() != Some(internal))
+    {
+        let what = "`authenticate_internal_service_url` has no effect here";
+        cx.advise(
+            Code::NoEffect,
+            &settings.at(key),
+            what,
+            "all services run in one process, authn is reached inside of it; remove it",
+        );
+    }
+}
+
+/// `https://authenticate.` and the parent domain of the routes, if all of them have the same one.
+fn guessed(cx: &mut Context<'_>, settings: &Block<'_>, routes: &Routes) -> Option<Url> {
+    let mut parents: Vec<_> = routes.list.iter().filter_map(|route| parent(&route.hosts)).collect();
+    parents.sort();
+    parents.dedup();
+    let why = match parents.as_slice() {
+        [(parent, port)] => {
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            if let Ok(url) = Url::parse(&format!("https://authenticate.{parent}{port}/")) {
+                return Some(url);
+            }
+            "no host can be made from the routes' domain"
+        }
+        [] => "no route has a host that one could be made from",
+        [_, _, ..] => "the routes have different parent domains",
+    };
+    if !routes.complete {
+        // The routes that were refused may be those that say it.
+        return None;
+    }
+    if routes.list.iter().all(|route| route.public) {
+        return Url::parse(NOBODY_SIGNS_IN).ok();
+    }
+    let what = format!("where people sign in is not said, and {why}");
+    cx.fatal(Code::NoAuthenticate, &settings.at("authenticate_service_url"), what, HINT);
+    None
+}
+
+/// What follows the first label of a host, and its port; nothing where that might be somebody else's domain.
+fn parent(hosts: &HostPattern) -> Option<(String, Option<u16>)> {
+    let (host, port) = match hosts {
+        HostPattern::Exact { host, port } => (host, port),
+        HostPattern::Wildcard { pattern, port, .. } => (pattern, port),
+    };
+    let (_, parent) = host.split_once('.')?;
+    let own = parent == "localhost" || (parent.contains('.') && !is_registry(parent));
+    let named = !parent.contains(['*', ':', '[']) && host.parse::<std::net::IpAddr>().is_err();
+    (own && named).then(|| (parent.to_owned(), *port))
+}
+
+/// Whether a domain of two labels is one under which registries sell names (`co.uk`, `com.au`).
+fn is_registry(domain: &str) -> bool {
+    domain.split_once('.').is_some_and(|(second, top)| top.len() == 2 && second.len() <= 3)
+}
+
+/// Whether a URL leads to this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+/// The hosts of all routes, for authn; replaced whole on a reload.
+#[derive(Debug)]
+pub struct RouteIndex(ArcSwap<Vec<HostPattern>>);
+
+impl RouteIndex {
+    /// The index of these routes.
+    #[must_use]
+    pub fn new(routes: &[Arc<Route>]) -> Self {
+        Self(ArcSwap::from_pointee(routes.iter().map(|route| route.hosts.clone()).collect()))
+    }
+
+    /// Knows from now on what `other` knows: after a reload authn sees the new routes at once.
+    pub fn adopt(&self, other: &Self) {
+        self.0.store(other.0.load_full());
+    }
+}
+
+impl RouteHosts for RouteIndex {
+    fn serves(&self, url: &Url) -> bool {
+        let (Some(host), "https") = (url.host_str(), url.scheme()) else { return false };
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let asked = url.port_or_known_default();
+        let fits = |wanted: Option<u16>| wanted.is_none_or(|port| Some(port) == asked);
+        self.0.load().iter().any(|pattern| match pattern {
+            HostPattern::Exact { host: known, port } => *known == host && fits(*port),
+            HostPattern::Wildcard { regex, port, .. } => regex.is_match(&host) && fits(*port),
+        })
+    }
+}

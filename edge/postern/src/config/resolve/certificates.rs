@@ -1,0 +1,137 @@
+//! Certificates of the public listener, and authorities that upstreams and the provider are trusted by (01 §1.5).
+
+use postern_edge::{Certificates, CertifiedFiles};
+use postern_identity::Secret;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::secrets;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::keys::CERTIFICATE;
+use crate::config::value::{Field, Spanned};
+use crate::config::{At, Code};
+
+/// Whether some certificate is configured: HSTS is promised only then.
+pub(super) fn configured(settings: &Block<'_>) -> bool {
+    ["certificate", "certificates", "certificate_file"].iter().any(|key| settings.find(key).is_some())
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Certificates {
+    let inline = inline(cx, settings).into_iter().collect();
+    let mut files = Vec::new();
+    for entry in settings.find("certificates").map(Field::elements).unwrap_or_default() {
+        files.extend(listed(cx, &entry));
+    }
+    files.extend(named(cx, settings));
+    if !configured(settings) && settings.find("insecure_server").is_none() {
+        let what = "no certificate is configured: browsers will be shown one that nobody vouches for";
+        let hint = "write `certificates: [{cert: FILE, key: FILE}]`, or `insecure_server: true` behind something that ends TLS";
+        cx.advise(Code::NoCertificate, &At::absent("certificates"), what, hint);
+    }
+    Certificates { inline, files }
+}
+
+/// `certificate` and `certificate_key`.
+fn inline(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
+    let (certificate, key) = (settings.filled(cx, "certificate"), settings.filled(cx, "certificate_key"));
+    let (certificate, key) = both(cx, settings, certificate, key, ("certificate", "certificate_key"))?;
+    secrets::tell_inline(cx, &key.at, "certificate_key", "certificate_key_file");
+    let chain = settings.find("certificate")?.base64(cx);
+    let key_pem = settings.find("certificate_key")?.base64(cx).map(Secret::new);
+    let (chain, key_pem) = (chain?, key_pem?);
+    matching(cx, &certificate.at, &chain, &key_pem).then_some((chain, key_pem))
+}
+
+/// An entry of `certificates`.
+fn listed(cx: &mut Context<'_>, entry: &Field<'_>) -> Option<CertifiedFiles> {
+    let block = Block::open(cx, entry, &CERTIFICATE)?;
+    let (certificate, key) = (block.filled(cx, "cert"), block.filled(cx, "key"));
+    let (certificate, key) = both(cx, &block, certificate, key, ("cert", "key"))?;
+    pair(cx, certificate, key)
+}
+
+/// `certificate_file` and `certificate_key_file`.
+fn named(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<CertifiedFiles> {
+    let (certificate, key) = (settings.filled(cx, "certificate_file"), settings.filled(cx, "certificate_key_file"));
+    let (certificate, key) = both(cx, settings, certificate, key, ("certificate_file", "certificate_key_file"))?;
+    pair(cx, certificate, key)
+}
+
+/// Both halves; nothing if neither is there, a problem if only one is, or if a list entry has neither.
+fn both<T>(
+    cx: &mut Context<'_>,
+    block: &Block<'_>,
+    certificate: Option<Spanned<T>>,
+    key: Option<Spanned<T>>,
+    names: (&str, &str),
+) -> Option<(Spanned<T>, Spanned<T>)> {
+    let entry = names.0 == "cert";
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) if !entry => None,
+        (certificate, key) => {
+            let missing = if certificate.is_none() { names.0 } else { names.1 };
+            let at = certificate.or(key).map_or_else(|| block.at.clone(), |half| half.at);
+            let what = format!("a certificate and its key go together, and `{missing}` is missing");
+            cx.fatal(Code::MissingKey, &at, what, format!("add `{missing}`"));
+            None
+        }
+    }
+}
+
+fn pair(cx: &mut Context<'_>, certificate: Spanned<String>, key: Spanned<String>) -> Option<CertifiedFiles> {
+    let chain = cx.file(&certificate.at, &certificate.value);
+    let key_pem = cx.file(&key.at, &key.value).map(Secret::new);
+    matching(cx, &certificate.at, &chain?, &key_pem?)
+        .then(|| CertifiedFiles { certificate: certificate.value.into(), key: key.value.into() })
+}
+
+/// Whether chain and key can be read and belong together.
+fn matching(cx: &mut Context<'_>, at: &At, chain: &[u8], key: &Secret<Vec<u8>>) -> bool {
+    match certified(chain, key.expose()) {
+        Ok(()) => true,
+        Err(why) => {
+            let hint = "give the PEM chain, leaf first, and the PEM key that belongs to the leaf";
+            cx.fatal(Code::BadCertificate, at, format!("this certificate cannot be used: {why}"), hint);
+            false
+        }
+    }
+}
+
+fn certified(chain: &[u8], key: &[u8]) -> Result<(), String> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "the chain is not valid PEM".to_owned())?;
+    if chain.is_empty() {
+        return Err("there is no certificate in it".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "there is no private key in PEM".to_owned())?;
+    CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// `certificate_authority(_file)`: PEM that is added to the system's roots. Where both are given, both count.
+pub(super) fn authorities(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Vec<u8>> {
+    let inline = settings.find("certificate_authority").and_then(|field| Some((field.at.clone(), field.base64(cx)?)));
+    let file = settings.filled(cx, "certificate_authority_file");
+    let file = file.and_then(|path| Some((path.at.clone(), cx.file(&path.at, &path.value)?)));
+    let mut all = Vec::new();
+    for (at, pem) in inline.into_iter().chain(file) {
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        if roots.is_ok_and(|roots| !roots.is_empty()) {
+            all.extend_from_slice(&pem);
+            all.push(b'\n');
+        } else {
+            cx.fatal(
+                Code::BadCertificate,
+                &at,
+                "there is no certificate in PEM here",
+                "give one or more PEM certificates",
+            );
+        }
+    }
+    (!all.is_empty()).then_some(all)
+}

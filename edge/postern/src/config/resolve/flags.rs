@@ -1,0 +1,71 @@
+//! `runtime_flags` (01 §1.10).
+
+use postern_policy::document::nearest;
+
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::keys::{FLAGS, Status};
+use crate::config::value::{Spanned, quoted};
+
+/// The flags that change something here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flags {
+    pub(super) hot_reload: bool,
+    pub(super) match_any_incoming_port: bool,
+    pub(super) jwt_endpoint: bool,
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
+    let written = settings.pairs(cx, "runtime_flags").unwrap_or_default();
+    let mut set = Vec::new();
+    for (name, value) in &written {
+        if let Some(on) = boolean(cx, value) {
+            set.push((name.value.to_ascii_lowercase(), on));
+            tell(cx, name, on);
+        }
+    }
+    let flag = |wanted: &str| {
+        let default = FLAGS.iter().any(|(name, default, _)| *name == wanted && *default);
+        set.iter().rev().find(|(name, _)| name == wanted).map_or(default, |(_, on)| *on)
+    };
+    Flags {
+        hot_reload: flag("config_hot_reload"),
+        match_any_incoming_port: flag("match_any_incoming_port"),
+        jwt_endpoint: flag("pomerium_jwt_endpoint"),
+    }
+}
+
+fn boolean(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<bool> {
+    match value.value.as_str() {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Some(false),
+        other => {
+            let what = format!("{} is neither true nor false", quoted(other));
+            cx.fatal(Code::WrongType, &value.at, what, "write `true` or `false`");
+            None
+        }
+    }
+}
+
+/// Tells of flags that do not exist, and of those that are asked for and change nothing here.
+fn tell(cx: &mut Context<'_>, name: &Spanned<String>, on: bool) {
+    let lower = name.value.to_ascii_lowercase();
+    let Some((known, default, status)) = FLAGS.iter().find(|(known, ..)| *known == lower) else {
+        let near = nearest(&lower, FLAGS.iter().map(|(known, ..)| *known));
+        let hint = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
+        let what = format!("there is no runtime flag {}", quoted(&name.value));
+        return cx.advise(Code::UnknownFlag, &name.at, what, hint);
+    };
+    match status {
+        Status::NotYetHarmless | Status::NotYet if on => {
+            let what = format!("what the flag `{known}` switches on is not supported yet");
+            cx.advise(Code::NotYet, &name.at, what, "it is ignored; remove it");
+        }
+        Status::NoEffect(why) if on != *default => {
+            let what = format!("the flag `{known}` has no effect here");
+            cx.advise(Code::NoEffect, &name.at, what, format!("{why}; remove it"));
+        }
+        Status::Works | Status::NotYet | Status::NotYetHarmless | Status::NoEffect(_) | Status::Removed(_) => {}
+    }
+}

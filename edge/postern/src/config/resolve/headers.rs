@@ -1,0 +1,132 @@
+//! `set_response_headers` and the header keys of routes (01 §1.10, §2.10).
+
+use http::{HeaderName, HeaderValue};
+use postern_edge::{HeaderRule, ResponseHeaders};
+
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::{Pair, Spanned, quoted};
+
+/// Set unless `set_response_headers` is written; `preload` is left to the operator (rulings).
+const DEFAULTS: [(HeaderName, HeaderValue); 2] = [
+    (http::header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
+    (http::header::X_XSS_PROTECTION, HeaderValue::from_static("1; mode=block")),
+];
+const HSTS: (HeaderName, HeaderValue) =
+    (http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
+
+/// The headers of every response; HSTS only where there are certificates to keep the promise with.
+pub(super) fn global(cx: &mut Context<'_>, settings: &Block<'_>, certificates: bool) -> ResponseHeaders {
+    if settings.find("set_response_headers").is_none() {
+        let hsts = certificates.then_some(HSTS);
+        return ResponseHeaders(DEFAULTS.into_iter().chain(hsts).collect());
+    }
+    let pairs = settings.pairs(cx, "set_response_headers").unwrap_or_default();
+    merged(cx, &pairs, ResponseHeaders::default())
+}
+
+/// The headers of one route: its own over the global ones; `disable` empties the lot.
+pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &ResponseHeaders) -> ResponseHeaders {
+    let pairs = route.pairs(cx, "set_response_headers").unwrap_or_default();
+    merged(cx, &pairs, global.clone())
+}
+
+fn merged(cx: &mut Context<'_>, pairs: &[Pair], mut headers: ResponseHeaders) -> ResponseHeaders {
+    if pairs.iter().any(|(name, _)| name.value.eq_ignore_ascii_case("disable")) {
+        return ResponseHeaders::default();
+    }
+    for (name, value) in pairs {
+        let Some(header) = header_name(cx, name) else { continue };
+        let Some(value) = header_value(cx, value, &value.value) else { continue };
+        if FRAMING.contains(&header) {
+            let what = format!("`{header}` belongs to the connection and cannot be set");
+            cx.fatal(Code::ReservedName, &name.at, what, "remove it");
+            continue;
+        }
+        headers.0.retain(|(known, _)| *known != header);
+        headers.0.push((header, value));
+    }
+    headers
+}
+
+/// Fields that say how a message ends or what becomes of the connection: ours alone (S-001).
+const FRAMING: [HeaderName; 5] = [
+    http::header::CONNECTION,
+    http::header::CONTENT_LENGTH,
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+    http::header::TRAILER,
+];
+
+/// `set_request_headers`, then `remove_request_headers`: removal is last, also of what was set (01 §2.10).
+pub(super) fn request_rules(cx: &mut Context<'_>, route: &Block<'_>, claims: &[HeaderName]) -> Vec<HeaderRule> {
+    let mut rules = Vec::new();
+    for (name, value) in route.pairs(cx, "set_request_headers").unwrap_or_default() {
+        let Some(header) = header_name(cx, &name) else { continue };
+        if is_refused(cx, &name, &header, claims) {
+            continue;
+        }
+        let Some(text) = literal(cx, &value) else { continue };
+        rules.extend(header_value(cx, &value, &text).map(|value| HeaderRule::Set(header, value)));
+    }
+    for name in route.texts(cx, "remove_request_headers").unwrap_or_default() {
+        let name = Spanned { value: name.value.trim().to_owned(), ..name };
+        rules.extend(header_name(cx, &name).map(HeaderRule::Remove));
+    }
+    rules
+}
+
+/// Whether a route may not set this header: it is ours, in whatever spelling, or the connection's (S-047).
+fn is_refused(cx: &mut Context<'_>, name: &Spanned<String>, header: &HeaderName, claims: &[HeaderName]) -> bool {
+    let plain = |text: &str| text.replace(['_', '.'], "-");
+    let spelled = plain(header.as_str());
+    let hint = if *header == http::header::HOST {
+        "write `host_rewrite`"
+    } else if spelled.starts_with("x-pomerium-") || claims.iter().any(|claim| plain(claim.as_str()) == spelled) {
+        "remove it; only Postern says who the user is, see `pass_identity_headers` and `jwt_claims_headers`"
+    } else if FRAMING.contains(header) {
+        "remove it; it belongs to the connection"
+    } else {
+        return false;
+    };
+    cx.fatal(Code::ReservedName, &name.at, format!("a route cannot set `{header}`"), hint);
+    true
+}
+
+/// The value without templates: `$$` is `$`, and a reference to a request's own values is not supported yet.
+fn literal(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<String> {
+    let (mut out, mut rest) = (String::new(), value.value.as_str());
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        out.push('$');
+        rest = after.strip_prefix('$').unwrap_or(after);
+        let reference = after.strip_prefix('{').map_or(after, str::trim_start);
+        let named = reference.strip_prefix("pomerium").is_some_and(|tail| tail.trim_start().starts_with(['.', '[']));
+        if named && !after.starts_with('$') {
+            let what = "a value with `$pomerium` references is not supported yet";
+            cx.fatal(Code::NotYet, &value.at, what, "write a fixed value, or `$$` for a dollar sign");
+            return None;
+        }
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+pub(super) fn header_name(cx: &mut Context<'_>, name: &Spanned<String>) -> Option<HeaderName> {
+    let header = HeaderName::from_bytes(name.value.as_bytes());
+    if header.is_err() {
+        let what = format!("{} cannot be the name of a header", quoted(&name.value));
+        cx.fatal(Code::BadHeader, &name.at, what, "use letters, digits and `-`");
+    }
+    header.ok()
+}
+
+pub(super) fn header_value(cx: &mut Context<'_>, at: &Spanned<String>, text: &str) -> Option<HeaderValue> {
+    let value = HeaderValue::from_bytes(text.as_bytes());
+    if value.is_err() {
+        let hint = "remove line ends and control characters; for a long text use `>-` instead of `|`";
+        cx.fatal(Code::BadHeader, &at.at, "this value cannot be sent in a header", hint);
+    }
+    value.ok()
+}

@@ -1,0 +1,103 @@
+//! Sections of the file to domain types, one file for each section.
+
+mod admin;
+mod authenticate;
+mod certificates;
+mod cookies;
+mod flags;
+mod headers;
+mod identity;
+mod idp;
+mod listeners;
+mod logs;
+mod requests;
+mod routes;
+mod secrets;
+mod services;
+mod storage;
+
+use std::sync::Arc;
+
+use postern_authn::AuthnConfig;
+use postern_edge::{EdgeConfig, ProxyConfig};
+use postern_identity::Keyring;
+
+pub use authenticate::RouteIndex;
+
+use super::Config;
+use super::block::Block;
+use super::context::Context;
+
+/// The whole configuration. Everything is resolved before anything is given up, so that all problems are told.
+pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Config> {
+    services::resolve(cx, settings);
+    let flags = flags::resolve(cx, settings);
+    let secrets = secrets::resolve(cx, settings);
+    let keys = identity::signing_keys(cx, settings, &secrets);
+    let listeners = listeners::resolve(cx, settings);
+    let certificates = certificates::resolve(cx, settings);
+    let extra_roots = certificates::authorities(cx, settings);
+    let cookies = cookies::resolve(cx, settings);
+    let timeouts = listeners::timeouts(cx, settings);
+    let response_headers = headers::global(cx, settings, certificates::configured(settings));
+    let identity = identity::resolve(cx, settings, flags);
+    let mut idps = idp::resolve(cx, settings);
+    let routes = routes::resolve(
+        cx,
+        settings,
+        &mut idps,
+        &routes::Defaults {
+            upstream_timeout: timeouts.upstream,
+            response_headers: &response_headers,
+            identity: &identity,
+        },
+    );
+    let authenticate = authenticate::resolve(cx, settings, &routes);
+    idps.finish(cx, settings, &routes.list);
+    let sign_out_redirect = settings.url(cx, "signout_redirect_url");
+    let storage = storage::resolve(cx, settings);
+    let admin = admin::resolve(cx, settings);
+    let log_levels = logs::levels(cx, settings);
+    let logs = logs::fields(cx, settings);
+    let request = requests::resolve(cx, settings, flags);
+    let (trusted_hops, skip_xff_append) = requests::forwarded(cx, settings);
+
+    let keyring = Arc::new(Keyring::derive(&secrets.shared, &secrets.cookie));
+    let route_hosts = Arc::new(RouteIndex::new(&routes.list));
+    let authenticate = authenticate?;
+    let authn = AuthnConfig {
+        url: authenticate.url.clone(),
+        keyring: Arc::clone(&keyring),
+        cookie_name: cookies.edge.name.clone(),
+        cookie: cookies.edge.attributes.clone(),
+        session_lifetime: cookies.lifetime,
+        idps: idps.list,
+        sign_out_redirect,
+        extra_roots: extra_roots.clone(),
+        hosts: Arc::<RouteIndex>::clone(&route_hosts),
+    };
+    let edge = EdgeConfig {
+        listeners: listeners?,
+        certificates,
+        authenticate,
+        cookie: cookies.edge,
+        keyring,
+        identity: identity.with_keys(keys?),
+        request,
+        proxy: ProxyConfig { trusted_hops, skip_xff_append, extra_roots },
+        timeouts,
+        logs,
+        response_headers,
+        routes: routes.list,
+    };
+    Some(Config {
+        edge,
+        authn,
+        storage: storage?,
+        admin: admin?,
+        logs: log_levels,
+        route_hosts,
+        watched: Vec::new(),
+        hot_reload: flags.hot_reload,
+    })
+}

@@ -1,0 +1,108 @@
+//! Who may pass: the legacy access keys and `policy` (01 §3, §3.6).
+
+use std::collections::BTreeMap;
+
+use postern_policy::document::{Mistake, Node, Place, Value};
+use postern_policy::{Legacy, Policy, ppl};
+
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::{Field, Spanned};
+use crate::config::{At, Code};
+
+pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Policy> {
+    let legacy = legacy(cx, route)?;
+    refuse_contradictions(cx, route, &legacy);
+    let field = route.find("policy");
+    let rules = match field.map(|field| (field, ppl::parse(field.node))) {
+        None => Vec::new(),
+        Some((_, Ok(rules))) => rules,
+        Some((field, Err(mistakes))) => {
+            mistakes.into_iter().for_each(|mistake| tell(cx, field, mistake));
+            return None;
+        }
+    };
+    Some(Policy::new(legacy.rules(), rules))
+}
+
+fn legacy(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Legacy> {
+    let values = |texts: Vec<Spanned<String>>| texts.into_iter().map(|text| text.value).collect::<Vec<_>>();
+    let claims = match route.find("allowed_idp_claims") {
+        Some(field) => claims(cx, field)?,
+        None => BTreeMap::new(),
+    };
+    Some(Legacy {
+        allow_public_unauthenticated_access: route.flag(cx, "allow_public_unauthenticated_access"),
+        cors_allow_preflight: route.flag(cx, "cors_allow_preflight"),
+        allow_any_authenticated_user: route.flag(cx, "allow_any_authenticated_user"),
+        allowed_domains: route.texts(cx, "allowed_domains").map(values).unwrap_or_default(),
+        allowed_users: route.texts(cx, "allowed_users").map(values).unwrap_or_default(),
+        allowed_idp_claims: claims,
+    })
+}
+
+/// Claim (flat, dotted) to list; one value is a list of one.
+fn claims(cx: &mut Context<'_>, field: &Field<'_>) -> Option<BTreeMap<String, Vec<serde_json::Value>>> {
+    let json = field.node.as_str().and_then(|text| serde_json::from_str(text).ok()).map(Node::from_json);
+    let node = json.as_ref().unwrap_or(field.node);
+    let Some(entries) = node.as_map() else {
+        let what = "`allowed_idp_claims` must be a map of claim to values";
+        cx.fatal(Code::WrongType, &field.at, what, "write `allowed_idp_claims: {department: [ops]}`");
+        return None;
+    };
+    let listed = |node: &Node| match &node.value {
+        Value::Null => Vec::new(),
+        Value::List(nodes) => nodes.iter().map(Node::to_json).collect(),
+        Value::Bool(_) | Value::Number { .. } | Value::String(_) | Value::Map(_) => vec![node.to_json()],
+    };
+    Some(entries.iter().map(|entry| (entry.key.clone(), listed(&entry.value))).collect())
+}
+
+/// Keys that say different things about the same people (01 §2.9).
+fn refuse_contradictions(cx: &mut Context<'_>, route: &Block<'_>, legacy: &Legacy) {
+    let listed = [("allowed_domains", &legacy.allowed_domains), ("allowed_users", &legacy.allowed_users)];
+    let listed = listed.into_iter().find(|(_, list)| !list.is_empty()).map(|(key, _)| key);
+    let any = legacy.allow_any_authenticated_user.then_some("allow_any_authenticated_user");
+    let (wide, narrow) = if legacy.allow_public_unauthenticated_access {
+        ("allow_public_unauthenticated_access", any.or(listed))
+    } else if legacy.allow_any_authenticated_user {
+        ("allow_any_authenticated_user", listed)
+    } else {
+        return;
+    };
+    if let Some(narrow) = narrow {
+        let what = format!("`{wide}` lets everybody pass whom `{narrow}` would choose from");
+        cx.fatal(Code::BadAccess, &route.at(narrow), what, format!("remove `{wide}`, or `{narrow}`"));
+    }
+}
+
+fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
+    let key = field.at.key.join(&path_to(field.node, mistake.place).unwrap_or_default());
+    let place = if mistake.place.is_known() { mistake.place } else { field.at.place };
+    let at = At { key, place, origin: field.at.origin.clone() };
+    let hint = mistake.hint.unwrap_or_else(|| "see docs/reference/policy.md".to_owned());
+    cx.fatal(Code::BadPolicy, &at, mistake.message, hint);
+}
+
+/// The path from `node` to the key or value that stands at `place`.
+fn path_to(node: &Node, place: Place) -> Option<String> {
+    let is = |other: Place| (other.line, other.column) == (place.line, place.column);
+    match &node.value {
+        _ if !place.is_known() => None,
+        Value::List(nodes) => nodes.iter().enumerate().find_map(|(index, node)| {
+            let rest = path_to(node, place).or_else(|| is(node.place).then(String::new))?;
+            Some(dotted(&format!("[{index}]"), &rest))
+        }),
+        Value::Map(entries) => entries.iter().find_map(|entry| {
+            let below = path_to(&entry.value, place);
+            let here = is(entry.key_place) || is(entry.value.place);
+            Some(dotted(&entry.key, &below.or_else(|| here.then(String::new))?))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => None,
+    }
+}
+
+fn dotted(head: &str, rest: &str) -> String {
+    let dot = if rest.is_empty() || rest.starts_with('[') { "" } else { "." };
+    format!("{head}{dot}{rest}")
+}

@@ -1,0 +1,148 @@
+//! `from`: the hosts of a route (01 §2.2).
+
+use postern_edge::route::HostPattern;
+use regex::Regex;
+
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::problem::At;
+use crate::config::value::quoted;
+
+/// The hosts, and the text that they were read from.
+#[derive(Debug)]
+pub(super) struct From {
+    pub(super) hosts: HostPattern,
+    pub(super) written: String,
+}
+
+const HINT: &str = "write scheme and host: `from: https://app.example.com`";
+
+pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<From> {
+    let Some(written) = route.filled(cx, "from") else {
+        cx.fatal(Code::BadFrom, &route.at("from"), "the route has no `from`", HINT);
+        return None;
+    };
+    let text = written.value.trim().to_owned();
+    let hosts = parse(cx, &written.at, &text)?;
+    Some(From { hosts, written: text })
+}
+
+fn parse(cx: &mut Context<'_>, at: &At, text: &str) -> Option<HostPattern> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return refuse(cx, at, format!("{} has no scheme", quoted(text)), HINT);
+    };
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "https" => 443,
+        "http" => 80,
+        tunnel @ ("tcp+https" | "udp+https" | "tcp+http" | "udp+http" | "ssh") => {
+            let what = format!("routes of the scheme `{tunnel}` are not supported yet");
+            cx.fatal(Code::NotYet, at, what, "remove the route until they are");
+            return None;
+        }
+        _ => return refuse(cx, at, format!("{} has a scheme that no request has", quoted(text)), HINT),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    if !matches!(path, "" | "/") {
+        let hint = "write the path as `prefix`, `path` or `regex`";
+        return refuse(cx, at, format!("`from` ends after the host, and {} is left over", quoted(path)), hint);
+    }
+    let Some((host, port)) = split(authority) else {
+        return refuse(cx, at, format!("{} is no host", quoted(authority)), HINT);
+    };
+    // The default port insists on nothing; what a host without port matches is the table's to know (01 §2.2).
+    pattern(cx, at, host, port.filter(|port| *port != default_port))
+}
+
+fn pattern(cx: &mut Context<'_>, at: &At, host: String, port: Option<u16>) -> Option<HostPattern> {
+    if !host.contains('*') {
+        return Some(HostPattern::Exact { host, port });
+    }
+    let parts: Vec<String> = host.split('*').map(regex::escape).collect();
+    match Regex::new(&format!(r"\A(?:{})\z", parts.join(".*"))) {
+        Ok(regex) => Some(HostPattern::Wildcard { pattern: host, regex, port }),
+        Err(_) => refuse(cx, at, format!("{} has too many wildcards", quoted(&host)), HINT),
+    }
+}
+
+fn refuse<T>(cx: &mut Context<'_>, at: &At, what: String, hint: &str) -> Option<T> {
+    cx.fatal(Code::BadFrom, at, what, hint);
+    None
+}
+
+/// Canonical host (lower case, A-labels, no trailing dot) and port of an authority; `*` may stand anywhere in the host.
+fn split(authority: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    let port = match port {
+        None | Some("") => None,
+        Some(port) => Some(port.parse::<u16>().ok().filter(|port| *port > 0)?),
+    };
+    let host = host.to_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let host = if host.is_ascii() { host.to_owned() } else { ascii(host)? };
+    (is_host(&host)).then_some((host, port))
+}
+
+/// A name with other letters in the form that requests carry (RFC 3490 A-labels).
+fn ascii(host: &str) -> Option<String> {
+    // `*` is no letter of a name: each part around it is mapped by itself.
+    let labels = host.split('.').map(|label| match label {
+        "*" => Some("*".to_owned()),
+        label => match url::Host::parse(label).ok()? {
+            url::Host::Domain(label) => Some(label),
+            url::Host::Ipv4(_) | url::Host::Ipv6(_) => None,
+        },
+    });
+    Some(labels.collect::<Option<Vec<_>>>()?.join("."))
+}
+
+/// Whether a text is a host as requests carry it, `*` allowed.
+fn is_host(host: &str) -> bool {
+    if let Some(literal) = host.strip_prefix('[') {
+        return literal.strip_suffix(']').is_some_and(|literal| literal.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'*'))
+    };
+    host.len() <= 253 && host.split('.').all(label)
+}
+
+/// Whether a text is `host` or `host:port` as a request may carry it (03 §3.2).
+pub(super) fn is_authority(text: &str) -> bool {
+    !text.contains('*') && split(text).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(authority: &str) -> Option<String> {
+        split(authority).map(|(host, port)| format!("{host} {}", port.unwrap_or(0)))
+    }
+
+    #[test]
+    fn hosts_are_made_canonical() {
+        assert_eq!(host("App.Example.COM").as_deref(), Some("app.example.com 0"));
+        assert_eq!(host("app.example.com.:8443").as_deref(), Some("app.example.com 8443"));
+        assert_eq!(host("b\u{fc}cher.example").as_deref(), Some("xn--bcher-kva.example 0"));
+        assert_eq!(host("[::1]:80").as_deref(), Some("[::1] 80"));
+        assert_eq!(host("[::1]").as_deref(), Some("[::1] 0"));
+        assert_eq!(host("*.example.com").as_deref(), Some("*.example.com 0"));
+        assert_eq!(host("a*b.example.com:").as_deref(), Some("a*b.example.com 0"));
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for authority in
+            ["", ":80", "a..b", "a b", "user@host", "host:0", "host:99999", "host:http", "[::1", "a%20b", ".", "a/b"]
+        {
+            assert_eq!(host(authority), None, "{authority}");
+        }
+    }
+}

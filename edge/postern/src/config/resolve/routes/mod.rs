@@ -1,0 +1,210 @@
+//! Routes: `policy` (the old name), then `routes` (01 §1.1, §2).
+
+mod access;
+mod from;
+mod lints;
+mod path;
+mod target;
+mod to;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use http::HeaderValue;
+use postern_edge::ResponseHeaders;
+use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
+
+use super::headers;
+use super::identity::{self, Identity};
+use super::idp::Idps;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::keys::ROUTE;
+use crate::config::value::{Field, quoted};
+use crate::config::{At, Code};
+
+/// What a route takes from the top of the file where it says nothing itself.
+#[derive(Debug)]
+pub(super) struct Defaults<'d> {
+    pub(super) upstream_timeout: Option<Duration>,
+    pub(super) response_headers: &'d ResponseHeaders,
+    pub(super) identity: &'d Identity,
+}
+
+/// A route and what is needed to compare it with others.
+struct Resolved {
+    route: Arc<Route>,
+    /// The text that its identity is the hash of (01 §2.9).
+    identity: String,
+    at: At,
+}
+
+/// Without bytes for so long a stream ends, unless the route says otherwise (01 §1.3).
+const IDLE: Duration = Duration::from_secs(300);
+
+/// The routes that could be understood.
+#[derive(Debug)]
+pub(super) struct Routes {
+    /// In the order in which they are tried.
+    pub(super) list: Vec<Arc<Route>>,
+    /// None was left out.
+    pub(super) complete: bool,
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Routes {
+    let (mut resolved, mut written) = (Vec::new(), 0);
+    for list in ["policy", "routes"] {
+        for field in settings.find(list).map(Field::elements).unwrap_or_default() {
+            written += 1;
+            if let Some(block) = Block::open(cx, &field, &ROUTE) {
+                resolved.extend(route(cx, &block, idps, defaults));
+            }
+        }
+    }
+    refuse_duplicates(cx, &resolved);
+    lints::all(cx, &resolved);
+    let complete = resolved.len() == written;
+    Routes { list: resolved.into_iter().map(|one| one.route).collect(), complete }
+}
+
+fn route(cx: &mut Context<'_>, block: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Option<Resolved> {
+    let from = from::resolve(cx, block);
+    let path = path::resolve(cx, block);
+    let target = target::resolve(cx, block);
+    let policy = access::resolve(cx, block);
+    let idp = idps.of_route(cx, block);
+    let allow_websockets = block.flag(cx, "allow_websockets");
+    let rewrite = rewrite(cx, block, target.as_ref());
+    let host_rewrite = host_rewrite(cx, block);
+    let request_headers = headers::request_rules(cx, block, &defaults.identity.claim_names());
+    let response_headers = headers::of_route(cx, block, defaults.response_headers);
+    let pass = block.boolean(cx, "pass_identity_headers");
+    let issuer = identity::issuer_format(cx, block);
+    let show_error_details = block.flag(cx, "show_error_details");
+    let timeout = block.timeout(cx, "timeout");
+    let idle_timeout = block.timeout(cx, "idle_timeout");
+    // For people who read the file; it only has to be text.
+    block.text(cx, "description");
+    let name = block.filled(cx, "name").map(|name| name.value);
+
+    let (from, path, target, policy) = (from?, path?, target?, policy?);
+    let identity = [&from.written, &path.written, &target.written].map(String::as_str).join("\n");
+    let lives_long = allow_websockets;
+    let route = Route {
+        id: digest(&[&identity]),
+        name: name.unwrap_or_else(|| path.named(&from.written)),
+        hosts: from.hosts,
+        path: path.matcher,
+        target: target.target,
+        public: policy.is_public(),
+        policy,
+        idp,
+        rewrite,
+        host_rewrite,
+        request_headers,
+        response_headers,
+        pass_identity_headers: pass.unwrap_or(defaults.identity.pass_identity_headers),
+        issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
+        timeout: timeout.unwrap_or(if lives_long { None } else { defaults.upstream_timeout }),
+        idle_timeout: idle_timeout.unwrap_or((!lives_long).then_some(IDLE)),
+        allow_websockets,
+        show_error_details,
+    };
+    Some(Resolved { route: Arc::new(route), identity, at: block.at("from") })
+}
+
+/// The first 16 hex digits of the SHA-256 over `parts`.
+pub(super) fn digest(parts: &[&str]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().iter().take(8).fold(String::new(), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// `prefix_rewrite`, else the path of the first `to` (01 §2.7).
+fn rewrite(cx: &mut Context<'_>, block: &Block<'_>, target: Option<&target::Written>) -> Option<PathRewrite> {
+    let Some(written) = block.filled(cx, "prefix_rewrite") else {
+        let path = target.and_then(|target| target.path.clone());
+        return path.map(PathRewrite::Prefix);
+    };
+    if let Err(why) = path::absolute(&written.value) {
+        let what = format!("`prefix_rewrite` {why}");
+        cx.fatal(Code::BadTarget, &written.at, what, "write a path that begins with `/`");
+    }
+    Some(PathRewrite::Prefix(written.value))
+}
+
+/// `host_rewrite`, else `preserve_host_header`, else the upstream's own (01 §2.7).
+fn host_rewrite(cx: &mut Context<'_>, block: &Block<'_>) -> HostRewrite {
+    let preserve = block.flag(cx, "preserve_host_header");
+    let Some(written) = block.filled(cx, "host_rewrite") else {
+        return if preserve { HostRewrite::Preserve } else { HostRewrite::Upstream };
+    };
+    let valid = from::is_authority(&written.value);
+    match HeaderValue::from_str(&written.value) {
+        Ok(value) if valid => HostRewrite::Literal(value),
+        Ok(_) | Err(_) => {
+            let what = format!("{} cannot be sent as a host", quoted(&written.value));
+            cx.fatal(Code::BadHeader, &written.at, what, "write `host` or `host:port`");
+            HostRewrite::Upstream
+        }
+    }
+}
+
+/// Two routes to upstreams that are the same in every way (S-036, 01 §2.9).
+fn refuse_duplicates(cx: &mut Context<'_>, routes: &[Resolved]) {
+    let mut seen: HashMap<&str, &At> = HashMap::new();
+    for one in routes.iter().filter(|one| matches!(one.route.target, Target::Upstream(_))) {
+        if let Some(first) = seen.get(one.identity.as_str()) {
+            let what = format!("this route is the same as {}", place(first));
+            cx.fatal(
+                Code::DuplicateRoute,
+                &one.at,
+                what,
+                "remove one of them; put both policies into the one that stays",
+            );
+        } else {
+            seen.insert(&one.identity, &one.at);
+        }
+    }
+}
+
+/// A route by its key, and its line where it has one.
+fn place(at: &At) -> String {
+    let key = at.key.as_str().trim_end_matches(".from");
+    if at.place.is_known() { format!("`{key}` on line {}", at.place.line) } else { format!("`{key}`") }
+}
+
+/// Whether two host sets are the same.
+fn same_hosts(a: &HostPattern, b: &HostPattern) -> bool {
+    match (a, b) {
+        (HostPattern::Exact { host: a, port: p }, HostPattern::Exact { host: b, port: q }) => a == b && p == q,
+        (HostPattern::Wildcard { pattern: a, port: p, .. }, HostPattern::Wildcard { pattern: b, port: q, .. }) => {
+            a == b && p == q
+        }
+        (HostPattern::Exact { .. }, HostPattern::Wildcard { .. })
+        | (HostPattern::Wildcard { .. }, HostPattern::Exact { .. }) => false,
+    }
+}
+
+/// Whether every path that `inner` matches is matched by `outer`, as far as that can be told.
+fn covers(outer: &PathMatcher, inner: &PathMatcher) -> bool {
+    match (outer, inner) {
+        (PathMatcher::Prefix(prefix), PathMatcher::Prefix(path) | PathMatcher::Exact(path)) => path.starts_with(prefix),
+        (PathMatcher::Exact(a), PathMatcher::Exact(b)) => a == b,
+        (PathMatcher::Regex(regex), PathMatcher::Exact(path)) => regex.is_match(path),
+        (PathMatcher::Regex(a), PathMatcher::Regex(b)) => a.as_str() == b.as_str(),
+        (PathMatcher::Prefix(prefix), PathMatcher::Regex(_)) => prefix == "/",
+        (PathMatcher::Exact(_), PathMatcher::Prefix(_) | PathMatcher::Regex(_))
+        | (PathMatcher::Regex(_), PathMatcher::Prefix(_)) => false,
+    }
+}

@@ -1,0 +1,103 @@
+//! `prefix`, `path` and `regex`: what the path must be (01 §2.4).
+
+use postern_edge::route::PathMatcher;
+use regex::Regex;
+
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::{Spanned, quoted};
+
+/// The matcher, and the text that it was read from.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) matcher: PathMatcher,
+    pub(super) written: String,
+}
+
+impl Written {
+    /// A readable name for a route that has none: its `from`, and its path if it says more than `/`.
+    pub(super) fn named(&self, from: &str) -> String {
+        let host = from.split_once("://").map_or(from, |(_, rest)| rest).trim_end_matches('/');
+        match &self.matcher {
+            PathMatcher::Prefix(prefix) if prefix == "/" => host.to_owned(),
+            PathMatcher::Prefix(path) | PathMatcher::Exact(path) => format!("{host}{path}"),
+            PathMatcher::Regex(_) => format!("{host} {}", self.written.trim_start_matches("regex ")),
+        }
+    }
+}
+
+/// Only the first present of `regex`, `path`, `prefix` counts.
+pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Written> {
+    let (regex, path, prefix) = (route.filled(cx, "regex"), route.filled(cx, "path"), route.filled(cx, "prefix"));
+    tell_unused(cx, [("regex", &regex), ("path", &path), ("prefix", &prefix)]);
+    if let Some(regex) = regex {
+        return compiled(cx, &regex);
+    }
+    let (key, text) = match (path, prefix) {
+        (Some(path), _) => ("path", path),
+        (None, Some(prefix)) => ("prefix", prefix),
+        (None, None) => {
+            return Some(Written { matcher: PathMatcher::Prefix("/".to_owned()), written: "prefix /".to_owned() });
+        }
+    };
+    refuse_reserved(cx, key, &text);
+    if let Err(why) = absolute(&text.value) {
+        let what = format!("`{key}` {why}");
+        cx.advise(Code::BadTarget, &text.at, what, "no request has such a path; write one that begins with `/`");
+    }
+    let written = format!("{key} {}", text.value);
+    let matcher = if key == "path" { PathMatcher::Exact(text.value) } else { PathMatcher::Prefix(text.value) };
+    Some(Written { matcher, written })
+}
+
+fn tell_unused(cx: &mut Context<'_>, keys: [(&str, &Option<Spanned<String>>); 3]) {
+    let mut present = keys.iter().filter_map(|(key, text)| text.as_ref().map(|text| (key, text)));
+    let Some((first, _)) = present.next() else { return };
+    for (key, text) in present {
+        let what = format!("`{key}` is not looked at next to `{first}`");
+        cx.advise(Code::Conflict, &text.at, what, format!("remove `{key}`, or `{first}`"));
+    }
+}
+
+/// The whole path must match; `$` is the end of the path, never a line's (S-026).
+fn compiled(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Written> {
+    // The pattern alone first: what it says about its own place must not be shifted by the anchors.
+    match Regex::new(&text.value).and_then(|_| Regex::new(&format!("^(?:{})$", text.value))) {
+        Ok(regex) => Some(Written { matcher: PathMatcher::Regex(regex), written: format!("regex {}", text.value) }),
+        Err(error) => {
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let what = format!("`regex` cannot be compiled: {why}");
+            cx.fatal(Code::BadRegex, &text.at, what, "RE2 syntax holds: no look-around and no back-references");
+            None
+        }
+    }
+}
+
+/// Paths under which only Postern answers: no route can claim them (S-036).
+fn refuse_reserved(cx: &mut Context<'_>, key: &str, text: &Spanned<String>) {
+    let path = text.value.as_str();
+    let within = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+    if within("/.pomerium") || within("/.well-known/pomerium") {
+        let what = format!("{} belongs to Postern itself", quoted(path));
+        cx.fatal(Code::ReservedPath, &text.at, what, "remove the route; these paths are answered on every host");
+    } else if matches!(path, "/ping" | "/healthz") {
+        let what = format!("Postern answers {} itself, on every host", quoted(path));
+        cx.advise(Code::ReservedPath, &text.at, what, format!("give the upstream's own check another `{key}`"));
+    }
+}
+
+/// Whether a text is a path that a canonical request can have.
+pub(super) fn absolute(path: &str) -> Result<(), &'static str> {
+    if !path.starts_with('/') {
+        return Err("does not begin with `/`");
+    }
+    if path.contains(['?', '#']) {
+        return Err("holds a `?` or `#`, which never is part of a path");
+    }
+    if path.bytes().any(|byte| !byte.is_ascii_graphic()) {
+        return Err("holds a space, a control character or a letter outside of ASCII: write it percent-encoded");
+    }
+    Ok(())
+}

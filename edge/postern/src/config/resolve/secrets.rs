@@ -1,0 +1,132 @@
+//! `shared_secret` and `cookie_secret` (01 §1.7).
+
+use postern_identity::Secret;
+
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::problem::{At, Origin};
+use crate::config::value::decode_base64;
+
+/// The two secrets that every key is derived from.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    pub(super) shared: Secret<[u8; 32]>,
+    pub(super) cookie: Secret<[u8; 32]>,
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Secrets {
+    let shared = secret(cx, settings, "shared_secret", "shared_secret_file", false);
+    let cookie = secret(cx, settings, "cookie_secret", "cookie_secret_file", true);
+    Secrets {
+        shared: shared.unwrap_or_else(|| cx.environment.shared_secret.clone()),
+        cookie: cookie.unwrap_or_else(|| cx.environment.cookie_secret.clone()),
+    }
+}
+
+fn secret(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    key: &str,
+    file_key: &str,
+    line_ends: bool,
+) -> Option<Secret<[u8; 32]>> {
+    let Some((at, text)) = text(cx, settings, key, file_key) else {
+        if settings.find(file_key).is_none() {
+            let what = format!(
+                "no `{key}` is configured: a random one holds until this process ends, and then everybody signs in again"
+            );
+            cx.advise(
+                Code::RandomSecret,
+                &At::absent(key),
+                what,
+                format!("write `{key}:` and the output of `head -c32 /dev/urandom | base64`"),
+            );
+        }
+        return None;
+    };
+    match decode(text.expose(), line_ends) {
+        Ok(secret) => Some(secret),
+        Err(what) => {
+            let hint = "use the output of `head -c32 /dev/urandom | base64`, without spaces or line ends around it";
+            cx.fatal(Code::BadSecret, &at, format!("`{key}` {what}"), hint);
+            None
+        }
+    }
+}
+
+/// The text of a secret, from its file if one is named, and where it was named.
+pub(super) fn text(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    key: &str,
+    file_key: &str,
+) -> Option<(At, Secret<String>)> {
+    if let Some(path) = settings.filled(cx, file_key) {
+        let content = cx.text_file(&path.at, &path.value)?;
+        return Some((path.at, Secret::new(content)));
+    }
+    let inline = settings.filled(cx, key)?;
+    tell_inline(cx, &inline.at, key, file_key);
+    Some((inline.at, Secret::new(inline.value)))
+}
+
+/// A secret in the file is read by whoever reads the file.
+pub(super) fn tell_inline(cx: &mut Context<'_>, at: &At, key: &str, file_key: &str) {
+    if at.origin == Origin::File {
+        let what = format!("`{key}` stands in the configuration file itself");
+        let hint = format!("put it into a file of its own and write `{file_key}`, or set {}", key.to_ascii_uppercase());
+        cx.advise(Code::InlineSecret, at, what, hint);
+    }
+}
+
+/// 32 bytes of base64 that are not obviously made by hand (S-107). Line ends count as white space unless allowed.
+fn decode(text: &str, line_ends: bool) -> Result<Secret<[u8; 32]>, String> {
+    let text = if line_ends { text.trim_end_matches(['\r', '\n']) } else { text };
+    if text.trim() != text {
+        return Err("has white space around it".to_owned());
+    }
+    let bytes = decode_base64(text).ok_or("is not base64")?;
+    let length = bytes.len();
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| format!("has {length} bytes, and must have 32"))?;
+    let mut distinct = bytes;
+    distinct.sort_unstable();
+    let distinct = distinct.chunk_by(|a, b| a == b).count();
+    if distinct < MIN_DISTINCT {
+        return Err("is too regular to be random".to_owned());
+    }
+    Ok(Secret::new(bytes))
+}
+
+/// 32 random bytes have fewer distinct values than this about once in 10^38 draws.
+const MIN_DISTINCT: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+    #[test]
+    fn s_107_a_secret_has_32_bytes_and_is_not_regular() {
+        assert!(decode(GOOD, false).is_ok());
+        for (text, why) in [
+            ("", "0 bytes"),
+            ("c2hvcnQ=", "5 bytes"),
+            ("not base64!", "not base64"),
+            ("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "not base64"),
+            (" MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "white space"),
+            ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "regular"),
+        ] {
+            let Err(error) = decode(text, false) else { panic!("{text} was taken") };
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_line_end_is_an_error_in_the_shared_secret_and_none_in_the_cookie_secret() {
+        let text = format!("{GOOD}\n");
+        assert!(decode(&text, false).is_err());
+        assert!(decode(&text, true).is_ok());
+    }
+}

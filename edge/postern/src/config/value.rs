@@ -1,0 +1,247 @@
+//! Values as Pomerium reads them: weakly typed, each with its place (01 §1.1).
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postern_policy::document::{Node, Place, Value};
+use url::Url;
+
+use super::context::Context;
+use super::problem::{At, Origin};
+use super::{Code, duration};
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Field<'n> {
+    pub(super) at: At,
+    /// Where the key stands; the same as the value's place for elements of lists.
+    pub(super) key_place: Place,
+    pub(super) node: &'n Node,
+}
+
+/// A scalar and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Spanned<T> {
+    pub(super) at: At,
+    pub(super) value: T,
+}
+
+/// A key of a map and its text.
+pub(super) type Pair = (Spanned<String>, Spanned<String>);
+
+/// Below this a bare integer was probably meant as seconds.
+const TINY: Duration = Duration::from_millis(1);
+
+impl<'n> Field<'n> {
+    /// The place of the key instead of the value's.
+    pub(super) fn key_at(&self) -> At {
+        At { place: self.key_place, ..self.at.clone() }
+    }
+
+    fn wrong<T>(&self, cx: &mut Context<'_>, wanted: &str) -> Option<T> {
+        let what = format!("this must be {wanted}, and is {}", self.node.kind());
+        cx.fatal(Code::WrongType, &self.at, what, format!("write {wanted}"));
+        None
+    }
+
+    fn scalar(&self) -> Option<Cow<'n, str>> {
+        self.node.as_text()
+    }
+
+    /// Text; numbers and bools as written.
+    pub(super) fn text(&self, cx: &mut Context<'_>) -> Option<String> {
+        match self.scalar() {
+            Some(text) => Some(text.into_owned()),
+            None => self.wrong(cx, "text"),
+        }
+    }
+
+    /// A bool: a real one, a number, or what Go reads as one.
+    pub(super) fn boolean(&self, cx: &mut Context<'_>) -> Option<bool> {
+        if let Some(number) = self.node.as_f64() {
+            return Some(number != 0.0);
+        }
+        match self.scalar().as_deref() {
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Some(true),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False" | "") => Some(false),
+            _ => self.wrong(cx, "`true` or `false`"),
+        }
+    }
+
+    /// A whole number that fits its type.
+    pub(super) fn number<N: std::str::FromStr>(&self, cx: &mut Context<'_>) -> Option<N> {
+        let whole = self.node.as_bool().map_or_else(|| self.scalar(), |on| Some(if on { "1" } else { "0" }.into()));
+        match whole.and_then(|text| text.trim().parse().ok()) {
+            Some(number) => Some(number),
+            None => self.wrong(cx, "a whole number in range"),
+        }
+    }
+
+    /// A Go duration; a bare number in the file is nanoseconds.
+    pub(super) fn duration(&self, cx: &mut Context<'_>) -> Option<Duration> {
+        let from_file = self.at.origin == Origin::File;
+        let found = match &self.node.value {
+            Value::Number { value, .. } if from_file => value.as_u64().map(Duration::from_nanos),
+            _ => self.scalar().and_then(|text| duration::parse(&text)),
+        };
+        let Some(found) = found else {
+            let written = self.shown();
+            let what = format!("{written} is no duration");
+            cx.fatal(Code::BadDuration, &self.at, what, "write a number and a unit: `30s`, `5m`, `1h30m`, or `0`");
+            return None;
+        };
+        if !found.is_zero() && found < TINY {
+            let what = format!("this is {found:?}: a bare number counts nanoseconds");
+            cx.advise(
+                Code::TinyDuration,
+                &self.at,
+                what,
+                format!("write the unit, for example `{}s`", self.scalar().unwrap_or_default()),
+            );
+        }
+        Some(found)
+    }
+
+    /// A duration of which 0 means none.
+    pub(super) fn timeout(&self, cx: &mut Context<'_>) -> Option<Option<Duration>> {
+        self.duration(cx).map(|found| (!found.is_zero()).then_some(found))
+    }
+
+    /// The elements of a list; one value is a list of one.
+    pub(super) fn elements(&self) -> Vec<Self> {
+        match &self.node.value {
+            Value::Null => Vec::new(),
+            Value::List(nodes) => nodes.iter().enumerate().map(|(index, node)| self.element(index, node)).collect(),
+            Value::Bool(_) | Value::Number { .. } | Value::String(_) | Value::Map(_) => vec![self.clone()],
+        }
+    }
+
+    fn element(&self, index: usize, node: &'n Node) -> Self {
+        let at = At { place: node.place, key: self.at.key.index(index), origin: self.at.origin.clone() };
+        Self { at, key_place: node.place, node }
+    }
+
+    /// A list of texts; one text is split at commas.
+    pub(super) fn texts(&self, cx: &mut Context<'_>) -> Option<Vec<Spanned<String>>> {
+        if let Value::List(_) = self.node.value {
+            let elements = self.elements().into_iter().map(|element| {
+                let value = element.text(cx)?;
+                Some(Spanned { at: element.at, value })
+            });
+            return elements.collect();
+        }
+        let text = self.scalar();
+        let Some(text) = text else { return self.wrong(cx, "a list of texts") };
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        Some(parts.map(|part| Spanned { at: self.at.clone(), value: part.to_owned() }).collect())
+    }
+
+    /// The entries of a map, keys as written.
+    pub(super) fn entries(&self) -> Option<Vec<(String, Self)>> {
+        let entries = self.node.as_map()?.iter().map(|entry| (entry.key.clone(), self.entry(entry)));
+        Some(entries.collect())
+    }
+
+    fn entry(&self, entry: &'n postern_policy::document::Entry) -> Self {
+        let at = At { place: entry.value.place, key: self.at.key.key(&entry.key), origin: self.at.origin.clone() };
+        Self { at, key_place: entry.key_place, node: &entry.value }
+    }
+
+    /// A map of texts; a text is read as JSON. Null values are absent.
+    pub(super) fn pairs(&self, cx: &mut Context<'_>) -> Option<Vec<Pair>> {
+        if let Some(text) = self.node.as_str() {
+            return self.json_pairs(cx, text);
+        }
+        let Some(entries) = self.entries() else { return self.wrong(cx, "a map") };
+        let pairs = entries.into_iter().filter(|(_, field)| !field.node.is_null()).map(|(key, field)| {
+            let value = field.text(cx)?;
+            Some((Spanned { at: field.key_at(), value: key }, Spanned { at: field.at, value }))
+        });
+        pairs.collect()
+    }
+
+    fn json_pairs(&self, cx: &mut Context<'_>, text: &str) -> Option<Vec<Pair>> {
+        if text.trim().is_empty() {
+            return Some(Vec::new());
+        }
+        let json = serde_json::from_str::<serde_json::Value>(text).ok().filter(serde_json::Value::is_object);
+        let Some(json) = json else { return self.wrong(cx, "a map, or a JSON object as text") };
+        let node = Node::from_json(json);
+        let pairs = node.entries().iter().filter(|entry| !entry.value.is_null()).map(|entry| {
+            let Some(value) = entry.value.as_text() else { return self.wrong(cx, "a map of texts") };
+            let at = At { key: self.at.key.key(&entry.key), ..self.at.clone() };
+            Some((Spanned { at: at.clone(), value: entry.key.clone() }, Spanned { at, value: value.into_owned() }))
+        });
+        pairs.collect()
+    }
+
+    /// One of `choices`, in any case, with or without the enum's own `prefix` (01 §1.1). Empty is the first.
+    pub(super) fn choice<T: Copy>(&self, cx: &mut Context<'_>, prefix: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(cx)?.to_ascii_lowercase();
+        if text.is_empty() {
+            return choices.first().map(|(_, value)| *value);
+        }
+        let bare = text.strip_prefix(prefix).unwrap_or(&text);
+        let found = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(bare));
+        if found.is_none() {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let what = format!("{} is none of the choices", self.shown());
+            cx.fatal(Code::BadChoice, &self.at, what, format!("write one of {}", names.join(", ")));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// The bytes of standard base64 with padding; line ends inside are skipped, as Go does.
+    pub(super) fn base64(&self, cx: &mut Context<'_>) -> Option<Vec<u8>> {
+        let decoded = decode_base64(&self.text(cx)?);
+        if decoded.is_none() {
+            let hint = "encode it with `base64 -w0`, or name a file with the `_file` form of the key";
+            cx.fatal(Code::BadBase64, &self.at, "this is not base64", hint);
+        }
+        decoded
+    }
+
+    /// An absolute URL with a host; nothing but `https` and `http`, no user and password.
+    pub(super) fn url(&self, cx: &mut Context<'_>) -> Option<Url> {
+        let text = self.text(cx)?;
+        let refuse = |cx: &mut Context<'_>, what: String| {
+            cx.fatal(Code::BadUrl, &self.at, what, "write scheme and host: `https://host.example.com`");
+            None
+        };
+        let Ok(url) = Url::parse(text.trim()) else {
+            return refuse(cx, format!("{} is no URL", self.shown()));
+        };
+        if !matches!(url.scheme(), "https" | "http") || !text.trim().contains("://") {
+            return refuse(cx, format!("{} needs the scheme https", self.shown()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return refuse(cx, "this URL holds a user or a password".to_owned());
+        }
+        Some(url)
+    }
+
+    /// The value as it may be shown in a message: short, and never that of a secret key.
+    pub(super) fn shown(&self) -> String {
+        let secret = self.at.key.as_str().rsplit('.').next().is_some_and(super::keys::is_secret);
+        match self.scalar() {
+            Some(_) if secret => "this value".to_owned(),
+            Some(text) => quoted(&text),
+            None => self.node.kind().to_owned(),
+        }
+    }
+}
+
+/// Text in a message: quoted, short, without control characters.
+pub(super) fn quoted(text: &str) -> String {
+    let clean: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    let more = if text.chars().count() > 60 { "…" } else { "" };
+    format!("`{clean}{more}`")
+}
+
+/// Standard base64 with padding, line ends skipped.
+pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    STANDARD.decode(text).ok()
+}
