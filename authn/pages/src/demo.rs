@@ -56,6 +56,8 @@ pub struct Application<'a> {
     pub caller: Caller<'a>,
     /// The headers that came.
     pub headers: &'a [(&'a str, &'a str)],
+    /// Whether to offer a WebSocket echo at `/ws` of this host.
+    pub echo: bool,
     /// Labels and addresses to go on to.
     pub links: &'a [(&'a str, &'a str)],
 }

@@ -32,7 +32,7 @@ pub const STYLE: &str = include_str!("../style.css");
 /// The hash of [`STYLE`], as `Content-Security-Policy` writes it.
 macro_rules! style_hash {
     () => {
-        "dj+EobjNY+B+BYf9mTLw7+UHKQrH3r36ua5ymULa8Ns="
+        "Stfwkudae5jN5ZKj6zmMZm0FwVgN1/sOwdH7Gqn/W7Q="
     };
 }
 pub(crate) use style_hash;

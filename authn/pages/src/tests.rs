@@ -138,6 +138,7 @@ fn application<'a>(caller: Caller<'a>) -> Application<'a> {
     Application {
         host: "hello.localhost:8443",
         caller,
+        echo: true,
         headers: &[("host", "hello.localhost:8443"), ("x-pomerium-claim-email", "carol@example.com")],
         links: &[("As JSON", "/json"), ("Administrators only", "https://admin.localhost:8443/")],
     }

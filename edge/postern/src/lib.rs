@@ -6,6 +6,7 @@ mod about;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod demo;
 
 use cli::{Command, Exit, Invocation};
 
