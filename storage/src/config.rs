@@ -13,3 +13,13 @@ pub enum StorageConfig {
         path: PathBuf,
     },
 }
+
+impl StorageConfig {
+    /// The name of the backend in metrics.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::File { .. } => "file",
+        }
+    }
+}

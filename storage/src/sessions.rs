@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 
-use postern_identity::{Session, SessionHandle, SessionId, Timestamp, Tokens};
+use postern_identity::{Session, SessionHandle, SessionId, Timestamp, Tokens, User};
+use tokio_util::task::TaskTracker;
+use tracing::error;
 
 use crate::StorageError;
+use crate::backend::{Backend, Done, Stored, Write};
+use crate::invalidation::{Fact, Invalidation};
+use crate::metrics::Metrics;
+use crate::record::{FORMAT, Seal};
+use crate::touch::{Seen, Touches};
 
 /// What the store says of a handle.
 #[derive(Clone, Debug)]
@@ -26,8 +33,28 @@ pub enum Once {
     Ticket,
 }
 
+impl Once {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SignIn => "sign-in",
+            Self::Ticket => "ticket",
+        }
+    }
+}
+
+/// What became of a [`Sessions::commit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Saved; the session has this generation now.
+    Saved(u64),
+    /// Somebody else committed first: load the session again.
+    Moved,
+    /// The session has ended.
+    Ended,
+}
+
 /// One line in a list of sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSummary {
     /// The session.
     pub handle: SessionHandle,
@@ -38,16 +65,47 @@ pub struct SessionSummary {
 }
 
 /// Reads and writes sessions. Cheap to clone. Every call is bounded in time and may be repeated: writes are idempotent.
+/// A write that was begun is finished even if its caller goes away.
 #[derive(Clone, Debug)]
-pub struct Sessions {}
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    backend: Backend,
+    seal: Seal,
+    invalidation: Arc<Invalidation>,
+    touches: Touches,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
+}
 
 impl Sessions {
-    /// Saves a new session and its tokens; durable when it returns. The id itself is never written (S-081).
+    pub(crate) fn new(
+        (backend, seal): (Backend, Seal),
+        invalidation: Arc<Invalidation>,
+        touches: Touches,
+        metrics: Arc<Metrics>,
+        (tasks, runtime): (TaskTracker, tokio::runtime::Handle),
+    ) -> Self {
+        Self { inner: Arc::new(Inner { backend, seal, invalidation, touches, metrics, tasks, runtime }) }
+    }
+
+    /// Saves a new session and its tokens; durable when it returns. The [`SessionId`] itself is never written (S-081).
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn create(&self, session: &Session, tokens: &Tokens) -> Result<(), StorageError> {
-        unimplemented!("{session:?}{tokens:?}")
+        let seal = &self.inner.seal;
+        let write = Write::Create {
+            handle: *session.handle.as_bytes(),
+            row: seal.row(session, session.generation, None)?,
+            tokens: seal.tokens(session, session.generation, tokens)?,
+            user: seal.user(&session.user)?,
+        };
+        self.write(write, Some(Fact::Created)).await.map(drop)
     }
 
     /// Looks a session up in the store itself, past every cache.
@@ -55,7 +113,21 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn load(&self, handle: &SessionHandle, now: Timestamp) -> Result<Lookup, StorageError> {
-        unimplemented!("{handle:?}{now:?}")
+        let Some(stored) = self.readable(self.inner.backend.session(handle.as_bytes()).await?)? else {
+            return Ok(Lookup::Unknown);
+        };
+        if stored.is_revoked() {
+            return Ok(Lookup::Revoked);
+        }
+        let Some(session) = self.open(handle, &stored) else { return Ok(Lookup::Unknown) };
+        if began_too_early(&session, &stored) {
+            return Ok(Lookup::Revoked);
+        }
+        if session.is_expired(now) {
+            self.inner.touches.leave(Seen::Over { handle: *handle, at: now });
+            return Ok(Lookup::Unknown);
+        }
+        Ok(Lookup::Found(Arc::new(session)))
     }
 
     /// The tokens of a live session.
@@ -63,7 +135,52 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn tokens(&self, handle: &SessionHandle) -> Result<Option<Tokens>, StorageError> {
-        unimplemented!("{handle:?}")
+        let Some((stored, sealed)) = self.inner.backend.tokens(handle.as_bytes()).await? else { return Ok(None) };
+        let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { return Ok(None) };
+        if self.open(handle, &stored).is_none_or(|session| began_too_early(&session, &stored)) {
+            return Ok(None);
+        }
+        let tokens = self.inner.seal.open_tokens(handle, &stored.row, &sealed);
+        if tokens.is_none() {
+            self.refused(handle, "tokens");
+        }
+        Ok(tokens)
+    }
+
+    /// Replaces a session and its tokens if it still has that generation; the new one has the next. Its idle end only
+    /// moves forward. Of many callers with one generation exactly one is `Saved` (S-076).
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]; it may or may not be saved: load the session to know.
+    pub async fn commit(
+        &self,
+        handle: &SessionHandle,
+        generation: u64,
+        session: &Session,
+        tokens: &Tokens,
+    ) -> Result<Committed, StorageError> {
+        let Some(stored) = self.readable(self.inner.backend.session(handle.as_bytes()).await?)? else {
+            return Ok(Committed::Ended);
+        };
+        if stored.is_revoked() || session.handle != *handle {
+            return Ok(Committed::Ended);
+        }
+        if stored.row.generation != generation {
+            return Ok(Committed::Moved);
+        }
+        let (seal, next) = (&self.inner.seal, generation.saturating_add(1));
+        let write = Write::Commit {
+            handle: *handle.as_bytes(),
+            expected: generation,
+            row: seal.row(session, next, Some(&stored.row))?,
+            tokens: seal.tokens(session, next, tokens)?,
+            user: seal.user(&session.user)?,
+        };
+        Ok(match self.write(write, Some(Fact::Rewritten(*handle, next))).await? {
+            Done::Applied | Done::Swept(_) => Committed::Saved(next),
+            Done::Refused => Committed::Moved,
+            Done::Gone => Committed::Ended,
+        })
     }
 
     /// Ends a session: marks it, wipes its tokens, tells every cache. Done when it returns (S-084).
@@ -71,23 +188,49 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`]; the session may or may not have ended, so try again.
     pub async fn revoke(&self, handle: &SessionHandle) -> Result<(), StorageError> {
-        unimplemented!("{handle:?}")
+        let write = Write::Revoke { handle: *handle.as_bytes() };
+        self.write(write, Some(Fact::Revoked(*handle))).await.map(drop)
     }
 
-    /// Ends every session of a user that began before `not_before`.
+    /// Ends every session of a user that began before `not_before`, those included that are being created (S-095).
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`].
+    /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
     pub async fn revoke_user(&self, issuer: &str, user: &str, not_before: Timestamp) -> Result<(), StorageError> {
-        unimplemented!("{issuer}{user}{not_before:?}")
+        let owner = self.inner.seal.owner(issuer, user);
+        let write = Write::RevokeOwner { owner, not_before: not_before.as_millis() };
+        self.write(write, Some(Fact::OwnerRevoked(owner, not_before))).await.map(drop)
     }
 
-    /// The live sessions of a user, newest first.
+    /// The live sessions of a user, newest first; of very many, some.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn list(&self, issuer: &str, user: &str, now: Timestamp) -> Result<Vec<SessionSummary>, StorageError> {
-        unimplemented!("{issuer}{user}{now:?}")
+        let owner = self.inner.seal.owner(issuer, user);
+        let mut live = Vec::new();
+        for (key, stored) in self.inner.backend.list(&owner, LISTED).await? {
+            let handle = SessionHandle::from_bytes(key);
+            let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { continue };
+            let Some(session) = self.open(&handle, &stored) else { continue };
+            if !session.is_expired(now) && !began_too_early(&session, &stored) {
+                let Session { issued_at, expires_at, .. } = session;
+                live.push(SessionSummary { handle, issued_at, expires_at });
+            }
+        }
+        live.sort_by_key(|session| std::cmp::Reverse(session.issued_at));
+        Ok(live)
+    }
+
+    /// A user as the identity provider described them last, at any of their sign-ins and refreshes. Kept until the last of
+    /// their sessions ends.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    pub async fn user(&self, issuer: &str, user: &str) -> Result<Option<User>, StorageError> {
+        let owner = self.inner.seal.owner(issuer, user);
+        let sealed = self.inner.backend.user(&owner).await?;
+        Ok(sealed.and_then(|sealed| self.inner.seal.open_user(&owner, &sealed)))
     }
 
     /// Spends a single-use value. `true` for exactly one caller, however many ask at once, until `until` (S-055).
@@ -101,9 +244,82 @@ impl Sessions {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, StorageError> {
-        unimplemented!("{kind:?}{value:?}{now:?}{until:?}")
+        let key = self.inner.seal.once(kind.name(), value);
+        // Kept at least for as long as clocks may differ, even if the caller's idea of its end is past.
+        let write = Write::Spend { key, until: until.max(now).as_millis() };
+        Ok(self.write(write, None).await? == Done::Applied)
+    }
+
+    /// Leaves word that a session is in use, for the store to know soon. `false` if too many words wait.
+    pub(crate) fn touch(&self, handle: SessionHandle, idle_until: Timestamp) -> bool {
+        self.inner.touches.leave(Seen::Alive { handle, idle_until })
+    }
+
+    /// Leaves word that a session was seen to be over.
+    pub(crate) fn over(&self, handle: SessionHandle, at: Timestamp) {
+        self.inner.touches.leave(Seen::Over { handle, at });
+    }
+
+    /// The owner's name in the store.
+    pub(crate) fn owner_of(&self, session: &Session) -> crate::record::Key {
+        self.inner.seal.owner(&session.user.issuer, &session.user.id)
+    }
+
+    /// The name of a session in the store.
+    pub(crate) fn handle_of(&self, id: &SessionId) -> SessionHandle {
+        self.inner.seal.handle(id)
+    }
+
+    /// Runs a task that the store waits for when it closes.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.inner.tasks.spawn_on(task, &self.inner.runtime));
+    }
+
+    /// Writes, then makes the fact known, in a task of its own: a caller who goes away stops neither. A fact that denies is
+    /// made known also if the store gave no answer, because then it may hold.
+    async fn write(&self, write: Write, fact: Option<Fact>) -> Result<Done, StorageError> {
+        let inner = Arc::clone(&self.inner);
+        let task = async move {
+            let done = inner.backend.write(write).await;
+            if let Some(fact) = fact.filter(|fact| fact.denies() || matches!(done, Ok(Done::Applied))) {
+                inner.invalidation.publish(fact);
+            }
+            done
+        };
+        self.inner
+            .tasks
+            .spawn_on(task, &self.inner.runtime)
+            .await
+            .unwrap_or_else(|_| Err(StorageError::unavailable("the store is shutting down")))
+    }
+
+    fn readable(&self, stored: Option<Stored>) -> Result<Option<Stored>, StorageError> {
+        match stored {
+            Some(stored) if stored.row.min_reader > FORMAT => {
+                Err(StorageError::unavailable("a record was written by a newer version"))
+            }
+            stored => Ok(stored),
+        }
+    }
+
+    fn open(&self, handle: &SessionHandle, stored: &Stored) -> Option<Session> {
+        let session = self.inner.seal.session(handle, &stored.row);
+        if session.is_none() {
+            self.refused(handle, "session");
+        }
+        session
+    }
+
+    fn refused(&self, handle: &SessionHandle, kind: &str) {
+        self.inner.metrics.records_refused.inc();
+        error!(%handle, kind, "a record does not open under its own key: damaged, moved or forged");
     }
 }
 
-// The id is here for the documentation links of `create`.
-const _: fn(SessionId) = |_| {};
+/// The sealed time decides; the clear one in the row could have been changed.
+fn began_too_early(session: &Session, stored: &Stored) -> bool {
+    stored.not_before.is_some_and(|not_before| session.issued_at.as_millis() < not_before)
+}
+
+/// Sessions that one list shows.
+const LISTED: usize = 1_000;

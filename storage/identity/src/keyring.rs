@@ -62,7 +62,13 @@ impl Keyring {
             keys: PURPOSES.map(|(purpose, label)| {
                 let secret = match purpose {
                     Purpose::PendingSignIn | Purpose::Form => cookie_secret,
-                    _ => shared_secret,
+                    Purpose::SessionCookie
+                    | Purpose::Flow
+                    | Purpose::SignedUrl
+                    | Purpose::Ticket
+                    | Purpose::StoreId
+                    | Purpose::StoreSeal
+                    | Purpose::EdgeToAuthn => shared_secret,
                 };
                 Keys::derive(secret.expose(), label)
             }),

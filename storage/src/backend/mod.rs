@@ -1,0 +1,172 @@
+//! The stores behind the faces: a handful of verbs over rows and sealed bytes. What is sealed in them, no backend knows.
+
+mod embedded;
+mod memory;
+mod rows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::{Metrics, Operation};
+use crate::record::{Key, Row};
+use crate::{OpenError, StorageConfig, StorageError};
+
+use embedded::Embedded;
+use memory::Memory;
+
+/// A session, and the epoch of its owner, read at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) row: Row,
+    /// Sessions of the owner that began before this are over.
+    pub(crate) not_before: Option<i64>,
+}
+
+impl Stored {
+    /// Whether it was ended before its time, by itself or with all of its owner's.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.row.revoked || self.not_before.is_some_and(|not_before| self.row.issued_at < not_before)
+    }
+}
+
+/// One change, applied as a whole or not at all; each may be repeated.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    /// Saves a new session with its tokens, and what is known of its user.
+    Create { handle: Key, row: Row, tokens: Vec<u8>, user: Vec<u8> },
+    /// Replaces a session and its tokens if it still has that generation.
+    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, user: Vec<u8> },
+    /// Marks a session as ended and wipes its tokens and view.
+    Revoke { handle: Key },
+    /// Ends the sessions of an owner that began before that time.
+    RevokeOwner { owner: Key, not_before: i64 },
+    /// Spends a single-use value.
+    Spend { key: Key, until: i64 },
+    /// Moves idle deadlines, forward only; and forgets sessions that were seen to be over at that time.
+    Touch { touched: Vec<(Key, i64)>, over: Vec<(Key, i64)> },
+    /// Forgets what ended before that time, at most so many.
+    Sweep { before: i64, limit: usize },
+}
+
+/// What became of a [`Write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// It holds.
+    Applied,
+    /// Somebody was earlier: the value is spent, the generation has moved.
+    Refused,
+    /// There is no such live session.
+    Gone,
+    /// That many records were forgotten.
+    Swept(usize),
+}
+
+/// A store, and how long it may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    kind: Kind,
+    deadline: Duration,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Memory(Arc<Memory>),
+    Embedded(Arc<Embedded>),
+}
+
+impl Backend {
+    /// Opens what the configuration names.
+    pub(crate) fn open(config: StorageConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let kind = match config {
+            StorageConfig::Memory => Kind::Memory(Arc::new(Memory::new(MAX_MEMORY))),
+            StorageConfig::File { path } => Kind::Embedded(Arc::new(Embedded::open(&path)?)),
+        };
+        Ok(Self { kind, deadline: DEADLINE, metrics })
+    }
+
+    /// Lets go of whatever is held.
+    pub(crate) async fn close(&self) {
+        match &self.kind {
+            Kind::Memory(_) => {}
+            Kind::Embedded(file) => file.close().await,
+        }
+    }
+
+    /// The session of that handle.
+    pub(crate) async fn session(&self, handle: &Key) -> Result<Option<Stored>, StorageError> {
+        let key = *handle;
+        self.within(Operation::Load, async {
+            match &self.kind {
+                Kind::Memory(memory) => memory.read(|rows| rows::session(rows, &key)),
+                Kind::Embedded(file) => file.read(move |rows| rows::session(rows, &key)).await,
+            }
+        })
+        .await
+    }
+
+    /// The session of that handle and its sealed tokens.
+    pub(crate) async fn tokens(&self, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
+        let key = *handle;
+        self.within(Operation::Tokens, async {
+            match &self.kind {
+                Kind::Memory(memory) => memory.read(|rows| rows::tokens(rows, &key)),
+                Kind::Embedded(file) => file.read(move |rows| rows::tokens(rows, &key)).await,
+            }
+        })
+        .await
+    }
+
+    /// The sealed record of a user.
+    pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+        let key = *owner;
+        self.within(Operation::User, async {
+            match &self.kind {
+                Kind::Memory(memory) => memory.read(|rows| rows::user(rows, &key)),
+                Kind::Embedded(file) => file.read(move |rows| rows::user(rows, &key)).await,
+            }
+        })
+        .await
+    }
+
+    /// The sessions of an owner, at most `limit`.
+    pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
+        let key = *owner;
+        self.within(Operation::List, async {
+            match &self.kind {
+                Kind::Memory(memory) => memory.read(|rows| rows::list(rows, &key, limit)),
+                Kind::Embedded(file) => file.read(move |rows| rows::list(rows, &key, limit)).await,
+            }
+        })
+        .await
+    }
+
+    /// Applies a change; durable when it returns.
+    pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
+        self.within(Operation::of(&write), async {
+            match &self.kind {
+                Kind::Memory(memory) => memory.write(&write),
+                Kind::Embedded(file) => file.write(write).await,
+            }
+        })
+        .await
+    }
+
+    async fn within<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let timer = self.metrics.operation(operation);
+        let outcome = tokio::time::timeout(self.deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to answer")));
+        timer.observe(outcome.is_ok());
+        outcome
+    }
+}
+
+/// An operation that takes longer is as good as none.
+const DEADLINE: Duration = Duration::from_millis(500);
+/// About half a million sessions.
+const MAX_MEMORY: usize = 1 << 30;

@@ -1,0 +1,278 @@
+//! What each verb does, over ordered tables of bytes: written once for every backend that has such tables.
+
+use prost::Message as _;
+
+use super::{Done, Stored, Write};
+use crate::StorageError;
+use crate::record::{Key, Row, rewrite};
+
+/// The tables of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    /// Handle -> row.
+    Sessions,
+    /// Handle -> sealed tokens.
+    Tokens,
+    /// Owner, handle -> nothing. A hint: dangling entries are skipped.
+    Owned,
+    /// Owner -> when it ends, sealed user.
+    Users,
+    /// Owner -> not-before.
+    Epochs,
+    /// Keyed hash of a single-use value -> when it may be forgotten.
+    Spent,
+    /// Time, kind, key -> nothing: what ends when.
+    Endings,
+}
+
+impl Table {
+    /// Every table there is.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Sessions, Self::Tokens, Self::Owned, Self::Users, Self::Epochs, Self::Spent, Self::Endings];
+}
+
+/// A consistent view of the tables.
+pub(super) trait Read {
+    fn find(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+    /// The first keys from `from` to before `to`.
+    fn keys(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, StorageError>;
+}
+
+/// The tables inside of a transaction.
+pub(super) trait Change: Read {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StorageError>;
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StorageError>;
+    /// Refuses if there is no room for one more record.
+    fn room(&self) -> Result<(), StorageError>;
+}
+
+pub(super) fn session(rows: &impl Read, handle: &Key) -> Result<Option<Stored>, StorageError> {
+    let Some(row) = rows.find(Table::Sessions, handle)?.and_then(|bytes| Row::decode(bytes.as_slice()).ok()) else {
+        return Ok(None);
+    };
+    let not_before = epoch(rows, &row.owner())?;
+    Ok(Some(Stored { row, not_before }))
+}
+
+pub(super) fn tokens(rows: &impl Read, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
+    let Some(stored) = session(rows, handle)? else { return Ok(None) };
+    Ok(rows.find(Table::Tokens, handle)?.map(|tokens| (stored, tokens)))
+}
+
+pub(super) fn user(rows: &impl Read, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+    let found = rows.find(Table::Users, owner)?;
+    Ok(found.and_then(|bytes| bytes.get(8..).map(<[u8]>::to_vec)))
+}
+
+pub(super) fn list(rows: &impl Read, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
+    let mut found = Vec::new();
+    for handle in owned(rows, owner, limit)? {
+        found.extend(session(rows, &handle)?.map(|stored| (handle, stored)));
+    }
+    Ok(found)
+}
+
+pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, StorageError> {
+    match write {
+        Write::Create { handle, row, tokens, user } => create(rows, handle, row, tokens, user),
+        Write::Commit { handle, expected, row, tokens, user } => commit(rows, handle, *expected, row, tokens, user),
+        Write::Revoke { handle } => revoke(rows, handle),
+        Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
+        Write::Spend { key, until } => spend(rows, key, *until),
+        Write::Touch { touched, over } => touch(rows, touched, over),
+        Write::Sweep { before, limit } => sweep(rows, *before, *limit),
+    }
+}
+
+/// A repetition changes nothing: neither a session that was revoked since, nor one that was refreshed since.
+fn create(rows: &mut impl Change, handle: &Key, row: &Row, tokens: &[u8], user: &[u8]) -> Result<Done, StorageError> {
+    rows.room()?;
+    if rows.find(Table::Sessions, handle)?.is_some() {
+        return Ok(Done::Applied);
+    }
+    rows.put(Table::Owned, &[row.owner(), *handle].concat(), &[])?;
+    rows.put(Table::Sessions, handle, &row.encode_to_vec())?;
+    ends(rows, row.expires_at, Ending::Session, handle)?;
+    rows.put(Table::Tokens, handle, tokens)?;
+    put_user(rows, row, user)?;
+    Ok(Done::Applied)
+}
+
+fn commit(
+    rows: &mut impl Change,
+    handle: &Key,
+    expected: u64,
+    row: &Row,
+    tokens: &[u8],
+    user: &[u8],
+) -> Result<Done, StorageError> {
+    let Some(encoded) = rows.find(Table::Sessions, handle)? else { return Ok(Done::Gone) };
+    let Some(stored) = session(rows, handle)? else { return Ok(Done::Gone) };
+    if stored.is_revoked() || stored.row.owner != row.owner {
+        return Ok(Done::Gone);
+    }
+    if stored.row.generation != expected {
+        return Ok(Done::Refused);
+    }
+    let next = rewrite(&encoded, |old| {
+        let idle_until = old.idle_until.max(row.idle_until);
+        *old = Row { idle_until, ..row.clone() };
+    });
+    rows.put(Table::Sessions, handle, &next.unwrap_or_default())?;
+    rows.put(Table::Tokens, handle, tokens)?;
+    ends(rows, row.expires_at, Ending::Session, handle)?;
+    put_user(rows, row, user)?;
+    Ok(Done::Applied)
+}
+
+fn revoke(rows: &mut impl Change, handle: &Key) -> Result<Done, StorageError> {
+    rows.remove(Table::Tokens, handle)?;
+    let Some(encoded) = rows.find(Table::Sessions, handle)? else { return Ok(Done::Gone) };
+    let marked = rewrite(&encoded, |row| {
+        row.revoked = true;
+        row.view.clear();
+    });
+    match marked {
+        Some(marked) => rows.put(Table::Sessions, handle, &marked)?,
+        None => rows.remove(Table::Sessions, handle)?,
+    }
+    Ok(Done::Applied)
+}
+
+/// The epoch is what ends the sessions. Marking them as well wipes their tokens; beyond [`MARKED_AT_ONCE`] of them the
+/// tokens stay sealed, and are never given out again, until they expire.
+fn revoke_owner(rows: &mut impl Change, owner: &Key, not_before: i64) -> Result<Done, StorageError> {
+    let not_before = epoch(rows, owner)?.map_or(not_before, |old| old.max(not_before));
+    rows.put(Table::Epochs, owner, &not_before.to_be_bytes())?;
+    ends(rows, not_before.saturating_add(EPOCH_LIFE_MS), Ending::Epoch, owner)?;
+    for handle in owned(rows, owner, MARKED_AT_ONCE)? {
+        if session(rows, &handle)?.is_some_and(|stored| !stored.row.revoked && stored.is_revoked()) {
+            revoke(rows, &handle)?;
+        }
+    }
+    Ok(Done::Applied)
+}
+
+/// A value that is there is spent, whatever the clock says: only the sweep forgets it.
+fn spend(rows: &mut impl Change, key: &Key, until: i64) -> Result<Done, StorageError> {
+    if rows.find(Table::Spent, key)?.is_some() {
+        return Ok(Done::Refused);
+    }
+    rows.room()?;
+    rows.put(Table::Spent, key, &until.to_be_bytes())?;
+    ends(rows, until, Ending::Spent, key)?;
+    Ok(Done::Applied)
+}
+
+fn touch(rows: &mut impl Change, touched: &[(Key, i64)], over: &[(Key, i64)]) -> Result<Done, StorageError> {
+    for (handle, until) in touched {
+        let Some(encoded) = rows.find(Table::Sessions, handle)? else { continue };
+        let moved = rewrite(&encoded, |row| {
+            let until = (*until).min(row.expires_at);
+            row.idle_until = row.idle_until.map(|old| old.max(until));
+        });
+        if let Some(moved) = moved {
+            rows.put(Table::Sessions, handle, &moved)?;
+        }
+    }
+    for (handle, seen_at) in over {
+        if session(rows, handle)?.is_some_and(|stored| is_over(&stored.row, *seen_at)) {
+            forget_session(rows, handle)?;
+        }
+    }
+    Ok(Done::Applied)
+}
+
+fn is_over(row: &Row, now: i64) -> bool {
+    row.expires_at <= now || row.idle_until.is_some_and(|until| until <= now)
+}
+
+fn sweep(rows: &mut impl Change, before: i64, limit: usize) -> Result<Done, StorageError> {
+    let due = rows.keys(Table::Endings, &[], &before.max(0).to_be_bytes(), limit)?;
+    for ending in &due {
+        rows.remove(Table::Endings, ending)?;
+        if let Some((kind, key)) = Ending::parse(ending) {
+            forget(rows, kind, &key, before)?;
+        }
+    }
+    Ok(Done::Swept(due.len()))
+}
+
+/// Forgets a record whose time came, unless its life was prolonged since: then a later ending stands for it.
+fn forget(rows: &mut impl Change, kind: Ending, key: &Key, before: i64) -> Result<(), StorageError> {
+    match kind {
+        Ending::Session => match session(rows, key)? {
+            Some(stored) if stored.row.expires_at >= before => Ok(()),
+            _ => forget_session(rows, key),
+        },
+        Ending::User if time(rows.find(Table::Users, key)?).is_none_or(|until| until < before) => {
+            rows.remove(Table::Users, key)
+        }
+        Ending::Epoch if epoch(rows, key)?.is_none_or(|epoch| epoch.saturating_add(EPOCH_LIFE_MS) < before) => {
+            rows.remove(Table::Epochs, key)
+        }
+        Ending::Spent => rows.remove(Table::Spent, key),
+        Ending::User | Ending::Epoch => Ok(()),
+    }
+}
+
+fn forget_session(rows: &mut impl Change, handle: &Key) -> Result<(), StorageError> {
+    if let Some(stored) = session(rows, handle)? {
+        rows.remove(Table::Owned, &[stored.row.owner(), *handle].concat())?;
+        rows.remove(Table::Endings, &ending_key(stored.row.expires_at, Ending::Session, handle))?;
+    }
+    rows.remove(Table::Tokens, handle)?;
+    rows.remove(Table::Sessions, handle)
+}
+
+fn put_user(rows: &mut impl Change, row: &Row, user: &[u8]) -> Result<(), StorageError> {
+    let owner = row.owner();
+    let until = time(rows.find(Table::Users, &owner)?).map_or(row.expires_at, |old| old.max(row.expires_at));
+    rows.put(Table::Users, &owner, &[&until.to_be_bytes()[..], user].concat())?;
+    ends(rows, until, Ending::User, &owner)
+}
+
+fn owned(rows: &impl Read, owner: &Key, limit: usize) -> Result<Vec<Key>, StorageError> {
+    let end = [&owner[..], &[0xff; 33]].concat();
+    let keys = rows.keys(Table::Owned, owner, &end, limit)?;
+    Ok(keys.iter().filter_map(|key| key.get(32..)?.try_into().ok()).collect())
+}
+
+fn epoch(rows: &impl Read, owner: &Key) -> Result<Option<i64>, StorageError> {
+    Ok(time(rows.find(Table::Epochs, owner)?))
+}
+
+fn time(value: Option<Vec<u8>>) -> Option<i64> {
+    value?.first_chunk().map(|bytes| i64::from_be_bytes(*bytes))
+}
+
+/// What ends at a time in [`Table::Endings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Session = 1,
+    User = 2,
+    Epoch = 3,
+    Spent = 4,
+}
+
+impl Ending {
+    fn parse(key: &[u8]) -> Option<(Self, Key)> {
+        let (kind, key) = key.get(8..)?.split_first()?;
+        let kind = [Self::Session, Self::User, Self::Epoch, Self::Spent].into_iter().find(|k| *k as u8 == *kind)?;
+        Some((kind, key.try_into().ok()?))
+    }
+}
+
+fn ends(rows: &mut impl Change, at: i64, kind: Ending, key: &Key) -> Result<(), StorageError> {
+    rows.put(Table::Endings, &ending_key(at, kind, key), &[])
+}
+
+/// Times before 1970 sort as 1970, so that the bytes sort as the times do.
+fn ending_key(at: i64, kind: Ending, key: &Key) -> Vec<u8> {
+    [&at.max(0).to_be_bytes()[..], &[kind as u8], key].concat()
+}
+
+/// A user with more sessions than this is no person; the epoch ends the others just as well.
+const MARKED_AT_ONCE: usize = 1000;
+/// Longer than any browser keeps a cookie (400 days, RFC 6265bis §5.5), so than any session.
+const EPOCH_LIFE_MS: i64 = 401 * 24 * 3600 * 1000;

@@ -1,0 +1,339 @@
+//! Sessions near the request: a lock-free map in front of the store.
+//!
+//! A hit takes no lock, asks no clock and computes no MAC. What happened to a session since it was read is seen through
+//! the [`Fate`] that each entry shares with the [`Invalidation`] register, so a revocation in this process is effective
+//! at once and cannot be outrun by a load (S-084). Whatever is missing is loaded once, however many wait for it.
+
+mod entry;
+mod flight;
+mod negatives;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postern_identity::{Session, SessionId, Timestamp, same};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::invalidation::{Invalidation, Standing};
+use crate::metrics::Metrics;
+use crate::sessions::{Lookup, Sessions};
+use crate::{StorageError, clock};
+
+use flight::Flight;
+use negatives::{Negative, Negatives};
+
+pub use entry::Entry;
+
+/// How much is kept, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Sessions that are kept at most; about 1 KB each.
+    pub max_entries: usize,
+    /// How old an entry may become without being read again. From half of it on it is read again in the background.
+    pub max_age: Duration,
+    /// How long "there is none" is believed; at most a second is sensible.
+    pub negative_life: Duration,
+    /// How long a load may take.
+    pub load_deadline: Duration,
+    /// Requests that may wait for loads at one time; more are refused at once.
+    pub max_waiting: usize,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            max_entries: 1_000_000,
+            max_age: Duration::from_secs(60),
+            negative_life: Duration::from_secs(1),
+            load_deadline: Duration::from_millis(250),
+            max_waiting: 4_096,
+        }
+    }
+}
+
+/// What the cache says of a session id, without leaving the process.
+#[derive(Debug)]
+pub enum Cached<X> {
+    /// A live session.
+    Hit(Arc<Entry<X>>),
+    /// There was none a moment ago.
+    Unknown,
+    /// It was ended before its time.
+    Revoked,
+    /// Ask the store: [`SessionCache::load`].
+    Miss,
+}
+
+/// What the store says of a session id.
+#[derive(Debug)]
+pub enum Loaded<X> {
+    /// A live session.
+    Found(Arc<Entry<X>>),
+    /// There is none, or it has expired.
+    Unknown,
+    /// It was ended before its time.
+    Revoked,
+}
+
+/// The face that the edge sees: reads sessions, and writes nothing but when they were last seen.
+///
+/// `X` is what the edge keeps beside each session, such as its signed assertions; it lives exactly as long as the
+/// session's content stays the same.
+#[derive(Debug)]
+pub struct SessionCache<X: Send + Sync + 'static = ()> {
+    entries: papaya::HashMap<Id, Arc<Entry<X>>, BuildHasherDefault<Passed>>,
+    negatives: Negatives,
+    flights: Mutex<HashMap<Id, Flight<X>>>,
+    waiting: Semaphore,
+    crowded: Notify,
+    config: CacheConfig,
+    sessions: Sessions,
+    invalidation: Arc<Invalidation>,
+    metrics: Arc<Metrics>,
+}
+
+/// What the world was like before the store was asked.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    now: Timestamp,
+    resets: u64,
+    facts: u64,
+}
+
+impl<X: Default + Send + Sync + 'static> SessionCache<X> {
+    pub(crate) fn new(
+        config: CacheConfig,
+        sessions: Sessions,
+        invalidation: Arc<Invalidation>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            entries: papaya::HashMap::default(),
+            negatives: Negatives::new(config.negative_life),
+            flights: Mutex::default(),
+            waiting: Semaphore::new(config.max_waiting.min(Semaphore::MAX_PERMITS)),
+            crowded: Notify::new(),
+            config,
+            sessions,
+            invalidation,
+            metrics,
+        }
+    }
+
+    /// What is known here of a session. Never waits.
+    #[must_use]
+    pub fn get(self: &Arc<Self>, id: &SessionId, now: Timestamp) -> Cached<X> {
+        let found = self.entries.pin().get(&Id(id.clone())).map(Arc::clone);
+        let cached = match found {
+            Some(entry) => self.judge(id, entry, now),
+            None => match self.negatives.find(id, self.invalidation.facts(), now) {
+                Some(Negative::Unknown) => Cached::Unknown,
+                Some(Negative::Revoked) => Cached::Revoked,
+                None => Cached::Miss,
+            },
+        };
+        match cached {
+            Cached::Hit(_) => self.metrics.hits.inc(),
+            Cached::Unknown => self.metrics.unknown.inc(),
+            Cached::Revoked => self.metrics.revoked.inc(),
+            Cached::Miss => self.metrics.misses.inc(),
+        }
+        cached
+    }
+
+    /// Asks the store, together with everybody else who asks for this session now. What was found is kept.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] if the store does not answer within the deadline, or too many wait already.
+    pub async fn load(self: &Arc<Self>, id: &SessionId, now: Timestamp) -> Result<Loaded<X>, StorageError> {
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(StorageError::unavailable("too many requests wait for sessions"));
+        };
+        let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
+        let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))?;
+        // It may have ended between the moment it was read and this one.
+        let ended = matches!(&loaded, Loaded::Found(entry) if entry.standing() == Standing::Revoked);
+        Ok(if ended { Loaded::Revoked } else { loaded })
+    }
+
+    /// Notes that a session is in use, so that idleness does not end it. The store hears of it rarely and later.
+    pub fn touch(&self, entry: &Entry<X>, now: Timestamp) {
+        let Some((heard, until)) = entry.touch(now) else { return };
+        if !self.sessions.touch(entry.session.handle, until) {
+            entry.unheard(heard, until);
+        }
+    }
+
+    /// How many sessions are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no session is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Drops what is over, outdated, unused or too much.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let resets = self.invalidation.resets();
+        let entries = self.entries.pin();
+        entries.retain(|_, entry| {
+            let useful = entry.is_from(resets) && entry.standing() == Standing::Good;
+            useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.max_age * 2
+        });
+        // The keys are random, so whatever comes first is a fair choice.
+        let excess = match entries.len() {
+            many if many > self.config.max_entries => many - self.config.max_entries / 10 * 9,
+            _ => 0,
+        };
+        let chosen: Vec<Id> = entries.keys().take(excess).cloned().collect();
+        for id in &chosen {
+            entries.remove(id);
+        }
+        self.metrics.entries.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+    }
+
+    fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp) -> Cached<X> {
+        match entry.standing() {
+            Standing::Revoked => return Cached::Revoked,
+            Standing::Outdated => return Cached::Miss,
+            Standing::Good if !entry.is_from(self.invalidation.resets()) => return Cached::Miss,
+            Standing::Good => {}
+        }
+        if now >= entry.session.expires_at {
+            // Marked, so that a clock that jumps back does not revive it.
+            entry.end();
+            self.sessions.over(entry.session.handle, now);
+            return Cached::Unknown;
+        }
+        let age = entry.age(now);
+        if entry.is_idle(now) || age >= self.config.max_age {
+            return Cached::Miss;
+        }
+        if age >= self.config.max_age / 2 && entry.may_ask_again(now) {
+            flight::refresh(self, id, now);
+        }
+        Cached::Hit(entry)
+    }
+
+    /// Asks the store and keeps what it says.
+    async fn fetch(&self, id: &SessionId, now: Timestamp) -> Result<Loaded<X>, StorageError> {
+        let asked = Asked { now, resets: self.invalidation.resets(), facts: self.invalidation.facts() };
+        let handle = self.sessions.handle_of(id);
+        Ok(match self.sessions.load(&handle, now).await? {
+            Lookup::Found(session) => self.keep(id, session, asked),
+            Lookup::Unknown => {
+                self.forget(id, Negative::Unknown, asked);
+                Loaded::Unknown
+            }
+            Lookup::Revoked => {
+                self.forget(id, Negative::Revoked, asked);
+                Loaded::Revoked
+            }
+        })
+    }
+
+    fn keep(&self, id: &SessionId, session: Arc<Session>, asked: Asked) -> Loaded<X> {
+        let (key, entries) = (Id(id.clone()), self.entries.pin());
+        if let Some(entry) = entries.get(&key).filter(|entry| entry.is_from(asked.resets))
+            && entry.session.generation == session.generation
+        {
+            entry.read_again(&session, asked.now);
+            return Loaded::Found(Arc::clone(entry));
+        }
+        let fate = self.invalidation.fate(&session, self.sessions.owner_of(&session));
+        let entry = Arc::new(Entry::new(session, fate, asked.resets, asked.now));
+        if entry.standing() == Standing::Revoked {
+            return Loaded::Revoked;
+        }
+        if entries.len() < self.config.max_entries.saturating_add(self.config.max_entries / 8) {
+            entries.insert(key, Arc::clone(&entry));
+        } else {
+            self.crowded.notify_one();
+        }
+        Loaded::Found(entry)
+    }
+
+    fn forget(&self, id: &SessionId, negative: Negative, asked: Asked) {
+        self.entries.pin().remove(&Id(id.clone()));
+        self.negatives.note(id, negative, asked.facts, asked.now);
+    }
+}
+
+/// Sweeps a cache until it is gone or told to stop.
+pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
+    cache: std::sync::Weak<SessionCache<X>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let Some(alive) = cache.upgrade() else { return };
+        // On a thread of its own: a million entries take a tenth of a second.
+        let swept = tokio::task::spawn_blocking(move || {
+            alive.sweep(clock());
+            alive
+        });
+        let Ok(alive) = swept.await else { return };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = alive.crowded.notified() => {}
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+    }
+}
+
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// A session id as a key: hashed by its own random bytes, compared in constant time (S-110).
+#[derive(Clone, Debug)]
+struct Id(SessionId);
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        same(self.0.as_bytes(), other.0.as_bytes())
+    }
+}
+
+impl Eq for Id {}
+
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let bytes = self.0.as_bytes();
+        state.write_u64(bytes.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk)));
+    }
+}
+
+/// Ids are random, and their cookies are authenticated: nobody can choose ones that collide.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed(u64);
+
+impl Hasher for Passed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl<X> Clone for Loaded<X> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Found(entry) => Self::Found(Arc::clone(entry)),
+            Self::Unknown => Self::Unknown,
+            Self::Revoked => Self::Revoked,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Every metric of the store. What the request path counts is looked up once, here, and is one atomic addition there.
+
+use std::time::Instant;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+};
+
+use crate::backend::Write;
+
+/// What a backend was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Load,
+    Tokens,
+    User,
+    List,
+    Create,
+    Commit,
+    Revoke,
+    RevokeUser,
+    Spend,
+    Touch,
+    Sweep,
+}
+
+const OPERATIONS: [(Operation, &str); 11] = [
+    (Operation::Load, "load"),
+    (Operation::Tokens, "tokens"),
+    (Operation::User, "user"),
+    (Operation::List, "list"),
+    (Operation::Create, "create"),
+    (Operation::Commit, "commit"),
+    (Operation::Revoke, "revoke"),
+    (Operation::RevokeUser, "revoke_user"),
+    (Operation::Spend, "spend"),
+    (Operation::Touch, "touch"),
+    (Operation::Sweep, "sweep"),
+];
+
+impl Operation {
+    pub(crate) const fn of(write: &Write) -> Self {
+        match write {
+            Write::Create { .. } => Self::Create,
+            Write::Commit { .. } => Self::Commit,
+            Write::Revoke { .. } => Self::Revoke,
+            Write::RevokeOwner { .. } => Self::RevokeUser,
+            Write::Spend { .. } => Self::Spend,
+            Write::Touch { .. } => Self::Touch,
+            Write::Sweep { .. } => Self::Sweep,
+        }
+    }
+}
+
+/// The counters of one store.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) hits: IntCounter,
+    pub(crate) unknown: IntCounter,
+    pub(crate) revoked: IntCounter,
+    pub(crate) misses: IntCounter,
+    pub(crate) entries: IntGauge,
+    pub(crate) resets: IntCounter,
+    pub(crate) touches_dropped: IntCounter,
+    pub(crate) records_refused: IntCounter,
+    operations: Vec<(Histogram, IntCounter)>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry, backend: &str) -> Result<Self, prometheus::Error> {
+        let lookups = IntCounterVec::new(
+            Opts::new("postern_storage_cache_lookups_total", "Look-ups in the session cache, by what they found."),
+            &["outcome"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new("postern_storage_operation_duration_seconds", "How long the store took to answer.")
+                .buckets(BUCKETS.to_vec()),
+            &["backend", "operation"],
+        )?;
+        let failures = IntCounterVec::new(
+            Opts::new("postern_storage_operation_failures_total", "Questions that the store did not answer."),
+            &["backend", "operation"],
+        )?;
+        registry.register(Box::new(lookups.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(failures.clone()))?;
+        Ok(Self {
+            hits: lookups.with_label_values(&["hit"]),
+            unknown: lookups.with_label_values(&["unknown"]),
+            revoked: lookups.with_label_values(&["revoked"]),
+            misses: lookups.with_label_values(&["miss"]),
+            entries: registered(
+                registry,
+                IntGauge::new("postern_storage_cache_entries", "Sessions in the cache, at its last sweep.")?,
+            )?,
+            resets: registered(
+                registry,
+                IntCounter::new("postern_storage_cache_resets_total", "Times that the whole cache was dropped.")?,
+            )?,
+            touches_dropped: registered(
+                registry,
+                IntCounter::new(
+                    "postern_storage_touches_dropped_total",
+                    "Last-seen times that were not written because too many waited.",
+                )?,
+            )?,
+            records_refused: registered(
+                registry,
+                IntCounter::new(
+                    "postern_storage_records_refused_total",
+                    "Records that did not open under their own key: damaged, moved or forged.",
+                )?,
+            )?,
+            operations: OPERATIONS
+                .iter()
+                .map(|(_, name)| {
+                    let labels = [backend, *name];
+                    (durations.with_label_values(&labels), failures.with_label_values(&labels))
+                })
+                .collect(),
+        })
+    }
+
+    pub(crate) fn operation(&self, operation: Operation) -> Timer<'_> {
+        Timer { started: Instant::now(), series: self.operations.get(operation as usize) }
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+/// One operation under way.
+#[derive(Debug)]
+pub(crate) struct Timer<'m> {
+    started: Instant,
+    series: Option<&'m (Histogram, IntCounter)>,
+}
+
+impl Timer<'_> {
+    pub(crate) fn observe(self, answered: bool) {
+        let Some((duration, failures)) = self.series else { return };
+        duration.observe(self.started.elapsed().as_secs_f64());
+        if !answered {
+            failures.inc();
+        }
+    }
+}
+
+/// From a look into memory to the deadline.
+const BUCKETS: [f64; 10] = [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.25, 0.5];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_finds_its_own_series() {
+        for (index, (operation, _)) in OPERATIONS.iter().enumerate() {
+            assert_eq!(*operation as usize, index);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What a record looks like at rest: clear fields for the store to work with, and sealed bytes for everybody else.
+//!
+//! Rules of evolution: a field number is never used again; a field added in release k is written from k+1 on;
+//! `min_reader` says who may still read a record, and a reader that is too old answers "unavailable", never "unknown".
+
+use std::time::Duration;
+
+use postern_identity::{
+    Claims, IdpId, Keyring, Purpose, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User,
+};
+use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use serde_json::{Map, Value};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::StorageError;
+
+/// The format that this version writes, and the newest that it reads.
+pub(crate) const FORMAT: u32 = 1;
+/// A record larger than this is refused: claims come from outside.
+pub(crate) const MAX_RECORD: usize = 256 * 1024;
+
+/// A keyed hash that names something in the store.
+pub(crate) type Key = [u8; 32];
+
+/// A session as a backend keeps it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Row {
+    #[prost(uint32, tag = "1")]
+    pub(crate) ver: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) min_reader: u32,
+    /// Keyed hash of (issuer, user).
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) owner: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    pub(crate) generation: u64,
+    #[prost(int64, tag = "5")]
+    pub(crate) issued_at: i64,
+    #[prost(int64, tag = "6")]
+    pub(crate) expires_at: i64,
+    /// When idleness ends it; the one field that changes without a new generation.
+    #[prost(int64, optional, tag = "7")]
+    pub(crate) idle_until: Option<i64>,
+    #[prost(bool, tag = "8")]
+    pub(crate) revoked: bool,
+    /// Sealed [`View`]; empty once revoked.
+    #[prost(bytes = "vec", tag = "9")]
+    pub(crate) view: Vec<u8>,
+}
+
+impl Row {
+    pub(crate) fn owner(&self) -> Key {
+        Key::try_from(self.owner.as_slice()).unwrap_or_default()
+    }
+}
+
+/// Rewrites an encoded row and keeps the fields that only a newer version knows; `None` if it cannot be read.
+pub(crate) fn rewrite(encoded: &[u8], change: impl FnOnce(&mut Row)) -> Option<Vec<u8>> {
+    let mut row = Row::decode(encoded).ok()?;
+    change(&mut row);
+    let mut out = row.encode_to_vec();
+    out.extend(unknown_fields(encoded, 9));
+    Some(out)
+}
+
+/// The fields above `highest`, still encoded: appended to a message they survive its rewriting.
+fn unknown_fields(encoded: &[u8], highest: u32) -> Vec<u8> {
+    let (mut rest, mut kept) = (encoded, Vec::new());
+    while !rest.is_empty() {
+        let field = rest;
+        let Ok((tag, wire)) = decode_key(&mut rest) else { break };
+        if wire == WireType::EndGroup || skip_field(wire, tag, &mut rest, DecodeContext::default()).is_err() {
+            break;
+        }
+        if tag > highest {
+            kept.extend(field.get(..field.len() - rest.len()).unwrap_or_default());
+        }
+    }
+    kept
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct View {
+    #[prost(string, tag = "1")]
+    user: String,
+    #[prost(string, tag = "2")]
+    issuer: String,
+    #[prost(string, optional, tag = "3")]
+    email: Option<String>,
+    #[prost(bool, optional, tag = "4")]
+    email_verified: Option<bool>,
+    #[prost(string, optional, tag = "5")]
+    name: Option<String>,
+    /// A JSON object of lists.
+    #[prost(bytes = "vec", tag = "6")]
+    user_claims: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    claims: Vec<u8>,
+    #[prost(string, tag = "8")]
+    idp: String,
+    #[prost(int64, tag = "9")]
+    issued_at: i64,
+    #[prost(int64, tag = "10")]
+    expires_at: i64,
+    #[prost(uint64, optional, tag = "11")]
+    idle_ms: Option<u64>,
+}
+
+const VIEW_FIELDS: u32 = 11;
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct TokenRecord {
+    #[prost(string, tag = "1")]
+    access: String,
+    #[prost(int64, optional, tag = "2")]
+    access_expires_at: Option<i64>,
+    #[prost(string, optional, tag = "3")]
+    refresh: Option<String>,
+    #[prost(string, tag = "4")]
+    id_token: String,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("View([redacted])")
+    }
+}
+
+impl std::fmt::Debug for TokenRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenRecord([redacted])")
+    }
+}
+
+/// What a sealed value is. Part of what it is sealed with, so that one kind never opens as another (S-082).
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    View = 1,
+    Tokens = 2,
+    User = 3,
+}
+
+/// The place that a sealed value belongs to; moved anywhere else it does not open (S-082).
+fn place(kind: Kind, key: &Key, owner: &Key, generation: u64) -> Vec<u8> {
+    let mut place = Vec::with_capacity(77);
+    place.push(kind as u8);
+    place.extend_from_slice(&FORMAT.to_be_bytes());
+    place.extend_from_slice(key);
+    place.extend_from_slice(owner);
+    place.extend_from_slice(&generation.to_be_bytes());
+    place
+}
+
+/// Seals and opens records. Knows keys and formats, and nothing of backends.
+#[derive(Clone, Debug)]
+pub(crate) struct Seal {
+    keyring: std::sync::Arc<Keyring>,
+}
+
+impl Seal {
+    pub(crate) const fn new(keyring: std::sync::Arc<Keyring>) -> Self {
+        Self { keyring }
+    }
+
+    /// The name of a session in the store.
+    pub(crate) fn handle(&self, id: &SessionId) -> SessionHandle {
+        id.handle(&self.keyring)
+    }
+
+    /// The name of a user in the store.
+    pub(crate) fn owner(&self, issuer: &str, user: &str) -> Key {
+        self.keyring.mac(Purpose::StoreId, &[b"user", issuer.as_bytes(), user.as_bytes()])
+    }
+
+    /// The name of a single-use value in the store.
+    pub(crate) fn once(&self, kind: &str, value: &[u8]) -> Key {
+        self.keyring.mac(Purpose::StoreId, &[b"once", kind.as_bytes(), value])
+    }
+
+    /// The row of a session. `former` is the row that it replaces, whose unknown fields it keeps.
+    pub(crate) fn row(&self, session: &Session, generation: u64, former: Option<&Row>) -> Result<Row, StorageError> {
+        let owner = self.owner(&session.user.issuer, &session.user.id);
+        let key = session.handle.as_bytes();
+        let mut plain = Zeroizing::new(View::from(session).encode_to_vec());
+        if let Some(old) = former.and_then(|row| self.open(Kind::View, key, row)) {
+            plain.extend(unknown_fields(&old, VIEW_FIELDS));
+        }
+        Ok(Row {
+            ver: FORMAT,
+            min_reader: FORMAT,
+            owner: owner.to_vec(),
+            generation,
+            issued_at: session.issued_at.as_millis(),
+            expires_at: session.expires_at.as_millis(),
+            idle_until: session.idle.map(|(_, until)| until.as_millis()),
+            revoked: false,
+            view: self.seal(&place(Kind::View, key, &owner, generation), &plain)?,
+        })
+    }
+
+    /// The session in a row; `None` if it was not sealed for this very place, or makes no sense.
+    pub(crate) fn session(&self, handle: &SessionHandle, row: &Row) -> Option<Session> {
+        let plain = self.open(Kind::View, handle.as_bytes(), row)?;
+        let view = View::decode(plain.as_slice()).ok()?;
+        view.into_session(*handle, row)
+    }
+
+    /// The tokens, sealed to this handle, owner and generation.
+    pub(crate) fn tokens(&self, session: &Session, generation: u64, tokens: &Tokens) -> Result<Vec<u8>, StorageError> {
+        let owner = self.owner(&session.user.issuer, &session.user.id);
+        let mut record = TokenRecord {
+            access: tokens.access.expose().clone(),
+            access_expires_at: tokens.access_expires_at.map(Timestamp::as_millis),
+            refresh: tokens.refresh.as_ref().map(|token| token.expose().clone()),
+            id_token: tokens.id_token.expose().clone(),
+        };
+        let plain = Zeroizing::new(record.encode_to_vec());
+        record.access.zeroize();
+        record.refresh.zeroize();
+        record.id_token.zeroize();
+        self.seal(&place(Kind::Tokens, session.handle.as_bytes(), &owner, generation), &plain)
+    }
+
+    /// Opens what [`tokens`](Self::tokens) sealed.
+    pub(crate) fn open_tokens(&self, handle: &SessionHandle, row: &Row, sealed: &[u8]) -> Option<Tokens> {
+        let place = place(Kind::Tokens, handle.as_bytes(), &row.owner(), row.generation);
+        let plain = Zeroizing::new(self.keyring.open(Purpose::StoreSeal, &place, sealed)?);
+        let record = TokenRecord::decode(plain.as_slice()).ok()?;
+        Some(Tokens {
+            access: Secret::new(record.access),
+            access_expires_at: record.access_expires_at.map(Timestamp::from_millis),
+            refresh: record.refresh.map(Secret::new),
+            id_token: Secret::new(record.id_token),
+        })
+    }
+
+    /// The record of a user: what the provider said of them last.
+    pub(crate) fn user(&self, user: &User) -> Result<Vec<u8>, StorageError> {
+        let owner = self.owner(&user.issuer, &user.id);
+        let plain = Zeroizing::new(View { claims: Vec::new(), ..View::of_user(user) }.encode_to_vec());
+        self.seal(&place(Kind::User, &owner, &owner, 0), &plain)
+    }
+
+    /// Opens what [`user`](Self::user) sealed.
+    pub(crate) fn open_user(&self, owner: &Key, sealed: &[u8]) -> Option<User> {
+        let plain =
+            Zeroizing::new(self.keyring.open(Purpose::StoreSeal, &place(Kind::User, owner, owner, 0), sealed)?);
+        View::decode(plain.as_slice()).ok()?.into_user()
+    }
+
+    fn open(&self, kind: Kind, key: &Key, row: &Row) -> Option<Zeroizing<Vec<u8>>> {
+        let place = place(kind, key, &row.owner(), row.generation);
+        self.keyring.open(Purpose::StoreSeal, &place, &row.view).map(Zeroizing::new)
+    }
+
+    fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, StorageError> {
+        if plain.len() > MAX_RECORD {
+            return Err(StorageError::unavailable("a record is too large to be kept"));
+        }
+        self.keyring
+            .seal(Purpose::StoreSeal, place, plain)
+            .map_err(|error| StorageError::unavailable(error.to_string()))
+    }
+}
+
+impl From<&Session> for View {
+    fn from(session: &Session) -> Self {
+        Self {
+            claims: claims_to_json(&session.claims),
+            idp: session.idp.as_str().to_owned(),
+            issued_at: session.issued_at.as_millis(),
+            expires_at: session.expires_at.as_millis(),
+            idle_ms: session.idle.map(|(idle, _)| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
+            ..Self::of_user(&session.user)
+        }
+    }
+}
+
+impl View {
+    fn of_user(user: &User) -> Self {
+        Self {
+            user: user.id.clone(),
+            issuer: user.issuer.clone(),
+            email: user.email.clone(),
+            email_verified: user.email_verified,
+            name: user.name.clone(),
+            user_claims: claims_to_json(&user.claims),
+            ..Self::default()
+        }
+    }
+
+    fn into_user(self) -> Option<User> {
+        Some(User {
+            claims: claims_from_json(&self.user_claims)?,
+            id: self.user,
+            issuer: self.issuer,
+            email: self.email,
+            email_verified: self.email_verified,
+            name: self.name,
+        })
+    }
+
+    fn into_session(self, handle: SessionHandle, row: &Row) -> Option<Session> {
+        let idle_until = row.idle_until.unwrap_or(self.issued_at);
+        Some(Session {
+            handle,
+            claims: claims_from_json(&self.claims)?,
+            idp: IdpId::new(self.idp.as_str()),
+            issued_at: Timestamp::from_millis(self.issued_at),
+            expires_at: Timestamp::from_millis(self.expires_at),
+            idle: self.idle_ms.map(|idle| (Duration::from_millis(idle), Timestamp::from_millis(idle_until))),
+            generation: row.generation,
+            user: self.into_user()?,
+        })
+    }
+}
+
+fn claims_to_json(claims: &Claims) -> Vec<u8> {
+    let object: Map<String, Value> =
+        claims.iter().map(|(name, values)| (name.to_owned(), Value::Array(values.to_vec()))).collect();
+    if object.is_empty() { Vec::new() } else { Value::Object(object).to_string().into_bytes() }
+}
+
+fn claims_from_json(json: &[u8]) -> Option<Claims> {
+    let mut claims = Claims::default();
+    if json.is_empty() {
+        return Some(claims);
+    }
+    let object: Map<String, Value> = serde_json::from_slice(json).ok()?;
+    for (name, value) in object {
+        let Value::Array(values) = value else { return None };
+        claims.set(name, values);
+    }
+    Some(claims)
+}

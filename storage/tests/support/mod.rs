@@ -1,0 +1,98 @@
+//! A store of its own for each test, and sessions to put into it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
+use postern_storage::{Storage, StorageConfig};
+use prometheus::Registry;
+use serde_json::json;
+
+/// A store, and where its file is.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) storage: Storage,
+    pub(crate) registry: Registry,
+    pub(crate) file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn memory() -> Self {
+        Self::with(|_| StorageConfig::Memory)
+    }
+
+    pub(crate) fn file() -> Self {
+        Self::with(|path| StorageConfig::File { path })
+    }
+
+    fn with(config: impl FnOnce(PathBuf) -> StorageConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, registry) = (folder.path().join("data/sessions.redb"), Registry::new());
+        let storage = Storage::open(config(file.clone()), keyring(), &registry).unwrap();
+        Self { storage, registry, file, _folder: folder }
+    }
+}
+
+pub(crate) fn keyring() -> Arc<Keyring> {
+    Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])))
+}
+
+/// The 22nd century, so that the background sweep, which reads the real clock, finds nothing to do; then `secs` later.
+pub(crate) fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(4_200_000_000 + secs)
+}
+
+pub(crate) fn id(number: u64) -> SessionId {
+    let mut bytes = [0x5a; 32];
+    for (index, chunk) in bytes.chunks_mut(8).enumerate() {
+        let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(u32::try_from(index).unwrap() * 13);
+        chunk.copy_from_slice(&mixed.to_be_bytes());
+    }
+    SessionId::from_bytes(bytes)
+}
+
+pub(crate) fn handle(number: u64) -> SessionHandle {
+    id(number).handle(&keyring())
+}
+
+/// A session that began at 0 and ends at 1000.
+pub(crate) fn session(number: u64, user: &str) -> Session {
+    let claims = |value| Claims::flatten(value_object(&value));
+    Session {
+        handle: handle(number),
+        user: User {
+            id: user.to_owned(),
+            issuer: "https://idp.example".to_owned(),
+            email: Some(format!("{user}@mail.example")),
+            email_verified: Some(true),
+            name: Some(format!("{user} of the North")),
+            claims: claims(json!({"groups": ["engineering", "ops"], "address": {"country": "NO"}, "level": 3})),
+        },
+        claims: claims(json!({"sub": user, "amr": ["pwd", "otp"], "admin": true})),
+        idp: IdpId::new("oidc https://idp.example client"),
+        issued_at: at(0),
+        expires_at: at(1000),
+        idle: None,
+        generation: 1,
+    }
+}
+
+pub(crate) fn idle(session: Session, secs: u64) -> Session {
+    let idle = Duration::from_secs(secs);
+    Session { idle: Some((idle, session.issued_at.plus(idle))), ..session }
+}
+
+fn value_object(value: &serde_json::Value) -> &serde_json::Map<String, serde_json::Value> {
+    value.as_object().unwrap()
+}
+
+pub(crate) fn tokens(mark: &str) -> Tokens {
+    Tokens {
+        access: Secret::new(format!("access-{mark}")),
+        access_expires_at: Some(at(300)),
+        refresh: Some(Secret::new(format!("refresh-{mark}"))),
+        id_token: Secret::new(format!("id-token-{mark}")),
+    }
+}
