@@ -66,7 +66,7 @@ fn sign_in(ca: &str, port: u16) -> [String; 2] {
     let curl = format!("curl -sL --cacert {ca} -c jar -b jar");
     let url = format!("https://{}.localhost:{port}/json", hosts::HELLO);
     [
-        format!("at=$({curl} -H 'Accept: text/html' -o /dev/null -w '%{{url_effective}}' {url})"),
+        format!("at=$({curl} -o /dev/null -w '%{{url_effective}}' {url})"),
         format!("{curl} --data user=alice \"$at\""),
     ]
 }

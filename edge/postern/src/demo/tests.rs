@@ -89,3 +89,15 @@ fn the_folder_follows_xdg_then_home() {
     assert_eq!(dir(Some("relative"), Some("/home/ann")).as_deref(), Some("/home/ann/.local/share/postern/demo"));
     assert_eq!(dir(None, None), None);
 }
+
+#[tokio::test]
+async fn what_it_writes_runs_without_a_single_problem() {
+    let home = tempfile::tempdir().unwrap();
+    let prepared = prepared(&home).await;
+    let source = crate::config::Source { file: Some(prepared.config_path.clone()), lenient: false };
+    let nothing = crate::config::Environment::of(Vec::<(String, String)>::new()).unwrap();
+    let loaded = crate::config::load(&source, &nothing);
+    let problems: Vec<_> = loaded.problems.iter().collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+    assert_eq!(loaded.config.unwrap().edge.routes.len(), 7);
+}
