@@ -29,47 +29,43 @@ impl Paint {
 }
 
 fn write(out: &mut String, folder: &Path, port: u16, paint: Paint) -> fmt::Result {
-    let ca = folder.join(super::certificates::CA);
-    let ca = shell_word(&ca.to_string_lossy());
-    let hello = format!("https://{}.localhost:{port}", hosts::HELLO);
-    writeln!(out, "{}", paint.bold("Postern demo"))?;
-    writeln!(out, "  Everything is on this machine, in {}", folder.display())?;
+    let ca = shell_word(&folder.join(super::certificates::CA).to_string_lossy());
+    writeln!(out, "{}\n  Everything is on this machine, in {}", paint.bold("Postern demo"), folder.display())?;
     writeln!(out, "\n{}", paint.bold("Who you can be (no password)"))?;
     for user in USERS {
-        writeln!(out, "  {:<6} {}", user.id, user.note)?;
+        writeln!(out, "  {:<7}{}", user.id, user.note)?;
     }
     writeln!(out, "\n{}", paint.bold("Where to go"))?;
     for (host, what) in PLACES {
-        writeln!(out, "  {}  {what}", paint.link(host, port))?;
+        let gap = " ".repeat(WIDEST.saturating_sub(host.len()));
+        writeln!(out, "  {}{gap}  {what}", paint.link(host, port))?;
     }
     writeln!(out, "\n{}", paint.bold("Trust its certificate (it can vouch for localhost only)"))?;
-    writeln!(out, "  browsers  import {ca} as an authority, or accept the warning")?;
-    writeln!(
-        out,
-        "  Debian    sudo cp {ca} /usr/local/share/ca-certificates/postern-demo.crt && sudo update-ca-certificates"
-    )?;
-    writeln!(out, "  macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db {ca}")?;
+    writeln!(out, "  in a browser, import {ca} as an authority; or accept the warning")?;
     writeln!(out, "\n{}", paint.bold("Three things to try"))?;
     writeln!(out, "  1. Open {} as carol, then follow \"Administrators\".", paint.link(hosts::HELLO, port))?;
-    writeln!(out, "  2. Without a session, then with one:")?;
-    writeln!(out, "     curl --cacert {ca} -i {hello}/json")?;
-    for line in sign_in(&ca, port) {
-        writeln!(out, "     {line}")?;
+    writeln!(out, "  2. Open {}: no second sign-in. Sign out, and reload the first.", paint.link(hosts::WS, port))?;
+    writeln!(out, "  3. In a shell, first without a session, then as alice:")?;
+    for line in curl(folder, port) {
+        writeln!(out, "       {line}")?;
     }
-    writeln!(out, "  3. Change {}, and run", super::config::FILE)?;
-    writeln!(out, "     postern check {}", shell_word(&folder.join(super::config::FILE).to_string_lossy()))?;
     writeln!(out, "\nCtrl-C ends it. What it made stays in the folder.")
 }
 
-/// A sign-in as alice, for a shell.
-fn sign_in(ca: &str, port: u16) -> [String; 2] {
-    let curl = format!("curl -sL --cacert {ca} -c jar -b jar");
+/// A request without a session, and a sign-in as alice, for a shell.
+fn curl(folder: &Path, port: u16) -> [String; 4] {
     let url = format!("https://{}.localhost:{port}/json", hosts::HELLO);
+    let curl = "curl -sL --cacert ca.pem -c jar -b jar";
     [
+        format!("cd {}", shell_word(&folder.to_string_lossy())),
+        format!("curl --cacert ca.pem -i {url}"),
         format!("at=$({curl} -o /dev/null -w '%{{url_effective}}' {url})"),
         format!("{curl} --data user=alice \"$at\""),
     ]
 }
+
+/// The longest name among [`PLACES`].
+const WIDEST: usize = 11;
 
 const PLACES: [(&str, &str); 7] = [
     (hosts::HELLO, "anybody of the company"),
