@@ -2,21 +2,34 @@
 //!
 //! No permit, no passage: proxying takes a `Permit`, and only `admit` can make one.
 
+mod admit;
+mod answer;
 mod assertion;
 mod config;
+mod credential;
+mod identify;
 pub mod listener;
 mod metrics;
+pub mod prepare;
+mod refusal;
 mod request;
+mod reserved;
 pub mod route;
+mod snapshot;
 mod upstream;
 
+pub use admit::{Admission, Gate, Permit, Reply, Verdict};
+pub use answer::Answer;
 pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
 pub use config::{
     AccessField, AuthenticateTarget, AuthorizeField, Certificates, CertifiedFiles, ClaimHeader, CookieConfig,
     EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig,
     ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
+pub use identify::Sessions;
 pub use listener::{CertificateNames, ClientCert, Connection, Violation};
 pub use metrics::Metrics;
+pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use upstream::RootsError;

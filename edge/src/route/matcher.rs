@@ -74,6 +74,15 @@ impl RouteTable {
         self.named(host).is_some() || self.wild(host).next().is_some()
     }
 
+    /// Whether some public route has this host and path, whichever route comes first.
+    pub(crate) fn has_public(&self, host: &Host, path: &str) -> bool {
+        let public = |route: &&Arc<Route>| route.public && route.path.matches(path);
+        match self.named(host) {
+            Some(routes) => routes.iter().any(|route| public(&route)),
+            None => self.wild(host).any(|route| public(&route)),
+        }
+    }
+
     fn virtual_host(&mut self, host: &str, port: Option<u16>) -> &mut Vec<Arc<Route>> {
         let ports = self.exact.entry_ref(host).or_default();
         let Some(port) = port else { return ports.any.get_or_insert_default() };

@@ -3,9 +3,17 @@
 use std::fmt::Write as _;
 
 use crate::route::{PathMatcher, PathRewrite, Redirect, Route};
-use crate::{CanonicalPath, PathConfig, PathError, Request};
+use crate::{CanonicalPath, EscapedSlashes, HeaderRule, PathConfig, PathError, Request};
 
 impl Route {
+    /// Whether one of its request fields carries the assertion.
+    pub(crate) fn uses_assertion(&self) -> bool {
+        self.request_headers.iter().any(|rule| match rule {
+            HeaderRule::Set(_, value) => value.as_bytes().windows(JWT.len()).any(|window| window == JWT),
+            HeaderRule::Remove(_) => false,
+        })
+    }
+
     /// The path that goes up for a canonical path of this route; what a rewrite gives is made canonical again, without a
     /// second decoding (03 §3.1 step 9). `None`: as it is.
     ///
@@ -14,7 +22,9 @@ impl Route {
     pub(crate) fn upstream_path(&self, path: &str, rules: &PathConfig) -> Result<Option<String>, PathError> {
         let Some(PathRewrite::Prefix(prefix)) = &self.rewrite else { return Ok(None) };
         let rewritten = self.replace_matched(path, prefix);
-        CanonicalPath::parse(rewritten.as_bytes(), rules).map(|canonical| Some(canonical.text))
+        // What was canonical before has no dot segments and no escape to decode: whatever needs that now, surgery made.
+        let rules = PathConfig { normalize: false, escaped_slashes: EscapedSlashes::Keep, ..*rules };
+        CanonicalPath::parse(rewritten.as_bytes(), &rules).map(|canonical| Some(canonical.text))
     }
 
     /// The matched part of `path` replaced by `with`: the prefix, or all of it. Plain surgery on text, as 01 §2.7 has it.
@@ -63,3 +73,5 @@ impl Redirect {
         request.host.port().filter(|port| !changes || *port != default)
     }
 }
+
+const JWT: &[u8] = b"pomerium.jwt";

@@ -1,0 +1,436 @@
+//! The whole gate in one screen. Every request is read, routed, identified and decided anew (S-032), and only what is decided
+//! here gets a [`Permit`].
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_http::RequestHeader;
+use postern_identity::{IdpId, Subject, Timestamp};
+use postern_policy::{ClientCertificate, Decision, Evaluation};
+use postern_storage::StorageError;
+use tracing::warn;
+
+use crate::answer::{Answer, Draft};
+use crate::assertion::{Assertion, Purpose};
+use crate::credential::Credential;
+use crate::identify::{Known, Sessions, live_session, subject};
+use crate::refusal::{Asked, Failure};
+use crate::request::lenient_reading;
+use crate::reserved::{self, Reserved};
+use crate::route::{Route, Target, Upstream};
+use crate::{Connection, JwtIssuerFormat, Refusal, Request, Snapshot};
+
+/// Decides every request of an edge.
+#[derive(Debug)]
+pub struct Gate {
+    snapshot: ArcSwap<Snapshot>,
+    sessions: Sessions,
+}
+
+/// What was found out about a request, whether it passed or not.
+#[derive(Debug)]
+pub struct Admission {
+    /// What is to happen.
+    pub verdict: Verdict,
+    /// The request, if it could be read.
+    pub request: Option<Arc<Request>>,
+    /// The route, if one was found.
+    pub route: Option<Arc<Route>>,
+    /// Who asks, as far as was found out.
+    pub subject: Subject,
+    /// What the policy came to, if it was asked.
+    pub evaluation: Option<Evaluation>,
+    /// It shows a credential that only programs show.
+    pub programmatic: bool,
+}
+
+/// What is to happen with a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is carried.
+    Pass(Permit),
+    /// It is answered here, although nothing is wrong.
+    Reply(Reply),
+    /// It is not carried.
+    Refuse(Refusal),
+}
+
+/// Proof that a request may be carried; only the gate makes one.
+#[derive(Debug)]
+pub struct Permit {
+    pub(crate) request: Arc<Request>,
+    pub(crate) passage: Passage,
+    pub(crate) assertion: Option<Arc<Assertion>>,
+    pub(crate) client_cert: Option<Vec<u8>>,
+}
+
+/// Where a permit leads.
+#[derive(Debug)]
+pub(crate) enum Passage {
+    /// To the upstream of a route, with this path in place of the canonical one.
+    Route { route: Arc<Route>, path: Option<String> },
+    /// To authn.
+    Authn,
+}
+
+/// An answer of ours to a request that was in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// We are here.
+    Ping,
+    /// Where everything is.
+    WellKnown,
+    /// The keys that verify assertions.
+    KeySet,
+    /// Who asks.
+    User,
+    /// Crawlers are not wanted.
+    Robots,
+    /// The same path, spelled right.
+    Moved {
+        /// 301 or 308.
+        status: StatusCode,
+        /// Where to.
+        location: String,
+    },
+    /// The redirect of a route.
+    Redirect {
+        /// As configured.
+        status: StatusCode,
+        /// Where to.
+        location: String,
+    },
+    /// The fixed answer of a route.
+    Fixed {
+        /// As configured.
+        status: StatusCode,
+        /// As configured.
+        body: Bytes,
+    },
+}
+
+impl Gate {
+    /// A gate with its first configuration.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, sessions: Sessions) -> Self {
+        Self { snapshot: ArcSwap::from_pointee(snapshot), sessions }
+    }
+
+    /// The configuration in force. Take it once for each exchange.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another configuration in force, for every request from now on.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Decides a request.
+    pub async fn admit(
+        &self,
+        snapshot: &Snapshot,
+        head: &RequestHeader,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> Admission {
+        let mut admission = Admission::unread();
+        let decided = self.decide(snapshot, head, connection, (&mut admission, now)).await;
+        admission.verdict = decided.unwrap_or_else(Verdict::Refuse);
+        admission
+    }
+
+    async fn decide(
+        &self,
+        snapshot: &Snapshot,
+        head: &RequestHeader,
+        connection: &Connection,
+        (admission, now): (&mut Admission, Timestamp),
+    ) -> Result<Verdict, Refusal> {
+        let request = Arc::new(Request::read(head, connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
+        admission.request = Some(Arc::clone(&request));
+        if !request.host.is_unnamed() && !connection.serves(request.host.name()) {
+            return Err(Refusal::Misdirected);
+        }
+        if request.redirect_to_canonical {
+            return Ok(Verdict::Reply(Reply::Moved {
+                status: StatusCode::PERMANENT_REDIRECT,
+                location: request.url(),
+            }));
+        }
+        let credential = Credential::present_in(&head.headers, &request, snapshot);
+        admission.programmatic = credential.programmatic;
+        if let Some(reserved) = Reserved::of(&request, snapshot) {
+            return self.reserved(snapshot, reserved, &credential, (admission, now)).await;
+        }
+        let route = find_route(snapshot, &request)?;
+        admission.route = Some(Arc::clone(&route));
+        let known = self.identify(&credential, Some(&route.idp), now).await;
+        admission.subject = subject(known.as_ref().ok().and_then(Option::as_ref));
+        let path = request.decoded_path();
+        let evaluation = route.policy.evaluate(&facts(&request, &path, &admission.subject));
+        admission.evaluation = Some(evaluation);
+        match (evaluation.decision(), &known) {
+            (Decision::Allow, _) => {}
+            // Nobody who might be somebody is refused for good while that cannot be known.
+            (_, Err(error)) => return Err(store_unavailable(error)),
+            (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
+        }
+        if let Ok(Some(entry)) = &known {
+            self.sessions.touch(entry, now);
+        }
+        self.carry(snapshot, &request, &route, (known.ok().flatten(), connection, now))
+    }
+
+    /// The session of a credential, if it is one of that identity provider.
+    async fn identify(
+        &self,
+        credential: &Credential,
+        idp: Option<&IdpId>,
+        now: Timestamp,
+    ) -> Result<Option<Known>, StorageError> {
+        let Some(id) = &credential.session else { return Ok(None) };
+        let known = live_session(&self.sessions, id, now).await?;
+        Ok(known.filter(|entry| idp.is_none_or(|idp| entry.session.idp == *idp)))
+    }
+
+    /// What an allowed request of a route comes to.
+    fn carry(
+        &self,
+        snapshot: &Snapshot,
+        request: &Arc<Request>,
+        route: &Arc<Route>,
+        (known, connection, now): (Option<Known>, &Connection, Timestamp),
+    ) -> Result<Verdict, Refusal> {
+        match &route.target {
+            Target::Redirect(redirect) => {
+                let location = redirect.location(route, request);
+                return Ok(Verdict::Reply(Reply::Redirect { status: redirect.status, location }));
+            }
+            Target::Response { status, body } => {
+                let body = Bytes::copy_from_slice(body.as_bytes());
+                return Ok(Verdict::Reply(Reply::Fixed { status: *status, body }));
+            }
+            Target::Upstream(_) if request.websocket && !route.allow_websockets => return Err(Refusal::Upgrade),
+            Target::Upstream(_) => {}
+        }
+        let path = route
+            .upstream_path(&request.path, &snapshot.config.request)
+            .map_err(|error| Refusal::BadRequest(error.into()))?;
+        let assertion = if route.pass_identity_headers || route.uses_assertion() {
+            Some(assertion(snapshot, request, route.issuer_format, (known.as_ref(), now))?)
+        } else {
+            None
+        };
+        Ok(Verdict::Pass(Permit {
+            request: Arc::clone(request),
+            passage: Passage::Route { route: Arc::clone(route), path },
+            assertion,
+            client_cert: connection.client_cert.as_ref().map(|cert| cert.leaf.clone()),
+        }))
+    }
+
+    async fn reserved(
+        &self,
+        snapshot: &Snapshot,
+        reserved: Reserved,
+        credential: &Credential,
+        (admission, now): (&mut Admission, Timestamp),
+    ) -> Result<Verdict, Refusal> {
+        let Some(request) = admission.request.clone() else { return Err(Refusal::NoRoute) };
+        let reply = match reserved {
+            Reserved::Ping => Reply::Ping,
+            Reserved::WellKnown => Reply::WellKnown,
+            Reserved::KeySet => Reply::KeySet,
+            Reserved::Robots => Reply::Robots,
+            Reserved::Moved(location) => Reply::Moved { status: StatusCode::MOVED_PERMANENTLY, location },
+            Reserved::Method(allow) => return Err(Refusal::Method { allow }),
+            Reserved::Nothing => return Err(Refusal::NoRoute),
+            Reserved::Authn if !snapshot.table.knows(&request.host) => return Err(Refusal::NoRoute),
+            Reserved::Authn => {
+                let passage = Passage::Authn;
+                return Ok(Verdict::Pass(Permit { request, passage, assertion: None, client_cert: None }));
+            }
+            Reserved::User => {
+                let known = self.identify(credential, None, now).await.map_err(|error| store_unavailable(&error))?;
+                admission.subject = subject(known.as_ref());
+                let idp = snapshot.idp_of(&request.host).ok_or(Refusal::NoRoute)?;
+                known.ok_or_else(|| Refusal::SignIn { idp: idp.clone() })?;
+                Reply::User
+            }
+        };
+        Ok(Verdict::Reply(reply))
+    }
+}
+
+/// The route of a request, unless a more lenient reading of its path leads to another one (S-022).
+fn find_route(snapshot: &Snapshot, request: &Request) -> Result<Arc<Route>, Refusal> {
+    let route = snapshot.table.find(&request.host, &request.path).ok_or(Refusal::NoRoute)?;
+    if let Some(other) = lenient_reading(&request.path)
+        && !route.path.is_deliberate()
+        && snapshot.table.find(&request.host, &other).is_some_and(|other| !Arc::ptr_eq(other, route))
+    {
+        return Err(Refusal::AmbiguousPath);
+    }
+    Ok(Arc::clone(route))
+}
+
+/// What the policy may look at.
+pub(crate) fn facts<'a>(request: &'a Request, path: &'a str, subject: &'a Subject) -> postern_policy::Facts<'a> {
+    postern_policy::Facts {
+        session: subject.session(),
+        method: request.method.as_str(),
+        path,
+        source: request.client.address,
+        cors_preflight: request.cors_preflight,
+        client_certificate: ClientCertificate::NONE,
+    }
+}
+
+fn refusal_of(decision: Decision, idp: &IdpId) -> Refusal {
+    match decision {
+        Decision::SignIn => Refusal::SignIn { idp: idp.clone() },
+        Decision::ClientCertificate(reasons) => Refusal::ClientCertificate(reasons),
+        Decision::DeviceUnauthorized(reasons) => Refusal::Device(reasons),
+        Decision::EnrolDevice => {
+            Refusal::Device(postern_policy::Reasons::of(postern_policy::Reason::DeviceUnauthenticated))
+        }
+        Decision::Deny(reasons) => Refusal::Denied(reasons),
+        Decision::Allow => Refusal::Failed(Failure::Internal),
+    }
+}
+
+fn store_unavailable(error: &StorageError) -> Refusal {
+    let StorageError::Unavailable { reason, retry_after } = error;
+    warn!(%reason, "the session store is unavailable: who asks is not known");
+    Refusal::StoreUnavailable { retry_after: *retry_after }
+}
+
+/// What the upstream is told of the subject: signed once, and used again for less than half of its life (S-042).
+fn assertion(
+    snapshot: &Snapshot,
+    request: &Request,
+    issuer: JwtIssuerFormat,
+    (known, now): (Option<&Known>, Timestamp),
+) -> Result<Arc<Assertion>, Refusal> {
+    let session = known.map(|entry| &*entry.session);
+    let generation = session.map_or(0, |session| session.generation);
+    let purpose = Purpose { host: request.host.name(), issuer, generation, version: snapshot.version };
+    let slot = known.map_or(&snapshot.anonymous, |entry| &entry.extra);
+    if let Some(assertion) = slot.find(&purpose, now) {
+        return Ok(assertion);
+    }
+    let assertion = Assertion::sign(&snapshot.config.identity, &purpose, session, now)
+        .map_err(|_| Refusal::Failed(Failure::Internal))?;
+    let assertion = Arc::new(assertion);
+    slot.keep(&purpose, Arc::clone(&assertion), now);
+    Ok(assertion)
+}
+
+impl Admission {
+    /// Before anything is known.
+    fn unread() -> Self {
+        Self {
+            verdict: Verdict::Refuse(Refusal::Failed(Failure::Internal)),
+            request: None,
+            route: None,
+            subject: Subject::Anonymous,
+            evaluation: None,
+            programmatic: false,
+        }
+    }
+
+    /// What an answer of ours may speak of.
+    #[must_use]
+    pub fn asked<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        head: &'a RequestHeader,
+        request_id: &'a str,
+        now: Timestamp,
+    ) -> Asked<'a> {
+        Asked {
+            snapshot,
+            head,
+            request: self.request.as_deref(),
+            route: self.route.as_deref(),
+            subject: &self.subject,
+            programmatic: self.programmatic,
+            request_id,
+            now,
+        }
+    }
+}
+
+impl Verdict {
+    /// The answer of ours; `None` if the request is carried.
+    #[must_use]
+    pub fn answer(&self, asked: &Asked<'_>) -> Option<Answer> {
+        match self {
+            Self::Pass(_) => None,
+            Self::Reply(reply) => Some(reply.answer(asked)),
+            Self::Refuse(refusal) => Some(refusal.answer(asked)),
+        }
+    }
+}
+
+impl Reply {
+    /// The answer to the client that asked.
+    #[must_use]
+    pub fn answer(&self, asked: &Asked<'_>) -> Answer {
+        let draft = match self {
+            Self::Ping => reserved::ping(),
+            Self::WellKnown => reserved::well_known(asked),
+            Self::KeySet => reserved::key_set(asked),
+            Self::User => reserved::user(asked),
+            Self::Robots => reserved::robots(),
+            Self::Moved { status, location } | Self::Redirect { status, location } => {
+                reserved::moved(*status, location)
+            }
+            Self::Fixed { status, body } => Draft::new(*status).body("text/plain; charset=utf-8", body.clone()),
+        };
+        draft.finish(asked)
+    }
+}
+
+impl Permit {
+    /// The upstream to choose an endpoint of; `None`: authn is where it leads.
+    #[must_use]
+    pub fn upstream(&self) -> Option<(&Arc<Route>, &Upstream)> {
+        match &self.passage {
+            Passage::Route { route, .. } => match &route.target {
+                Target::Upstream(upstream) => Some((route, upstream)),
+                Target::Redirect(_) | Target::Response { .. } => None,
+            },
+            Passage::Authn => None,
+        }
+    }
+
+    /// It leads to authn, at [`AuthenticateTarget::upstream`](crate::AuthenticateTarget::upstream).
+    #[must_use]
+    pub const fn is_to_authn(&self) -> bool {
+        matches!(self.passage, Passage::Authn)
+    }
+
+    /// It becomes a WebSocket if the upstream agrees; the only upgrade there is (S-009, S-010).
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.request.websocket && !self.is_to_authn()
+    }
+
+    /// The request that was admitted.
+    #[must_use]
+    pub fn request(&self) -> &Arc<Request> {
+        &self.request
+    }
+
+    pub(crate) fn passes_identity(&self) -> bool {
+        match &self.passage {
+            Passage::Route { route, .. } => route.pass_identity_headers,
+            Passage::Authn => true,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a request shows to say who asks: the session cookie, or the same value in a field or parameter (02 §4.2, rulings).
+
+use http::HeaderMap;
+use http::header;
+use postern_identity::{SessionCookie, SessionId, cookies_named};
+
+use crate::{Request, Snapshot};
+
+/// What was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credential {
+    /// The session it names, if its MAC holds for this host. Anything else is no credential (S-083).
+    pub(crate) session: Option<SessionId>,
+    /// It came in a field or parameter, good or not: a program asks, and is never redirected.
+    pub(crate) programmatic: bool,
+}
+
+impl Credential {
+    /// The cookie first, then fields, then the query (02 §1.5). Of each kind, two that hold and differ are none (03 §3.5).
+    pub(crate) fn present_in(fields: &HeaderMap, request: &Request, snapshot: &Snapshot) -> Self {
+        let scope = snapshot.cookie_scope(&request.host);
+        let open = |value: &[u8]| SessionCookie::open(&snapshot.config.keyring, scope, value);
+        let name = snapshot.config.cookie.name.as_str();
+        let cookies = fields.get_all(header::COOKIE).iter().flat_map(|field| cookies_named(field.as_bytes(), name));
+        let by_cookie = one(cookies, open);
+        let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();
+        let session = by_cookie.or_else(|| one(in_fields(fields), open)).or_else(|| one(in_query(request), open));
+        Self { session, programmatic }
+    }
+}
+
+/// More values of one kind are not looked at (S-092).
+const MAX_VALUES: usize = 8;
+
+fn one<'h>(values: impl Iterator<Item = &'h [u8]>, open: impl Fn(&[u8]) -> Option<SessionId>) -> Option<SessionId> {
+    let mut held = values.take(MAX_VALUES).filter_map(open);
+    let first = held.next()?;
+    held.all(|other| other == first).then_some(first)
+}
+
+/// `X-Pomerium-Authorization`, `Authorization: Pomerium …` and `Authorization: Bearer Pomerium-…`.
+fn in_fields(fields: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let own = fields.get_all("x-pomerium-authorization").iter().map(|value| value.as_bytes().trim_ascii());
+    own.chain(fields.get_all(header::AUTHORIZATION).iter().filter_map(|value| own_scheme(value.as_bytes())))
+}
+
+/// The credential of ours in an `Authorization` value, if it is one.
+pub(crate) fn own_scheme(value: &[u8]) -> Option<&[u8]> {
+    let value = value.trim_ascii();
+    let (scheme, rest) = value.split_at_checked(value.iter().position(|byte| matches!(byte, b' ' | b'\t'))?)?;
+    let rest = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"pomerium") {
+        return Some(rest);
+    }
+    let (prefix, token) = rest.split_at_checked(BEARER_PREFIX.len())?;
+    (scheme.eq_ignore_ascii_case(b"bearer") && prefix.eq_ignore_ascii_case(BEARER_PREFIX)).then_some(token)
+}
+
+const BEARER_PREFIX: &[u8] = b"pomerium-";
+
+fn in_query(request: &Request) -> impl Iterator<Item = &[u8]> {
+    let query = request.query.as_deref().unwrap_or_default();
+    query.split('&').filter_map(own_parameter).map(str::as_bytes)
+}
+
+/// The value of a `pomerium_session` parameter; its name may be escaped, its value never needs to be.
+pub(crate) fn own_parameter(pair: &str) -> Option<&str> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let plain = name == PARAMETER;
+    (plain || name.contains('%') && percent_encoding::percent_decode_str(name).eq(PARAMETER.bytes())).then_some(value)
+}
+
+const PARAMETER: &str = "pomerium_session";

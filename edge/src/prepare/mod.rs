@@ -1,0 +1,346 @@
+//! A permit and two heads: what the upstream sees of a request, and what the client sees of its answer (01 §2.10, 03 §3.3).
+//!
+//! The order is: strip the client's, apply the route's settings, set ours last, remove what the route removes.
+
+mod cookies;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use pingora_http::{RequestHeader, ResponseHeader};
+use postern_identity::EDGE_TOKEN_HEADER;
+
+use cookies::Kept;
+pub(crate) use cookies::OwnCookies;
+
+use crate::admit::{Passage, Permit};
+use crate::answer::{INTERCEPTED, REQUEST_ID};
+use crate::assertion::ASSERTION_HEADER;
+use crate::credential::{own_parameter, own_scheme};
+use crate::request::{forwarded_entries, is_own_family, tokens};
+use crate::route::{HostRewrite, Route};
+use crate::{HeaderRule, Snapshot};
+
+/// Turns the head of an admitted request into the head that goes up. `authority` is that of the chosen endpoint, as the
+/// configuration wrote it. Body framing (`Transfer-Encoding`) is left to the connection that sends it.
+pub fn request(
+    permit: &Permit,
+    snapshot: &Snapshot,
+    request_id: &HeaderValue,
+    authority: &str,
+    head: &mut RequestHeader,
+) {
+    strip(permit, head);
+    match &permit.passage {
+        Passage::Route { route, path, .. } => {
+            strip_credentials(snapshot, head);
+            set_target(
+                path.as_deref().unwrap_or(&permit.request.path),
+                query_without_credential(permit).as_deref(),
+                head,
+            );
+            forward(permit, snapshot, head);
+            set(head, &REQUEST_ID, request_id.clone());
+            if path.is_some() {
+                set_text(head, &ORIGINAL_PATH, &permit.request.path_and_query());
+            }
+            apply_settings(permit, route, head);
+            set_host(permit, route, authority, head);
+        }
+        Passage::Authn => {
+            set_target(&permit.request.path, permit.request.query.as_deref(), head);
+            set_text(head, &FORWARDED_FOR, &permit.request.client.address.to_string());
+            set(head, &FORWARDED_PROTO, HeaderValue::from_static("https"));
+            set(head, &REQUEST_ID, request_id.clone());
+            set(head, &HeaderName::from_static(EDGE_TOKEN_HEADER), snapshot.edge_token.clone());
+            set_text(head, &header::HOST, &permit.request.host.to_string());
+        }
+    }
+}
+
+/// Turns the head of an upstream's answer into the head that goes down.
+pub fn response(permit: &Permit, snapshot: &Snapshot, request_id: &HeaderValue, head: &mut ResponseHeader) {
+    consume_hop_by_hop(head);
+    let configured = match &permit.passage {
+        Passage::Route { route, .. } => {
+            drop_own(snapshot, head);
+            &route.response_headers
+        }
+        Passage::Authn => {
+            put(head, &INTERCEPTED, HeaderValue::from_static("true"));
+            &snapshot.config.response_headers
+        }
+    };
+    for (name, value) in &configured.0 {
+        put(head, name, value.clone());
+    }
+    put(head, &REQUEST_ID, request_id.clone());
+}
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Takes away what is the client's alone to say to us: reserved and forwarding fields, hop-by-hop fields, and what
+/// `Connection` nominates, as far as it may (S-038, S-039). This happens before anything of ours is set.
+fn strip(permit: &Permit, head: &mut RequestHeader) {
+    for name in nominated(head.headers.get_all(header::CONNECTION).iter()) {
+        head.remove_header(&name);
+    }
+    let te = head.headers.get_all(header::TE).iter().flat_map(tokens).any(|te| te.eq_ignore_ascii_case(b"trailers"));
+    let hop = [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        HTTP2_SETTINGS,
+    ];
+    for name in &hop {
+        head.remove_header(name);
+    }
+    if te {
+        set(head, &header::TE, HeaderValue::from_static("trailers"));
+    }
+    for name in &permit.request.strip {
+        head.remove_header(name);
+    }
+    if permit.passes_identity() {
+        for name in &permit.request.strip_with_identity {
+            head.remove_header(name);
+        }
+    }
+    if permit.is_websocket() {
+        set(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        set(head, &header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+}
+
+/// The fields that `Connection` names and may remove: never those that say who is meant, who asks or how long it is.
+fn nominated<'h>(fields: impl Iterator<Item = &'h HeaderValue>) -> Vec<HeaderName> {
+    let kept = [
+        header::HOST,
+        header::COOKIE,
+        header::AUTHORIZATION,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::SET_COOKIE,
+        FORWARDED_FOR,
+        FORWARDED_HOST,
+        FORWARDED_PORT,
+        FORWARDED_PROTO,
+    ];
+    let names = fields.flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
+    names.filter(|name| !kept.contains(name)).collect()
+}
+
+/// Our cookies out of every `Cookie` field, which becomes one; our schemes out of `Authorization` (S-041).
+fn strip_credentials(snapshot: &Snapshot, head: &mut RequestHeader) {
+    match snapshot.cookies.strip(&head.headers) {
+        Kept::Unchanged => {}
+        Kept::One(value) => set(head, &header::COOKIE, value),
+        Kept::None => {
+            head.remove_header(&header::COOKIE);
+        }
+    }
+    let fields = head.headers.get_all(header::AUTHORIZATION);
+    if fields.iter().any(|value| own_scheme(value.as_bytes()).is_some()) {
+        let kept: Vec<_> = fields.iter().filter(|value| own_scheme(value.as_bytes()).is_none()).cloned().collect();
+        head.remove_header(&header::AUTHORIZATION);
+        for value in kept {
+            let _appended = head.append_header(header::AUTHORIZATION, value);
+        }
+    }
+}
+
+/// The query as it came, but for a credential of ours in it; otherwise byte for byte (S-027).
+fn query_without_credential(permit: &Permit) -> Option<String> {
+    let query = permit.request.query.as_deref()?;
+    if !query.split('&').any(|pair| own_parameter(pair).is_some()) {
+        return Some(query.to_owned());
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| own_parameter(pair).is_none()).collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+/// The canonical target, in origin-form whatever form it came in (S-021, S-030).
+fn set_target(path: &str, query: Option<&str>, head: &mut RequestHeader) {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    if target == "*" {
+        let _set = head.set_raw_path(b"*");
+        return;
+    }
+    match PathAndQuery::try_from(target.as_str()) {
+        Ok(target) => {
+            let mut parts = http::uri::Parts::default();
+            parts.path_and_query = Some(target);
+            head.set_uri(Uri::from_parts(parts).unwrap_or_default());
+        }
+        // A byte that the library's type does not take (such as a raw `<`): the bytes themselves still go.
+        Err(_) => {
+            let _set = head.set_raw_path(target.as_bytes());
+        }
+    }
+}
+
+/// `X-Forwarded-For`, `-Proto` and `-Port`, written by us; what trusted hops wrote stays (S-040).
+fn forward(permit: &Permit, snapshot: &Snapshot, head: &mut RequestHeader) {
+    let client = &permit.request.client;
+    let proxy = &snapshot.config.proxy;
+    let peer = client.peer.to_string();
+    let hops = if client.trusted { proxy.trusted_hops as usize } else { 0 };
+    // Further left than the trusted hops reach, anybody may have written anything.
+    let mut chain: Vec<String> =
+        forwarded_entries(&head.headers).take(hops).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
+    chain.reverse();
+    if !proxy.skip_xff_append {
+        chain.push(peer);
+    }
+    if chain.is_empty() {
+        head.remove_header(&FORWARDED_FOR);
+    } else {
+        set_text(head, &FORWARDED_FOR, &chain.join(", "));
+    }
+    set(head, &FORWARDED_PROTO, HeaderValue::from_static(if client.https { "https" } else { "http" }));
+    if !(client.trusted && head.headers.contains_key(FORWARDED_PORT)) {
+        let default = if client.https { 443 } else { 80 };
+        set(head, &FORWARDED_PORT, HeaderValue::from(permit.request.host.port().unwrap_or(default)));
+    }
+}
+
+/// The route's own fields, then who asks; then what the route removes, last (01 §2.10).
+fn apply_settings(permit: &Permit, route: &Route, head: &mut RequestHeader) {
+    let assertion = permit.assertion.as_deref();
+    for rule in &route.request_headers {
+        if let HeaderRule::Set(name, template) = rule
+            && !is_untouchable(name)
+        {
+            let facts = template::Facts {
+                assertion: assertion.map(|assertion| &assertion.token),
+                fields: &head.headers,
+                client_cert: permit.client_cert.as_deref(),
+            };
+            if let Some(value) = template::fill(template, &facts) {
+                set(head, name, value);
+            }
+        }
+    }
+    append_original_host(permit, route, head);
+    if let Some(assertion) = assertion.filter(|_| route.pass_identity_headers) {
+        set(head, &ASSERTION_HEADER, assertion.token.clone());
+        for (name, value) in &assertion.fields {
+            set(head, name, value.clone());
+        }
+    }
+    for rule in &route.request_headers {
+        if let HeaderRule::Remove(name) = rule
+            && !is_framing(name)
+        {
+            head.remove_header(name);
+        }
+    }
+}
+
+/// Where the Host changes, the upstream learns the one that was asked for (01 §2.7).
+fn append_original_host(permit: &Permit, route: &Route, head: &mut RequestHeader) {
+    if route.host_rewrite == HostRewrite::Preserve {
+        return;
+    }
+    let own = permit.request.host.to_string();
+    let before: Vec<String> = head
+        .headers
+        .get_all(FORWARDED_HOST)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect();
+    set_text(head, &FORWARDED_HOST, &before.into_iter().chain([own]).collect::<Vec<_>>().join(", "));
+}
+
+fn set_host(permit: &Permit, route: &Route, authority: &str, head: &mut RequestHeader) {
+    match &route.host_rewrite {
+        HostRewrite::Upstream => set_text(head, &header::HOST, authority),
+        HostRewrite::Preserve => set_text(head, &header::HOST, &permit.request.host.to_string()),
+        HostRewrite::Literal(host) => set(head, &header::HOST, host.clone()),
+    }
+}
+
+/// What a route can never set (S-047); the configuration refuses it before.
+fn is_untouchable(name: &HeaderName) -> bool {
+    is_framing(name) || is_own_family(name.as_str())
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE]
+        .contains(name)
+}
+
+/// What the upstream says to us alone; `Connection` cannot take away what the client needs.
+fn consume_hop_by_hop(head: &mut ResponseHeader) {
+    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    for name in nominated(head.headers.get_all(header::CONNECTION).iter()) {
+        if !(upgraded && name == header::UPGRADE) {
+            head.remove_header(&name);
+        }
+    }
+    let hop = [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+    ];
+    for name in &hop {
+        head.remove_header(name);
+    }
+    if !upgraded {
+        head.remove_header(&header::CONNECTION);
+        head.remove_header(&header::UPGRADE);
+    }
+}
+
+/// Cookies of ours and fields of ours that an upstream would set (S-049).
+fn drop_own(snapshot: &Snapshot, head: &mut ResponseHeader) {
+    let cookies = head.headers.get_all(header::SET_COOKIE);
+    if cookies.iter().any(|value| snapshot.cookies.is_set_by(value)) {
+        let kept: Vec<_> = cookies.iter().filter(|value| !snapshot.cookies.is_set_by(value)).cloned().collect();
+        head.remove_header(&header::SET_COOKIE);
+        for value in kept {
+            let _appended = head.append_header(header::SET_COOKIE, value);
+        }
+    }
+    let own: Vec<HeaderName> = head.headers.keys().filter(|name| is_own_family(name.as_str())).cloned().collect();
+    for name in &own {
+        head.remove_header(name);
+    }
+}
+
+fn set(head: &mut RequestHeader, name: &HeaderName, value: HeaderValue) {
+    // Name and value are of the library's own types, so there is nothing left that could be refused.
+    let _set = head.insert_header(name.clone(), value);
+}
+
+fn set_text(head: &mut RequestHeader, name: &HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        set(head, name, value);
+    }
+}
+
+fn put(head: &mut ResponseHeader, name: &HeaderName, value: HeaderValue) {
+    let _set = head.insert_header(name.clone(), value);
+}

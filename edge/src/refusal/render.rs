@@ -1,0 +1,279 @@
+//! A refusal as bytes: redirect, page, JSON, text, gRPC status or Kubernetes `Status`.
+
+use std::borrow::Cow;
+
+use http::header;
+use http::{HeaderName, HeaderValue, StatusCode};
+use postern_identity::{FlowCookie, IdpId, RandomError, SignInRequest, Timestamp};
+use postern_pages::{ErrorPage, Links, Reference, Unmet, Who};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::answer::{Answer, Draft};
+use crate::refusal::form::{is_safe, wants_page};
+use crate::refusal::{Asked, Failure, Form, Refusal, may_redirect};
+use crate::reserved;
+
+impl Refusal {
+    /// The answer to the client that asked.
+    #[must_use]
+    pub fn answer(&self, asked: &Asked<'_>) -> Answer {
+        if self.is_for_robots(asked) {
+            return reserved::robots().finish(asked);
+        }
+        if let Self::SignIn { idp } = self
+            && may_redirect(asked.head, asked.programmatic)
+            && let Some(url) = asked.request.and_then(|request| Url::parse(&request.url()).ok())
+        {
+            return match to_sign_in(asked, idp, url) {
+                Ok(draft) => draft.finish(asked),
+                Err(RandomError) => Self::Failed(Failure::Internal).told(asked).finish(asked),
+            };
+        }
+        self.told(asked).finish(asked)
+    }
+
+    /// Crawlers that are kept out learn so (rulings): not where a person asks, nor where the file is public.
+    fn is_for_robots(&self, asked: &Asked<'_>) -> bool {
+        let Some(request) = asked.request.filter(|request| request.path == "/robots.txt" && is_safe(&request.method))
+        else {
+            return false;
+        };
+        let public = |table: &crate::route::RouteTable| table.has_public(&request.host, &request.path);
+        match self {
+            Self::SignIn { .. } => !wants_page(asked.head) && !public(&asked.snapshot.table),
+            Self::Denied(_) => !public(&asked.snapshot.table),
+            Self::BadRequest(_)
+            | Self::AmbiguousPath
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::Method { .. }
+            | Self::Device(_)
+            | Self::ClientCertificate(_)
+            | Self::Upgrade
+            | Self::StoreUnavailable { .. }
+            | Self::Failed(_) => false,
+        }
+    }
+
+    /// In the form of the client, with the fields of the cause.
+    fn told(&self, asked: &Asked<'_>) -> Draft {
+        let form = match self {
+            Self::SignIn { .. } => Form::for_program(asked.head),
+            _ => Form::of(asked.head),
+        };
+        let draft = match form {
+            Form::Page => self.page(asked),
+            Form::Json => Draft::new(self.status()).body("application/json", self.json(asked)),
+            Form::Plain => Draft::new(self.status()).body("text/plain; charset=utf-8", self.json(asked)),
+            Form::Kubernetes => Draft::new(self.status()).body("application/json", self.kubernetes()),
+            Form::Grpc => self.grpc("application/grpc+json"),
+            Form::GrpcWeb => self.grpc("application/grpc-web+json"),
+        };
+        match self {
+            Self::Method { allow } => draft.field(header::ALLOW, HeaderValue::from_static(allow)),
+            Self::SignIn { .. } => draft.field(header::WWW_AUTHENTICATE, HeaderValue::from_static("Pomerium")),
+            Self::StoreUnavailable { retry_after } => {
+                draft.field(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)))
+            }
+            Self::Failed(Failure::Overloaded | Failure::NoEndpoint) => {
+                draft.field(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
+            _ => draft,
+        }
+    }
+
+    fn page(&self, asked: &Asked<'_>) -> Draft {
+        let unmet = self.unmet(asked);
+        let unmet: Vec<Unmet<'_>> =
+            unmet.iter().map(|one| Unmet { reason: one.reason.as_str(), wanted: &[] }).collect();
+        let session = asked.subject.session();
+        let here = asked.request.map(|request| request.path_and_query()).unwrap_or(Cow::Borrowed("/"));
+        let other = format!("/.pomerium/sign_out?pomerium_redirect_uri={}", query_escaped(&asked.url()));
+        let page = ErrorPage {
+            status: self.status().as_u16(),
+            sentence: self.sentence(),
+            reference: Reference {
+                request_id: asked.request_id,
+                reason: self.reason(),
+                route: &asked.place(),
+                time: &utc(asked.now),
+            },
+            who: session.map(|session| Who {
+                name: name_of(&session.user),
+                email: session.user.email.as_deref().filter(|email| *email != name_of(&session.user)),
+                email_unverified: session.user.email_verified == Some(false),
+            }),
+            unmet: &unmet,
+            contact: None,
+            links: Links {
+                retry: Some(&*here).filter(|_| self.status().is_server_error() && asked.is_get()),
+                other_account: Some(other.as_str())
+                    .filter(|_| session.is_some() && self.status() == StatusCode::FORBIDDEN),
+                sign_out: None,
+            },
+        };
+        Draft::new(self.status()).body("text/html; charset=utf-8", page.html())
+    }
+
+    fn json(&self, asked: &Asked<'_>) -> String {
+        let mut object = Map::new();
+        let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
+        set("error", json!(self.sentence()));
+        set("reason", json!(self.reason()));
+        set("request_id", json!(asked.request_id));
+        set("status", json!(self.status().as_u16()));
+        if let Self::SignIn { .. } = self {
+            set("sign_in_url", json!(asked.sign_in_url()));
+        }
+        let unmet = self.unmet(asked);
+        if !unmet.is_empty() {
+            set("unmet", unmet.iter().map(|one| json!({"reason": one.reason.as_str(), "words": one.words})).collect());
+        }
+        Value::Object(object).to_string()
+    }
+
+    fn kubernetes(&self) -> String {
+        let reason = match self.status().as_u16() {
+            401 | 450 | 495 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            _ => "",
+        };
+        let code = self.status().as_u16();
+        json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+               "message": self.sentence(), "reason": reason, "code": code})
+        .to_string()
+    }
+
+    fn grpc(&self, content_type: &'static str) -> Draft {
+        Draft::new(self.status())
+            .body(content_type, "")
+            .field(HeaderName::from_static("grpc-status"), HeaderValue::from(self.grpc_status()))
+            .text(HeaderName::from_static("grpc-message"), self.sentence())
+    }
+
+    /// 01 §4.3 for decisions, §4.4 for what the proxy itself says.
+    fn grpc_status(&self) -> u16 {
+        match (self, self.status().as_u16()) {
+            (Self::NoRoute, _) => 5,
+            (Self::Failed(Failure::ConnectTimeout | Failure::UpstreamTimeout | Failure::BodyTimeout), _) => 4,
+            (_, 400) => 13,
+            (_, 401) => 16,
+            (_, 403) => 7,
+            (_, 404) => 12,
+            (_, 429 | 502 | 503 | 504) => 14,
+            _ => 2,
+        }
+    }
+
+    /// What happened, plainly.
+    pub(crate) fn sentence(&self) -> &'static str {
+        match self {
+            Self::BadRequest(cause) => sentence_of(cause.status()),
+            Self::AmbiguousPath => "This address can be read in more than one way.",
+            Self::Misdirected => "This connection was opened for another site.",
+            Self::NoRoute => "There is no application at this address.",
+            Self::Method { .. } => "This kind of request is not answered here.",
+            Self::SignIn { .. } => "You need to sign in first.",
+            Self::Denied(_) => "You may not open this application.",
+            Self::Device(_) => "This device may not open this application.",
+            Self::ClientCertificate(_) => "A valid client certificate is required to access this page.",
+            Self::Upgrade => "This application takes no WebSocket connections.",
+            Self::StoreUnavailable { .. } => "Who you are cannot be checked just now. Please try again in a moment.",
+            Self::Failed(failure) => match failure {
+                Failure::NoEndpoint => "The application is not available just now.",
+                Failure::Connect | Failure::ConnectTimeout => "The application could not be reached.",
+                Failure::UpstreamTimeout => "The application did not answer in time.",
+                Failure::UpstreamProtocol => "The application gave an answer that cannot be passed on.",
+                Failure::BodyTimeout | Failure::BodyTooLarge => sentence_of(failure.status()),
+                Failure::Overloaded => "There is too much to do just now. Please try again in a moment.",
+                Failure::Internal => "Something went wrong on our side.",
+            },
+        }
+    }
+
+    /// What the policy missed, where the route lets it be told.
+    fn unmet(&self, asked: &Asked<'_>) -> Vec<postern_policy::Unmet> {
+        match (self, asked.request, asked.route) {
+            (Self::Denied(_) | Self::Device(_), Some(request), Some(route)) if route.show_error_details => {
+                let path = request.decoded_path();
+                route.policy.unmet(&crate::admit::facts(request, &path, asked.subject))
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+const fn sentence_of(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        405 => "This kind of request is not served.",
+        408 => "The request did not come in time.",
+        413 | 414 | 431 => "The request is too large.",
+        _ => "The request is malformed.",
+    }
+}
+
+impl Asked<'_> {
+    fn url(&self) -> String {
+        self.request.map(crate::Request::url).unwrap_or_default()
+    }
+
+    fn is_get(&self) -> bool {
+        self.request.is_some_and(|request| request.method == http::Method::GET)
+    }
+
+    /// Host and path, for people to speak of.
+    fn place(&self) -> String {
+        self.request.map(|request| format!("{}{}", request.host, request.path)).unwrap_or_default()
+    }
+
+    /// The address that a person opens in a browser to sign in and land where this program wanted to go.
+    fn sign_in_url(&self) -> String {
+        match self.request {
+            Some(request) if request.method == http::Method::GET && !request.websocket => request.url(),
+            Some(request) => format!("https://{}/", request.host),
+            None => String::new(),
+        }
+    }
+}
+
+/// 302 for what may be repeated, 303 for the rest, never 307 or 308 (S-087); with the cookie that binds the sign-in to this
+/// browser (S-054).
+fn to_sign_in(asked: &Asked<'_>, idp: &IdpId, redirect_uri: Url) -> Result<Draft, RandomError> {
+    let config = &asked.snapshot.config;
+    let flow = FlowCookie::begin(&config.cookie.name, asked.now)?;
+    let request = SignInRequest { redirect_uri, idp: idp.clone(), flow: flow.hash(&config.keyring), restarted: false };
+    let mut sign_in = config.authenticate.url.clone();
+    sign_in.set_path("/.pomerium/sign_in");
+    let location = request.to_url(&config.keyring, sign_in, asked.now);
+    let status = if is_safe(&asked.head.method) { StatusCode::FOUND } else { StatusCode::SEE_OTHER };
+    let fields = asked.head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let dropped = FlowCookie::drop_oldest(&config.cookie.name, fields);
+    let draft = Draft::new(status).text(header::LOCATION, location.as_str()).text(header::SET_COOKIE, &flow.set());
+    Ok(dropped.iter().fold(draft, |draft, cookie| draft.text(header::SET_COOKIE, cookie)))
+}
+
+fn name_of(user: &postern_identity::User) -> &str {
+    user.name.as_deref().or(user.email.as_deref()).filter(|name| !name.is_empty()).unwrap_or(&user.id)
+}
+
+fn query_escaped(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// RFC 3339, in UTC, to the second.
+pub(crate) fn utc(at: Timestamp) -> String {
+    let (days, second) = (at.as_secs().div_euclid(86_400), at.as_secs().rem_euclid(86_400));
+    // Days since 0000-03-01 into eras of 400 years (H. Hinnant, "chrono-compatible low-level date algorithms").
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}

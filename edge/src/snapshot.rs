@@ -1,0 +1,100 @@
+//! Everything that one request needs, immutable. A reload replaces it whole, so one request sees one configuration.
+
+use hashbrown::HashSet;
+use http::HeaderValue;
+use postern_identity::{IdpId, edge_token};
+
+use crate::EdgeConfig;
+use crate::assertion::AssertionSlot;
+use crate::prepare::OwnCookies;
+use crate::request::{FieldRules, Host, HostError, RequestRules};
+use crate::route::RouteTable;
+
+/// One state of the configuration, ready to serve.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What it was made from.
+    pub config: EdgeConfig,
+    /// The routes, by host.
+    pub table: RouteTable,
+    /// Grows with each reload; part of the key of cached assertions and of upstream connections.
+    pub version: u64,
+    pub(crate) rules: RequestRules,
+    pub(crate) cookies: OwnCookies,
+    /// Proves to authn that it is the edge that asks.
+    pub(crate) edge_token: HeaderValue,
+    /// The assertions of anonymous requests, by host.
+    pub(crate) anonymous: AssertionSlot,
+    authenticate: Host,
+}
+
+/// Why a configuration makes no snapshot; the configuration has mostly found it before, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The authenticate address names no host that could be asked for.
+    #[error("authenticate_service_url: {0}")]
+    Authenticate(HostError),
+    /// Two routes claim the same (S-036).
+    #[error("routes {0:?} and {1:?} claim the same host, path and target")]
+    Duplicate(String, String),
+    /// A key gives a token that fits no field.
+    #[error("the edge token cannot be written")]
+    EdgeToken,
+}
+
+impl Snapshot {
+    /// All or nothing.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn new(config: EdgeConfig, version: u64) -> Result<Self, SnapshotError> {
+        refuse_duplicates(&config)?;
+        let url = &config.authenticate.url;
+        let authority = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let authority = format!("{}{authority}", url.host_str().unwrap_or_default());
+        let authenticate = Host::parse(authority.as_bytes()).map_err(SnapshotError::Authenticate)?;
+        let own = [(authenticate.name(), authenticate.port())];
+        let table = RouteTable::new(&config.routes, own, config.request.match_any_incoming_port);
+        let claims = config.identity.claim_headers.iter().map(|claim| claim.header.clone()).collect();
+        Ok(Self {
+            table,
+            version,
+            rules: RequestRules {
+                path: config.request,
+                trusted_hops: config.proxy.trusted_hops,
+                fields: FieldRules { underscores: config.request.underscores, claims },
+            },
+            cookies: OwnCookies::new(&config.cookie.name),
+            edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
+            anonymous: AssertionSlot::with_places(256),
+            authenticate,
+            config,
+        })
+    }
+
+    /// Whether this is the host where sign-in happens.
+    pub(crate) fn is_authenticate(&self, host: &Host) -> bool {
+        host.name() == self.authenticate.name() && self.authenticate.port().is_none_or(|port| host.port() == Some(port))
+    }
+
+    /// The identity provider of a host whose path belongs to no route: that of its first route.
+    pub(crate) fn idp_of(&self, host: &Host) -> Option<&IdpId> {
+        self.table.first_on(host).or_else(|| self.config.routes.first()).map(|route| &route.idp)
+    }
+
+    /// What a session cookie is bound to on this host (S-089).
+    pub(crate) fn cookie_scope<'h>(&'h self, host: &'h Host) -> &'h str {
+        self.config.cookie.attributes.domain.as_deref().unwrap_or_else(|| host.name())
+    }
+}
+
+fn refuse_duplicates(config: &EdgeConfig) -> Result<(), SnapshotError> {
+    let mut seen = HashSet::with_capacity(config.routes.len());
+    for route in &config.routes {
+        if !seen.insert(route.id.as_str()) {
+            let first = config.routes.iter().find(|other| other.id == route.id).map(|other| other.name.clone());
+            return Err(SnapshotError::Duplicate(first.unwrap_or_default(), route.name.clone()));
+        }
+    }
+    Ok(())
+}
