@@ -14,6 +14,9 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Policy>
     let legacy = legacy(cx, route)?;
     refuse_contradictions(cx, route, &legacy);
     let field = route.find("policy");
+    if let Some(field) = field.filter(|field| allows(field.node)) {
+        advise_of_idle_policy(cx, field, &legacy);
+    }
     let rules = match field.map(|field| (field, ppl::parse(field.node))) {
         None => Vec::new(),
         Some((_, Ok(rules))) => rules,
@@ -74,6 +77,30 @@ fn refuse_contradictions(cx: &mut Context<'_>, route: &Block<'_>, legacy: &Legac
         let what = format!("`{wide}` lets everybody pass whom `{narrow}` would choose from");
         cx.fatal(Code::BadAccess, &route.at(narrow), what, format!("remove `{wide}`, or `{narrow}`"));
     }
+}
+
+/// Whether the policy has a rule that lets somebody pass.
+fn allows(policy: &Node) -> bool {
+    let rules = policy.as_list().unwrap_or(std::slice::from_ref(policy));
+    rules.iter().filter_map(Node::as_map).flatten().any(|entry| entry.key == "allow")
+}
+
+/// Public, and a policy that chooses (S-117): the reference takes both, and the policy then chooses nobody.
+fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legacy) {
+    let wide = if legacy.allow_public_unauthenticated_access {
+        "allow_public_unauthenticated_access"
+    } else if legacy.allow_any_authenticated_user {
+        "allow_any_authenticated_user"
+    } else {
+        return;
+    };
+    let what = format!("`{wide}` lets everybody pass whom `policy` would choose from");
+    cx.advise(
+        Code::OddPolicy,
+        &field.at,
+        what,
+        format!("remove `{wide}`, or the `allow` rules; `deny` rules hold either way"),
+    );
 }
 
 fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
