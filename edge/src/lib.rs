@@ -7,13 +7,18 @@ mod answer;
 mod assertion;
 mod config;
 mod credential;
+mod edge;
+mod exchange;
 mod identify;
 pub mod listener;
 mod metrics;
 pub mod prepare;
+mod proxy;
+mod record;
 mod refusal;
 mod request;
 mod reserved;
+mod response;
 pub mod route;
 mod snapshot;
 mod upstream;
@@ -26,8 +31,9 @@ pub use config::{
     EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig,
     ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
+pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
 pub use identify::Sessions;
-pub use listener::{CertificateNames, ClientCert, Connection, Violation};
+pub use listener::{Bound, CertificateError, CertificateNames, ClientCert, Connection, Violation};
 pub use metrics::Metrics;
 pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};

@@ -62,8 +62,6 @@ pub(crate) struct Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Good,
-    /// Its time is over; only an entry knows.
-    Over,
     Outdated,
     Revoked,
 }

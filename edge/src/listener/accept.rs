@@ -53,8 +53,15 @@ impl<C: std::borrow::Borrow<AtomicUsize>> Drop for Place<C> {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) peer: SocketAddr,
-    _place: Place<Arc<AtomicUsize>>,
-    _raised: Raised,
+    place: Place<Arc<AtomicUsize>>,
+    raised: Raised,
+}
+
+impl Accepted {
+    /// The stream, its peer, and what must live as long as the stream does.
+    pub(crate) fn into_parts(self) -> (TcpStream, SocketAddr, impl Sized) {
+        (self.stream, self.peer, (self.place, self.raised))
+    }
 }
 
 impl Door {
@@ -87,7 +94,7 @@ impl Door {
             return None;
         }
         self.count("accepted");
-        Some(Accepted { stream, peer, _place: place, _raised: Raised::new(&self.metrics.0.connections) })
+        Some(Accepted { stream, peer, place, raised: Raised::new(&self.metrics.0.connections) })
     }
 
     /// An error of accept is most often a lack of descriptors: those come back in time, not by asking again.

@@ -5,9 +5,11 @@ mod bind;
 mod certificate;
 mod clock;
 mod guard;
+mod redirect;
 mod stream;
 mod tls;
 mod violation;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +22,10 @@ pub use certificate::CertificateError;
 pub(crate) use certificate::CertificateStore;
 pub use clock::Patience;
 pub use guard::Limits;
+pub(crate) use redirect::answer_redirect;
 pub(crate) use tls::{TlsAcceptor, provider};
 pub use violation::Violation;
+pub(crate) use watch::CertificateWatch;
 
 /// One accepted stream, after TLS. Every request on it reads the same value.
 #[derive(Debug)]

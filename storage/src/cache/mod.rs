@@ -7,8 +7,6 @@
 mod entry;
 mod flight;
 mod negatives;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -38,7 +36,7 @@ pub struct CacheConfig {
     pub max_age: Duration,
     /// How long "there is none" is believed; at most a second is sensible.
     pub negative_life: Duration,
-    /// How long a request waits for a load.
+    /// How long a load may take.
     pub load_deadline: Duration,
     /// Requests that may wait for loads at one time; more are refused at once.
     pub max_waiting: usize,
@@ -90,7 +88,7 @@ pub struct SessionCache<X: Send + Sync + 'static = ()> {
     negatives: Negatives,
     flights: Mutex<HashMap<Id, Flight<X>>>,
     waiting: Semaphore,
-    crowded: Arc<Notify>,
+    crowded: Notify,
     config: CacheConfig,
     sessions: Sessions,
     invalidation: Arc<Invalidation>,
@@ -117,7 +115,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             negatives: Negatives::new(config.negative_life),
             flights: Mutex::default(),
             waiting: Semaphore::new(config.max_waiting.min(Semaphore::MAX_PERMITS)),
-            crowded: Arc::default(),
+            crowded: Notify::new(),
             config,
             sessions,
             invalidation,
@@ -157,12 +155,8 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
         let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))?;
         // It may have ended between the moment it was read and this one.
-        let Loaded::Found(entry) = &loaded else { return Ok(loaded) };
-        Ok(match entry.standing() {
-            Standing::Revoked => Loaded::Revoked,
-            Standing::Over => Loaded::Unknown,
-            Standing::Good | Standing::Outdated => loaded,
-        })
+        let ended = matches!(&loaded, Loaded::Found(entry) if entry.standing() == Standing::Revoked);
+        Ok(if ended { Loaded::Revoked } else { loaded })
     }
 
     /// Notes that a session is in use, so that idleness does not end it. The store hears of it rarely and later.
@@ -208,7 +202,6 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp) -> Cached<X> {
         match entry.standing() {
             Standing::Revoked => return Cached::Revoked,
-            Standing::Over => return Cached::Unknown,
             Standing::Outdated => return Cached::Miss,
             Standing::Good if !entry.is_from(self.invalidation.resets()) => return Cached::Miss,
             Standing::Good => {}
@@ -281,14 +274,14 @@ pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
     loop {
         let Some(alive) = cache.upgrade() else { return };
         // On a thread of its own: a million entries take a tenth of a second.
-        let crowded = Arc::clone(&alive.crowded);
-        let swept = tokio::task::spawn_blocking(move || alive.sweep(clock()));
-        if swept.await.is_err() {
-            return;
-        }
+        let swept = tokio::task::spawn_blocking(move || {
+            alive.sweep(clock());
+            alive
+        });
+        let Ok(alive) = swept.await else { return };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = crowded.notified() => {}
+            () = alive.crowded.notified() => {}
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
     }

@@ -1,0 +1,364 @@
+//! The life of an edge: bind, start, reload, drain. One thread, one runtime and one proxy a core; between them and the rest
+//! of the process only the gate's snapshot, which is swapped, and one signal to stop.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pingora_core::apps::{HttpServerOptions, ServerApp as _};
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+
+use crate::admit::Gate;
+use crate::listener::{
+    Accepted, Bound, CertificateError, CertificateStore, CertificateWatch, ConnectionLimits, Door, Limits, Patience,
+    Purpose, TlsAcceptor, answer_redirect, provider,
+};
+use crate::metrics::Metrics;
+use crate::proxy::{App, Proxy};
+use crate::snapshot::Snapshot;
+use crate::upstream::{RootsError, Upstreams};
+use crate::{EdgeConfig, Listeners, PublicListener, Timeouts};
+
+/// Bounds of an edge that the configuration does not name; the defaults are those of 03 §2.
+#[derive(Debug, Clone, Copy)]
+pub struct EdgeOptions {
+    /// Threads that carry requests; one a core is right.
+    pub workers: usize,
+    /// How many connections.
+    pub connections: ConnectionLimits,
+    /// How large the parts of an HTTP/1 request.
+    pub bytes: Limits,
+    /// How long clients may take; what the configuration's [`Timeouts`] say is taken into account on top.
+    pub patience: Patience,
+    /// Requests without a complete answer, over all connections; beyond, 503 at once.
+    pub requests_in_flight: usize,
+}
+
+impl Default for EdgeOptions {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            connections: ConnectionLimits::default(),
+            bytes: Limits::DEFAULT,
+            patience: Patience::DEFAULT,
+            requests_in_flight: 20_000,
+        }
+    }
+}
+
+/// Why an edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A thread, a runtime or a further socket could not be had.
+    #[error("the edge cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The listener has nothing to show.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The roots for upstreams are not certificates.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Makes edges.
+#[derive(Debug)]
+pub struct Edge;
+
+impl Edge {
+    /// Binds every address, so that a taken port is known before anything else is begun.
+    ///
+    /// # Errors
+    /// An address cannot be bound; the message names it.
+    pub fn bind(listeners: &Listeners) -> io::Result<Bound> {
+        Bound::bind(listeners)
+    }
+
+    /// Serves what is bound. To be called within the control runtime, where certificates are watched.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is served then.
+    pub fn start(
+        bound: Bound,
+        gate: Arc<Gate>,
+        metrics: &Metrics,
+        options: EdgeOptions,
+    ) -> Result<RunningEdge, StartError> {
+        let snapshot = gate.snapshot();
+        let upstreams = Arc::new(Upstreams::new(&snapshot.config, metrics.clone())?);
+        let (tls, certificates) = open_tls(&bound.listeners, &snapshot.config)?;
+        let watch = certificates
+            .as_ref()
+            .map(|store| CertificateWatch::new(Arc::clone(store), Arc::clone(&gate), metrics.clone()));
+        let parts = Parts {
+            door: Arc::new(door(tls, &snapshot.config.timeouts, options, metrics)),
+            gate: Arc::clone(&gate),
+            upstreams: Arc::clone(&upstreams),
+            metrics: metrics.clone(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+            options,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let (deadline, deadlines) = watch::channel(None);
+        let listeners = bound.listeners.clone();
+        let sockets = bound.into_sockets(options.workers.max(1))?;
+        let begin = |(core, sockets)| Worker::begin(core, sockets, parts.clone(), (stopped.clone(), deadlines.clone()));
+        let workers = sockets.into_iter().enumerate().map(begin).collect::<io::Result<Vec<_>>>()?;
+        let watching = watch.clone().map(|watch| tokio::spawn(watch.run()).abort_handle());
+        Ok(RunningEdge { workers, stop, deadline, gate, upstreams, watch, watching, listeners })
+    }
+}
+
+fn open_tls(
+    listeners: &Listeners,
+    config: &EdgeConfig,
+) -> Result<(Option<(TlsAcceptor, Arc<CertificateStore>)>, Option<Arc<CertificateStore>>), StartError> {
+    let PublicListener::Tls { h2, http1, .. } = listeners.public else { return Ok((None, None)) };
+    let provider = provider();
+    let store = CertificateStore::open(&config.certificates, Arc::clone(&provider))?;
+    let resolver = Arc::clone(&store) as Arc<dyn rustls::server::ResolvesServerCert>;
+    let acceptor = TlsAcceptor::new(resolver, provider, h2, http1)?;
+    Ok((Some((acceptor, Arc::clone(&store))), Some(store)))
+}
+
+fn door(
+    tls: Option<(TlsAcceptor, Arc<CertificateStore>)>,
+    timeouts: &Timeouts,
+    options: EdgeOptions,
+    metrics: &Metrics,
+) -> Door {
+    let patience = Patience {
+        idle: timeouts.idle.map_or(options.patience.idle, |idle| idle.min(options.patience.idle)),
+        request: timeouts.read,
+        ..options.patience
+    };
+    let bounds = [
+        ("connections", options.connections.connections),
+        ("handshakes", options.connections.handshakes),
+        ("requests_in_flight", options.requests_in_flight),
+    ];
+    for (name, bound) in bounds {
+        let bound = u32::try_from(bound).unwrap_or(u32::MAX);
+        metrics.0.limit.with_label_values(&[name]).set(bound.into());
+    }
+    Door {
+        tls,
+        limits: options.connections,
+        bytes: options.bytes,
+        patience,
+        open: Arc::new(AtomicUsize::new(0)),
+        handshakes: AtomicUsize::new(0),
+        metrics: metrics.clone(),
+    }
+}
+
+/// Why a reload was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The roots for upstreams are not certificates.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+}
+
+/// An edge that serves.
+#[derive(Debug)]
+pub struct RunningEdge {
+    workers: Vec<Worker>,
+    stop: watch::Sender<bool>,
+    deadline: watch::Sender<Option<Instant>>,
+    gate: Arc<Gate>,
+    upstreams: Arc<Upstreams>,
+    watch: Option<CertificateWatch>,
+    watching: Option<AbortHandle>,
+    listeners: Listeners,
+}
+
+impl RunningEdge {
+    /// Takes a new configuration: whole, or not at all. Requests under way keep the one that they began with.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; the old configuration stays in force.
+    pub fn reload(&self, snapshot: Snapshot) -> Result<(), ReloadError> {
+        self.upstreams.reload(&snapshot.config)?;
+        if snapshot.config.listeners != self.listeners {
+            tracing::warn!("changed listener addresses take effect at the next start");
+        }
+        self.gate.replace(snapshot);
+        self.reload_certificates();
+        Ok(())
+    }
+
+    /// Reads the certificates again now; otherwise they are looked at every few seconds.
+    pub fn reload_certificates(&self) {
+        if let Some(watch) = &self.watch {
+            watch.look();
+        }
+    }
+
+    /// Stops accepting, tells the clients, and waits for what is under way, at most `bound`; then cuts. Dropping the
+    /// future before it is done cuts as well.
+    pub async fn drain(mut self, bound: Duration) {
+        self.deadline.send_replace(Some(Instant::now() + bound));
+        self.stop.send_replace(true);
+        for worker in std::mem::take(&mut self.workers) {
+            worker.ended().await;
+        }
+    }
+}
+
+impl Drop for RunningEdge {
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
+        self.deadline.send_replace(Some(Instant::now()));
+        self.stop.send_replace(true);
+    }
+}
+
+/// What every core shares.
+#[derive(Clone)]
+struct Parts {
+    door: Arc<Door>,
+    gate: Arc<Gate>,
+    upstreams: Arc<Upstreams>,
+    metrics: Metrics,
+    in_flight: Arc<AtomicUsize>,
+    options: EdgeOptions,
+}
+
+/// Told to stop, and until when to wait.
+type Signals = (watch::Receiver<bool>, watch::Receiver<Option<Instant>>);
+
+#[derive(Debug)]
+struct Worker {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    fn begin(core: usize, sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Signals) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(format!("edge-{core}")).spawn(move || {
+            if let Err(error) = runtime.block_on(serve(sockets, parts, signals)) {
+                tracing::error!(%error, core, "an edge core has stopped");
+            }
+            // Connections that are left are cut here.
+            drop(runtime);
+            let _nobody_waits = end.send(());
+        })?;
+        Ok(Self { thread, ended })
+    }
+
+    async fn ended(self) {
+        let _ended_either_way = self.ended.await;
+        if self.thread.join().is_err() {
+            tracing::error!("an edge core ended in a panic");
+        }
+    }
+}
+
+async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Signals) -> io::Result<()> {
+    let (mut stop, mut deadline) = signals;
+    let app = Arc::new(app(&parts));
+    let (tracker, accepting) = (TaskTracker::new(), TaskTracker::new());
+    for (purpose, socket) in sockets {
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        let core = Core { app: Arc::clone(&app), door: Arc::clone(&parts.door), tracker: tracker.clone() };
+        accepting.spawn(core.accept(purpose, listener, stop.clone()));
+    }
+    accepting.close();
+    let _sender_gone_is_stop = stop.wait_for(|stop| *stop).await;
+    accepting.wait().await;
+    pingora_core::apps::HttpServerApp::http_cleanup(app.as_ref()).await;
+    tracker.close();
+    tokio::select! {
+        () = tracker.wait() => {}
+        () = passed(&mut deadline) => tracing::warn!(connections = tracker.len(), "connections cut at the end of the drain"),
+    }
+    Ok(())
+}
+
+/// Waits until the deadline that was set, or is set yet, has passed.
+async fn passed(deadline: &mut watch::Receiver<Option<Instant>>) {
+    let set = deadline.wait_for(Option::is_some).await.ok().and_then(|set| *set);
+    sleep_until(set.unwrap_or_else(Instant::now)).await;
+}
+
+struct Core {
+    app: Arc<App>,
+    door: Arc<Door>,
+    tracker: TaskTracker,
+}
+
+impl Core {
+    async fn accept(self, purpose: Purpose, listener: tokio::net::TcpListener, mut stop: watch::Receiver<bool>) {
+        while let Some(accepted) = self.door.next(&listener, &mut stop).await {
+            let (app, door, stop) = (Arc::clone(&self.app), Arc::clone(&self.door), stop.clone());
+            match purpose {
+                Purpose::Public => self.tracker.spawn(carry(app, door, accepted, stop)),
+                Purpose::Redirect => self.tracker.spawn(answer_redirect(door, accepted)),
+            };
+        }
+    }
+}
+
+async fn carry(app: Arc<App>, door: Arc<Door>, accepted: Accepted, stop: watch::Receiver<bool>) {
+    let (stream, peer, _place) = accepted.into_parts();
+    if let Some(stream) = door.open(stream, peer).await {
+        app.process_new(stream, &stop).await;
+    }
+}
+
+fn app(parts: &Parts) -> App {
+    let conf =
+        ServerConf { threads: 1, max_retries: ATTEMPTS, upstream_keepalive_pool_size: POOL, ..ServerConf::default() };
+    let proxy = Proxy {
+        gate: Arc::clone(&parts.gate),
+        upstreams: Arc::clone(&parts.upstreams),
+        metrics: parts.metrics.clone(),
+        in_flight: Arc::clone(&parts.in_flight),
+        most_in_flight: parts.options.requests_in_flight,
+        patience: parts.door.patience,
+    };
+    let mut proxy = http_proxy(&Arc::new(conf), proxy);
+    let mut options = HttpServerOptions::default();
+    // h2c stays off, CONNECT stays off (S-010, S-018): both are Pingora's defaults, and both have a test.
+    options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
+    options.h2_idle_timeout = Some(parts.gate.snapshot().config.timeouts.idle.unwrap_or(H2_IDLE));
+    proxy.server_options = Some(options);
+    proxy.h2_options = Some(h2_options());
+    App::new(proxy)
+}
+
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(100)
+        .max_header_list_size(64 * 1024)
+        .initial_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_concurrent_reset_streams(50)
+        .max_send_buffer_size(64 * 1024);
+    options
+}
+
+/// The first, and one more if nothing was sent (03 §2).
+const ATTEMPTS: usize = 2;
+/// Idle upstream connections a core.
+const POOL: usize = 512;
+const REQUESTS_PER_CONNECTION: u32 = 1000;
+/// Where the configuration sets no bound, memory still needs one.
+const H2_IDLE: Duration = Duration::from_secs(3600);

@@ -1,0 +1,288 @@
+//! One request and its response, from the head received to the record written.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderValue, StatusCode};
+use pingora_error::{Error, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use postern_identity::{RandomError, Subject, Timestamp, random};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::admit::{Admission, Permit, Verdict};
+use crate::listener::{Connection, Place};
+use crate::metrics::{Metrics, Raised};
+use crate::prepare;
+use crate::refusal::{Asked, Failure, Refusal};
+use crate::route::Route;
+use crate::snapshot::Snapshot;
+
+/// What is known of an exchange while it runs.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) began: Instant,
+    pub(crate) now: Timestamp,
+    /// Our name for the request; empty until its head was read.
+    pub(crate) id: String,
+    pub(crate) connection: Option<Arc<Connection>>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) admission: Option<Admission>,
+    pub(crate) attempts: usize,
+    /// That of the chosen endpoint, as the configuration writes it.
+    pub(crate) authority: String,
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) forwarded_for: Option<String>,
+    pub(crate) request_complete: bool,
+    pub(crate) end: End,
+    pub(crate) bound: Arc<Bound>,
+    metrics: Metrics,
+    places: Option<(Place<Arc<AtomicUsize>>, Raised)>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The upstream's answer was carried.
+    Upstream,
+    /// An answer of ours that is no refusal.
+    Answered,
+    /// Refused, for this reason.
+    Refused(&'static str),
+    /// The client left first.
+    ClientGone,
+    /// The answer broke off half-way, for this reason.
+    Cut(&'static str),
+}
+
+impl End {
+    /// The stable text for `response-code-details`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "via-upstream",
+            Self::Answered => "direct-response",
+            Self::ClientGone => "client-gone",
+            Self::Refused(reason) | Self::Cut(reason) => reason,
+        }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, metrics: Metrics) -> Self {
+        Self {
+            began: Instant::now(),
+            now: now(),
+            id: String::new(),
+            connection: None,
+            snapshot,
+            admission: None,
+            attempts: 0,
+            authority: String::new(),
+            upstream: None,
+            forwarded_for: None,
+            request_complete: false,
+            end: End::Upstream,
+            bound: Bound::current(),
+            metrics,
+            places: None,
+        }
+    }
+
+    /// The head is read: from now on the exchange has a name and a connection.
+    pub(crate) fn begin(&mut self, connection: Option<Arc<Connection>>) -> Result<(), RandomError> {
+        (self.began, self.now) = (Instant::now(), now());
+        self.connection = connection;
+        self.id = request_id(random()?);
+        Ok(())
+    }
+
+    /// Takes a place among the requests in flight; `false` if there is none left.
+    pub(crate) fn take_place(&mut self, count: &Arc<AtomicUsize>, most: usize) -> bool {
+        let place = Place::take(Arc::clone(count), most);
+        self.places = place.map(|place| (place, Raised::new(&self.metrics.0.in_flight)));
+        self.places.is_some()
+    }
+
+    /// What an answer of ours may speak of.
+    pub(crate) fn asked<'a>(&'a self, head: &'a RequestHeader) -> Asked<'a> {
+        match &self.admission {
+            Some(admission) => admission.asked(&self.snapshot, head, &self.id, self.now),
+            None => Asked {
+                snapshot: &self.snapshot,
+                head,
+                request: None,
+                route: None,
+                subject: &Subject::Anonymous,
+                programmatic: false,
+                request_id: &self.id,
+                now: self.now,
+            },
+        }
+    }
+
+    /// The proof that this exchange may be carried.
+    pub(crate) fn permit(&self) -> Option<&Permit> {
+        match &self.admission.as_ref()?.verdict {
+            Verdict::Pass(permit) => Some(permit),
+            Verdict::Reply(_) | Verdict::Refuse(_) => None,
+        }
+    }
+
+    pub(crate) fn route(&self) -> Option<&Route> {
+        self.admission.as_ref()?.route.as_deref()
+    }
+
+    pub(crate) fn is_for_authn(&self) -> bool {
+        self.permit().is_some_and(Permit::is_to_authn)
+    }
+
+    pub(crate) fn wants_websocket(&self) -> bool {
+        self.permit().is_some_and(Permit::is_websocket)
+    }
+
+    /// The head that goes up. Without a permit nothing does.
+    pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
+        let id = self.id_value()?;
+        let permit = self.permit().ok_or_else(no_permit)?;
+        prepare::request(permit, &self.snapshot, &id, &self.authority, head);
+        let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        self.forwarded_for = forwarded.map(str::to_owned);
+        Ok(())
+    }
+
+    /// The head that goes down. After a 101 the connection is not HTTP any more.
+    pub(crate) fn prepare_response(&self, head: &mut ResponseHeader) -> pingora_error::Result<()> {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        prepare::response(self.permit().ok_or_else(no_permit)?, &self.snapshot, &self.id_value()?, head);
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(connection)) = (head.status, &self.connection) {
+            connection.begin_tunnel();
+        }
+        Ok(())
+    }
+
+    fn id_value(&self) -> pingora_error::Result<HeaderValue> {
+        let unfit = |error| Error::because(ErrorType::InternalError, "request id", error);
+        HeaderValue::try_from(&self.id).map_err(unfit)
+    }
+
+    /// The request is complete; the route's time begins (01 §2.6).
+    pub(crate) fn request_completed(&mut self) {
+        if !std::mem::replace(&mut self.request_complete, true) {
+            let timeout = self.route().and_then(|route| route.timeout);
+            if let (Some(timeout), false) = (timeout, self.wants_websocket()) {
+                self.bound.tighten(Instant::now() + timeout);
+            }
+        }
+    }
+
+    /// The client's connection broke a rule or lost its patience: that is the cause, whatever came of it.
+    pub(crate) fn violation(&self) -> Option<Refusal> {
+        let violation = self.connection.as_ref()?.violation()?;
+        Some(Refusal::BadRequest(crate::BadRequest::Bytes(violation)))
+    }
+
+    /// Counts a panic that was caught.
+    pub(crate) fn panicked(&self) -> Refusal {
+        self.metrics.0.panics.inc();
+        Refusal::Failed(Failure::Internal)
+    }
+}
+
+fn no_permit() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "no permit")
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.metrics.0.panics.inc();
+        }
+    }
+}
+
+tokio::task_local! {
+    /// The bound of the exchange that runs in this task.
+    pub(crate) static BOUND: Arc<Bound>;
+}
+
+/// Until when an exchange may last. Set by its steps, kept by the task around them.
+#[derive(Debug)]
+pub(crate) struct Bound(watch::Sender<Option<Instant>>);
+
+impl Default for Bound {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl Bound {
+    fn current() -> Arc<Self> {
+        BOUND.try_with(Arc::clone).unwrap_or_default()
+    }
+
+    /// Not longer than `until`.
+    pub(crate) fn tighten(&self, until: Instant) {
+        self.0.send_modify(|bound| *bound = Some(bound.map_or(until, |bound| bound.min(until))));
+    }
+
+    /// Whether it has passed.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.0.borrow().is_some_and(|bound| Instant::now() >= bound)
+    }
+
+    /// Waits until it has passed by [`GRACE`], in which an exchange may still end in words.
+    pub(crate) async fn passed(&self) {
+        let mut bound = self.0.subscribe();
+        loop {
+            let until = *bound.borrow_and_update();
+            let changed = tokio::select! {
+                changed = bound.changed() => changed,
+                () = sleep_until(until.unwrap_or_else(Instant::now) + GRACE), if until.is_some() => return,
+            };
+            if changed.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+/// A random UUID (version 4), as Envoy makes them.
+fn request_id(random: [u8; 16]) -> String {
+    let bits = u128::from_be_bytes(random);
+    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let cuts = [0..8, 8..12, 12..16, 16..20, 20..32];
+    cuts.into_iter().filter_map(|cut| hex.get(cut)).collect::<Vec<_>>().join("-")
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+const GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_a_version_four_uuid() {
+        assert_eq!(request_id([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(request_id([0; 16]), "00000000-0000-4000-8000-000000000000");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_only_ever_gets_tighter() {
+        let (bound, start) = (Bound::default(), Instant::now());
+        bound.tighten(start + Duration::from_secs(5));
+        bound.tighten(start + Duration::from_secs(9));
+        bound.passed().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(5) + GRACE);
+        assert!(bound.has_passed());
+    }
+}

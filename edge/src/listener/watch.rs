@@ -1,0 +1,131 @@
+//! Looks at the certificates every few seconds: new files are served, old dates are told.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use postern_identity::Timestamp;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::certificate::{Certificate, CertificateStore};
+use crate::admit::Gate;
+use crate::metrics::Metrics;
+
+/// Keeps the certificates of a listener as their files are.
+#[derive(Debug, Clone)]
+pub(crate) struct CertificateWatch {
+    store: Arc<CertificateStore>,
+    gate: Arc<Gate>,
+    metrics: Metrics,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What the log already has, so that it gets each thing once.
+#[derive(Debug, Default)]
+struct Told {
+    errors: Vec<String>,
+    days: HashMap<String, i64>,
+}
+
+impl CertificateWatch {
+    pub(crate) fn new(store: Arc<CertificateStore>, gate: Arc<Gate>, metrics: Metrics) -> Self {
+        let watch = Self { store, gate, metrics, told: Arc::default() };
+        watch.tell_expiry();
+        watch
+    }
+
+    /// Looks until it is dropped.
+    pub(crate) async fn run(self) {
+        let mut tick = interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let watch = self.clone();
+            // Reading files blocks; the runtime has threads for that.
+            if tokio::task::spawn_blocking(move || watch.look()).await.is_err() {
+                tracing::error!("looking at the certificates ended in a panic");
+            }
+        }
+    }
+
+    /// Looks once.
+    pub(crate) fn look(&self) {
+        let (changed, errors) = self.store.reload(&self.gate.snapshot().config.certificates);
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        if changed {
+            self.count("ok");
+            tracing::info!("certificates read again");
+        }
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            for error in errors.iter().filter(|error| !told.errors.contains(error)) {
+                self.count("error");
+                tracing::error!(error, "certificate not taken, the old one stays in force");
+            }
+            told.errors = errors;
+        }
+        self.tell_expiry();
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.0.certificate_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    fn tell_expiry(&self) {
+        let now = now();
+        self.metrics.0.certificate_expiry.reset();
+        for certificate in &self.store.current().certificates {
+            let seconds = certificate.not_after.as_secs() as f64;
+            self.metrics.0.certificate_expiry.with_label_values(&[&certificate.name]).set(seconds);
+            self.warn(certificate, now);
+        }
+    }
+
+    /// A warning as each threshold is passed.
+    fn warn(&self, certificate: &Certificate, now: Timestamp) {
+        let Some(threshold) = threshold(certificate.not_after, now) else { return };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.days.insert(certificate.name.clone(), threshold);
+        drop(told);
+        if before != Some(threshold) {
+            let days = certificate.not_after.since(now).as_secs() / DAY;
+            tracing::warn!(certificate = certificate.name, days, "certificate expires soon");
+        }
+    }
+}
+
+/// The narrowest of the thresholds (in days) that `not_after` is within; 0 once it has expired.
+fn threshold(not_after: Timestamp, now: Timestamp) -> Option<i64> {
+    let left = not_after.as_secs() - now.as_secs();
+    THRESHOLDS.into_iter().find(|days| left <= days * i64::from(DAY_SECONDS))
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+const LOOK: Duration = Duration::from_secs(5);
+const THRESHOLDS: [i64; 5] = [0, 1, 7, 14, 30];
+const DAY_SECONDS: i32 = 86_400;
+const DAY: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r_021_expiry_is_told_at_thirty_fourteen_seven_and_one_days() {
+        let now = Timestamp::from_secs(1_000_000);
+        let day = i64::from(DAY_SECONDS);
+        let left = |seconds: i64| threshold(Timestamp::from_secs(1_000_000 + seconds), now);
+        assert_eq!(left(31 * day), None);
+        assert_eq!(left(30 * day), Some(30));
+        assert_eq!(left(14 * day + 1), Some(30));
+        assert_eq!(left(14 * day), Some(14));
+        assert_eq!(left(7 * day), Some(7));
+        assert_eq!(left(day), Some(1));
+        assert_eq!(left(1), Some(1));
+        assert_eq!(left(-1), Some(0));
+    }
+}

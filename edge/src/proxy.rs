@@ -1,0 +1,402 @@
+//! The only file that implements Pingora's `ProxyHttp`: each phase calls one step.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session as Downstream};
+
+use crate::admit::{Gate, Verdict};
+use crate::answer::Answer;
+use crate::exchange::{BOUND, Bound, End, Exchange};
+use crate::listener::{Connection, Patience};
+use crate::metrics::Metrics;
+use crate::refusal::{Failure, Refusal};
+use crate::upstream::{Upstreams, authn_peer};
+use crate::{record, response};
+
+/// What carries the exchanges of one core.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) most_in_flight: usize,
+    pub(crate) patience: Patience,
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.gate.snapshot(), self.metrics.clone())
+    }
+
+    /// None: each would cost every request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
+        self.set_patience(downstream);
+        let begun = exchange.begin(connection(downstream));
+        begun.map_err(|error| Error::because(ErrorType::InternalError, "request id", error))
+    }
+
+    async fn request_filter(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<bool> {
+        let answer = match self.admit(downstream, exchange).await {
+            Ok(()) => exchange.verdict(downstream.req_header()),
+            Err(refusal) => Some(exchange.refuse(&refusal, downstream.req_header())),
+        };
+        match answer {
+            Some(answer) => send(downstream, answer).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn upstream_peer(&self, _downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        exchange.attempts += 1;
+        self.choose(exchange).await.map(Box::new)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _downstream: &mut Downstream,
+        _peer: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Nothing was sent, so another endpoint may be asked: once, and not if the first took all the time there is.
+        let again = exchange.attempts == 1 && !exchange.is_for_authn() && error.etype != ErrorType::ConnectTimedout;
+        error.set_retry(again);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _downstream: &mut Downstream,
+        reused: bool,
+        peer: &HttpPeer,
+        _fd: i32,
+        _digest: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.upstream = peer._address.as_inet().copied();
+        let outcome = if reused { "reused" } else { "opened" };
+        self.metrics.0.upstream_connections.with_label_values(&[outcome]).inc();
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _downstream: &mut Downstream,
+        head: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.prepare_request(head)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _downstream: &mut Downstream,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if end {
+            exchange.request_completed();
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _downstream: &mut Downstream,
+        head: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        response::check(head, exchange.wants_websocket())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _downstream: &mut Downstream,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        if exchange.bound.has_passed() {
+            Error::e_explain(ErrorType::ReadTimedout, "the route's time is over")
+        } else {
+            Ok(None)
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        downstream: &mut Downstream,
+        head: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if downstream.is_process_shutting_down() {
+            downstream.set_keepalive(None);
+        }
+        exchange.prepare_response(head)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        downstream: &mut Downstream,
+        mut error: Box<Error>,
+        _exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
+        // The upstream may have acted on it; only a safe method without a body may be sent again, and only where a pooled
+        // connection turned out to be dead.
+        if downstream.req_header().method.is_safe() && downstream.is_body_empty() {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, downstream: &mut Downstream, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let status = fail(downstream, error, exchange).await;
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, downstream: &mut Downstream, error: Option<&Error>, exchange: &mut Exchange) {
+        record::record(downstream, error, exchange, &self.metrics);
+        if let Some(connection) = &exchange.connection {
+            connection.end_exchange();
+        }
+    }
+
+    /// All of them: Pingora's lines would hold what [`record`] leaves out.
+    fn suppress_error_log(&self, _downstream: &Downstream, _exchange: &Exchange, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _downstream: &Downstream,
+        _exchange: &Exchange,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Proxy {
+    /// To be set for every request: what the client says in its head would undo it.
+    fn set_patience(&self, downstream: &mut Downstream) {
+        let patience = self.patience;
+        // The connection's own clock comes first; this one is only there in case that it does not.
+        let idle = patience.idle + patience.head + SLACK;
+        let stopping = downstream.is_process_shutting_down();
+        downstream.set_keepalive(if stopping { None } else { Some(idle.as_secs()) });
+        downstream.set_read_timeout(Some(patience.body_idle + SLACK));
+        downstream.set_write_timeout(Some(patience.write_stall + SLACK));
+        downstream.set_total_drain_timeout(Some(patience.linger));
+    }
+
+    /// Asks the gate, unless there is too much to do already.
+    async fn admit(&self, downstream: &Downstream, exchange: &mut Exchange) -> Result<(), Refusal> {
+        if !exchange.take_place(&self.in_flight, self.most_in_flight) {
+            return Err(Refusal::Failed(Failure::Overloaded));
+        }
+        let Some(connection) = exchange.connection.clone() else { return Err(Refusal::Failed(Failure::Internal)) };
+        let snapshot = Arc::clone(&exchange.snapshot);
+        let admitting = self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.now);
+        exchange.admission = Some(caught(admitting).await.map_err(|Panicked| exchange.panicked())?);
+        Ok(())
+    }
+
+    /// A peer for what was permitted; without a permit there is none.
+    async fn choose(&self, exchange: &mut Exchange) -> Result<HttpPeer> {
+        let (version, websocket) = (exchange.snapshot.version, exchange.wants_websocket());
+        let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
+        if permit.is_to_authn() {
+            return Ok(authn_peer(exchange.snapshot.config.authenticate.upstream, version));
+        }
+        let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, self.upstreams.choose(upstream)?)));
+        let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
+        let peer = self.upstreams.peer(route, endpoint, version, websocket).await;
+        let (peer, authority) =
+            (peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?, endpoint.authority.clone());
+        exchange.authority = authority;
+        Ok(peer)
+    }
+}
+
+/// The connection that our listener put there.
+fn connection(downstream: &Downstream) -> Option<Arc<Connection>> {
+    let digest = downstream.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().map(Arc::clone)
+}
+
+async fn send(downstream: &mut Downstream, answer: Answer) -> Result<()> {
+    let silent = downstream.req_header().method == http::Method::HEAD || answer.body.is_empty();
+    downstream.write_response_header(Box::new(answer.head), silent).await?;
+    if !silent {
+        downstream.write_response_body(Some(answer.body), true).await?;
+    }
+    Ok(())
+}
+
+/// Ends an exchange that failed: in words if the client has heard nothing yet. Gives the status, 0 for none.
+async fn fail(downstream: &mut Downstream, error: &Error, exchange: &mut Exchange) -> u16 {
+    let Some(refusal) = exchange.cause(error) else {
+        exchange.end = End::ClientGone;
+        return 0;
+    };
+    let begun = downstream.response_written().is_some_and(|head| !head.status.is_informational());
+    if begun {
+        exchange.end = End::Cut(refusal.reason());
+        return 0;
+    }
+    downstream.set_keepalive(None);
+    let answer = exchange.refuse(&refusal, downstream.req_header());
+    if send(downstream, answer).await.is_err() {
+        return 0;
+    }
+    if !downstream.is_http2() {
+        // Closes in an orderly way, so that the answer arrives although the client may still be sending.
+        downstream.as_downstream_mut().shutdown().await;
+    }
+    refusal.status().as_u16()
+}
+
+impl Exchange {
+    /// The answer of ours; `None` if the request is to be carried.
+    fn verdict(&mut self, head: &RequestHeader) -> Option<Answer> {
+        let verdict = &self.admission.as_ref()?.verdict;
+        self.end = match verdict {
+            Verdict::Pass(_) => return None,
+            Verdict::Reply(_) => End::Answered,
+            Verdict::Refuse(refusal) => End::Refused(refusal.reason()),
+        };
+        verdict.answer(&self.asked(head))
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, head: &RequestHeader) -> Answer {
+        self.end = End::Refused(refusal.reason());
+        refusal.answer(&self.asked(head))
+    }
+
+    /// Why an exchange failed; `None` if the client left, so that nobody is there to be told.
+    fn cause(&self, error: &Error) -> Option<Refusal> {
+        if let Some(violation) = self.violation() {
+            return Some(violation);
+        }
+        let failure = match (error.esource(), error.etype()) {
+            (_, etype) if *etype == NO_ENDPOINT => Failure::NoEndpoint,
+            (ErrorSource::Downstream, ErrorType::ReadTimedout) => Failure::BodyTimeout,
+            (ErrorSource::Downstream, _) => return None,
+            // Authn is a part of us: that it cannot be asked is a 503, whatever the reason.
+            (ErrorSource::Upstream, _) if self.is_for_authn() => Failure::NoEndpoint,
+            (ErrorSource::Upstream, etype) => self.upstream_failure(etype),
+            (ErrorSource::Internal | ErrorSource::Unset, etype) => internal_failure(etype),
+        };
+        Some(Refusal::Failed(failure))
+    }
+
+    fn upstream_failure(&self, etype: &ErrorType) -> Failure {
+        match etype {
+            ErrorType::ConnectTimedout => Failure::ConnectTimeout,
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout if self.request_complete => Failure::UpstreamTimeout,
+            ErrorType::ReadTimedout => Failure::BodyTimeout,
+            ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::SocketError
+            | ErrorType::BindError
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError => Failure::Connect,
+            _ => Failure::UpstreamProtocol,
+        }
+    }
+}
+
+/// Errors of our own filters carry no source.
+fn internal_failure(etype: &ErrorType) -> Failure {
+    match etype {
+        ErrorType::ReadTimedout => Failure::UpstreamTimeout,
+        ErrorType::InvalidHTTPHeader => Failure::UpstreamProtocol,
+        _ => Failure::Internal,
+    }
+}
+
+struct Panicked;
+
+/// The output of `future`, or that it panicked: one request's bug is that request's end only (S-115).
+async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(_) => Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
+
+/// Pingora's proxy, with a bound around each exchange that no phase can overrun.
+pub(crate) struct App(Arc<HttpProxy<Proxy>>);
+
+impl App {
+    pub(crate) fn new(proxy: HttpProxy<Proxy>) -> Self {
+        Self(Arc::new(proxy))
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let bound = Arc::new(Bound::default());
+        let exchange = BOUND.scope(Arc::clone(&bound), self.0.process_new_http(session, shutdown));
+        tokio::select! {
+            biased;
+            reused = exchange => reused,
+            () = bound.passed() => None,
+        }
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.0.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.0.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.0.http_cleanup().await;
+    }
+}
+
+/// The route leads nowhere at the moment.
+const NO_ENDPOINT: ErrorType = ErrorType::Custom("NoEndpoint");
+/// What Pingora's time-outs have over the connection's own, which know better what to say.
+const SLACK: Duration = Duration::from_secs(5);

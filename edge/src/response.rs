@@ -1,0 +1,108 @@
+//! Whether an upstream's answer can be read in one way only (S-013).
+
+use http::{HeaderMap, StatusCode, header};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+
+/// Refuses an answer that is too large, is framed in more than one way, or changes protocols unasked.
+///
+/// # Errors
+/// `InvalidHTTPHeader` from upstream, which becomes 502; the connection is not used again.
+pub(crate) fn check(head: &ResponseHeader, websocket_asked: bool) -> Result<()> {
+    let fault = if is_too_large(&head.headers) {
+        "the head is too large"
+    } else if !is_framed_once(&head.headers) {
+        "the framing is ambiguous"
+    } else if head.status == StatusCode::SWITCHING_PROTOCOLS && !(websocket_asked && is_websocket(&head.headers)) {
+        "the protocol was changed unasked"
+    } else {
+        return Ok(());
+    };
+    Err(Error::explain(ErrorType::InvalidHTTPHeader, fault).into_up())
+}
+
+fn is_too_large(fields: &HeaderMap) -> bool {
+    let bytes = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    fields.len() > MOST_FIELDS || bytes.sum::<usize>() > MOST_BYTES
+}
+
+fn is_framed_once(fields: &HeaderMap) -> bool {
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    match (lengths.next(), codings.next()) {
+        (None, None) => true,
+        (Some(length), None) => {
+            let digits = length.as_bytes().trim_ascii();
+            lengths.next().is_none() && (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
+        }
+        (None, Some(coding)) => {
+            codings.next().is_none() && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
+fn is_websocket(fields: &HeaderMap) -> bool {
+    fields.get(header::UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+const MOST_BYTES: usize = 64 * 1024;
+const MOST_FIELDS: usize = 200;
+const FIELD_OVERHEAD: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, value.to_string()).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn s_013_an_answer_with_one_framing_passes() {
+        for fields in [&[][..], &[("content-length", "12")], &[("transfer-encoding", "Chunked")]] {
+            check(&answer(200, fields), false).unwrap();
+        }
+    }
+
+    #[test]
+    fn s_013_an_answer_with_ambiguous_framing_is_refused() {
+        for fields in [
+            &[("content-length", "1"), ("transfer-encoding", "chunked")][..],
+            &[("content-length", "1"), ("content-length", "1")],
+            &[("content-length", "1, 1")],
+            &[("content-length", "+1")],
+            &[("content-length", "")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert_eq!(
+                check(&answer(200, fields), false).unwrap_err().etype,
+                ErrorType::InvalidHTTPHeader,
+                "{fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn s_013_an_answer_over_the_limits_is_refused() {
+        let long = "a".repeat(40 * 1024);
+        check(&answer(200, &[("x-a", &long)]), false).unwrap();
+        check(&answer(200, &[("x-a", &long), ("x-b", &long)]), false).unwrap_err();
+        let many: Vec<_> = (0..201).map(|_| ("set-cookie", "a=b")).collect();
+        check(&answer(200, &many), false).unwrap_err();
+    }
+
+    #[test]
+    fn s_009_protocols_change_only_where_it_was_asked_for_and_only_to_websocket() {
+        check(&answer(101, &[("upgrade", "WebSocket")]), true).unwrap();
+        check(&answer(101, &[("upgrade", "websocket")]), false).unwrap_err();
+        check(&answer(101, &[("upgrade", "h2c")]), true).unwrap_err();
+        check(&answer(101, &[]), true).unwrap_err();
+    }
+}

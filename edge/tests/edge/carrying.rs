@@ -1,0 +1,145 @@
+//! Requests and bodies, both ways.
+
+use std::time::Duration;
+
+use crate::support::{Script, World, WorldBuilder, until};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n";
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: app.localhost\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_permitted_request_is_carried_and_answered() {
+    let world = World::new().await;
+    let mut wire = world.wire().await;
+    wire.send(get("/a?b=c")).await;
+    let response = wire.response().await.unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    assert_eq!(response.field("x-frame-options"), Some("SAMEORIGIN"));
+    let upstream = &world.upstream.requests()[0];
+    assert_eq!(upstream.line(), "GET /a?b=c HTTP/1.1");
+    assert_eq!(upstream.fields("x-request-id"), [response.field("x-request-id").unwrap()]);
+    assert_eq!(upstream.fields("host"), ["app.localhost"]);
+}
+
+#[tokio::test]
+async fn both_sides_keep_their_connections() {
+    let world = World::new().await;
+    let mut wire = world.wire().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        wire.send(GET).await;
+        let response = wire.response().await.unwrap();
+        assert_eq!(response.status, 200);
+        ids.push(response.field("x-request-id").unwrap().to_owned());
+    }
+    assert!(world.upstream.requests().iter().all(|request| request.connection == 0));
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "every request has its own id");
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_order() {
+    let world = World::new().await;
+    world.upstream.answers("/echo", Script::Echo);
+    let mut wire = world.wire().await;
+    let post = |body: &str| {
+        format!("POST /echo HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    wire.send([post("one"), post("three"), get("/")].concat()).await;
+    for expected in ["one", "three", "hello"] {
+        assert_eq!(wire.response().await.unwrap().text(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_arrives_with_one_framing() {
+    let world = World::new().await;
+    world.upstream.answers("/echo", Script::Echo);
+    let mut wire = world.wire().await;
+    wire.send("POST /echo HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    wire.send("3;ext=1\r\nabc\r\n").await;
+    wire.send("0005\r\ndefgh\r\n0\r\nX-Pomerium-Jwt-Assertion: forged\r\n\r\n").await;
+    assert_eq!(wire.response().await.unwrap().text(), "abcdefgh");
+    let request = &world.upstream.requests()[0];
+    assert_eq!((request.fields("transfer-encoding"), request.fields("content-length")), (vec!["chunked"], vec![]));
+    assert!(!request.head.to_ascii_lowercase().contains("trailer"));
+    wire.send(GET).await;
+    assert_eq!(wire.response().await.unwrap().status, 200, "and the connection goes on");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_gets_it_from_the_upstream() {
+    let world = World::new().await;
+    world.upstream.answers("/upload", Script::Continue);
+    let mut wire = world.wire().await;
+    wire.send("POST /upload HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(wire.response().await.unwrap().status, 100);
+    wire.send("body").await;
+    assert_eq!(wire.response().await.unwrap().text(), "body");
+}
+
+#[tokio::test]
+async fn s_008_bytes_after_an_early_refusal_are_no_request() {
+    let world = World::new().await;
+    let mut wire = world.wire().await;
+    let smuggled = get("/smuggled");
+    let head = format!(
+        "POST /.pomerium/nothing HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: {}\r\n\r\n",
+        smuggled.len()
+    );
+    wire.send([head, smuggled].concat()).await;
+    assert_eq!(wire.response().await.unwrap().status, 404);
+    assert!(wire.is_closed().await);
+    assert!(world.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_websocket_is_carried_where_the_route_allows_it() {
+    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start().await;
+    world.upstream.answers("/ws", Script::WebSocket);
+    let mut wire = world.wire().await;
+    wire.send("GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+    let head = wire.head().await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    for frame in [&b"\x81\x85\0\0\0\0hello"[..], b"\0\xff\r\n\r\nGET / HTTP/1.1\r\n\r\n"] {
+        wire.send(frame).await;
+        assert_eq!(wire.raw(frame.len()).await, frame);
+    }
+}
+
+#[tokio::test]
+async fn s_037_a_websocket_is_refused_where_the_route_does_not_allow_it() {
+    let world = World::new().await;
+    let mut wire = world.wire().await;
+    wire.send("GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+    assert_eq!(wire.response().await.unwrap().status, 403);
+    assert!(world.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn r_014_an_upstream_that_is_dead_is_a_502_with_our_page() {
+    let world = WorldBuilder::new().await;
+    let dead = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+    let world = world.route(|route| *route = crate::support::route("app", "app.localhost", dead)).start().await;
+    let mut wire = world.wire().await;
+    wire.send(GET).await;
+    let response = wire.response().await.unwrap();
+    assert_eq!(response.status, 502);
+    assert!(response.field("x-request-id").is_some() && response.field("server").is_none(), "{}", response.head);
+    let counted = || world.metric("postern_edge_refusals_total", &[("reason", "upstream-unreachable")]) == 1.0;
+    until("the refusal is counted", counted).await;
+}
+
+#[tokio::test]
+async fn r_015_an_upstream_that_hangs_is_a_504_at_the_routes_bound() {
+    let world = WorldBuilder::new().await.route(|route| route.timeout = Some(Duration::from_millis(100))).start().await;
+    world.upstream.answers("/", Script::Hang);
+    let mut wire = world.wire().await;
+    wire.send(GET).await;
+    assert_eq!(wire.response().await.unwrap().status, 504);
+}

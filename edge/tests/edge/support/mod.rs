@@ -1,0 +1,9 @@
+//! Worlds for the tests: an edge, an upstream and clients. Each test builds its own.
+
+mod client;
+mod upstream;
+mod world;
+
+pub(crate) use client::{Response, Wire};
+pub(crate) use upstream::{Recorded, Script, Upstream};
+pub(crate) use world::{HOST, World, WorldBuilder, route, until};

@@ -1,0 +1,195 @@
+//! One edge with its upstream.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use postern_edge::listener::Purpose;
+use postern_edge::route::{
+    HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream as RouteUpstream, UpstreamEndpoint,
+};
+use postern_edge::{
+    AssertionSlot, AuthenticateTarget, Certificates, CookieConfig, Edge, EdgeConfig, EdgeOptions, Gate, IdentityConfig,
+    JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig, PublicListener, ResponseHeaders,
+    RunningEdge, SigningKeys, Snapshot, Timeouts,
+};
+use postern_identity::{CookieAttributes, IdpId, Keyring, Secret};
+use postern_policy::{Legacy, Policy};
+use postern_storage::{CacheConfig, Storage, StorageConfig};
+use rustls::pki_types::CertificateDer;
+
+use super::{Upstream, Wire};
+
+/// Names that the edge's certificate has.
+pub(crate) const HOST: &str = "app.localhost";
+
+pub(crate) struct World {
+    pub(crate) edge: RunningEdge,
+    pub(crate) address: SocketAddr,
+    pub(crate) redirect: SocketAddr,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) upstream: Upstream,
+    pub(crate) registry: prometheus::Registry,
+    config: EdgeConfig,
+    version: u64,
+}
+
+pub(crate) struct WorldBuilder {
+    pub(crate) config: EdgeConfig,
+    pub(crate) options: EdgeOptions,
+    pub(crate) upstream: Upstream,
+    root: CertificateDer<'static>,
+}
+
+impl World {
+    /// One public host in front of one plain upstream.
+    pub(crate) async fn new() -> Self {
+        WorldBuilder::new().await.start().await
+    }
+
+    /// A TLS connection that speaks HTTP/1.1.
+    pub(crate) async fn wire(&self) -> Wire {
+        Wire::open(self.address, HOST, &self.root, &["http/1.1"]).await.unwrap()
+    }
+
+    /// The value of a metric, all labels summed that contain `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().filter(|family| family.name() == name);
+        let matching = family.flat_map(prometheus::proto::MetricFamily::get_metric).filter(|metric| {
+            labels.iter().all(|(name, value)| {
+                metric.get_label().iter().any(|label| label.name() == *name && label.value() == *value)
+            })
+        });
+        matching.map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+    }
+
+    /// Takes a changed configuration.
+    pub(crate) fn reload(&mut self, change: impl FnOnce(&mut EdgeConfig)) {
+        change(&mut self.config);
+        self.version += 1;
+        self.edge.reload(Snapshot::new(self.config.clone(), self.version).unwrap()).unwrap();
+    }
+}
+
+impl WorldBuilder {
+    pub(crate) async fn new() -> Self {
+        let upstream = Upstream::plain().await;
+        let made = rcgen::generate_simple_self_signed([HOST.to_owned(), "*.app.localhost".to_owned()]).unwrap();
+        let pair = (made.cert.pem().into_bytes(), Secret::new(made.signing_key.serialize_pem().into_bytes()));
+        let routes = vec![Arc::new(route("app", HOST, upstream.address))];
+        let options = EdgeOptions { workers: 2, ..EdgeOptions::default() };
+        Self { config: config(pair, routes), options, root: made.cert.der().clone(), upstream }
+    }
+
+    pub(crate) fn change(mut self, change: impl FnOnce(&mut EdgeConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Changes the one route.
+    pub(crate) fn route(mut self, change: impl FnOnce(&mut Route)) -> Self {
+        let mut changed = route("app", HOST, self.upstream.address);
+        change(&mut changed);
+        self.config.routes = vec![Arc::new(changed)];
+        self
+    }
+
+    pub(crate) fn options(mut self, change: impl FnOnce(&mut EdgeOptions)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    pub(crate) async fn start(self) -> World {
+        let _twice_is_fine = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let registry = prometheus::Registry::new();
+        let storage = Storage::open(StorageConfig::Memory, Arc::clone(&self.config.keyring), &registry).unwrap();
+        let sessions = storage.cache::<AssertionSlot>(CacheConfig::default());
+        let snapshot = Snapshot::new(self.config.clone(), 1).unwrap();
+        let gate = Arc::new(Gate::new(snapshot, sessions));
+        let metrics = Metrics::register(&registry).unwrap();
+        let bound = Edge::bind(&self.config.listeners).unwrap();
+        let addresses = bound.addresses();
+        let at = |wanted| addresses.iter().find(|(purpose, _)| *purpose == wanted).unwrap().1;
+        let edge = Edge::start(bound, gate, &metrics, self.options).unwrap();
+        World {
+            edge,
+            address: at(Purpose::Public),
+            redirect: at(Purpose::Redirect),
+            root: self.root,
+            upstream: self.upstream,
+            registry,
+            config: self.config,
+            version: 1,
+        }
+    }
+}
+
+/// A public route to a plain upstream.
+pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
+    let public = Legacy { allow_public_unauthenticated_access: true, ..Legacy::default() };
+    let authority = upstream.to_string();
+    let endpoint = UpstreamEndpoint { tls: false, host: upstream.ip().to_string(), port: upstream.port(), authority };
+    Route {
+        id: format!("route-{name}"),
+        name: name.to_owned(),
+        hosts: HostPattern::Exact { host: host.to_owned(), port: None },
+        path: PathMatcher::Prefix("/".to_owned()),
+        target: Target::Upstream(RouteUpstream { endpoints: vec![endpoint] }),
+        policy: Policy::new(public.rules(), Vec::new()),
+        idp: IdpId::new("idp"),
+        rewrite: None,
+        host_rewrite: HostRewrite::Preserve,
+        request_headers: Vec::new(),
+        response_headers: frame_options(),
+        pass_identity_headers: false,
+        issuer_format: JwtIssuerFormat::HostOnly,
+        timeout: Some(Duration::from_secs(30)),
+        idle_timeout: None,
+        allow_websockets: false,
+        public: true,
+        show_error_details: false,
+    }
+}
+
+fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConfig {
+    let nowhere = ([127, 0, 0, 1], 1).into();
+    EdgeConfig {
+        listeners: Listeners {
+            public: PublicListener::Tls { addresses: vec![([127, 0, 0, 1], 0).into()], h2: true, http1: true },
+            redirect: vec![([127, 0, 0, 1], 0).into()],
+        },
+        certificates: Certificates { inline: vec![pair], files: Vec::new() },
+        authenticate: AuthenticateTarget { url: "https://auth.localhost".parse().unwrap(), upstream: nowhere },
+        cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
+        keyring: Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))),
+        identity: IdentityConfig {
+            keys: Arc::new(SigningKeys::derive(&[1; 32]).unwrap()),
+            claim_headers: Vec::new(),
+            issuer_format: JwtIssuerFormat::HostOnly,
+            pass_identity_headers: false,
+            jwt_endpoint: false,
+        },
+        request: PathConfig::default(),
+        proxy: ProxyConfig::default(),
+        timeouts: Timeouts::default(),
+        logs: LogConfig::default(),
+        response_headers: frame_options(),
+        routes,
+    }
+}
+
+fn frame_options() -> ResponseHeaders {
+    ResponseHeaders(vec![(http::header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"))])
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
