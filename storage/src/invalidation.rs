@@ -62,6 +62,8 @@ pub(crate) struct Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Good,
+    /// Its time is over; only an entry knows.
+    Over,
     Outdated,
     Revoked,
 }

@@ -65,7 +65,7 @@ impl Embedded {
         read: impl FnOnce(&Snapshot) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let seat = Arc::clone(&self.readers).acquire_owned().await.map_err(|_| closed())?;
-        let database = self.database.load_full().ok_or_else(reopening)?;
+        let database = self.database.load_full().ok_or_else(|| self.ask_to_reopen())?;
         let reading = tokio::task::spawn_blocking(move || {
             let snapshot = Snapshot(database.begin_read().map_err(refused)?);
             let found = read(&snapshot);
@@ -81,6 +81,16 @@ impl Embedded {
         let (answer, answered) = oneshot::channel();
         queue.send(Job { write, answer }).await.map_err(|_| closed())?;
         answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// The writer opens the file; any job makes it try.
+    fn ask_to_reopen(&self) -> StorageError {
+        let nothing = Write::Touch { touched: Vec::new(), over: Vec::new() };
+        if let Some(queue) = lock(&self.queue).as_ref() {
+            // A full queue is full of jobs that do the same.
+            drop(queue.try_send(Job { write: nothing, answer: oneshot::channel().0 }));
+        }
+        reopening()
     }
 
     /// Finishes the writes that wait and lets go of the file.
@@ -118,15 +128,14 @@ impl Writer {
 
     /// One transaction for all: each is answered when all of them are on disk, or none is.
     fn commit(&mut self, batch: &mut Vec<Job>) {
-        // Nobody waits any more for an answer that took too long to be begun: it must not happen unseen, much later.
-        batch.retain(|job| !job.answer.is_closed());
         let outcome = self.open().and_then(|database| write_all(&database, batch));
         match outcome {
             Ok(done) => answer(batch.drain(..).zip(done)),
             Err(fault) => {
-                error!(error = %fault, "the store could not be written");
-                // After a failed write the database refuses everything until it is opened again.
-                self.database.store(None);
+                if self.database.swap(None).is_some() {
+                    // After a failed write the database refuses everything until it is opened again.
+                    error!(error = %fault, "the store could not be written");
+                }
                 answer(batch.drain(..).map(|job| (job, Err(fault.clone()))));
             }
         }
@@ -257,21 +266,34 @@ fn private_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Refuses a newer format; otherwise makes every table, and notes the format.
+/// Refuses a newer format; makes what an older one lacks. Writes only then, so that a full disk can still be read.
 fn prepare(database: &Database, path: &Path) -> Result<(), OpenError> {
-    if let Some(found) = format_of(database).map_err(|error| damaged(path, &error))?.filter(|found| *found > FORMAT) {
-        return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
+    let meta = meta_of(database).map_err(|error| damaged(path, &error))?;
+    match meta {
+        Some(Meta { min_reader, .. }) if min_reader > FORMAT => {
+            Err(OpenError::NewerFormat { path: path.to_owned(), found: min_reader, known: FORMAT })
+        }
+        Some(Meta { format, .. }) if format >= FORMAT => Ok(()),
+        _ => make_tables(database).map_err(|error| damaged(path, &error)),
     }
-    make_tables(database).map_err(|error| damaged(path, &error))
 }
 
-fn format_of(database: &Database) -> Result<Option<u32>, redb::Error> {
+/// What the file says of itself.
+struct Meta {
+    format: u32,
+    min_reader: u32,
+}
+
+fn meta_of(database: &Database) -> Result<Option<Meta>, redb::Error> {
     let reading = database.begin_read()?;
-    match reading.open_table(META) {
-        Ok(meta) => Ok(meta.get("min_reader")?.map(|found| found.value())),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let meta = match reading.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        meta => meta?,
+    };
+    let (format, min_reader) = (meta.get("format")?, meta.get("min_reader")?);
+    Ok(format
+        .zip(min_reader)
+        .map(|(format, min_reader)| Meta { format: format.value(), min_reader: min_reader.value() }))
 }
 
 fn make_tables(database: &Database) -> Result<(), redb::Error> {
@@ -318,3 +340,83 @@ const READERS: usize = 64;
 /// redb's own cache of pages; its default is a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A disk that can be filled.
+    #[derive(Debug)]
+    struct Disk {
+        file: FileBackend,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn room(&self) -> Result<(), io::Error> {
+            let full = self.full.load(Ordering::SeqCst);
+            if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> Result<u64, io::Error> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> Result<(), io::Error> {
+            self.room().and_then(|()| self.file.set_len(len))
+        }
+
+        fn sync_data(&self) -> Result<(), io::Error> {
+            self.room().and_then(|()| self.file.sync_data())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+            self.room().and_then(|()| self.file.write(offset, data))
+        }
+    }
+
+    fn spend(number: u8) -> Write {
+        Write::Spend { key: [number; 32], until: i64::MAX }
+    }
+
+    #[tokio::test]
+    async fn r_006_a_full_disk_is_unavailable_and_comes_back_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, full) = (folder.path().join("store"), Arc::new(AtomicBool::new(false)));
+        let disk = Arc::clone(&full);
+        let store = Embedded::start(Box::new(move || {
+            let backend =
+                Disk { file: FileBackend::new(private_file(&path).unwrap()).unwrap(), full: Arc::clone(&disk) };
+            let database = Database::builder().create_with_backend(backend).map_err(|e| damaged(&path, &e))?;
+            prepare(&database, &path)?;
+            Ok(database)
+        }))
+        .unwrap();
+        assert_eq!(store.write(spend(1)).await.unwrap(), Done::Applied);
+
+        full.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            let Err(StorageError::Unavailable { .. }) = store.write(spend(2)).await else { panic!("written nowhere") };
+        }
+
+        full.store(false, Ordering::SeqCst);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // Readers alone must be enough to bring it back.
+        while store.read(|rows| rows.find(Table::Spent, &[1; 32])).await.ok().flatten().is_none() {
+            assert!(Instant::now() < deadline, "it did not come back");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(store.write(spend(1)).await.unwrap(), Done::Refused, "what was acknowledged is lost");
+        assert_eq!(store.write(spend(2)).await.unwrap(), Done::Applied);
+        store.close().await;
+        assert!(store.write(spend(3)).await.is_err());
+    }
+}

@@ -1,16 +1,18 @@
 //! The stores behind the faces: a handful of verbs over rows and sealed bytes. What is sealed in them, no backend knows.
 
+mod breaker;
 mod embedded;
 mod memory;
 mod rows;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::metrics::{Metrics, Operation};
 use crate::record::{Key, Row};
 use crate::{OpenError, StorageConfig, StorageError};
 
+use breaker::Breaker;
 use embedded::Embedded;
 use memory::Memory;
 
@@ -66,6 +68,7 @@ pub(crate) enum Done {
 pub(crate) struct Backend {
     kind: Kind,
     deadline: Duration,
+    breaker: Arc<Breaker>,
     metrics: Arc<Metrics>,
 }
 
@@ -73,6 +76,8 @@ pub(crate) struct Backend {
 enum Kind {
     Memory(Arc<Memory>),
     Embedded(Arc<Embedded>),
+    #[cfg(test)]
+    Gated(Arc<gated::Gated>),
 }
 
 impl Backend {
@@ -82,13 +87,22 @@ impl Backend {
             StorageConfig::Memory => Kind::Memory(Arc::new(Memory::new(MAX_MEMORY))),
             StorageConfig::File { path } => Kind::Embedded(Arc::new(Embedded::open(&path)?)),
         };
-        Ok(Self { kind, deadline: DEADLINE, metrics })
+        Ok(Self { kind, deadline: DEADLINE, breaker: Arc::default(), metrics })
+    }
+
+    /// A store in memory that answers only while its gate is open.
+    #[cfg(test)]
+    pub(crate) fn gated(deadline: Duration, metrics: Arc<Metrics>) -> (Self, Arc<gated::Gated>) {
+        let gated = Arc::new(gated::Gated::default());
+        (Self { kind: Kind::Gated(Arc::clone(&gated)), deadline, breaker: Arc::default(), metrics }, gated)
     }
 
     /// Lets go of whatever is held.
     pub(crate) async fn close(&self) {
         match &self.kind {
             Kind::Memory(_) => {}
+            #[cfg(test)]
+            Kind::Gated(_) => {}
             Kind::Embedded(file) => file.close().await,
         }
     }
@@ -100,6 +114,8 @@ impl Backend {
             match &self.kind {
                 Kind::Memory(memory) => memory.read(|rows| rows::session(rows, &key)),
                 Kind::Embedded(file) => file.read(move |rows| rows::session(rows, &key)).await,
+                #[cfg(test)]
+                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::session(rows, &key)),
             }
         })
         .await
@@ -112,6 +128,8 @@ impl Backend {
             match &self.kind {
                 Kind::Memory(memory) => memory.read(|rows| rows::tokens(rows, &key)),
                 Kind::Embedded(file) => file.read(move |rows| rows::tokens(rows, &key)).await,
+                #[cfg(test)]
+                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::tokens(rows, &key)),
             }
         })
         .await
@@ -124,6 +142,8 @@ impl Backend {
             match &self.kind {
                 Kind::Memory(memory) => memory.read(|rows| rows::user(rows, &key)),
                 Kind::Embedded(file) => file.read(move |rows| rows::user(rows, &key)).await,
+                #[cfg(test)]
+                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::user(rows, &key)),
             }
         })
         .await
@@ -136,6 +156,8 @@ impl Backend {
             match &self.kind {
                 Kind::Memory(memory) => memory.read(|rows| rows::list(rows, &key, limit)),
                 Kind::Embedded(file) => file.read(move |rows| rows::list(rows, &key, limit)).await,
+                #[cfg(test)]
+                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::list(rows, &key, limit)),
             }
         })
         .await
@@ -147,6 +169,8 @@ impl Backend {
             match &self.kind {
                 Kind::Memory(memory) => memory.write(&write),
                 Kind::Embedded(file) => file.write(write).await,
+                #[cfg(test)]
+                Kind::Gated(gated) => gated.pass().await.write(&write),
             }
         })
         .await
@@ -158,9 +182,13 @@ impl Backend {
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
         let timer = self.metrics.operation(operation);
-        let outcome = tokio::time::timeout(self.deadline, call)
-            .await
-            .unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to answer")));
+        let outcome = if self.breaker.lets_pass(Instant::now()) {
+            let answer = tokio::time::timeout(self.deadline, call).await;
+            self.breaker.saw(answer.is_ok(), Instant::now());
+            answer.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to answer")))
+        } else {
+            Err(StorageError::unavailable("it does not answer"))
+        };
         timer.observe(outcome.is_ok());
         outcome
     }
@@ -170,3 +198,44 @@ impl Backend {
 const DEADLINE: Duration = Duration::from_millis(500);
 /// About half a million sessions.
 const MAX_MEMORY: usize = 1 << 30;
+
+#[cfg(test)]
+pub(crate) mod gated {
+    //! A store that hangs when it is told to.
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::watch;
+
+    use super::{MAX_MEMORY, Memory};
+
+    #[derive(Debug)]
+    pub(crate) struct Gated {
+        memory: Memory,
+        open: watch::Sender<bool>,
+        asked: AtomicUsize,
+    }
+
+    impl Default for Gated {
+        fn default() -> Self {
+            Self { memory: Memory::new(MAX_MEMORY), open: watch::channel(true).0, asked: AtomicUsize::new(0) }
+        }
+    }
+
+    impl Gated {
+        pub(crate) fn hang(&self, hang: bool) {
+            self.open.send_replace(!hang);
+        }
+
+        /// How many operations have reached it.
+        pub(crate) fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+
+        pub(super) async fn pass(&self) -> &Memory {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.open.subscribe().wait_for(|open| *open).await.unwrap();
+            &self.memory
+        }
+    }
+}

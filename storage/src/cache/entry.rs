@@ -30,7 +30,7 @@ impl<X> Entry<X> {
     /// expired. Costs a few atomic reads. Ask the cache itself now and then: it also notices what was missed.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.standing() != Standing::Revoked && now < self.session.expires_at
+        !matches!(self.standing(), Standing::Revoked | Standing::Over) && now < self.session.expires_at
     }
 
     pub(super) fn new(session: Arc<Session>, fate: Fate, resets: u64, now: Timestamp) -> Self
@@ -53,7 +53,7 @@ impl<X> Entry<X> {
 
     /// How this copy stands.
     pub(super) fn standing(&self) -> Standing {
-        if self.over.load(Ordering::Acquire) { Standing::Revoked } else { self.fate.standing(self.session.generation) }
+        if self.over.load(Ordering::Acquire) { Standing::Over } else { self.fate.standing(self.session.generation) }
     }
 
     /// Whether it was read after the last reset.

@@ -7,6 +7,8 @@
 mod entry;
 mod flight;
 mod negatives;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -36,7 +38,7 @@ pub struct CacheConfig {
     pub max_age: Duration,
     /// How long "there is none" is believed; at most a second is sensible.
     pub negative_life: Duration,
-    /// How long a load may take.
+    /// How long a request waits for a load.
     pub load_deadline: Duration,
     /// Requests that may wait for loads at one time; more are refused at once.
     pub max_waiting: usize,
@@ -88,7 +90,7 @@ pub struct SessionCache<X: Send + Sync + 'static = ()> {
     negatives: Negatives,
     flights: Mutex<HashMap<Id, Flight<X>>>,
     waiting: Semaphore,
-    crowded: Notify,
+    crowded: Arc<Notify>,
     config: CacheConfig,
     sessions: Sessions,
     invalidation: Arc<Invalidation>,
@@ -115,7 +117,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             negatives: Negatives::new(config.negative_life),
             flights: Mutex::default(),
             waiting: Semaphore::new(config.max_waiting.min(Semaphore::MAX_PERMITS)),
-            crowded: Notify::new(),
+            crowded: Arc::default(),
             config,
             sessions,
             invalidation,
@@ -155,8 +157,12 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
         let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))?;
         // It may have ended between the moment it was read and this one.
-        let ended = matches!(&loaded, Loaded::Found(entry) if entry.standing() == Standing::Revoked);
-        Ok(if ended { Loaded::Revoked } else { loaded })
+        let Loaded::Found(entry) = &loaded else { return Ok(loaded) };
+        Ok(match entry.standing() {
+            Standing::Revoked => Loaded::Revoked,
+            Standing::Over => Loaded::Unknown,
+            Standing::Good | Standing::Outdated => loaded,
+        })
     }
 
     /// Notes that a session is in use, so that idleness does not end it. The store hears of it rarely and later.
@@ -202,6 +208,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp) -> Cached<X> {
         match entry.standing() {
             Standing::Revoked => return Cached::Revoked,
+            Standing::Over => return Cached::Unknown,
             Standing::Outdated => return Cached::Miss,
             Standing::Good if !entry.is_from(self.invalidation.resets()) => return Cached::Miss,
             Standing::Good => {}
@@ -274,14 +281,14 @@ pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
     loop {
         let Some(alive) = cache.upgrade() else { return };
         // On a thread of its own: a million entries take a tenth of a second.
-        let swept = tokio::task::spawn_blocking(move || {
-            alive.sweep(clock());
-            alive
-        });
-        let Ok(alive) = swept.await else { return };
+        let crowded = Arc::clone(&alive.crowded);
+        let swept = tokio::task::spawn_blocking(move || alive.sweep(clock()));
+        if swept.await.is_err() {
+            return;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = alive.crowded.notified() => {}
+            () = crowded.notified() => {}
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
     }

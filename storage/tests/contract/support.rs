@@ -2,12 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
 use postern_storage::{Storage, StorageConfig};
 use prometheus::Registry;
 use serde_json::json;
+
+pub(crate) const ISSUER: &str = "https://idp.example";
+
+/// Waits for a condition, with a deadline.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
 
 /// A store, and where its file is.
 #[derive(Debug)]
@@ -64,7 +75,7 @@ pub(crate) fn session(number: u64, user: &str) -> Session {
         handle: handle(number),
         user: User {
             id: user.to_owned(),
-            issuer: "https://idp.example".to_owned(),
+            issuer: ISSUER.to_owned(),
             email: Some(format!("{user}@mail.example")),
             email_verified: Some(true),
             name: Some(format!("{user} of the North")),

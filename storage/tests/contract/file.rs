@@ -1,0 +1,313 @@
+//! What a store in a file promises beyond the contract.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use postern_storage::{Lookup, Once, OpenError, Storage, StorageConfig};
+use prometheus::Registry;
+use redb::{ReadableDatabase as _, ReadableTable as _};
+
+use super::support::{ISSUER, World, at, id, keyring, session, tokens};
+
+fn open(file: &Path) -> Result<Storage, OpenError> {
+    Storage::open(StorageConfig::File { path: file.to_owned() }, keyring(), &Registry::new())
+}
+
+#[tokio::test]
+async fn sessions_survive_a_restart() {
+    let world = World::file();
+    let session = session(1, "alice");
+    world.storage.sessions().create(&session, &tokens("a")).await.unwrap();
+    world.storage.sessions().spend(Once::Ticket, b"t", at(0), at(9)).await.unwrap();
+    world.storage.close().await;
+    let again = open(&world.file).unwrap();
+    let Lookup::Found(found) = again.sessions().load(&session.handle, at(1)).await.unwrap() else { panic!("lost") };
+    assert_eq!(*found, session);
+    assert!(!again.sessions().spend(Once::Ticket, b"t", at(0), at(9)).await.unwrap());
+}
+
+#[tokio::test]
+async fn s_081_s_082_the_file_tells_no_id_no_token_and_no_name() {
+    let world = World::file();
+    let sessions = world.storage.sessions();
+    let mut session = session(1, "alice-the-user");
+    sessions.create(&session, &tokens("marked")).await.unwrap();
+    session.user.email = Some("second@mail.example".to_owned());
+    sessions.commit(&session.handle, 1, &session, &tokens("renewed")).await.unwrap();
+    sessions.spend(Once::SignIn, b"spent-state-value", at(0), at(9)).await.unwrap();
+    world.storage.close().await;
+    let bytes = fs::read(&world.file).unwrap();
+    let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    assert!(holds(session.handle.as_bytes()), "the search finds what is there");
+    assert!(!holds(id(1).as_bytes()), "the id");
+    let secrets = [
+        "marked",
+        "renewed",
+        "access-",
+        "refresh-",
+        "id-token-",
+        "alice",
+        "mail.example",
+        "North",
+        "idp.example",
+        "engineering",
+        "groups",
+        "spent-state-value",
+    ];
+    for secret in secrets {
+        assert!(!holds(secret.as_bytes()), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn s_082_a_record_that_was_moved_to_another_key_is_no_session() {
+    let world = World::file();
+    for (number, user) in [(1, "alice"), (2, "bob")] {
+        world.storage.sessions().create(&session(number, user), &tokens(user)).await.unwrap();
+    }
+    let (alice, bob) = (session(1, "alice").handle, session(2, "bob").handle);
+    world.storage.close().await;
+    move_record(&world.file, "sessions", alice.as_bytes(), bob.as_bytes());
+    let storage = open(&world.file).unwrap();
+    assert!(matches!(storage.sessions().load(&alice, at(1)).await.unwrap(), Lookup::Found(_)));
+    assert!(matches!(storage.sessions().load(&bob, at(1)).await.unwrap(), Lookup::Unknown));
+    assert!(storage.sessions().tokens(&bob).await.unwrap().is_none());
+    storage.close().await;
+    move_record(&world.file, "tokens", bob.as_bytes(), alice.as_bytes());
+    let storage = open(&world.file).unwrap();
+    assert!(storage.sessions().tokens(&alice).await.unwrap().is_none(), "tokens of another session");
+}
+
+const fn table(name: &str) -> redb::TableDefinition<'_, &'static [u8], &'static [u8]> {
+    redb::TableDefinition::new(name)
+}
+
+fn move_record(file: &Path, name: &str, from: &[u8], to: &[u8]) {
+    let database = redb::Database::open(file).unwrap();
+    let writing = database.begin_write().unwrap();
+    {
+        let mut records = writing.open_table(table(name)).unwrap();
+        let record = records.get(from).unwrap().unwrap().value().to_vec();
+        records.insert(to, record.as_slice()).unwrap();
+    }
+    writing.commit().unwrap();
+}
+
+#[tokio::test]
+async fn the_file_and_its_folder_are_for_this_user_alone() {
+    let world = World::file();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&world.file), 0o600);
+    assert_eq!(mode(world.file.parent().unwrap()), 0o700);
+    world.storage.close().await;
+    fs::set_permissions(&world.file, fs::Permissions::from_mode(0o644)).unwrap();
+    let storage = open(&world.file).unwrap();
+    assert_eq!(mode(&world.file), 0o600, "mended");
+    storage.close().await;
+}
+
+#[tokio::test]
+async fn a_file_has_one_owner_and_is_free_after_it() {
+    let world = World::file();
+    let Err(OpenError::InUse { path }) = open(&world.file) else { panic!("opened twice") };
+    assert_eq!(path, world.file);
+    world.storage.close().await;
+    open(&world.file).unwrap().close().await;
+}
+
+#[tokio::test]
+async fn r_023_a_file_of_a_newer_format_is_refused_and_left_alone() {
+    let world = World::file();
+    world.storage.close().await;
+    let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
+    let note = |format: u32, min_reader: u32| {
+        let database = redb::Database::open(&world.file).unwrap();
+        let writing = database.begin_write().unwrap();
+        writing.open_table(meta).unwrap().insert("format", format).unwrap();
+        writing.open_table(meta).unwrap().insert("min_reader", min_reader).unwrap();
+        writing.commit().unwrap();
+    };
+    note(2, 2);
+    let Err(OpenError::NewerFormat { found: 2, known: 1, .. }) = open(&world.file) else { panic!("not refused") };
+    note(2, 1);
+    open(&world.file).unwrap().close().await;
+    let database = redb::Database::open(&world.file).unwrap();
+    let kept = database.begin_read().unwrap().open_table(meta).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(kept, 2, "a format that may be read is not written down again");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    let words = "not a database, but somebody's notes ".repeat(1000);
+    fs::write(&file, &words).unwrap();
+    let error = open(&file).unwrap_err();
+    assert!(error.to_string().contains("notes.txt"), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), words);
+    assert!(matches!(open(Path::new("/proc/nowhere/store")), Err(OpenError::Io { .. })));
+}
+
+#[tokio::test]
+async fn what_has_ended_is_swept_and_what_lasts_is_kept() {
+    let world = World::file();
+    let sessions = world.storage.sessions();
+    let long_ago = |number| postern_identity::Session {
+        issued_at: postern_identity::Timestamp::from_secs(1),
+        expires_at: postern_identity::Timestamp::from_secs(2),
+        ..session(number, "alice")
+    };
+    for number in 0..20 {
+        sessions.create(&long_ago(number), &tokens("a")).await.unwrap();
+    }
+    sessions.create(&session(99, "bob"), &tokens("b")).await.unwrap();
+    let (past, future) = (postern_identity::Timestamp::from_secs(2), at(9));
+    sessions.spend(Once::Ticket, b"old", past, past).await.unwrap();
+    sessions.spend(Once::Ticket, b"new", past, future).await.unwrap();
+    world.storage.close().await;
+    // The sweep is the first thing that an open store does; closing waits for it.
+    open(&world.file).unwrap().close().await;
+    let database = redb::Database::open(&world.file).unwrap();
+    let reading = database.begin_read().unwrap();
+    let count = |name| reading.open_table(table(name)).unwrap().iter().unwrap().count();
+    assert_eq!((count("sessions"), count("tokens"), count("owned"), count("users"), count("spent")), (1, 1, 1, 1, 1));
+    assert_eq!(count("endings"), 3);
+}
+
+const ROUNDS: usize = 15;
+
+#[tokio::test]
+async fn r_018_what_was_acknowledged_survives_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sessions.redb");
+    let mut next = 0;
+    let mut known = Known::default();
+    for round in 0..ROUNDS {
+        let mut victim = Victim::start(&file, next);
+        for _ in 0..(7 + round * 5) {
+            known.note(&victim.line());
+        }
+        // It is in the middle of something now: it never pauses.
+        for line in victim.kill() {
+            known.note(&line);
+        }
+        next += 10_000;
+        let storage = open(&file).unwrap();
+        known.check(&storage, round).await;
+        storage.close().await;
+    }
+    assert!(known.created.len() > ROUNDS && known.revoked.len() > ROUNDS && known.spent.len() > ROUNDS);
+}
+
+/// What victims said that they had done.
+#[derive(Debug, Default)]
+struct Known {
+    created: HashSet<u64>,
+    revoked: HashSet<u64>,
+    spent: HashSet<u64>,
+}
+
+impl Known {
+    fn note(&mut self, line: &str) {
+        let Some((what, number)) = line.split_once(' ') else { return };
+        let Ok(number) = number.parse() else { return };
+        match what {
+            "created" => self.created.insert(number),
+            "revoked" => self.revoked.insert(number),
+            "spent" => self.spent.insert(number),
+            _ => false,
+        };
+    }
+
+    async fn check(&self, storage: &Storage, round: usize) {
+        let sessions = storage.sessions();
+        for number in &self.created {
+            let found = sessions.load(&session(*number, "victim").handle, at(1)).await.unwrap();
+            match (self.revoked.contains(number), found) {
+                (true, Lookup::Revoked) | (false, Lookup::Found(_)) => {}
+                // A revocation that was under way may have happened.
+                (false, Lookup::Revoked) if number.is_multiple_of(3) => {}
+                (revoked, found) => panic!("round {round}, session {number}, revoked {revoked}: {found:?}"),
+            }
+        }
+        for number in &self.spent {
+            let again = sessions.spend(Once::Ticket, &number.to_be_bytes(), at(0), at(9)).await.unwrap();
+            assert!(!again, "round {round}: value {number} can be spent twice");
+        }
+        let listed = sessions.list(ISSUER, "victim", at(1)).await.unwrap();
+        assert!(listed.len() >= self.created.len().saturating_sub(self.revoked.len() + ROUNDS).min(900), "the index");
+    }
+}
+
+/// This test binary, started once more to be killed.
+#[derive(Debug)]
+struct Victim {
+    process: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Victim {
+    fn start(file: &Path, first: u64) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "file::a_victim_of_kill_9", "--ignored", "--nocapture", "--test-threads=1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        writeln!(process.stdin.as_mut().unwrap(), "{first} {}", file.display()).unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        Self { process, output }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the victim ended by itself");
+        line.trim().to_owned()
+    }
+
+    /// Kills it, and gives what it had said before.
+    fn kill(mut self) -> Vec<String> {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        let complete = rest.rfind('\n').map_or("", |end| rest.get(..end).unwrap());
+        complete.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "is started by the test that kills it"]
+async fn a_victim_of_kill_9() {
+    let mut order = String::new();
+    std::io::stdin().read_line(&mut order).unwrap();
+    let (first, file) = order.trim().split_once(' ').unwrap();
+    let (first, file): (u64, _) = (first.parse().unwrap(), PathBuf::from(file));
+    let storage = open(&file).unwrap();
+    let tasks: Vec<_> = (0..4)
+        .map(|lane| {
+            let sessions = storage.sessions();
+            tokio::spawn(async move {
+                for number in (first..).skip(lane).step_by(4) {
+                    let session = session(number, "victim");
+                    sessions.create(&session, &tokens("v")).await.unwrap();
+                    println!("created {number}");
+                    sessions.spend(Once::Ticket, &number.to_be_bytes(), at(0), at(9)).await.unwrap();
+                    println!("spent {number}");
+                    if number.is_multiple_of(3) {
+                        sessions.revoke(&session.handle).await.unwrap();
+                        println!("revoked {number}");
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}

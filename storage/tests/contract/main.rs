@@ -1,0 +1,225 @@
+//! One contract, run against every backend.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first thing that is not as promised")]
+
+mod file;
+mod support;
+
+use std::sync::Arc;
+
+use postern_identity::{Session, SessionHandle};
+use postern_storage::{CacheConfig, Cached, Committed, Loaded, Lookup, Once};
+use support::{ISSUER, World, at, id, idle, session, tokens};
+
+/// Each promise, once for each backend.
+macro_rules! contract {
+    ($(async fn $name:ident($world:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            async fn promise($world: &World) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn in_memory() {
+                let world = World::memory();
+                promise(&world).await;
+                world.storage.close().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn in_a_file() {
+                let world = World::file();
+                promise(&world).await;
+                world.storage.close().await;
+            }
+        }
+    )*};
+}
+
+async fn create(world: &World, number: u64, user: &str) -> Session {
+    let session = session(number, user);
+    world.storage.sessions().create(&session, &tokens("a")).await.unwrap();
+    session
+}
+
+async fn load(world: &World, handle: &SessionHandle, secs: i64) -> Lookup {
+    world.storage.sessions().load(handle, at(secs)).await.unwrap()
+}
+
+async fn is_live(world: &World, handle: &SessionHandle, secs: i64) -> bool {
+    matches!(load(world, handle, secs).await, Lookup::Found(_))
+}
+
+contract! {
+    async fn what_was_created_is_found_with_its_tokens(world) {
+        let session = create(world, 1, "alice").await;
+        let Lookup::Found(found) = load(world, &session.handle, 1).await else { panic!("not found") };
+        assert_eq!(*found, session);
+        let found = world.storage.sessions().tokens(&session.handle).await.unwrap().unwrap();
+        assert_eq!(found.access.expose(), "access-a");
+        assert_eq!(found.refresh.unwrap().expose(), "refresh-a");
+        assert_eq!(found.id_token.expose(), "id-token-a");
+        assert_eq!(found.access_expires_at, Some(at(300)));
+        world.storage.health().await.unwrap();
+    }
+
+    async fn a_session_that_never_was_is_unknown(world) {
+        let handle = session(1, "alice").handle;
+        assert!(matches!(load(world, &handle, 1).await, Lookup::Unknown));
+        assert!(world.storage.sessions().tokens(&handle).await.unwrap().is_none());
+        world.storage.sessions().revoke(&handle).await.unwrap();
+    }
+
+    async fn s_090_a_session_ends_at_its_time(world) {
+        let lasting = create(world, 1, "alice").await;
+        assert!(is_live(world, &lasting.handle, 999).await);
+        assert!(!is_live(world, &lasting.handle, 1000).await);
+        let idle = idle(session(2, "alice"), 50);
+        world.storage.sessions().create(&idle, &tokens("a")).await.unwrap();
+        assert!(is_live(world, &idle.handle, 49).await);
+        assert!(!is_live(world, &idle.handle, 50).await);
+    }
+
+    async fn r_025_a_session_that_was_seen_to_be_over_is_never_revived(world) {
+        let session = create(world, 1, "alice").await;
+        assert!(!is_live(world, &session.handle, 2000).await);
+        support::until("it is forgotten", async || !is_live(world, &session.handle, 1).await).await;
+    }
+
+    async fn s_084_a_revoked_session_is_over_and_its_tokens_are_gone(world) {
+        let session = create(world, 1, "alice").await;
+        world.storage.sessions().revoke(&session.handle).await.unwrap();
+        assert!(matches!(load(world, &session.handle, 1).await, Lookup::Revoked));
+        assert!(world.storage.sessions().tokens(&session.handle).await.unwrap().is_none());
+        world.storage.sessions().create(&session, &tokens("a")).await.unwrap();
+        assert!(matches!(load(world, &session.handle, 1).await, Lookup::Revoked), "a late repetition revives nothing");
+        world.storage.sessions().revoke(&session.handle).await.unwrap();
+    }
+
+    async fn s_095_all_sessions_of_a_user_end_together(world) {
+        let sessions = world.storage.sessions();
+        let (first, second, other) = (create(world, 1, "alice").await, create(world, 2, "alice").await, create(world, 3, "bob").await);
+        let later = Session { issued_at: at(10), ..session(4, "alice") };
+        sessions.create(&later, &tokens("a")).await.unwrap();
+        sessions.revoke_user(ISSUER, "alice", at(10)).await.unwrap();
+        for ended in [first, second] {
+            assert!(matches!(load(world, &ended.handle, 11).await, Lookup::Revoked));
+            assert!(sessions.tokens(&ended.handle).await.unwrap().is_none());
+        }
+        assert!(is_live(world, &other.handle, 11).await);
+        assert!(is_live(world, &later.handle, 11).await, "it began in time");
+        sessions.revoke_user(ISSUER, "alice", at(5)).await.unwrap();
+        let late = create(world, 5, "alice").await;
+        assert!(matches!(load(world, &late.handle, 11).await, Lookup::Revoked), "a sign-in that was under way is over too");
+        assert!(sessions.tokens(&late.handle).await.unwrap().is_none());
+    }
+
+    async fn a_user_of_another_issuer_is_another_user(world) {
+        let session = create(world, 1, "alice").await;
+        world.storage.sessions().revoke_user("https://other.example", "alice", at(10)).await.unwrap();
+        assert!(is_live(world, &session.handle, 11).await);
+        assert!(world.storage.sessions().list("https://other.example", "alice", at(1)).await.unwrap().is_empty());
+    }
+
+    async fn the_live_sessions_of_a_user_are_listed_newest_first(world) {
+        let sessions = world.storage.sessions();
+        for number in 0..5 {
+            let session = Session { issued_at: at(i64::try_from(number).unwrap()), ..session(number, "alice") };
+            sessions.create(&session, &tokens("a")).await.unwrap();
+        }
+        create(world, 9, "bob").await;
+        sessions.revoke(&session(2, "alice").handle).await.unwrap();
+        let listed = sessions.list(ISSUER, "alice", at(10)).await.unwrap();
+        let expected: Vec<_> = [4, 3, 1, 0].map(|number| session(number, "alice").handle).into();
+        assert_eq!(listed.iter().map(|line| line.handle).collect::<Vec<_>>(), expected);
+        assert!(sessions.list(ISSUER, "alice", at(1000)).await.unwrap().is_empty());
+    }
+
+    async fn s_076_of_many_refreshes_of_one_generation_one_is_saved(world) {
+        let session = create(world, 1, "alice").await;
+        let committing: Vec<_> = (0..32)
+            .map(|number| {
+                let (sessions, session) = (world.storage.sessions(), session.clone());
+                tokio::spawn(async move {
+                    sessions.commit(&session.handle, 1, &session, &tokens(&number.to_string())).await.unwrap()
+                })
+            })
+            .collect();
+        let mut saved = Vec::new();
+        for (number, commit) in committing.into_iter().enumerate() {
+            match commit.await.unwrap() {
+                Committed::Saved(generation) => saved.push((number, generation)),
+                Committed::Moved => {}
+                Committed::Ended => panic!("it has not ended"),
+            }
+        }
+        let [(winner, 2)] = saved[..] else { panic!("{saved:?}") };
+        let found = world.storage.sessions().tokens(&session.handle).await.unwrap().unwrap();
+        assert_eq!(found.access.expose(), &format!("access-{winner}"));
+        let Lookup::Found(found) = load(world, &session.handle, 1).await else { panic!("not found") };
+        assert_eq!(found.generation, 2);
+    }
+
+    async fn a_refresh_changes_what_is_known_of_the_user_and_revives_nothing(world) {
+        let sessions = world.storage.sessions();
+        let mut session = create(world, 1, "alice").await;
+        assert_eq!(sessions.user(ISSUER, "alice").await.unwrap(), Some(session.user.clone()));
+        session.user.name = Some("Alice Renamed".to_owned());
+        assert_eq!(sessions.commit(&session.handle, 1, &session, &tokens("b")).await.unwrap(), Committed::Saved(2));
+        assert_eq!(sessions.user(ISSUER, "alice").await.unwrap(), Some(session.user.clone()));
+        assert_eq!(sessions.commit(&session.handle, 1, &session, &tokens("c")).await.unwrap(), Committed::Moved);
+        sessions.revoke(&session.handle).await.unwrap();
+        assert_eq!(sessions.commit(&session.handle, 2, &session, &tokens("d")).await.unwrap(), Committed::Ended);
+        assert!(matches!(load(world, &session.handle, 1).await, Lookup::Revoked));
+        assert_eq!(sessions.user(ISSUER, "nobody").await.unwrap(), None);
+    }
+
+    async fn s_053_s_055_a_value_is_spent_by_exactly_one_of_many(world) {
+        for round in 0..20_u8 {
+            let spending: Vec<_> = (0..50)
+                .map(|_| {
+                    let sessions = world.storage.sessions();
+                    tokio::spawn(async move { sessions.spend(Once::SignIn, &[round], at(0), at(60)).await.unwrap() })
+                })
+                .collect();
+            let mut won = 0;
+            for spend in spending {
+                won += u32::from(spend.await.unwrap());
+            }
+            assert_eq!(won, 1, "round {round}");
+            assert!(!world.storage.sessions().spend(Once::SignIn, &[round], at(59), at(60)).await.unwrap());
+            assert!(world.storage.sessions().spend(Once::Ticket, &[round], at(0), at(60)).await.unwrap(), "another kind");
+        }
+    }
+
+    async fn the_cache_follows_the_store(world) {
+        let cache = world.storage.cache::<()>(CacheConfig::default());
+        let session = create(world, 1, "alice").await;
+        assert!(matches!(cache.get(&id(1), at(1)), Cached::Miss));
+        let Loaded::Found(entry) = cache.load(&id(1), at(1)).await.unwrap() else { panic!("not found") };
+        assert_eq!(*entry.session, session);
+        let Cached::Hit(hit) = cache.get(&id(1), at(2)) else { panic!("not kept") };
+        assert!(Arc::ptr_eq(&hit, &entry));
+        world.storage.sessions().revoke(&session.handle).await.unwrap();
+        assert!(matches!(cache.get(&id(1), at(2)), Cached::Revoked));
+    }
+
+    async fn what_the_store_does_is_counted(world) {
+        create(world, 1, "alice").await;
+        let cache = world.storage.cache::<()>(CacheConfig::default());
+        assert!(matches!(cache.get(&id(1), at(1)), Cached::Miss));
+        cache.load(&id(1), at(1)).await.unwrap();
+        assert!(matches!(cache.get(&id(1), at(1)), Cached::Hit(_)));
+        let shown = prometheus::TextEncoder::new().encode_to_string(&world.registry.gather()).unwrap();
+        let has = |series: &str| shown.lines().any(|line| line == series);
+        assert!(has(r#"postern_storage_cache_lookups_total{outcome="hit"} 1"#), "{shown}");
+        assert!(has(r#"postern_storage_cache_lookups_total{outcome="miss"} 1"#), "{shown}");
+        for operation in ["create", "load"] {
+            let counted = |line: &str| {
+                line.starts_with("postern_storage_operation_duration_seconds_count{")
+                    && line.contains(&format!("operation=\"{operation}\""))
+                    && line.ends_with(" 1")
+            };
+            assert!(shown.lines().any(counted), "{operation}: {shown}");
+        }
+    }
+}
