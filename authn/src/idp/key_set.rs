@@ -256,3 +256,156 @@ fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.drain(..zeros);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+        EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair,
+    };
+    use serde_json::json;
+
+    const MESSAGE: &[u8] = b"header.claims";
+
+    fn text(bytes: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn set(jwk: &Value) -> KeySet {
+        KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
+    }
+
+    fn ec(algorithm: &'static EcdsaSigningAlgorithm, curve: &str) -> (KeySet, Vec<u8>) {
+        let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+        let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
+        let signature = pair.sign(&SystemRandom::new(), MESSAGE).unwrap();
+        (set(&json!({"kty": "EC", "crv": curve, "x": text(x), "y": text(y)})), signature.as_ref().to_vec())
+    }
+
+    fn rsa_pair() -> (RsaKeyPair, KeySet) {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+        let jwk = json!({"kty": "RSA", "n": text(n.big_endian_without_leading_zero()), "e": text(e.big_endian_without_leading_zero())});
+        (pair, set(&jwk))
+    }
+
+    #[track_caller]
+    fn only_as(keys: &KeySet, algorithm: Algorithm, signature: &[u8]) {
+        assert_eq!(keys.verify(None, algorithm, MESSAGE, signature), Ok(()), "{algorithm:?}");
+        assert_eq!(keys.verify(None, algorithm, b"header.other", signature), Err(KeyError::Signature));
+        for other in ALL.into_iter().filter(|other| *other != algorithm) {
+            assert!(keys.verify(None, other, MESSAGE, signature).is_err(), "{algorithm:?} as {other:?}");
+        }
+    }
+
+    const ALL: [Algorithm; 10] = [
+        Algorithm::Rs256,
+        Algorithm::Rs384,
+        Algorithm::Rs512,
+        Algorithm::Ps256,
+        Algorithm::Ps384,
+        Algorithm::Ps512,
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Es512,
+        Algorithm::EdDsa,
+    ];
+
+    #[test]
+    fn s_060_each_algorithm_is_verified_and_passes_for_no_other() {
+        let (keys, signature) = ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256");
+        only_as(&keys, Algorithm::Es256, &signature);
+        let (keys, signature) = ec(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384");
+        only_as(&keys, Algorithm::Es384, &signature);
+        let (keys, signature) = ec(&ECDSA_P521_SHA512_FIXED_SIGNING, "P-521");
+        only_as(&keys, Algorithm::Es512, &signature);
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let keys = set(&json!({"kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref())}));
+        only_as(&keys, Algorithm::EdDsa, pair.sign(MESSAGE).as_ref());
+    }
+
+    #[test]
+    fn s_060_each_rsa_algorithm_is_verified_and_passes_for_no_other() {
+        let (pair, keys) = rsa_pair();
+        let encodings: [(Algorithm, &'static dyn RsaEncoding); 6] = [
+            (Algorithm::Rs256, &crypto::RSA_PKCS1_SHA256),
+            (Algorithm::Rs384, &crypto::RSA_PKCS1_SHA384),
+            (Algorithm::Rs512, &crypto::RSA_PKCS1_SHA512),
+            (Algorithm::Ps256, &crypto::RSA_PSS_SHA256),
+            (Algorithm::Ps384, &crypto::RSA_PSS_SHA384),
+            (Algorithm::Ps512, &crypto::RSA_PSS_SHA512),
+        ];
+        for (algorithm, encoding) in encodings {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(encoding, &SystemRandom::new(), MESSAGE, &mut signature).unwrap();
+            only_as(&keys, algorithm, &signature);
+        }
+    }
+
+    #[test]
+    fn s_060_no_other_name_is_an_algorithm() {
+        for name in [
+            "none", "None", "NONE", "", "HS256", "HS384", "HS512", "rs256", "RS1", "ES256K", "RSA-OAEP", "dir",
+            " ES256",
+        ] {
+            assert_eq!(Algorithm::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn s_063_an_rsa_key_below_2048_bits_is_weak_whatever_zeros_lead_it() {
+        for (first, expected) in [(0x80_u8, KeyError::Signature), (0x40, KeyError::Weak)] {
+            let mut n = vec![0, 0, first];
+            n.extend([0xff; 255]);
+            let keys = set(&json!({"kty": "RSA", "n": text(&n), "e": "AQAB"}));
+            assert_eq!(keys.verify(None, Algorithm::Rs256, MESSAGE, &[1; 256]), Err(expected));
+        }
+    }
+
+    #[test]
+    fn s_063_an_ecdsa_signature_has_its_fixed_length_and_r_and_s_within_the_order() {
+        let (keys, good) = ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256");
+        let order = [
+            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
+            0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        ];
+        let (r, s) = good.split_at(32);
+        let bad = [
+            vec![],
+            vec![0; 64],
+            [r, &[0; 32]].concat(),
+            [&[0; 32], s].concat(),
+            [r, &order].concat(),
+            [&order, s].concat(),
+            good[..63].to_vec(),
+            [&good[..], &[0]].concat(),
+            [&[0], &good[..]].concat(),
+            [&[0], r, &[0], s].concat(),
+        ];
+        for signature in bad {
+            assert_eq!(
+                keys.verify(None, Algorithm::Es256, MESSAGE, &signature),
+                Err(KeyError::Signature),
+                "{signature:?}"
+            );
+        }
+        assert_eq!(keys.verify(None, Algorithm::Es256, MESSAGE, &good), Ok(()));
+    }
+
+    #[test]
+    fn s_062_kid_is_compared_whole_among_keys_that_fit() {
+        let (pair, _) = rsa_pair();
+        let n = text(pair.public_key().modulus().big_endian_without_leading_zero());
+        let keys = |usage: Value| set(&json!({"kty": "RSA", "kid": "a", "n": n, "e": "AQAB", "use": usage}));
+        assert!(keys(json!("sig")).knows(Some("a"), Algorithm::Ps256));
+        for wrong in ["", "A", "a ", "aa", "./a", "a?b"] {
+            assert!(!keys(json!("sig")).knows(Some(wrong), Algorithm::Ps256), "{wrong}");
+        }
+        assert!(!keys(json!("enc")).knows(Some("a"), Algorithm::Rs256));
+        assert!(!keys(json!(null)).knows(Some("a"), Algorithm::Rs256));
+        assert!(!keys(json!("sig")).knows(Some("a"), Algorithm::Es256));
+    }
+}

@@ -1,0 +1,175 @@
+//! A deployment in miniature: authn over an in-memory store, a provider that does as it is told, and a browser.
+
+mod browser;
+mod log;
+mod provider;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_authn::{Authn, AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
+use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Secret, SignInRequest, Timestamp};
+use postern_storage::{SessionSummary, Sessions, Storage, StorageConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub(crate) use browser::{Arrived, Browser};
+pub(crate) use log::log;
+pub(crate) use provider::{Provider, Script, base64};
+
+pub(crate) const AUTHN: &str = "https://auth.example.com";
+pub(crate) const APP: &str = "https://app.example.com";
+pub(crate) const OTHER_APP: &str = "https://wiki.example.com";
+
+/// Applications of this deployment.
+#[derive(Debug)]
+struct Hosts;
+
+impl RouteHosts for Hosts {
+    fn serves(&self, url: &Url) -> bool {
+        let origin = url.origin().ascii_serialization();
+        origin == APP || origin == OTHER_APP
+    }
+}
+
+/// One deployment. It ends with the test.
+pub(crate) struct World {
+    pub(crate) provider: Provider,
+    pub(crate) sessions: Sessions,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) config: AuthnConfig,
+    pub(crate) registry: prometheus::Registry,
+    pub(crate) authn: Authn,
+    pub(crate) address: std::net::SocketAddr,
+    storage: Storage,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A deployment whose configuration was changed first.
+    pub(crate) async fn with(change: impl FnOnce(&mut AuthnConfig)) -> Self {
+        Self::over(StorageConfig::Memory, change).await
+    }
+
+    /// A deployment whose store can be closed, in `folder`.
+    pub(crate) async fn on_a_file(folder: &tempfile::TempDir) -> Self {
+        Self::over(StorageConfig::File { path: folder.path().join("store") }, |_| {}).await
+    }
+
+    async fn over(store: StorageConfig, change: impl FnOnce(&mut AuthnConfig)) -> Self {
+        log::keep();
+        let provider = Provider::start().await;
+        let keyring = Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])));
+        let mut config = config(&keyring, vec![idp("main", &provider.issuer)]);
+        change(&mut config);
+        let registry = prometheus::Registry::new();
+        let storage = Storage::open(store, Arc::clone(&keyring), &registry).unwrap();
+        let sessions = storage.sessions();
+        let shutdown = CancellationToken::new();
+        let authn = Authn::new(config.clone(), sessions.clone(), &registry).unwrap();
+        let address = serve(&authn, &shutdown).await;
+        Self { provider, sessions, keyring, config, registry, authn, address, storage, shutdown }
+    }
+
+    /// A second authn over the same store and the same keys.
+    pub(crate) async fn second(&self) -> std::net::SocketAddr {
+        let authn = Authn::new(self.config.clone(), self.sessions.clone(), &prometheus::Registry::new()).unwrap();
+        serve(&authn, &self.shutdown).await
+    }
+
+    pub(crate) fn browser(&self) -> Browser {
+        Browser::new(self.address, &self.keyring)
+    }
+
+    /// What an edge does with a browser that has no session: a flow cookie, and the way to authn.
+    pub(crate) fn send_to_sign_in(&self, browser: &mut Browser, target: &str) -> Url {
+        self.send_to_sign_in_at(browser, target, "main", now())
+    }
+
+    pub(crate) fn send_to_sign_in_at(&self, browser: &mut Browser, target: &str, idp: &str, now: Timestamp) -> Url {
+        let target = Url::parse(target).unwrap();
+        let flow = FlowCookie::begin(&self.config.cookie_name, now).unwrap();
+        browser.take_cookie(&target, &flow.set());
+        let request = SignInRequest {
+            redirect_uri: target,
+            idp: IdpId::new(idp),
+            flow: flow.hash(&self.keyring),
+            restarted: false,
+        };
+        request.to_url(&self.keyring, Url::parse(AUTHN).unwrap().join("/.pomerium/sign_in").unwrap(), now)
+    }
+
+    /// The whole sign-in, as far as the browser gets.
+    pub(crate) async fn sign_in(&self, browser: &mut Browser, target: &str) -> Arrived {
+        let there = self.send_to_sign_in(browser, target);
+        browser.follow(there).await
+    }
+
+    /// The live sessions of the provider's one user.
+    pub(crate) async fn live_sessions(&self) -> Vec<SessionSummary> {
+        self.sessions.list(&self.provider.issuer, "alice", now()).await.unwrap()
+    }
+
+    /// From now on the store answers nobody.
+    pub(crate) async fn close_the_store(&self) {
+        self.storage.close().await;
+    }
+
+    /// A counter's value, by its name and one of its labels.
+    pub(crate) fn counted(&self, name: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+        let matching = metrics.filter(|metric| metric.get_label().iter().any(|pair| pair.value() == label));
+        matching.map(|metric| metric.get_counter().get_value()).sum()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn serve(authn: &Authn, shutdown: &CancellationToken) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (authn, shutdown) = (authn.clone(), shutdown.clone());
+    tokio::spawn(async move { authn.serve(listener, shutdown).await.unwrap() });
+    address
+}
+
+pub(crate) fn config(keyring: &Arc<Keyring>, idps: Vec<IdpConfig>) -> AuthnConfig {
+    AuthnConfig {
+        url: Url::parse(AUTHN).unwrap(),
+        keyring: Arc::clone(keyring),
+        cookie_name: "_pomerium".into(),
+        cookie: CookieAttributes::default(),
+        session_lifetime: Duration::from_secs(14 * 3600),
+        idps,
+        sign_out_redirect: None,
+        extra_roots: None,
+        hosts: Arc::new(Hosts),
+    }
+}
+
+pub(crate) fn idp(id: &str, issuer: &str) -> IdpConfig {
+    IdpConfig {
+        id: IdpId::new(id),
+        kind: ProviderKind::Oidc,
+        issuer: issuer.into(),
+        client_id: "postern".into(),
+        client_secret: Some(Secret::new("client-secret-marked".into())),
+        scopes: ["openid", "profile", "email"].map(String::from).to_vec(),
+        request_params: Vec::new(),
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp::from_millis(since.as_millis().try_into().unwrap())
+}
