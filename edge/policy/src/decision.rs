@@ -225,3 +225,82 @@ impl Evaluation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(value: bool, reasons: &[Reason]) -> RuleResult {
+        RuleResult { value, reasons: reasons.iter().copied().collect() }
+    }
+
+    /// The decision of these halves.
+    fn decide(allow: (bool, &[Reason]), deny: (bool, &[Reason])) -> Decision {
+        Evaluation { allow: result(allow.0, allow.1), deny: result(deny.0, deny.1) }.decision()
+    }
+
+    const PASSED: (bool, &[Reason]) = (true, &[Reason::Accept]);
+    const NOTHING: (bool, &[Reason]) = (false, &[]);
+
+    #[test]
+    fn every_reason_has_a_bit_and_a_text_of_its_own() {
+        for (bit, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, bit);
+            assert_eq!(Reasons::of(reason).iter().collect::<Vec<_>>(), [reason]);
+        }
+        let texts: std::collections::BTreeSet<_> = Reason::ALL.into_iter().map(Reason::as_str).collect();
+        assert_eq!(texts.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_certificate_that_is_wanted_by_a_deny_rule_comes_first() {
+        for reason in [Reason::ClientCertificateRequired, Reason::InvalidClientCertificate] {
+            let deny = [reason, Reason::UserUnauthenticated, Reason::DeviceUnauthorized];
+            assert_eq!(decide(PASSED, (true, &deny)), Decision::ClientCertificate(deny.into_iter().collect()));
+        }
+        assert_eq!(decide(PASSED, (false, &[Reason::ValidClientCertificate])), Decision::Allow);
+    }
+
+    #[test]
+    fn a_certificate_that_is_wanted_by_an_allow_rule_comes_after_sign_in() {
+        let wanted = [Reason::ClientCertificateRequired];
+        assert_eq!(decide((false, &wanted), NOTHING), Decision::ClientCertificate(Reasons::of(wanted[0])));
+        let both = [Reason::ClientCertificateRequired, Reason::UserUnauthenticated];
+        assert_eq!(decide((false, &both), NOTHING), Decision::SignIn);
+    }
+
+    #[test]
+    fn sign_in_comes_before_a_device_and_both_before_deny_and_allow() {
+        let (user, device) = (&[Reason::UserUnauthenticated][..], &[Reason::DeviceUnauthenticated][..]);
+        let both = &[Reason::UserUnauthenticated, Reason::DeviceUnauthenticated][..];
+        for (allow, deny) in
+            [((false, both), NOTHING), ((false, device), (true, user)), ((true, user), (false, device))]
+        {
+            assert_eq!(decide(allow, deny), Decision::SignIn);
+        }
+        assert_eq!(decide((true, device), (true, &[Reason::HttpMethodOk])), Decision::EnrolDevice);
+        assert_eq!(decide(PASSED, (false, device)), Decision::EnrolDevice);
+    }
+
+    #[test]
+    fn s_098_a_true_deny_wins_and_gives_its_own_reasons() {
+        let deny = Reasons::of(Reason::ClaimOk);
+        assert_eq!(decide(PASSED, (true, &[Reason::ClaimOk])), Decision::Deny(deny));
+        assert_eq!(decide((false, &[Reason::Reject]), (true, &[Reason::ClaimOk])), Decision::Deny(deny));
+    }
+
+    #[test]
+    fn a_device_that_is_not_good_enough_has_an_answer_of_its_own() {
+        let device = Reasons::of(Reason::DeviceUnauthorized);
+        assert_eq!(decide((false, &[Reason::DeviceUnauthorized]), NOTHING), Decision::DeviceUnauthorized(device));
+        assert_eq!(decide(PASSED, (true, &[Reason::DeviceUnauthorized])), Decision::DeviceUnauthorized(device));
+    }
+
+    #[test]
+    fn s_097_without_an_allow_the_answer_is_no() {
+        assert_eq!(decide(NOTHING, NOTHING), Decision::Deny(Reasons::NONE));
+        let missing = Reasons::of(Reason::GroupsUnauthorized);
+        assert_eq!(decide((false, &[Reason::GroupsUnauthorized]), NOTHING), Decision::Deny(missing));
+        assert_eq!(decide(PASSED, (false, &[Reason::ClaimUnauthorized])), Decision::Allow);
+    }
+}

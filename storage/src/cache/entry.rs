@@ -75,9 +75,9 @@ impl<X> Entry<X> {
         if read_at.since(now) > TOLERATED { Duration::MAX } else { now.since(read_at) }
     }
 
-    /// Whether idleness would end it, as far as is known here.
-    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
-        now.as_millis() >= self.idle_until.load(Ordering::Relaxed)
+    /// Whether its end has come, as far as is known here: idleness may have been ended elsewhere.
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        now >= self.session.expires_at || now.as_millis() >= self.idle_until.load(Ordering::Relaxed)
     }
 
     /// Whether the caller is the one who reads it again. Once a second at most, so that a store that is down is not

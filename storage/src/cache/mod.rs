@@ -156,11 +156,12 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         };
         let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
         let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))?;
-        // It may have ended between the moment it was read and this one.
+        // It may have ended between the moment it was read, maybe for somebody who came earlier, and this one.
         let Loaded::Found(entry) = &loaded else { return Ok(loaded) };
         Ok(match entry.standing() {
             Standing::Revoked => Loaded::Revoked,
             Standing::Over => Loaded::Unknown,
+            Standing::Good | Standing::Outdated if entry.is_expired(now) => Loaded::Unknown,
             Standing::Good | Standing::Outdated => loaded,
         })
     }
@@ -220,7 +221,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             return Cached::Unknown;
         }
         let age = entry.age(now);
-        if entry.is_idle(now) || age >= self.config.max_age {
+        if entry.is_expired(now) || age >= self.config.max_age {
             return Cached::Miss;
         }
         if age >= self.config.max_age / 2 && entry.may_ask_again(now) {

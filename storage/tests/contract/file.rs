@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use postern_storage::{Lookup, Once, OpenError, Storage, StorageConfig};
+use postern_storage::{Lookup, Once, OpenError, Storage, StorageConfig, StorageError};
 use prometheus::Registry;
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
@@ -71,13 +71,13 @@ async fn s_082_a_record_that_was_moved_to_another_key_is_no_session() {
     }
     let (alice, bob) = (session(1, "alice").handle, session(2, "bob").handle);
     world.storage.close().await;
-    move_record(&world.file, "sessions", alice.as_bytes(), bob.as_bytes());
+    change_record(&world.file, "sessions", alice.as_bytes(), bob.as_bytes(), &[]);
     let storage = open(&world.file).unwrap();
     assert!(matches!(storage.sessions().load(&alice, at(1)).await.unwrap(), Lookup::Found(_)));
     assert!(matches!(storage.sessions().load(&bob, at(1)).await.unwrap(), Lookup::Unknown));
     assert!(storage.sessions().tokens(&bob).await.unwrap().is_none());
     storage.close().await;
-    move_record(&world.file, "tokens", bob.as_bytes(), alice.as_bytes());
+    change_record(&world.file, "tokens", bob.as_bytes(), alice.as_bytes(), &[]);
     let storage = open(&world.file).unwrap();
     assert!(storage.sessions().tokens(&alice).await.unwrap().is_none(), "tokens of another session");
 }
@@ -86,15 +86,31 @@ const fn table(name: &str) -> redb::TableDefinition<'_, &'static [u8], &'static 
     redb::TableDefinition::new(name)
 }
 
-fn move_record(file: &Path, name: &str, from: &[u8], to: &[u8]) {
+/// Copies a record to another key, or to its own, with some bytes more.
+fn change_record(file: &Path, name: &str, from: &[u8], to: &[u8], more: &[u8]) {
     let database = redb::Database::open(file).unwrap();
     let writing = database.begin_write().unwrap();
     {
         let mut records = writing.open_table(table(name)).unwrap();
-        let record = records.get(from).unwrap().unwrap().value().to_vec();
+        let record = [records.get(from).unwrap().unwrap().value(), more].concat();
         records.insert(to, record.as_slice()).unwrap();
     }
     writing.commit().unwrap();
+}
+
+#[tokio::test]
+async fn r_023_a_record_for_newer_readers_only_is_unavailable_and_not_unknown() {
+    let world = World::file();
+    let handle = session(1, "alice").handle;
+    world.storage.sessions().create(&session(1, "alice"), &tokens("a")).await.unwrap();
+    world.storage.close().await;
+    // Field 2, `min_reader`, once more: of a repeated field the last one counts.
+    change_record(&world.file, "sessions", handle.as_bytes(), handle.as_bytes(), &[0x10, 9]);
+    let storage = open(&world.file).unwrap();
+    let loaded = storage.sessions().load(&handle, at(1)).await;
+    assert!(matches!(loaded, Err(StorageError::Unavailable { .. })), "{loaded:?}");
+    assert!(storage.sessions().tokens(&handle).await.is_err());
+    storage.sessions().revoke(&handle).await.unwrap();
 }
 
 #[tokio::test]

@@ -335,15 +335,19 @@ impl<'t> Reader<'t> {
 
     /// The place of a span; of a span over several lines, the part on its first line.
     fn place(&self, span: Span) -> Place {
-        let rest = span.start.byte_offset().and_then(|offset| self.text.get(offset..)).unwrap_or_default();
-        let line = rest.split(['\n', '\r']).next().unwrap_or_default();
         let length = if span.start.line() == span.end.line() {
             span.end.index().saturating_sub(span.start.index())
         } else {
-            line.trim_end().chars().count()
+            self.rest_of_line(span.start).trim_end().chars().count()
         };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Place { line: count(span.start.line()), column: count(span.start.col() + 1), length: count(length).max(1) }
+    }
+
+    /// Costs the length of the line, so it is asked only where a span leaves its line: once a line and level of nesting.
+    fn rest_of_line(&self, start: Marker) -> &str {
+        let rest = start.byte_offset().and_then(|offset| self.text.get(offset..)).unwrap_or_default();
+        rest.split(['\n', '\r']).next().unwrap_or_default()
     }
 }
 

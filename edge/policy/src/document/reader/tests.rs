@@ -179,6 +179,14 @@ fn bombs_are_refused_fast_and_in_clear_words() {
 }
 
 #[test]
+fn a_document_in_one_long_line_takes_no_longer_than_one_in_many() {
+    let begun = Instant::now();
+    let node = read(&format!("[{}]", "a: b, ".repeat(50_000))).unwrap();
+    assert_eq!(node.as_list().map(<[Node]>::len), Some(50_000));
+    assert!(begun.elapsed() < Duration::from_secs(20), "took {:?}", begun.elapsed());
+}
+
+#[test]
 fn a_document_at_the_limit_of_depth_is_read() {
     let deepest = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
     assert!(read(&deepest).is_ok());

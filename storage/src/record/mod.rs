@@ -336,3 +336,6 @@ fn claims_from_json(json: &[u8]) -> Option<Claims> {
     }
     Some(claims)
 }
+
+#[cfg(test)]
+mod tests;
