@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::{Links, Reference, Unmet, Who, text};
+use crate::{Links, Reference, Who, text};
 
 /// A request that was not carried: what happened in one sentence, who you are, what was not met, whom to ask.
 #[derive(Debug, Clone, Copy, Template)]
@@ -16,8 +16,8 @@ pub struct ErrorPage<'a> {
     pub reference: Reference<'a>,
     /// Who is signed in, if anybody.
     pub who: Option<Who<'a>>,
-    /// What stood in the way; empty if nothing did or it is not to be told.
-    pub unmet: &'a [Unmet<'a>],
+    /// What stood in the way, in the words of the policy ("needs group admins"); empty if it is not to be told.
+    pub unmet: &'a [&'a str],
     /// Whom to ask, if the operator said.
     pub contact: Option<&'a str>,
     /// Ways on. `retry` is for what may pass by itself (5xx).
@@ -26,7 +26,7 @@ pub struct ErrorPage<'a> {
 
 crate::page!(ErrorPage);
 
-impl<'a> ErrorPage<'a> {
+impl ErrorPage<'_> {
     fn heading(&self) -> &'static str {
         match self.status {
             400 => "That request could not be read",
@@ -48,8 +48,9 @@ impl<'a> ErrorPage<'a> {
         }
     }
 
-    fn shown_unmet(&self) -> &[Unmet<'a>] {
-        text::fit(self.unmet, 3_000, Unmet::weight).rows
+    fn shown_unmet(&self) -> impl Iterator<Item = String> {
+        let weigh = |words: &&str| text::weight(&text::clip(words, LONGEST));
+        text::fit(self.unmet, 3_000, weigh).rows.iter().map(|words| capitalised(&text::clip(words, LONGEST)))
     }
 
     fn has_actions(&self) -> bool {
@@ -78,4 +79,12 @@ impl<'a> ErrorPage<'a> {
         };
         format!("{opening}\n{}", self.reference.message())
     }
+}
+
+/// Longer words about a criterion are cut, in characters.
+const LONGEST: usize = 300;
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

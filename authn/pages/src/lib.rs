@@ -21,7 +21,7 @@ pub mod text;
 mod user;
 
 pub use error::ErrorPage;
-pub use parts::{Links, Reference, Unmet, UnmetValue, Who};
+pub use parts::{Links, Reference, Who};
 pub use sign_in::{NotSignedIn, SignInFailed, SignInLoop, StartAgain};
 pub use sign_out::{SignOutConfirm, SignedOut, SigningOut};
 pub use user::{SessionTimes, UserPage};

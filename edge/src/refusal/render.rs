@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::header;
 use http::{HeaderName, HeaderValue, StatusCode};
 use postern_identity::{FlowCookie, IdpId, RandomError, SignInRequest, Timestamp};
-use postern_pages::{ErrorPage, Links, Reference, Unmet, Who};
+use postern_pages::{ErrorPage, Links, Reference, Who};
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -85,8 +85,7 @@ impl Refusal {
 
     fn page(&self, asked: &Asked<'_>) -> Draft {
         let unmet = self.unmet(asked);
-        let unmet: Vec<Unmet<'_>> =
-            unmet.iter().map(|one| Unmet { reason: one.reason.as_str(), wanted: &[] }).collect();
+        let unmet: Vec<&str> = unmet.iter().map(|one| one.words.as_str()).collect();
         let session = asked.subject.session();
         let here = asked.request.map(|request| request.path_and_query()).unwrap_or(Cow::Borrowed("/"));
         let other = format!("/.pomerium/sign_out?pomerium_redirect_uri={}", query_escaped(&asked.url()));

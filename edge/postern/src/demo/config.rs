@@ -68,6 +68,7 @@ routes:
   - from: {hello}
     to: {to}
     preserve_host_header: true
+    show_error_details: true
     policy:
       - allow:
           and:
@@ -84,6 +85,7 @@ routes:
   - from: {admin}
     to: {to}
     preserve_host_header: true
+    show_error_details: true
     policy:
       - allow:
           and:
@@ -96,6 +98,7 @@ routes:
   - from: {engineering}
     to: {to}
     preserve_host_header: true
+    show_error_details: true
     policy:
       - allow:
           or:
@@ -113,6 +116,7 @@ routes:
     to: {to}
     preserve_host_header: true
     allow_websockets: true
+    show_error_details: true
     policy:
       - allow:
           and:
