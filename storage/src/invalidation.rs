@@ -247,3 +247,65 @@ impl Spread for SessionHandle {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn register() -> Invalidation {
+        Invalidation::new(Arc::new(Metrics::register(&prometheus::Registry::new(), "none").unwrap()))
+    }
+
+    fn handle(number: u64) -> SessionHandle {
+        let mut bytes = [0; 32];
+        bytes[24..].copy_from_slice(&number.to_be_bytes());
+        SessionHandle::from_bytes(bytes)
+    }
+
+    #[test]
+    fn a_tombstone_outlives_the_copies_that_may_be_on_their_way_and_no_longer() {
+        let register = register();
+        register.publish(Fact::Revoked(handle(1)));
+        register.sweep(Instant::now() + TOMBSTONE_LIFE / 2);
+        assert_eq!(register.sessions.cell(handle(1)).load(Ordering::SeqCst), REVOKED);
+        register.sweep(Instant::now() + TOMBSTONE_LIFE * 2);
+        assert_eq!(register.sessions.cell(handle(1)).load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_cell_that_is_held_is_never_replaced() {
+        let register = register();
+        let held = register.sessions.cell(handle(1));
+        register.sweep(Instant::now() + TOMBSTONE_LIFE * 2);
+        register.publish(Fact::Revoked(handle(1)));
+        assert_eq!(held.load(Ordering::SeqCst), REVOKED);
+    }
+
+    #[test]
+    fn r_004_more_tombstones_than_fit_outdate_everything_instead() {
+        let register = register();
+        let held = register.sessions.cell(handle(0));
+        // All in one shard: it goes by the first byte.
+        for number in 1..=TOMBSTONES_PER_SHARD as u64 {
+            register.publish(Fact::Revoked(handle(number)));
+        }
+        assert_eq!(register.resets(), 0);
+        register.publish(Fact::Revoked(handle(u64::MAX)));
+        assert_eq!(register.resets(), 1);
+        assert_eq!(register.sessions.shard(&handle(0)).graves.len(), 1, "only what is held stays");
+        register.publish(Fact::Revoked(handle(0)));
+        assert_eq!(held.load(Ordering::SeqCst), REVOKED);
+    }
+
+    #[test]
+    fn facts_hold_in_any_order() {
+        let register = register();
+        for generation in [5, 3] {
+            register.publish(Fact::Rewritten(handle(1), generation));
+        }
+        assert_eq!(register.sessions.cell(handle(1)).load(Ordering::SeqCst), 5);
+        register.publish(Fact::Revoked(handle(1)));
+        register.publish(Fact::Rewritten(handle(1), 9));
+        assert_eq!(register.sessions.cell(handle(1)).load(Ordering::SeqCst), REVOKED, "nothing revives it");
+    }
+}

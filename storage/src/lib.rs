@@ -105,7 +105,7 @@ impl Storage {
         self.backend.session(&[0; 32]).await.map(drop)
     }
 
-    /// Finishes what was begun, writes what waits, and lets go of the file. Later calls are `Unavailable`.
+    /// Finishes what was begun, writes what waits, and lets go of the file, which then answers `Unavailable`.
     pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();

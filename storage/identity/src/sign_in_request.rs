@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(SignInRequest::from_url(&keyring(), &url, NOW), Ok(request()));
         let mut pairs: Vec<_> = url.query_pairs().into_owned().collect();
         pairs.reverse();
-        let mut shuffled = url.clone();
+        let mut shuffled = url;
         shuffled.query_pairs_mut().clear().extend_pairs(pairs);
         assert_eq!(SignInRequest::from_url(&keyring(), &shuffled, NOW), Ok(request()));
     }

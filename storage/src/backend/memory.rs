@@ -73,3 +73,23 @@ impl Change for Tables {
 
 /// What a map entry costs beside its bytes, roughly: two vectors and its share of a tree node.
 const OVERHEAD: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spend(number: u8) -> Write {
+        Write::Spend { key: [number; 32], until: 10 }
+    }
+
+    #[test]
+    fn r_010_a_full_store_refuses_what_is_new_and_has_room_again_when_things_end() {
+        let memory = Memory::new(500);
+        let refused = (0..=255).find(|number| memory.write(&spend(*number)).is_err());
+        let refused = refused.expect("it grows without a bound");
+        assert!(refused > 0 && matches!(memory.write(&spend(0)), Ok(Done::Refused)), "what is there is still known");
+        assert_eq!(memory.write(&Write::Sweep { before: 20, limit: 100 }).unwrap(), Done::Swept(refused.into()));
+        assert_eq!(memory.read(|tables| tables.bytes), 0, "every byte is accounted for");
+        assert_eq!(memory.write(&spend(refused)).unwrap(), Done::Applied);
+    }
+}
