@@ -26,7 +26,8 @@ impl<'n> Block<'n> {
     pub(super) fn open(cx: &mut Context<'_>, field: &Field<'n>, scope: &'static Scope) -> Option<Self> {
         let Some(entries) = field.entries() else {
             let what = format!("{} must be a map, and is {}", scope.name, field.node.kind());
-            cx.fatal(Code::WrongType, &field.at, what, "write `key: value` lines, indented alike");
+            let code = if field.at.key.as_str().is_empty() { Code::NotAMap } else { Code::WrongType };
+            cx.fatal(code, &field.at, what, "write `key: value` lines, indented alike");
             return None;
         };
         let mut block = Self { scope, at: field.at.clone(), fields: BTreeMap::new() };
@@ -113,8 +114,10 @@ impl<'n> Block<'n> {
         self.boolean(cx, name).unwrap_or(false)
     }
 
-    pub(super) fn timeout(&self, cx: &mut Context<'_>, name: &str) -> Option<Option<Duration>> {
-        self.find(name)?.timeout(cx)
+    /// A duration of which 0 means none; `default` where nothing usable is written.
+    pub(super) fn timeout(&self, cx: &mut Context<'_>, name: &str, default: Option<Duration>) -> Option<Duration> {
+        let written = self.find(name).and_then(|field| field.duration(cx));
+        written.map_or(default, |duration| (!duration.is_zero()).then_some(duration))
     }
 
     pub(super) fn texts(&self, cx: &mut Context<'_>, name: &str) -> Option<Vec<Spanned<String>>> {

@@ -1,10 +1,9 @@
 //! What every resolver is given: where problems go, and how named files are read.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 
 use super::problem::{At, Problems};
-use super::{Code, Environment};
+use super::{Code, Environment, WatchedFile};
 
 /// The state of one load.
 #[derive(Debug)]
@@ -14,7 +13,7 @@ pub(super) struct Context<'e> {
     /// Errors on unknown keys are only warnings.
     pub(super) lenient: bool,
     /// Every file that the configuration names, readable or not.
-    pub(super) watched: Vec<PathBuf>,
+    pub(super) watched: Vec<WatchedFile>,
 }
 
 /// The largest file that a key may name (01 §1.5).
@@ -31,8 +30,9 @@ impl Context<'_> {
 
     /// The content of the file that the key `at` names; it is watched from now on.
     pub(super) fn file(&mut self, at: &At, path: &str) -> Option<Vec<u8>> {
-        self.watched.push(PathBuf::from(path));
-        match read(path) {
+        let content = read(path);
+        self.watched.push(WatchedFile::new(path, content.as_deref().ok()));
+        match content {
             Ok(content) => Some(content),
             Err(error) => {
                 let what = format!("the file {path} cannot be read: {error}");

@@ -426,12 +426,11 @@ pub(crate) static NESTED: &[(&str, &[&str])] =
 pub(crate) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let part = SECRET_PARTS.iter().any(|part| key.contains(part));
-    (part && !key.ends_with("_file")) || SECRET_KEYS.contains(&key.as_str())
+    (part && !key.ends_with("_file")) || key.ends_with("token") || SECRET_KEYS.contains(&key.as_str())
 }
 
 const SECRET_PARTS: &[&str] = &[
     "secret",
-    "token",
     "password",
     "signing_key",
     "connection_string",

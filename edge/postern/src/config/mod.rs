@@ -16,6 +16,7 @@ mod reference;
 mod render;
 mod resolve;
 mod value;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
 pub use render::Colour;
 pub use resolve::RouteIndex;
+pub use watched::WatchedFile;
 
 use context::Context;
 
@@ -55,7 +57,7 @@ pub struct Config {
     /// The hosts that authn may send browsers to: the same object as `authn.hosts`.
     pub route_hosts: Arc<RouteIndex>,
     /// Files whose change is a reason to load again: the configuration file first, then all that it names.
-    pub watched: Vec<PathBuf>,
+    pub watched: Vec<WatchedFile>,
     /// `runtime_flags.config_hot_reload`: a change of a watched file reloads. SIGHUP always does.
     pub hot_reload: bool,
 }
@@ -95,7 +97,7 @@ pub struct Loaded {
     /// Everything that was found, in order of place.
     pub problems: Problems,
     /// As [`Config::watched`], known also when the load failed, so that the repair is noticed.
-    pub watched: Vec<PathBuf>,
+    pub watched: Vec<WatchedFile>,
 }
 
 /// Loads the configuration; everything that is wrong is told at once.
@@ -105,14 +107,15 @@ pub fn load(source: &Source, environment: &Environment) -> Loaded {
         return load_text(None, "", source.lenient, environment);
     };
     let name = file.display().to_string();
-    let mut loaded = match read(file) {
-        Ok(text) => load_text(Some(&name), &text, source.lenient, environment),
-        Err((code, what, hint)) => refused(name, code, &what, hint),
+    let (content, mut loaded) = match read(file) {
+        Ok(text) => (Some(text.clone()), load_text(Some(&name), &text, source.lenient, environment)),
+        Err((code, what, hint)) => (None, refused(name, code, &what, hint)),
     };
-    loaded.watched.insert(0, file.clone());
+    let watched = WatchedFile::new(file, content.as_deref().map(str::as_bytes));
     if let Some(config) = &mut loaded.config {
-        config.watched.insert(0, file.clone());
+        config.watched.insert(0, watched.clone());
     }
+    loaded.watched.insert(0, watched);
     loaded
 }
 

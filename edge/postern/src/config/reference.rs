@@ -17,10 +17,10 @@ pub fn reference() -> String {
         ("An entry of `certificates`", &CERTIFICATE),
     ] {
         // Writing to a string cannot fail.
-        let _ = keys(&mut out, title, scope);
+        let _infallible = keys(&mut out, title, scope);
     }
-    let _ = flags(&mut out);
-    let _ = problems(&mut out);
+    let _infallible = flags(&mut out);
+    let _infallible = problems(&mut out);
     out
 }
 

@@ -37,9 +37,9 @@ impl Problems {
         let mut out = String::new();
         for problem in self {
             // Writing to a string cannot fail.
-            let _ = self.one(&mut out, problem, colour);
+            let _infallible = self.one(&mut out, problem, colour);
         }
-        let _ = writeln!(out, "{}: {}", self.subject(), self.verdict());
+        let _infallible = writeln!(out, "{}: {}", self.subject(), self.verdict());
         out
     }
 
@@ -97,34 +97,39 @@ impl Problems {
         let (tint, bold, reset) = (colour.of(tint), colour.of(BOLD), colour.of(RESET));
         writeln!(out, "{tint}{word}[{}]{reset}{bold}: {}{reset}", problem.code, problem.what)?;
         self.place(out, problem, colour, tint)?;
-        let blue = colour.of(BLUE);
+        let (blue, gutter) = (colour.of(BLUE), gutter(problem));
         if !problem.at.key.as_str().is_empty() {
-            writeln!(out, "  {blue}={reset} key: {}", problem.at.key)?;
+            writeln!(out, "{gutter} {blue}={reset} key: {}", problem.at.key)?;
         }
-        writeln!(out, "  {blue}={reset} {bold}help{reset}: {}\n", problem.hint)
+        writeln!(out, "{gutter} {blue}={reset} {bold}help{reset}: {}\n", problem.hint)
     }
 
     fn place(&self, out: &mut String, problem: &Problem, colour: Colour, tint: &str) -> std::fmt::Result {
-        let (place, blue, reset) = (problem.at.place, colour.of(BLUE), colour.of(RESET));
+        let (place, gutter) = (problem.at.place, gutter(problem));
+        let (blue, reset) = (colour.of(BLUE), colour.of(RESET));
         match &problem.at.origin {
             Origin::Absent => Ok(()),
             Origin::Environment(name) if place.line > 0 => {
-                writeln!(out, "  {blue}-->{reset} environment variable {name}, decoded, line {}", place.line)
+                writeln!(out, "{gutter}{blue}-->{reset} environment variable {name}, decoded, line {}", place.line)
             }
-            Origin::Environment(name) => writeln!(out, "  {blue}-->{reset} environment variable {name}"),
-            Origin::File if place.line == 0 => writeln!(out, "  {blue}-->{reset} {}", self.subject()),
+            Origin::Environment(name) => writeln!(out, "{gutter}{blue}-->{reset} environment variable {name}"),
+            Origin::File if place.line == 0 => writeln!(out, "{gutter}{blue}-->{reset} {}", self.subject()),
             Origin::File => {
-                writeln!(out, "  {blue}-->{reset} {}:{}:{}", self.subject(), place.line, place.column)?;
+                writeln!(out, "{gutter}{blue}-->{reset} {}:{}:{}", self.subject(), place.line, place.column)?;
                 let index = usize::try_from(place.line).unwrap_or(usize::MAX).wrapping_sub(1);
                 let Some(line) = self.lines.get(index) else { return Ok(()) };
-                let number = place.line.to_string();
-                let gutter = " ".repeat(number.len());
+                let number = place.line;
                 let (pad, width) = underline(line, place.column, place.length);
                 writeln!(out, "{gutter} {blue}|{reset}\n{blue}{number} |{reset} {line}")?;
                 writeln!(out, "{gutter} {blue}|{reset} {pad}{tint}{}{reset}", "^".repeat(width))
             }
         }
     }
+}
+
+/// As wide as the line number of a problem.
+fn gutter(problem: &Problem) -> String {
+    " ".repeat(problem.at.place.line.to_string().len())
 }
 
 /// What stands before the caret (tabs kept, so that it lines up) and how wide the caret is, within the line.

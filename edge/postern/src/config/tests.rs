@@ -1,1 +1,729 @@
+//! What the load promises as a whole.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use postern_authn::ProviderKind;
+use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
+use postern_edge::{ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
+use postern_identity::SameSite;
+use proptest::prelude::*;
+use url::Url;
+
+use super::keys::{FLAGS, ROUTE, SETTINGS, Scope, Status};
+use super::*;
+
+const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// The least that runs without a word.
+const BASE: &str = "insecure_server: true\nshared_secret_file: tests/problems/secret\ncookie_secret_file: tests/problems/secret\n\
+    authenticate_service_url: https://authenticate.example.com\nidp_provider: oidc\nidp_provider_url: https://idp.example.com\n\
+    idp_client_id: postern\n";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    Environment::of(variables.iter().copied()).unwrap()
+}
+
+fn loaded(text: &str) -> Loaded {
+    load_text(Some("config.yaml"), text, false, &environment(&[]))
+}
+
+/// The configuration of the base and `text`, without a fatal problem.
+fn config(text: &str) -> Config {
+    let loaded = loaded(&format!("{BASE}{text}"));
+    loaded.config.unwrap_or_else(|| panic!("{}", loaded.problems.to_human(Colour::Plain)))
+}
+
+/// `CODE key` of every fatal problem of the base and `text`.
+fn errors(text: &str) -> Vec<String> {
+    told(&loaded(&format!("{BASE}{text}")), Severity::Fatal)
+}
+
+/// `CODE key` of every advisory problem of the base and `text`.
+fn warnings(text: &str) -> Vec<String> {
+    told(&loaded(&format!("{BASE}{text}")), Severity::Advisory)
+}
+
+fn told(loaded: &Loaded, severity: Severity) -> Vec<String> {
+    let problems = loaded.problems.iter().filter(|problem| problem.severity == severity);
+    problems.map(|problem| format!("{} {}", problem.code, problem.at.key)).collect()
+}
+
+/// One public route of these keys, and its text.
+fn route_text(keys: &str) -> String {
+    format!("routes:\n  - from: https://app.example.com\n    allow_public_unauthenticated_access: true\n{keys}")
+}
+
+fn route(keys: &str) -> Arc<Route> {
+    config(&route_text(keys)).edge.routes.first().unwrap().clone()
+}
+
+#[test]
+fn every_broken_file_is_told_of_with_place_and_remedy() {
+    let mut codes = BTreeSet::new();
+    for number in 1..=10 {
+        let file = broken(number);
+        let loaded = load(&Source { file: Some(file.clone()), lenient: false }, &environment(&[]));
+        assert!(loaded.config.is_none(), "{} was taken", file.display());
+        codes.extend(loaded.problems.iter().map(|problem| problem.code));
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        insta::assert_snapshot!(name, loaded.problems.to_human(Colour::Plain));
+    }
+    let elsewhere = [Code::FileUnreadable, Code::FileType];
+    let missing: Vec<_> = Code::ALL.iter().filter(|code| !codes.contains(code) && !elsewhere.contains(code)).collect();
+    assert!(missing.is_empty(), "no file shows {missing:?}");
+}
+
+fn broken(number: usize) -> PathBuf {
+    let prefix = format!("{number:02}-");
+    let entries = fs::read_dir("tests/problems").unwrap().map(|entry| entry.unwrap().path());
+    let mut found = entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix));
+    found.next().expect("ten broken files")
+}
+
+#[test]
+fn s_108_no_output_shows_a_secret_of_a_broken_file() {
+    for number in 1..=10 {
+        let loaded = load(&Source { file: Some(broken(number)), lenient: false }, &environment(&[]));
+        let outputs =
+            [loaded.problems.to_human(Colour::Terminal), loaded.problems.to_json().to_string(), format!("{loaded:?}")];
+        for output in outputs {
+            assert!(!output.contains("hunter2") && !output.contains("aHVudGVyM"), "{output}");
+        }
+    }
+}
+
+#[test]
+fn s_108_a_configuration_never_prints_its_secrets() {
+    let text = BASE
+        .replace("tests/problems/secret", "SECRET")
+        .replace("shared_secret_file: SECRET", &format!("shared_secret: {SECRET}"));
+    let text = text.replace("cookie_secret_file: SECRET", &format!("cookie_secret: {SECRET}"))
+        + "idp_client_secret: hunter2\n";
+    let loaded = load_text(Some("config.yaml"), &text, false, &environment(&[("IDP_CLIENT_SECRET", "swordfish")]));
+    let printed = format!("{:?} {}", loaded, loaded.problems.to_json());
+    assert!(loaded.config.is_some(), "{printed}");
+    for secret in [SECRET, "hunter2", "swordfish", "0123456789abcdef"] {
+        assert!(!printed.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn programs_read_the_same_problems_as_json() {
+    let loaded = loaded("adress: x\nroutes:\n  - from: nowhere\n    colour: red\n");
+    insta::assert_snapshot!("json", format!("{:#}", loaded.problems.to_json()));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, code) in [
+        ("missing.yaml", None, Code::FileUnreadable),
+        ("latin1.yaml", Some(&b"name: caf\xe9"[..]), Code::FileUnreadable),
+        ("config.toml", Some(&b"address = \":443\""[..]), Code::FileType),
+    ] {
+        let file = folder.path().join(name);
+        content.into_iter().for_each(|content| fs::write(&file, content).unwrap());
+        let loaded = load(&Source { file: Some(file.clone()), lenient: false }, &environment(&[]));
+        assert!(loaded.config.is_none());
+        assert_eq!(loaded.problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [code], "{name}");
+        assert_eq!(loaded.watched.first().map(|file| file.path.as_path()), Some(file.as_path()));
+    }
+}
+
+#[test]
+fn the_base_is_loaded_without_a_word() {
+    let loaded = loaded(BASE);
+    assert_eq!(loaded.problems.iter().next(), None, "{}", loaded.problems.to_human(Colour::Plain));
+}
+
+/// A certificate for `app.example.com` and its key in `folder`.
+fn certificate(folder: &Path) {
+    let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+    fs::write(folder.join("tls.crt"), pair.cert.pem()).unwrap();
+    fs::write(folder.join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
+}
+
+/// A file as people write it for Pomerium, with every key that works.
+fn big() -> (tempfile::TempDir, Loaded) {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    fs::write(folder.path().join("secret"), SECRET).unwrap();
+    fs::write(folder.path().join("client"), "swordfish\n").unwrap();
+    let text = fs::read_to_string("tests/problems/valid.yaml").unwrap();
+    let text = text.replace("DIR", folder.path().to_str().unwrap());
+    let loaded = load_text(Some("config.yaml"), &text, false, &environment(&[]));
+    (folder, loaded)
+}
+
+#[test]
+fn a_file_with_every_working_key_is_read_whole() {
+    let (folder, loaded) = big();
+    let Some(config) = loaded.config else { panic!("{}", loaded.problems.to_human(Colour::Plain)) };
+    let PublicListener::Tls { addresses, h2, http1 } = &config.edge.listeners.public else { panic!() };
+    assert_eq!((addresses.len(), *h2, *http1), (2, true, true));
+    assert_eq!(config.edge.listeners.redirect.len(), 2);
+    assert_eq!(config.edge.certificates.files.len(), 2);
+    assert_eq!(config.edge.timeouts.read, Some(Duration::from_secs(20)));
+    assert_eq!(config.edge.timeouts.write, None);
+    assert_eq!(config.edge.timeouts.idle, Some(Duration::from_secs(90)));
+    assert_eq!(config.edge.timeouts.upstream, Some(Duration::from_secs(45)));
+    assert_eq!(config.edge.cookie.name, "_door");
+    assert_eq!(config.edge.cookie.attributes.domain.as_deref(), Some("example.com"));
+    assert_eq!(config.edge.cookie.attributes.same_site, SameSite::Strict);
+    assert!(!config.edge.cookie.attributes.http_only);
+    assert_eq!(config.edge.request.escaped_slashes, EscapedSlashes::Keep);
+    assert_eq!(config.edge.request.underscores, UnderscoreHeaders::Allow);
+    assert!(!config.edge.request.merge_slashes && !config.edge.request.match_any_incoming_port);
+    assert_eq!((config.edge.proxy.trusted_hops, config.edge.proxy.skip_xff_append), (2, true));
+    assert!(config.edge.proxy.extra_roots.is_some());
+    assert_eq!(config.edge.logs.access.len(), 3);
+    assert!(config.edge.identity.jwt_endpoint && config.edge.identity.pass_identity_headers);
+    assert_eq!(config.authn.session_lifetime, Duration::from_secs(8 * 3600));
+    assert_eq!(config.authn.sign_out_redirect.as_ref().map(Url::as_str), Some("https://example.com/bye"));
+    let idps: Vec<_> = config.authn.idps.iter().map(|idp| idp.client_id.as_str()).collect();
+    assert_eq!(idps, ["postern", "second"]);
+    let idp = config.authn.idps.first().unwrap();
+    assert_eq!((idp.kind, idp.issuer.as_str()), (ProviderKind::Google, "https://accounts.google.com"));
+    assert_eq!(idp.client_secret.as_ref().unwrap().expose(), "swordfish");
+    assert_eq!(idp.scopes, ["openid", "email"]);
+    assert_eq!(idp.request_params, [("prompt".to_owned(), "login".to_owned())]);
+    assert_eq!(config.storage, StorageConfig::File { path: "/var/lib/postern/postern.redb".into() });
+    assert_eq!(config.admin.metrics.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(config.admin.health.to_string(), "127.0.0.1:28081");
+    assert_eq!(config.logs, LogLevels { all: LevelFilter::WARN, access: LevelFilter::INFO });
+    assert_eq!(config.edge.routes.len(), 6);
+    let watched: Vec<_> = config.watched.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(watched, ["client", "secret", "tls.crt", "tls.key"]);
+    drop(folder);
+}
+
+#[test]
+fn routes_of_the_old_list_come_first_and_keep_their_order() {
+    let (_folder, loaded) = big();
+    let config = loaded.config.unwrap();
+    let names: Vec<_> = config.edge.routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "old.example.com",
+            "wiki",
+            "app.example.com/exact",
+            "app.example.com /v[0-9]+/.*",
+            "go.example.com",
+            "hello.example.com"
+        ]
+    );
+}
+
+#[test]
+fn every_key_that_works_is_read_and_no_other() {
+    let wrong = "[{a: {b: c}}]";
+    for key in SETTINGS.keys.iter().filter(|key| key.status == Status::Works) {
+        let without = BASE.lines().filter(|line| {
+            !line.starts_with(&format!("{}:", key.name)) && !line.starts_with(&format!("{}_file:", key.name))
+        });
+        let mut text = without.collect::<Vec<_>>().join("\n") + &format!("\n{}: {wrong}\n", key.name);
+        if key.name.starts_with("databroker_storage_connection") {
+            text += "databroker_storage_type: file\n";
+        }
+        assert!(is_told(&loaded(&text), key.name), "{} is not read", key.name);
+    }
+    for key in ROUTE.keys.iter().filter(|key| key.status == Status::Works) {
+        let text = format!("{BASE}routes:\n  - {}: {wrong}\n    regex_priority_order: 1\n{}", key.name, rest(key.name));
+        assert!(is_told(&loaded(&text), &format!("routes[0].{}", key.name)), "{} is not read", key.name);
+    }
+}
+
+/// What a route needs besides `key`.
+fn rest(key: &str) -> String {
+    let all = [
+        ("from", "https://app.example.com"),
+        ("to", "http://127.0.0.1"),
+        ("allow_public_unauthenticated_access", "true"),
+    ];
+    let leads = ["to", "redirect", "response"].contains(&key);
+    let wanted = all.iter().filter(|(name, _)| *name != key && !(leads && *name == "to"));
+    wanted.map(|(name, value)| format!("    {name}: {value}\n")).collect()
+}
+
+/// Whether some fatal problem is at that key, or below it.
+fn is_told(loaded: &Loaded, key: &str) -> bool {
+    let below = |path: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']));
+    let mut fatal = loaded.problems.iter().filter(|problem| problem.severity == Severity::Fatal);
+    fatal.any(|problem| below(problem.at.key.as_str()))
+}
+
+#[test]
+fn every_key_that_does_not_work_is_named_where_it_stands() {
+    let check = |scope: &Scope, head: &str, path: &str| {
+        for key in scope.keys.iter().filter(|key| key.status != Status::Works) {
+            let loaded = loaded(&format!("{BASE}{head}{}: on\n", key.name));
+            let found = loaded.problems.iter().find(|problem| problem.at.key.as_str() == format!("{path}{}", key.name));
+            let Some(problem) = found else { panic!("{} is silently ignored", key.name) };
+            let fatal = matches!(key.status, Status::NotYet | Status::Removed(_));
+            assert_eq!(problem.severity == Severity::Fatal, fatal, "{}", key.name);
+            assert!(problem.at.place.is_known() && !problem.hint.is_empty(), "{}", key.name);
+            assert_eq!(loaded.config.is_none(), fatal, "{}", key.name);
+        }
+    };
+    check(&SETTINGS, "", "");
+    check(&ROUTE, &(route_text("    to: http://127.0.0.1\n") + "    "), "routes[0].");
+}
+
+#[test]
+fn a_switch_that_is_off_stops_nothing() {
+    for key in ["autocert: false", "use_proxy_protocol: false", "bearer_token_format: ''", "dns_resolvers: []"] {
+        assert_eq!(errors(&format!("{key}\n")), [] as [&str; 0], "{key}");
+    }
+    assert!(config("client_ca:\npolicy_file: ''\n").edge.routes.is_empty());
+}
+
+#[test]
+fn keys_are_read_in_any_case_and_claims_keep_theirs() {
+    let loaded = loaded(&BASE.replace("insecure_server", "Insecure_Server"));
+    assert!(loaded.config.is_some());
+    assert_eq!(
+        config("jwt_claims_headers: {X-Groups: GroupIds}").edge.identity.claim_headers,
+        [ClaimHeader { header: HeaderName::from_static("x-groups"), claim: "GroupIds".to_owned() }]
+    );
+}
+
+#[test]
+fn lenient_turns_errors_on_unknown_keys_into_warnings_and_nothing_else() {
+    let text = format!("{BASE}{}", route_text("    to: http://127.0.0.1\n    colour: red\n"));
+    let lenient = |text: &str| load_text(Some("config.yaml"), text, true, &environment(&[]));
+    assert!(loaded(&text).config.is_none());
+    let relaxed = lenient(&text);
+    assert_eq!(told(&relaxed, Severity::Advisory), ["PST-0101 routes[0].colour"]);
+    assert!(relaxed.config.is_some());
+    assert!(lenient(&format!("{text}client_ca: x\n")).config.is_none());
+    assert!(lenient(&format!("{text}downstream_mtls: {{ca: x}}\n")).config.is_none());
+}
+
+#[test]
+fn the_environment_beats_the_file_key_by_key() {
+    let load = |variables: &[(&str, &str)]| {
+        let text = format!("{BASE}timeout_idle: 1m\ncookie_name: file\n");
+        load_text(Some("config.yaml"), &text, false, &environment(variables)).config.unwrap()
+    };
+    let config = load(&[("COOKIE_NAME", "environment"), ("TIMEOUT_IDLE", ""), ("PASS_IDENTITY_HEADERS", "t")]);
+    assert_eq!(config.edge.cookie.name, "environment");
+    assert_eq!(config.edge.timeouts.idle, Some(Duration::from_secs(60)));
+    assert!(config.edge.identity.pass_identity_headers);
+    let config = load(&[
+        ("HEADERS", "X-A:1,X-B: two"),
+        ("JWT_CLAIMS_HEADERS", "email, groups name"),
+        ("RUNTIME_FLAGS", r#"{"match_any_incoming_port":false}"#),
+        ("IDP_REQUEST_PARAMS", r#"{"prompt":"login"}"#),
+        ("ACCESS_LOG_FIELDS", "method,path"),
+    ]);
+    let value = |text: &'static str| HeaderValue::from_static(text);
+    let named = |name: &'static str| HeaderName::from_static(name);
+    assert_eq!(config.edge.response_headers.0, [(named("x-a"), value("1")), (named("x-b"), value("two"))]);
+    let claims: Vec<_> = config.edge.identity.claim_headers.iter().map(|claim| claim.header.as_str()).collect();
+    assert_eq!(claims, ["x-pomerium-claim-email", "x-pomerium-claim-groups", "x-pomerium-claim-name"]);
+    assert!(!config.edge.request.match_any_incoming_port);
+    assert_eq!(config.edge.logs.access.len(), 2);
+}
+
+#[test]
+fn routes_come_from_the_environment_too() {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let routes =
+        encode("- {from: https://a.example.com, to: 'http://127.0.0.1', allow_public_unauthenticated_access: true}");
+    let environment_of = |routes: &str| environment(&[("ROUTES", routes), ("INSECURE_SERVER", "true")]);
+    let loaded = load(&Source::default(), &environment_of(&routes));
+    assert_eq!(loaded.config.unwrap().edge.routes.len(), 1);
+    let broken = load(&Source::default(), &environment_of(&encode("- from: https://a.example.com\n  colour: red\n")));
+    let text = broken.problems.to_human(Colour::Plain);
+    assert!(text.contains("environment variable ROUTES, decoded, line 2"), "{text}");
+    assert!(load(&Source::default(), &environment_of("***")).config.is_none());
+}
+
+#[test]
+fn a_bare_number_of_nanoseconds_is_a_duration_in_the_file_only() {
+    assert_eq!(config("timeout_read: 2000000000\n").edge.timeouts.read, Some(Duration::from_secs(2)));
+    assert_eq!(warnings("timeout_read: 30\n"), ["PST-0203 timeout_read"]);
+    assert_eq!(config("timeout_read: 0\n").edge.timeouts.read, None);
+    let in_environment = load_text(None, BASE, false, &environment(&[("TIMEOUT_READ", "30")]));
+    assert_eq!(told(&in_environment, Severity::Fatal), ["PST-0202 timeout_read"]);
+}
+
+#[test]
+fn a_nested_variable_is_named_like_its_key() {
+    let loaded = load_text(None, BASE, false, &environment(&[("DOWNSTREAM_MTLS_CA_FILE", "/etc/ca.pem")]));
+    assert_eq!(told(&loaded, Severity::Fatal), ["PST-0103 downstream_mtls"]);
+}
+
+#[test]
+fn hosts_of_from_are_matched_as_written() {
+    let hosts = |from: &str| {
+        let text = format!(
+            "routes:\n  - from: {from}\n    to: http://127.0.0.1\n    allow_public_unauthenticated_access: true\n"
+        );
+        match &config(&text).edge.routes.first().unwrap().hosts {
+            HostPattern::Exact { host, port } => (host.clone(), *port, None),
+            HostPattern::Wildcard { pattern, regex, port } => (pattern.clone(), *port, Some(regex.clone())),
+        }
+    };
+    assert_eq!(hosts("https://App.Example.com/").0, "app.example.com");
+    assert_eq!(hosts("https://app.example.com:443").1, None);
+    assert_eq!(hosts("http://app.example.com:80").1, None);
+    assert_eq!(hosts("http://app.example.com:443").1, Some(443));
+    assert_eq!(hosts("https://app.example.com:8443").1, Some(8443));
+    let (_, _, regex) = hosts("https://a*.example.com");
+    let regex = regex.unwrap();
+    for (host, matched) in [
+        ("a.example.com", true),
+        ("abc.d.example.com", true),
+        ("b.example.com", false),
+        ("a.example.com.evil", false),
+        ("axexample.com", false),
+    ] {
+        assert_eq!(regex.is_match(host), matched, "{host}");
+    }
+}
+
+#[test]
+fn only_the_first_of_regex_path_and_prefix_counts() {
+    let path = |keys: &str| route(&format!("    to: http://127.0.0.1\n{keys}")).path.clone();
+    assert!(matches!(path(""), PathMatcher::Prefix(prefix) if prefix == "/"));
+    assert!(matches!(path("    path: /a\n    prefix: /b\n"), PathMatcher::Exact(path) if path == "/a"));
+    let PathMatcher::Regex(regex) = path("    regex: /a|/b\n    path: /c\n") else { panic!() };
+    for (text, matched) in [("/a", true), ("/b", true), ("/ab", false), ("/a\n", false), ("x/b", false)] {
+        assert_eq!(regex.is_match(text), matched, "s_026 {text:?}");
+    }
+}
+
+#[test]
+fn where_a_route_leads_and_how_it_rewrites() {
+    let upstream = |route: &Route| match &route.target {
+        Target::Upstream(upstream) => upstream.endpoints.clone(),
+        Target::Redirect(_) | Target::Response { .. } => panic!(),
+    };
+    let one = route("    to: [https://U.example.com/base, 'http://localhost:81']\n");
+    let endpoints = upstream(&one);
+    assert_eq!(endpoints.len(), 2);
+    assert_eq!((endpoints[0].tls, endpoints[0].port, endpoints[0].authority.as_str()), (true, 443, "U.example.com"));
+    assert_eq!((endpoints[1].tls, endpoints[1].port, endpoints[1].host.as_str()), (false, 81, "127.0.0.1"));
+    assert!(matches!(&one.rewrite, Some(PathRewrite::Prefix(path)) if path == "/base"));
+    assert_eq!(one.host_rewrite, HostRewrite::Upstream);
+    let two = route("    to: http://127.0.0.1/\n    prefix_rewrite: /x\n    preserve_host_header: true\n");
+    assert!(matches!(&two.rewrite, Some(PathRewrite::Prefix(path)) if path == "/x"));
+    assert_eq!(two.host_rewrite, HostRewrite::Preserve);
+    let three = route(
+        "    redirect: {https_redirect: true, host_redirect: b.example.com, response_code: 308}\n    to: http://127.0.0.1\n",
+    );
+    let Target::Redirect(redirect) = &three.target else { panic!() };
+    assert_eq!(
+        (redirect.scheme.as_deref(), redirect.host.as_deref(), redirect.status.as_u16()),
+        (Some("https"), Some("b.example.com"), 308)
+    );
+    let four = route("    response: {status: 404, body: gone}\n    host_rewrite: inner:80\n");
+    assert!(matches!(&four.target, Target::Response { status: StatusCode::NOT_FOUND, body } if body == "gone"));
+    assert_eq!(four.host_rewrite, HostRewrite::Literal(HeaderValue::from_static("inner:80")));
+}
+
+#[test]
+fn time_outs_of_a_route_follow_what_it_carries() {
+    let times = |keys: &str| {
+        let route = route(&format!("    to: http://127.0.0.1\n{keys}"));
+        (route.timeout.map(|time| time.as_secs()), route.idle_timeout.map(|time| time.as_secs()))
+    };
+    assert_eq!(times(""), (Some(30), Some(300)));
+    assert_eq!(times("    allow_websockets: true\n"), (None, None));
+    assert_eq!(times("    timeout: 0\n"), (None, Some(300)));
+    assert_eq!(times("    idle_timeout: 1h\n"), (Some(30), Some(3600)));
+    assert_eq!(times("    allow_websockets: true\n    timeout: 5s\n"), (Some(5), None));
+}
+
+#[test]
+fn response_headers_have_defaults_without_preload_and_routes_win() {
+    let names = |config: &Config| {
+        config
+            .edge
+            .response_headers
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&config("")), ["x-frame-options: SAMEORIGIN", "x-xss-protection: 1; mode=block"]);
+    let (_folder, loaded) = big();
+    assert!(names(&loaded.config.unwrap()).is_empty(), "`disable` empties the lot");
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    let text = format!("certificates: [{{cert: {0}/tls.crt, key: {0}/tls.key}}]\n", folder.path().display());
+    assert_eq!(names(&config(&text))[2], "strict-transport-security: max-age=31536000; includeSubDomains");
+    assert!(names(&config("set_response_headers: {}\n")).is_empty());
+    let own = config(
+        &(route_text("    to: http://127.0.0.1\n    set_response_headers: {X-Frame-Options: DENY}\n")
+            + "set_response_headers: {X-A: a, X-Frame-Options: x}\n"),
+    );
+    let merged: Vec<_> = own.edge.routes[0]
+        .response_headers
+        .0
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+        .collect();
+    assert_eq!(merged, [("x-a", "a"), ("x-frame-options", "DENY")]);
+}
+
+#[test]
+fn removal_of_request_headers_comes_after_setting() {
+    let route = route(
+        "    to: http://127.0.0.1\n    set_request_headers: {X-Price: $$5, X-A: '${nothing}'}\n    remove_request_headers: [X-Price]\n",
+    );
+    let named = |name: &'static str| HeaderName::from_static(name);
+    assert_eq!(
+        route.request_headers,
+        [
+            HeaderRule::Set(named("x-price"), HeaderValue::from_static("$5")),
+            HeaderRule::Set(named("x-a"), HeaderValue::from_static("${nothing}")),
+            HeaderRule::Remove(named("x-price")),
+        ]
+    );
+}
+
+#[test]
+fn s_047_a_route_sets_no_reserved_header_in_any_spelling() {
+    for name in [
+        "X-Pomerium-Jwt-Assertion",
+        "x_pomerium_claim_email",
+        "X.Pomerium.Anything",
+        "Host",
+        "X-Mail",
+        "x_mail",
+        "Transfer-Encoding",
+        "Connection",
+    ] {
+        let text = route_text(&format!("    to: http://127.0.0.1\n    set_request_headers: {{{name}: x}}\n"));
+        let found = errors(&format!("jwt_claims_headers: {{X-Mail: email}}\n{text}"));
+        assert_eq!(found, [format!("PST-0605 routes[0].set_request_headers.{name}")], "{name}");
+    }
+    for name in [":path", "a b", ""] {
+        let text = route_text(&format!("    to: http://127.0.0.1\n    set_request_headers: {{'{name}': x}}\n"));
+        assert_eq!(errors(&text).len(), 1, "{name}");
+    }
+    for value in ["a/b", "a b", "user@b", "*"] {
+        let text = route_text(&format!("    to: http://127.0.0.1\n    host_rewrite: '{value}'\n"));
+        assert_eq!(errors(&text), ["PST-0208 routes[0].host_rewrite"], "{value}");
+    }
+}
+
+#[test]
+fn s_036_a_route_claims_nothing_that_is_claimed_already() {
+    let twice = |second: &str| {
+        let one = "  - {from: https://app.example.com, to: 'http://127.0.0.1', prefix: /a, allow_public_unauthenticated_access: true}\n";
+        errors(&format!("routes:\n{one}{second}"))
+    };
+    let same =
+        "  - {from: https://app.example.com, to: 'http://127.0.0.1', prefix: /a, allow_any_authenticated_user: true}\n";
+    assert_eq!(twice(same), ["PST-0604 routes[1].from"]);
+    assert!(twice(&same.replace("/a", "/b")).is_empty());
+    assert!(twice(&same.replace("127.0.0.1", "127.0.0.2")).is_empty(), "another upstream is another identity");
+    for (path, refused) in [
+        ("/.pomerium", true),
+        ("/.pomerium/callback/", true),
+        ("/.well-known/pomerium/jwks.json", true),
+        ("/.pomeriumx", false),
+        ("/.well-known/other", false),
+    ] {
+        let text = route_text(&format!("    to: http://127.0.0.1\n    path: {path}\n"));
+        assert_eq!(errors(&text).contains(&"PST-0606 routes[0].path".to_owned()), refused, "{path}");
+    }
+}
+
+#[test]
+fn the_identity_of_a_route_is_its_match_and_target() {
+    let id = |keys: &str| route(keys).id.clone();
+    let one = id("    to: http://127.0.0.1\n");
+    assert_eq!(one.len(), 16);
+    assert_eq!(one, id("    to: http://127.0.0.1\n    timeout: 3s\n    name: other\n"));
+    assert_ne!(one, id("    to: http://127.0.0.1\n    prefix: /a\n"));
+    assert_ne!(one, id("    to: http://127.0.0.2\n"));
+    assert_ne!(id("    path: /a\n    to: http://127.0.0.1\n"), id("    prefix: /a\n    to: http://127.0.0.1\n"));
+}
+
+#[test]
+fn a_route_of_another_client_has_another_provider() {
+    let text = format!(
+        "{}  - from: https://b.example.com\n    to: http://127.0.0.1\n    allow_any_authenticated_user: true\n    idp_client_id: other\n    idp_client_secret: s\n",
+        route_text("    to: http://127.0.0.1\n")
+    );
+    let config = config(&text);
+    assert_eq!(config.authn.idps.len(), 2);
+    assert_eq!(config.edge.routes[0].idp, config.authn.idps[0].id);
+    assert_eq!(config.edge.routes[1].idp, config.authn.idps[1].id);
+    assert_eq!(config.authn.idps[1].client_secret.as_ref().unwrap().expose(), "s");
+}
+
+#[test]
+fn an_idp_keeps_its_id_when_its_secret_changes() {
+    let id = |text: &str| config(text).authn.idps[0].id.clone();
+    assert_eq!(id("idp_client_secret: a\n"), id("idp_client_secret: b\n"));
+    assert_ne!(
+        id(""),
+        load_text(None, &BASE.replace("postern", "other"), false, &environment(&[])).config.unwrap().authn.idps[0].id
+    );
+}
+
+#[test]
+fn where_people_sign_in_is_guessed_only_if_it_is_clear() {
+    let guess = |hosts: &[&str]| {
+        let routes: String = hosts
+            .iter()
+            .map(|host| {
+                format!("  - {{from: 'https://{host}', to: 'http://127.0.0.1', allow_any_authenticated_user: true}}\n")
+            })
+            .collect();
+        let text =
+            BASE.replace("authenticate_service_url: https://authenticate.example.com\n", "") + "routes:\n" + &routes;
+        loaded(&text).config.map(|config| config.authn.url.to_string())
+    };
+    assert_eq!(guess(&["a.example.com", "b.example.com"]).as_deref(), Some("https://authenticate.example.com/"));
+    assert_eq!(guess(&["a.localhost:8443"]).as_deref(), Some("https://authenticate.localhost:8443/"));
+    assert_eq!(guess(&["*.example.com"]).as_deref(), Some("https://authenticate.example.com/"));
+    for hosts in [
+        &["a.example.com", "a.example.org"][..],
+        &["a.example.com:1", "b.example.com:2"],
+        &["example.com"],
+        &["example.co.uk"],
+        &["127.0.0.1"],
+        &["*"],
+        &["localhost"],
+    ] {
+        assert_eq!(guess(hosts), None, "{hosts:?}");
+    }
+}
+
+#[test]
+fn authn_knows_the_hosts_of_all_routes() {
+    let config = config(
+        "routes:\n  - {from: https://a.example.com, to: 'http://127.0.0.1', allow_public_unauthenticated_access: true}\n  \
+         - {from: 'https://*.w.example.com:8443', to: 'http://127.0.0.1', allow_public_unauthenticated_access: true}\n",
+    );
+    let serves = |url: &str| config.authn.hosts.serves(&Url::parse(url).unwrap());
+    assert!(
+        serves("https://a.example.com/x")
+            && serves("https://A.example.com.:9/")
+            && serves("https://x.y.w.example.com:8443/")
+    );
+    for url in [
+        "http://a.example.com/",
+        "https://b.example.com/",
+        "https://x.w.example.com/",
+        "https://a.example.com.evil/",
+        "ftp://a.example.com/",
+    ] {
+        assert!(!serves(url), "{url}");
+    }
+    let other = loaded(BASE).config.unwrap();
+    config.route_hosts.adopt(&other.route_hosts);
+    assert!(!serves("https://a.example.com/x"), "after a reload authn sees the new routes");
+}
+
+#[test]
+fn services_are_all_or_nothing_yet() {
+    for services in
+        ["all", "ALL", "[authenticate, authorize, databroker, proxy]", "proxy,cache, Authorize,authenticate"]
+    {
+        assert_eq!(errors(&format!("services: {services}\n")), [] as [&str; 0], "{services}");
+    }
+    for services in ["proxy", "''", "[]", "everything"] {
+        assert_eq!(errors(&format!("services: {services}\n")).len(), 1, "{services}");
+    }
+}
+
+#[test]
+fn without_secrets_the_process_makes_its_own_and_says_so() {
+    let environment = environment(&[]);
+    let load = || load_text(None, "insecure_server: true", false, &environment);
+    let told = told(&load(), Severity::Advisory);
+    assert_eq!(told, ["PST-0302 cookie_secret", "PST-0302 shared_secret"]);
+    let mac = |loaded: Loaded| loaded.config.unwrap().edge.keyring.mac(postern_identity::Purpose::StoreId, &[b"x"]);
+    assert_eq!(mac(load()), mac(load()), "a reload in the same process ends no session");
+}
+
+#[test]
+fn lints_name_what_probably_means_something_else() {
+    let routes = |text: &str| warnings(&format!("routes:\n{text}"));
+    let one = |keys: &str| format!("  - {{from: https://app.example.com, {keys}}}\n");
+    let public = "allow_public_unauthenticated_access: true";
+    let hidden = one(&format!("to: 'http://127.0.0.1', {public}"))
+        + &one(&format!("to: 'http://127.0.0.2', prefix: /a, {public}"));
+    assert_eq!(routes(&hidden), ["PST-0801 routes[1].from"]);
+    let open = one(&format!("to: 'http://127.0.0.1', prefix: /a, {public}"))
+        + &one("to: 'http://127.0.0.2', allow_any_authenticated_user: true");
+    assert_eq!(routes(&open), ["PST-0802 routes[0].from"]);
+    assert!(routes(&open.replace("prefix: /a", "prefix: /a/")).is_empty());
+    assert!(routes(&open.replace("allow_any_authenticated_user", "allow_public_unauthenticated_access")).is_empty());
+    let plain = one(&format!("to: 'http://10.0.0.1', pass_identity_headers: true, {public}"));
+    assert_eq!(routes(&plain), ["PST-0804 routes[0].from"]);
+    assert!(routes(&plain.replace("10.0.0.1", "[::1]:8080")).is_empty());
+    assert_eq!(routes(&one("to: 'http://10.0.0.1'")), ["PST-0805 routes[0].from"]);
+    let odd = one("to: 'http://10.0.0.1', policy: {allow: {and: [{email: {is: [a]}}], not: [{user: {is: b}}]}}");
+    assert_eq!(
+        routes(&odd),
+        ["PST-0702 routes[0].policy.allow.and[0].email.is", "PST-0702 routes[0].policy.allow.not"]
+    );
+}
+
+#[test]
+fn the_reference_page_is_made_from_the_tables() {
+    let page = fs::read_to_string("../../docs/reference/configuration.md").unwrap();
+    let (_, tables) = page.split_once("<!-- tables -->\n\n").expect("the mark that the tables follow");
+    assert!(tables == reference(), "put this into docs/reference/configuration.md:\n\n{}", reference());
+}
+
+#[test]
+fn every_flag_is_declared_once() {
+    let names: BTreeSet<_> = FLAGS.iter().map(|(name, ..)| name).collect();
+    assert_eq!(names.len(), FLAGS.len());
+    for scope in [&SETTINGS, &ROUTE] {
+        let names: BTreeSet<_> = scope.keys.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), scope.keys.len());
+    }
+}
+
+/// A document of known and unknown keys with values of any kind.
+fn document() -> impl Strategy<Value = String> {
+    let keys: Vec<&'static str> = SETTINGS.keys.iter().chain(ROUTE.keys).map(|key| key.name).collect();
+    let leaf = prop_oneof![
+        any::<i64>().prop_map(serde_json::Value::from),
+        any::<bool>().prop_map(serde_json::Value::from),
+        Just(serde_json::Value::Null),
+        "\\PC{0,12}".prop_map(serde_json::Value::from),
+        "(https?|tcp|unix)://[a-z*.:/\\[\\]0-9]{0,12}".prop_map(serde_json::Value::from),
+        "[0-9]{1,20}(ns|us|ms|s|m|h|)".prop_map(serde_json::Value::from),
+    ];
+    let value = leaf.prop_recursive(4, 48, 6, move |inner| {
+        let key = prop_oneof![proptest::sample::select(keys.clone()).prop_map(str::to_owned), "[a-zA-Z_.$-]{0,8}"];
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(serde_json::Value::from),
+            proptest::collection::btree_map(key, inner, 0..6)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    });
+    value.prop_map(|value| value.to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_document_makes_a_load_panic(text in document()) {
+        let loaded = loaded(&text);
+        prop_assert_eq!(loaded.config.is_none(), loaded.problems.any_fatal());
+        prop_assert!(loaded.problems.to_human(Colour::Plain).ends_with('\n'));
+    }
+
+    #[test]
+    fn no_text_makes_a_load_panic(text in "[ -~\n\t\u{80}-\u{ff}]{0,120}") {
+        prop_assert!(loaded(&text).problems.to_human(Colour::Terminal).ends_with('\n'));
+    }
+}

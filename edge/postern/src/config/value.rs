@@ -73,10 +73,12 @@ impl<'n> Field<'n> {
     /// A whole number that fits its type.
     pub(super) fn number<N: std::str::FromStr>(&self, cx: &mut Context<'_>) -> Option<N> {
         let whole = self.node.as_bool().map_or_else(|| self.scalar(), |on| Some(if on { "1" } else { "0" }.into()));
-        match whole.and_then(|text| text.trim().parse().ok()) {
-            Some(number) => Some(number),
-            None => self.wrong(cx, "a whole number in range"),
+        let number = whole.and_then(|text| text.trim().parse().ok());
+        if number.is_none() {
+            let what = format!("{} is no whole number in the range of this key", self.shown());
+            cx.fatal(Code::WrongType, &self.at, what, "write a whole number, not negative");
         }
+        number
     }
 
     /// A Go duration; a bare number in the file is nanoseconds.
@@ -84,7 +86,9 @@ impl<'n> Field<'n> {
         let from_file = self.at.origin == Origin::File;
         let found = match &self.node.value {
             Value::Number { value, .. } if from_file => value.as_u64().map(Duration::from_nanos),
-            _ => self.scalar().and_then(|text| duration::parse(&text)),
+            Value::Number { .. } | Value::Null | Value::Bool(_) | Value::String(_) | Value::List(_) | Value::Map(_) => {
+                self.scalar().and_then(|text| duration::parse(&text))
+            }
         };
         let Some(found) = found else {
             let written = self.shown();
@@ -102,11 +106,6 @@ impl<'n> Field<'n> {
             );
         }
         Some(found)
-    }
-
-    /// A duration of which 0 means none.
-    pub(super) fn timeout(&self, cx: &mut Context<'_>) -> Option<Option<Duration>> {
-        self.duration(cx).map(|found| (!found.is_zero()).then_some(found))
     }
 
     /// The elements of a list; one value is a list of one.
@@ -178,7 +177,12 @@ impl<'n> Field<'n> {
     }
 
     /// One of `choices`, in any case, with or without the enum's own `prefix` (01 §1.1). Empty is the first.
-    pub(super) fn choice<T: Copy>(&self, cx: &mut Context<'_>, prefix: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy + PartialEq>(
+        &self,
+        cx: &mut Context<'_>,
+        prefix: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
         let text = self.text(cx)?.to_ascii_lowercase();
         if text.is_empty() {
             return choices.first().map(|(_, value)| *value);
@@ -186,7 +190,15 @@ impl<'n> Field<'n> {
         let bare = text.strip_prefix(prefix).unwrap_or(&text);
         let found = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(bare));
         if found.is_none() {
-            let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+            // Each choice once, by its first name that can be written.
+            let named = choices.iter().filter(|(name, _)| !name.is_empty());
+            let first = |(name, value): &&(&str, T)| {
+                choices
+                    .iter()
+                    .find(|(other, known)| !other.is_empty() && known == value)
+                    .is_some_and(|(other, _)| other == name)
+            };
+            let names: Vec<_> = named.filter(first).map(|(name, _)| format!("`{name}`")).collect();
             let what = format!("{} is none of the choices", self.shown());
             cx.fatal(Code::BadChoice, &self.at, what, format!("write one of {}", names.join(", ")));
         }

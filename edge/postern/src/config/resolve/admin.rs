@@ -12,34 +12,33 @@ use crate::config::value::Spanned;
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 28080);
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<AdminConfig> {
-    let metrics = settings.filled(cx, "metrics_address").map(|text| address(cx, &text, true));
-    let health = settings.filled(cx, "health_check_addr").map(|text| address(cx, &text, false));
-    Some(AdminConfig { metrics: flipped(metrics)?, health: flipped(health)?.unwrap_or(HEALTH) })
+    let metrics = settings.filled(cx, "metrics_address").map(|text| address(cx, &text, true)).transpose();
+    let health = settings.filled(cx, "health_check_addr").map(|text| address(cx, &text, false)).transpose();
+    Some(AdminConfig { metrics: metrics.ok()?, health: health.ok()?.unwrap_or(HEALTH) })
 }
 
-/// The inside out of an answer to a question that was perhaps not asked.
-fn flipped<T>(answer: Option<Option<T>>) -> Option<Option<T>> {
-    answer.map_or(Some(None), |inner| inner.map(Some))
-}
+/// It was told why.
+#[derive(Debug)]
+struct Refused;
 
 /// One address. A host that is no IP address means every interface where `any` says so (01 §1.10).
-fn address(cx: &mut Context<'_>, text: &Spanned<String>, any: bool) -> Option<SocketAddr> {
+fn address(cx: &mut Context<'_>, text: &Spanned<String>, any: bool) -> Result<SocketAddr, Refused> {
     let port = text.value.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let Some(port) = port.filter(|port| *port > 0) else {
         listeners::refuse(cx, &text.at, &text.value, "it needs a port from 1 to 65535");
-        return None;
+        return Err(Refused);
     };
     if let Ok(address) = text.value.parse() {
-        return Some(address);
+        return Ok(address);
     }
     let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     match listeners::parse(&text.value, None) {
-        Ok(_) if any => Some(unspecified),
-        Ok(addresses) => Some(addresses.into_iter().find(SocketAddr::is_ipv4).unwrap_or(unspecified)),
-        Err(_) if any && text.value.chars().all(|c| c.is_ascii_graphic()) => Some(unspecified),
+        Ok(_) if any => Ok(unspecified),
+        Ok(addresses) => Ok(addresses.into_iter().find(SocketAddr::is_ipv4).unwrap_or(unspecified)),
+        Err(_) if any && text.value.chars().all(|c| c.is_ascii_graphic()) => Ok(unspecified),
         Err(error) => {
             listeners::refuse(cx, &text.at, &text.value, error);
-            None
+            Err(Refused)
         }
     }
 }

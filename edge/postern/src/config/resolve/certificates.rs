@@ -18,14 +18,15 @@ pub(super) fn configured(settings: &Block<'_>) -> bool {
     ["certificate", "certificates", "certificate_file"].iter().any(|key| settings.find(key).is_some())
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Certificates {
+/// The certificates; none are missed where the listener is `plain`.
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, plain: bool) -> Certificates {
     let inline = inline(cx, settings).into_iter().collect();
     let mut files = Vec::new();
     for entry in settings.find("certificates").map(Field::elements).unwrap_or_default() {
         files.extend(listed(cx, &entry));
     }
     files.extend(named(cx, settings));
-    if !configured(settings) && settings.find("insecure_server").is_none() {
+    if !configured(settings) && !plain {
         let what = "no certificate is configured: browsers will be shown one that nobody vouches for";
         let hint = "write `certificates: [{cert: FILE, key: FILE}]`, or `insecure_server: true` behind something that ends TLS";
         cx.advise(Code::NoCertificate, &At::absent("certificates"), what, hint);

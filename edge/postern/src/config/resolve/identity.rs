@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use postern_edge::{ClaimHeader, IdentityConfig, JwtIssuerFormat, SigningKeys};
+use postern_edge::{ClaimHeader, IdentityConfig, JwtIssuerFormat, SigningKeyError, SigningKeys};
 use postern_policy::document::Value;
 
 use super::flags::Flags;
@@ -11,7 +11,7 @@ use super::headers;
 use super::secrets::{self, Secrets};
 use crate::config::block::Block;
 use crate::config::context::Context;
-use crate::config::value::{Field, Spanned, decode_base64, quoted};
+use crate::config::value::{Field, Spanned, decode_base64};
 use crate::config::{At, Code};
 
 /// All of [`IdentityConfig`] but the keys, which other problems may leave out.
@@ -110,7 +110,7 @@ pub(super) fn signing_keys(cx: &mut Context<'_>, settings: &Block<'_>, secrets: 
     let Some((at, text)) = secrets::text(cx, settings, "signing_key", "signing_key_file") else {
         // A named file that cannot be read has been told of.
         return SigningKeys::derive(secrets.shared.expose())
-            .map_err(|error| refuse(cx, &settings.at("shared_secret"), &error.to_string()))
+            .map_err(|error| unusable(cx, &settings.at("shared_secret"), &error))
             .ok();
     };
     let text = text.expose().trim();
@@ -119,10 +119,23 @@ pub(super) fn signing_keys(cx: &mut Context<'_>, settings: &Block<'_>, secrets: 
         refuse(cx, &at, "it is neither PEM nor base64 of PEM");
         return None;
     };
-    SigningKeys::from_pem(pem.expose()).map_err(|error| refuse(cx, &at, &error.to_string())).ok()
+    SigningKeys::from_pem(pem.expose()).map_err(|error| unusable(cx, &at, &error)).ok()
+}
+
+/// Why, without a word of the key itself.
+fn unusable(cx: &mut Context<'_>, at: &At, error: &SigningKeyError) {
+    match error {
+        SigningKeyError::Unreadable(_) => refuse(cx, at, "a private key in it cannot be read"),
+        SigningKeyError::None
+        | SigningKeyError::Curve(_)
+        | SigningKeyError::RsaTooShort
+        | SigningKeyError::Unsupported => {
+            refuse(cx, at, &error.to_string());
+        }
+    }
 }
 
 fn refuse(cx: &mut Context<'_>, at: &At, why: &str) {
     let hint = "make one with `openssl ecparam -genkey -name prime256v1 -noout`, and give it as `signing_key_file`";
-    cx.fatal(Code::BadSigningKey, at, format!("no key to sign with: {}", quoted(why).trim_matches('`')), hint);
+    cx.fatal(Code::BadSigningKey, at, format!("this key cannot sign: {why}"), hint);
 }

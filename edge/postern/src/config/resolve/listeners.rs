@@ -106,10 +106,10 @@ fn split(text: &str) -> Result<(&str, Option<&str>), &'static str> {
 pub(super) fn timeouts(cx: &mut Context<'_>, settings: &Block<'_>) -> Timeouts {
     let default = Timeouts::default();
     Timeouts {
-        read: settings.timeout(cx, "timeout_read").unwrap_or(default.read),
-        write: settings.timeout(cx, "timeout_write").unwrap_or(default.write),
-        idle: settings.timeout(cx, "timeout_idle").unwrap_or(default.idle),
-        upstream: settings.timeout(cx, "default_upstream_timeout").unwrap_or(default.upstream),
+        read: settings.timeout(cx, "timeout_read", default.read),
+        write: settings.timeout(cx, "timeout_write", default.write),
+        idle: settings.timeout(cx, "timeout_idle", default.idle),
+        upstream: settings.timeout(cx, "default_upstream_timeout", default.upstream),
         drain: default.drain,
     }
 }

@@ -19,7 +19,7 @@ mod storage;
 use std::sync::Arc;
 
 use postern_authn::AuthnConfig;
-use postern_edge::{EdgeConfig, ProxyConfig};
+use postern_edge::{EdgeConfig, Listeners, ProxyConfig, PublicListener};
 use postern_identity::Keyring;
 
 pub use authenticate::RouteIndex;
@@ -35,7 +35,8 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let secrets = secrets::resolve(cx, settings);
     let keys = identity::signing_keys(cx, settings, &secrets);
     let listeners = listeners::resolve(cx, settings);
-    let certificates = certificates::resolve(cx, settings);
+    let plain = matches!(&listeners, Some(Listeners { public: PublicListener::Plain { .. }, .. }));
+    let certificates = certificates::resolve(cx, settings, plain);
     let extra_roots = certificates::authorities(cx, settings);
     let cookies = cookies::resolve(cx, settings);
     let timeouts = listeners::timeouts(cx, settings);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use postern_policy::document::{Mistake, Node, Place, Value};
 use postern_policy::{Legacy, Policy, ppl};
 
+use super::odd;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::{Field, Spanned};
@@ -25,7 +26,15 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Policy>
             return None;
         }
     };
-    Some(Policy::new(legacy.rules(), rules))
+    let legacy = legacy.rules();
+    if let Some(field) = field {
+        odd::policy(cx, field);
+    }
+    if legacy.is_empty() && !field.is_some_and(|field| odd::allows(field.node)) {
+        let hint = "write `allow_any_authenticated_user: true`, or a `policy` with an `allow` rule";
+        cx.advise(Code::NobodyPasses, &route.at("from"), "nothing lets anybody pass on this route", hint);
+    }
+    Some(Policy::new(legacy, rules))
 }
 
 fn legacy(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Legacy> {
@@ -104,11 +113,16 @@ fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legac
 }
 
 fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
-    let key = field.at.key.join(&path_to(field.node, mistake.place).unwrap_or_default());
-    let place = if mistake.place.is_known() { mistake.place } else { field.at.place };
-    let at = At { key, place, origin: field.at.origin.clone() };
+    let at = at(field, mistake.place);
     let hint = mistake.hint.unwrap_or_else(|| "see docs/reference/policy.md".to_owned());
     cx.fatal(Code::BadPolicy, &at, mistake.message, hint);
+}
+
+/// The key or value of a policy that stands at `place`.
+pub(super) fn at(policy: &Field<'_>, place: Place) -> At {
+    let key = policy.at.key.join(&path_to(policy.node, place).unwrap_or_default());
+    let place = if place.is_known() { place } else { policy.at.place };
+    At { key, place, origin: policy.at.origin.clone() }
 }
 
 /// The path from `node` to the key or value that stands at `place`.

@@ -1,5 +1,7 @@
 //! Routes that can be served and probably mean something else.
 
+use std::collections::HashMap;
+
 use postern_edge::route::{HostPattern, PathMatcher, Target};
 
 use super::{Resolved, covers, place, same_hosts, to};
@@ -7,31 +9,44 @@ use crate::config::Code;
 use crate::config::context::Context;
 use crate::config::value::quoted;
 
+/// The routes of each host name or pattern, in order.
+type ByHost<'r> = HashMap<&'r str, Vec<&'r Resolved>>;
+
 pub(super) fn all(cx: &mut Context<'_>, routes: &[Resolved]) {
-    for (index, one) in routes.iter().enumerate() {
-        let before = routes.get(..index).unwrap_or_default();
-        let behind = routes.get(index + 1..).unwrap_or_default();
-        hidden(cx, one, before);
-        open_prefix(cx, one, behind);
+    let mut before = ByHost::new();
+    for one in routes {
+        hidden(cx, one, &before);
+        open_prefixes(cx, one, &before);
+        before.entry(name(&one.route.hosts)).or_default().push(one);
         wide_wildcard(cx, one);
         plain_identity(cx, one);
     }
 }
 
+fn name(hosts: &HostPattern) -> &str {
+    match hosts {
+        HostPattern::Exact { host, .. } => host,
+        HostPattern::Wildcard { pattern, .. } => pattern,
+    }
+}
+
 /// A route whose every request an earlier one takes: order decides, nothing else (01 §2.3).
-fn hidden(cx: &mut Context<'_>, one: &Resolved, before: &[Resolved]) {
-    let hides = |earlier: &&Resolved| {
+fn hidden(cx: &mut Context<'_>, one: &Resolved, before: &ByHost<'_>) {
+    let everywhere = matches!(one.route.hosts, HostPattern::Wildcard { .. }).then_some("*");
+    let names = everywhere.into_iter().chain([name(&one.route.hosts)]);
+    let mut earlier = names.filter_map(|name| before.get(name)).flatten();
+    let hides = |earlier: &&&Resolved| {
         takes_hosts(&earlier.route.hosts, &one.route.hosts)
             && covers(&earlier.route.path, &one.route.path)
             && !is_duplicate(earlier, one)
     };
-    if let Some(earlier) = before.iter().find(hides) {
+    if let Some(earlier) = earlier.find(hides) {
         let what = format!("no request reaches this route: {} takes them all", place(&earlier.at));
         cx.advise(Code::HiddenRoute, &one.at, what, "put this route before the other one, or remove it");
     }
 }
 
-/// Two routes that `refuse_duplicates` names already.
+/// Two routes that are refused as such.
 fn is_duplicate(a: &Resolved, b: &Resolved) -> bool {
     a.identity == b.identity && matches!(a.route.target, Target::Upstream(_))
 }
@@ -45,45 +60,30 @@ fn takes_hosts(outer: &HostPattern, inner: &HostPattern) -> bool {
     }
 }
 
-/// A prefix that also takes longer names from a route behind it that lets other people pass (01 §2.4).
-fn open_prefix(cx: &mut Context<'_>, one: &Resolved, behind: &[Resolved]) {
-    let PathMatcher::Prefix(prefix) = &one.route.path else { return };
-    if prefix.ends_with('/') {
-        return;
-    }
-    let longer = PathMatcher::Exact(format!("{prefix}x"));
-    let next = behind
-        .iter()
-        .find(|other| same_hosts(&one.route.hosts, &other.route.hosts) && covers(&other.route.path, &longer));
-    let Some(next) = next else { return };
-    if format!("{:?}", next.route.policy) != format!("{:?}", one.route.policy) {
-        let what = format!(
-            "the prefix {} also covers `{prefix}x`, and {} behind it has another policy",
-            quoted(prefix),
-            place(&next.at)
-        );
-        cx.advise(
-            Code::OpenPrefix,
-            &one.at,
-            what,
-            format!("write `prefix: {prefix}/`, and `path: {prefix}` on a second route"),
-        );
+/// Earlier prefixes that also take longer names from this route, which lets other people pass (01 §2.4).
+fn open_prefixes(cx: &mut Context<'_>, one: &Resolved, before: &ByHost<'_>) {
+    for earlier in before.get(name(&one.route.hosts)).into_iter().flatten() {
+        let PathMatcher::Prefix(prefix) = &earlier.route.path else { continue };
+        let longer = PathMatcher::Exact(format!("{prefix}x"));
+        let takes = !prefix.ends_with('/')
+            && same_hosts(&earlier.route.hosts, &one.route.hosts)
+            && covers(&one.route.path, &longer);
+        if takes && format!("{:?}", one.route.policy) != format!("{:?}", earlier.route.policy) {
+            let (prefix, behind) = (prefix.as_str(), place(&one.at));
+            let what =
+                format!("the prefix `{prefix}` also covers `{prefix}x`, and {behind} behind it has another policy");
+            let hint = format!("write `prefix: {prefix}/`, and `path: {prefix}` on a second route");
+            cx.advise(Code::OpenPrefix, &earlier.at, what, hint);
+        }
     }
 }
 
 fn wide_wildcard(cx: &mut Context<'_>, one: &Resolved) {
     if let HostPattern::Wildcard { pattern, .. } = &one.route.hosts {
-        let what = format!(
-            "{} also covers hosts with more labels, such as {}",
-            quoted(pattern),
-            quoted(&pattern.replacen('*', "a.b", 1))
-        );
-        cx.advise(
-            Code::WideWildcard,
-            &one.at,
-            what,
-            "write the hosts out if that is too much; a certificate's wildcard covers one label",
-        );
+        let example = quoted(&pattern.replacen('*', "a.b", 1));
+        let what = format!("{} also covers hosts with more labels, such as {example}", quoted(pattern));
+        let hint = "write the hosts out if that is too much; a certificate's wildcard covers one label";
+        cx.advise(Code::WideWildcard, &one.at, what, hint);
     }
 }
 

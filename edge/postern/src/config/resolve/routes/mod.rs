@@ -3,6 +3,7 @@
 mod access;
 mod from;
 mod lints;
+mod odd;
 mod path;
 mod target;
 mod to;
@@ -84,15 +85,15 @@ fn route(cx: &mut Context<'_>, block: &Block<'_>, idps: &mut Idps, defaults: &De
     let pass = block.boolean(cx, "pass_identity_headers");
     let issuer = identity::issuer_format(cx, block);
     let show_error_details = block.flag(cx, "show_error_details");
-    let timeout = block.timeout(cx, "timeout");
-    let idle_timeout = block.timeout(cx, "idle_timeout");
+    // A long-lived route has no time-outs of its own accord (01 §2.6).
+    let timeout = block.timeout(cx, "timeout", if allow_websockets { None } else { defaults.upstream_timeout });
+    let idle_timeout = block.timeout(cx, "idle_timeout", (!allow_websockets).then_some(IDLE));
     // For people who read the file; it only has to be text.
     block.text(cx, "description");
     let name = block.filled(cx, "name").map(|name| name.value);
 
     let (from, path, target, policy) = (from?, path?, target?, policy?);
     let identity = [&from.written, &path.written, &target.written].map(String::as_str).join("\n");
-    let lives_long = allow_websockets;
     let route = Route {
         id: digest(&[&identity]),
         name: name.unwrap_or_else(|| path.named(&from.written)),
@@ -108,8 +109,8 @@ fn route(cx: &mut Context<'_>, block: &Block<'_>, idps: &mut Idps, defaults: &De
         response_headers,
         pass_identity_headers: pass.unwrap_or(defaults.identity.pass_identity_headers),
         issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
-        timeout: timeout.unwrap_or(if lives_long { None } else { defaults.upstream_timeout }),
-        idle_timeout: idle_timeout.unwrap_or((!lives_long).then_some(IDLE)),
+        timeout,
+        idle_timeout,
         allow_websockets,
         show_error_details,
     };
@@ -125,7 +126,7 @@ pub(super) fn digest(parts: &[&str]) -> String {
     }
     context.finish().as_ref().iter().take(8).fold(String::new(), |mut hex, byte| {
         // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
+        let _infallible = write!(hex, "{byte:02x}");
         hex
     })
 }

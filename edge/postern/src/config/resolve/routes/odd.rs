@@ -1,0 +1,65 @@
+//! Policies that can be read and probably mean something else (01 §8.10).
+
+use postern_policy::document::{Entry, Node, Value};
+
+use super::access::at;
+use crate::config::Code;
+use crate::config::context::Context;
+use crate::config::value::Field;
+
+const OPERATORS: [&str; 4] = ["and", "or", "not", "nor"];
+
+/// Tells of the oddities in a policy that was read without a mistake.
+pub(super) fn policy(cx: &mut Context<'_>, field: &Field<'_>) {
+    for rule in rules(field.node) {
+        for action in rule.entries() {
+            several_blocks(cx, field, action);
+            lists_under_is(cx, field, &action.value);
+        }
+    }
+}
+
+/// Whether some rule of a policy allows anything.
+pub(super) fn allows(policy: &Node) -> bool {
+    rules(policy).iter().any(|rule| rule.get("allow").is_some())
+}
+
+fn rules(policy: &Node) -> &[Node] {
+    policy.as_list().unwrap_or(std::slice::from_ref(policy))
+}
+
+/// Blocks side by side are alternatives, whatever they are called (01 §3.2).
+fn several_blocks(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
+    let filled = |entry: &&Entry| {
+        OPERATORS.contains(&entry.key.as_str()) && entry.value.as_list().is_some_and(|list| !list.is_empty())
+    };
+    let blocks: Vec<_> = action.value.entries().iter().filter(filled).collect();
+    if let [first, second, ..] = blocks.as_slice() {
+        let what = format!("`{}` and `{}` are alternatives here: either of them is enough", first.key, second.key);
+        let hint =
+            "write what must hold together into one `and` block; a `deny` rule takes away what an `allow` rule gives";
+        cx.advise(Code::OddPolicy, &at(field, second.key_place), what, hint);
+    }
+}
+
+/// A text never equals a list.
+fn lists_under_is(cx: &mut Context<'_>, field: &Field<'_>, node: &Node) {
+    match &node.value {
+        Value::List(nodes) => nodes.iter().for_each(|node| lists_under_is(cx, field, node)),
+        Value::Map(entries) => {
+            for entry in entries {
+                if entry.key == "is" && entry.value.as_list().is_some() {
+                    let what = "`is` with a list is never true";
+                    cx.advise(
+                        Code::OddPolicy,
+                        &at(field, entry.key_place),
+                        what,
+                        "write `in: [...]`, or one criterion for each value in an `or` block",
+                    );
+                }
+                lists_under_is(cx, field, &entry.value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,350 @@
+//! Follows the configuration: on a change of any file that it names, and on SIGHUP, it is loaded again (01 §1.2).
+//!
+//! A load that fails changes nothing: what runs goes on, and every problem is logged (R-019).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config, Environment, Loaded, Problems, Severity, Source, WatchedFile};
+
+/// A burst of changes is over when nothing more happened for so long.
+const QUIET: Duration = Duration::from_millis(100);
+/// A burst is taken as over after so long, whatever goes on.
+const BURST: Duration = Duration::from_secs(1);
+/// Files are compared so often even if no change was reported: some file systems report none (03 §2: within 5 s).
+const POLL: Duration = Duration::from_secs(4);
+
+/// Loads again whenever there is a reason to, until `shutdown`, and hands each outcome to `loaded`, fatal ones too.
+/// What is handed on was logged already.
+pub async fn follow(
+    source: Source,
+    environment: Environment,
+    running: &Config,
+    shutdown: CancellationToken,
+    mut loaded: impl FnMut(Loaded),
+) {
+    let mut hang_up = signal(SignalKind::hangup()).inspect_err(|error| warn!(%error, "SIGHUP will not reload")).ok();
+    let (tell, mut changes) = mpsc::channel(1);
+    let mut files = Files::new(tell, &running.watched);
+    let mut hot = running.hot_reload;
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let asked = tokio::select! {
+            () = shutdown.cancelled() => return,
+            Some(()) = hung_up(&mut hang_up) => true,
+            Some(()) = changes.recv() => { settled(&mut changes).await; false }
+            _ = poll.tick() => false,
+        };
+        let due = asked || (hot && files.changed().await);
+        if !due {
+            continue;
+        }
+        let Some(outcome) = load(source.clone(), environment.clone()).await else { continue };
+        log(&outcome);
+        if let Some(config) = &outcome.config {
+            hot = config.hot_reload;
+        }
+        files.watch(&outcome.watched);
+        loaded(outcome);
+    }
+}
+
+async fn hung_up(signal: &mut Option<tokio::signal::unix::Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the end of a burst: an editor or a volume update touches several files.
+async fn settled(changes: &mut mpsc::Receiver<()>) {
+    let end = Instant::now() + BURST;
+    loop {
+        let quiet = (Instant::now() + QUIET).min(end);
+        match timeout_at(quiet, changes.recv()).await {
+            Ok(Some(())) if Instant::now() < end => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// Reading files blocks, so it happens on a thread for that.
+async fn load(source: Source, environment: Environment) -> Option<Loaded> {
+    let load = tokio::task::spawn_blocking(move || config::load(&source, &environment));
+    load.await.inspect_err(|error| error!(%error, "the configuration could not be loaded")).ok()
+}
+
+fn log(loaded: &Loaded) {
+    problems(&loaded.problems);
+    if loaded.config.is_some() {
+        info!("configuration loaded");
+    } else {
+        error!("the configuration has errors; the one before stays in force");
+    }
+}
+
+/// Logs every problem, one line each.
+pub fn problems(problems: &Problems) {
+    for problem in problems {
+        let (code, key, hint) = (problem.code, problem.at.key.as_str(), problem.hint.as_str());
+        let (line, column) = (problem.at.place.line, problem.at.place.column);
+        match problem.severity {
+            Severity::Fatal => error!(%code, key, line, column, hint, "{}", problem.what),
+            Severity::Advisory => warn!(%code, key, line, column, hint, "{}", problem.what),
+        }
+    }
+}
+
+/// The files that matter, and the watched folders that hold them.
+#[derive(Debug)]
+struct Files {
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+    files: Vec<WatchedFile>,
+}
+
+impl Files {
+    fn new(tell: mpsc::Sender<()>, files: &[WatchedFile]) -> Self {
+        let watcher = notify::recommended_watcher(move |_| {
+            // A full channel already holds the news.
+            let _full = tell.try_send(());
+        });
+        let watcher =
+            watcher.inspect_err(|error| warn!(%error, "files are not watched, only compared every few seconds")).ok();
+        let mut this = Self { watcher, folders: BTreeSet::new(), files: Vec::new() };
+        this.watch(files);
+        this
+    }
+
+    /// Watches these files from now on.
+    fn watch(&mut self, files: &[WatchedFile]) {
+        self.files = files.to_vec();
+        self.watch_folders();
+    }
+
+    /// Whether some file holds something else than what was loaded.
+    async fn changed(&mut self) -> bool {
+        // A volume update replaces the folder behind a symbolic link: what has to be watched may have moved.
+        self.watch_folders();
+        let files = self.files.clone();
+        let changed = tokio::task::spawn_blocking(move || files.iter().any(WatchedFile::has_changed));
+        changed.await.unwrap_or(false)
+    }
+
+    /// Folders, not files: an editor or a volume update puts a new file in the place of the old one.
+    fn watch_folders(&mut self) {
+        let wanted: BTreeSet<_> = self.files.iter().flat_map(|file| folders(&file.path)).collect();
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.folders.difference(&wanted) {
+            // A folder that was removed is watched no more anyway.
+            let _gone = watcher.unwatch(gone);
+        }
+        let watched = wanted.into_iter().filter(|folder| {
+            self.folders.contains(folder) || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+        });
+        self.folders = watched.collect();
+    }
+}
+
+/// The folder of a file, and of what it leads to if it is a symbolic link.
+fn folders(file: &Path) -> Vec<PathBuf> {
+    let target = std::fs::canonicalize(file).ok();
+    [Some(file), target.as_deref()].into_iter().flatten().filter_map(folder).collect()
+}
+
+fn folder(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }.to_owned())
+}
+
+impl Config {
+    /// The keys of which a change against `old`, which runs, needs a restart: bound addresses, the store, and the secrets
+    /// that everything is sealed with. Everything else is swapped live.
+    #[must_use]
+    pub fn needs_restart(&self, old: &Self) -> Vec<&'static str> {
+        let (new, was) = (&self.edge.listeners, &old.edge.listeners);
+        let key = |purpose| {
+            let of = |config: &Self| config.edge.keyring.mac(purpose, &[b"same key?"]);
+            !postern_identity::same(&of(self), &of(old))
+        };
+        [
+            (new.public != was.public, "address"),
+            (new.redirect != was.redirect, "http_redirect_addr"),
+            (self.admin.metrics != old.admin.metrics, "metrics_address"),
+            (self.admin.health != old.admin.health, "health_check_addr"),
+            (self.storage != old.storage, "databroker_storage_type"),
+            (key(postern_identity::Purpose::StoreId), "shared_secret"),
+            (key(postern_identity::Purpose::Form), "cookie_secret"),
+        ]
+        .into_iter()
+        .filter_map(|(changed, key)| changed.then_some(key))
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const VALID: &str =
+        "address: 127.0.0.1:0\ninsecure_server: true\nshared_secret_file: SECRET\ncookie_secret_file: SECRET\n";
+    const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    const OTHER: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    struct World {
+        folder: tempfile::TempDir,
+        outcomes: mpsc::UnboundedReceiver<Loaded>,
+        shutdown: CancellationToken,
+    }
+
+    impl World {
+        /// Follows `config.yaml` in a folder of its own.
+        fn start(prepare: impl FnOnce(&Path, &str)) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("secret"), SECRET).unwrap();
+            let text = VALID.replace("SECRET", folder.path().join("secret").to_str().unwrap());
+            prepare(folder.path(), &text);
+            let (_, outcomes) = mpsc::unbounded_channel();
+            let mut world = Self { folder, outcomes, shutdown: CancellationToken::new() };
+            world.outcomes = world.another(false);
+            world
+        }
+
+        /// One more that follows the same file; `hot` whatever the file says.
+        fn another(&self, hot: bool) -> mpsc::UnboundedReceiver<Loaded> {
+            let source = Source { file: Some(self.path("config.yaml")), lenient: false };
+            let environment = Environment::of::<&str, &str>([]).unwrap();
+            let loaded = config::load(&source, &environment);
+            let problems = loaded.problems.to_human(config::Colour::Plain);
+            let mut running = loaded.config.unwrap_or_else(|| panic!("{problems}"));
+            running.hot_reload |= hot;
+            let (send, outcomes) = mpsc::unbounded_channel();
+            let stop = self.shutdown.clone();
+            tokio::spawn(async move {
+                follow(source, environment, &running, stop, |loaded| drop(send.send(loaded))).await;
+            });
+            outcomes
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        async fn outcome(&mut self) -> Loaded {
+            tokio::time::timeout(DEADLINE, self.outcomes.recv()).await.expect("a reload in time").unwrap()
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            self.shutdown.cancel();
+        }
+    }
+
+    fn plain(folder: &Path, text: &str) {
+        fs::write(folder.join("config.yaml"), text).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_loaded_and_a_broken_one_is_told_of() {
+        let mut world = World::start(plain);
+        let good = fs::read_to_string(world.path("config.yaml")).unwrap();
+        fs::write(world.path("config.yaml"), good.clone() + "timeout_read: 7s\n").unwrap();
+        let config = world.outcome().await.config.unwrap();
+        assert_eq!(config.edge.timeouts.read, Some(Duration::from_secs(7)));
+
+        fs::write(world.path("config.yaml"), good.clone() + "timeout_read: seven\n").unwrap();
+        let broken = world.outcome().await;
+        assert!(broken.config.is_none() && broken.problems.any_fatal());
+
+        fs::write(world.path("config.yaml"), good).unwrap();
+        assert!(world.outcome().await.config.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_named_file_that_changes_is_a_reason_to_load() {
+        let mut world = World::start(plain);
+        fs::write(world.path("secret"), OTHER).unwrap();
+        assert!(world.outcome().await.config.is_some());
+        // An editor replaces the file instead of writing into it.
+        fs::write(world.path("new"), SECRET).unwrap();
+        fs::rename(world.path("new"), world.path("secret")).unwrap();
+        assert!(world.outcome().await.config.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_swaps_its_symbolic_link_is_noticed() {
+        let mut world = World::start(|folder, text| {
+            fs::create_dir(folder.join("one")).unwrap();
+            fs::write(folder.join("one/config.yaml"), text).unwrap();
+            symlink("one", folder.join("..data")).unwrap();
+            symlink("..data/config.yaml", folder.join("config.yaml")).unwrap();
+        });
+        let text = fs::read_to_string(world.path("config.yaml")).unwrap() + "timeout_idle: 9s\n";
+        fs::create_dir(world.path("two")).unwrap();
+        fs::write(world.path("two/config.yaml"), text).unwrap();
+        symlink("two", world.path("..tmp")).unwrap();
+        fs::rename(world.path("..tmp"), world.path("..data")).unwrap();
+        let config = world.outcome().await.config.unwrap();
+        assert_eq!(config.edge.timeouts.idle, Some(Duration::from_secs(9)));
+    }
+
+    #[tokio::test]
+    async fn without_hot_reload_only_a_hang_up_loads() {
+        // Registered here too, so that the signal can never end the test process.
+        let mut safety = signal(SignalKind::hangup()).unwrap();
+        let cold = "runtime_flags: {config_hot_reload: false}\n";
+        let mut world = World::start(|folder, text| plain(folder, &(text.to_owned() + cold)));
+        let mut witness = world.another(true);
+        fs::write(world.path("secret"), OTHER).unwrap();
+        // Once the hot one has seen the change, a cold one that looked would have seen it too.
+        tokio::time::timeout(DEADLINE, witness.recv()).await.expect("the witness reloads").unwrap();
+        hang_up();
+        safety.recv().await;
+        assert!(world.outcome().await.config.is_some());
+        assert!(world.outcomes.try_recv().is_err(), "the change alone has reloaded");
+    }
+
+    fn hang_up() {
+        let this = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &this]).status().unwrap().success());
+    }
+
+    #[test]
+    fn what_cannot_change_live_is_named() {
+        let environment = Environment::of::<&str, &str>([]).unwrap();
+        let load = |text: &str| config::load_text(Some("config.yaml"), text, false, &environment).config.unwrap();
+        let old = load("address: 127.0.0.1:1\ninsecure_server: true");
+        assert!(load("address: 127.0.0.1:1\ninsecure_server: true\ntimeout_read: 1s").needs_restart(&old).is_empty());
+        let text = format!(
+            "address: 127.0.0.1:2\nhttp_redirect_addr: 127.0.0.1:3\nmetrics_address: 127.0.0.1:4\nhealth_check_addr: 127.0.0.1:5\n\
+             shared_secret: {SECRET}\ncookie_secret: {OTHER}\ndatabroker_storage_type: file\n\
+             databroker_storage_connection_string: file:///nonexistent"
+        );
+        assert_eq!(
+            load(&text).needs_restart(&old),
+            [
+                "address",
+                "http_redirect_addr",
+                "metrics_address",
+                "health_check_addr",
+                "databroker_storage_type",
+                "shared_secret",
+                "cookie_secret"
+            ]
+        );
+    }
+}
