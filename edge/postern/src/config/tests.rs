@@ -509,6 +509,12 @@ fn s_047_a_route_sets_no_reserved_header_in_any_spelling() {
         let text = route_text(&format!("    to: http://127.0.0.1\n    set_request_headers: {{'{name}': x}}\n"));
         assert_eq!(errors(&text).len(), 1, "{name}");
     }
+    for name in ["Host", "content-length", "Transfer-Encoding"] {
+        let text = route_text(&format!(
+            "    to: http://127.0.0.1\n    remove_request_headers: [X-Pomerium-Jwt-Assertion, {name}]\n"
+        ));
+        assert_eq!(errors(&text), ["PST-0605 routes[0].remove_request_headers[1]"], "{name}");
+    }
     for value in ["a/b", "a b", "user@b", "*"] {
         let text = route_text(&format!("    to: http://127.0.0.1\n    host_rewrite: '{value}'\n"));
         assert_eq!(errors(&text), ["PST-0208 routes[0].host_rewrite"], "{value}");
@@ -671,6 +677,19 @@ fn lints_name_what_probably_means_something_else() {
         routes(&odd),
         ["PST-0702 routes[0].policy.allow.and[0].email.is", "PST-0702 routes[0].policy.allow.not"]
     );
+}
+
+#[test]
+fn s_117_an_open_route_with_a_policy_that_chooses_is_told_of() {
+    let told = |wide: &str, policy: &str| {
+        warnings(&format!(
+            "routes:\n  - {{from: https://a.example.com, to: 'http://127.0.0.1', {wide}: true, policy: {policy}}}\n"
+        ))
+    };
+    for wide in ["allow_public_unauthenticated_access", "allow_any_authenticated_user"] {
+        assert_eq!(told(wide, "{allow: {or: [{email: {is: a}}]}}"), ["PST-0702 routes[0].policy"], "{wide}");
+        assert!(told(wide, "{deny: {or: [{email: {is: a}}]}}").is_empty(), "{wide}");
+    }
 }
 
 #[test]

@@ -72,7 +72,12 @@ pub(super) fn request_rules(cx: &mut Context<'_>, route: &Block<'_>, claims: &[H
     }
     for name in route.texts(cx, "remove_request_headers").unwrap_or_default() {
         let name = Spanned { value: name.value.trim().to_owned(), ..name };
-        rules.extend(header_name(cx, &name).map(HeaderRule::Remove));
+        let Some(header) = header_name(cx, &name) else { continue };
+        if header == http::header::HOST || FRAMING.contains(&header) {
+            let what = format!("a route cannot remove `{header}`");
+            cx.fatal(Code::ReservedName, &name.at, what, "take it off the list; it belongs to the message itself");
+        }
+        rules.push(HeaderRule::Remove(header));
     }
     rules
 }

@@ -15,9 +15,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Policy>
     let legacy = legacy(cx, route)?;
     refuse_contradictions(cx, route, &legacy);
     let field = route.find("policy");
-    if let Some(field) = field.filter(|field| allows(field.node)) {
-        advise_of_idle_policy(cx, field, &legacy);
-    }
     let rules = match field.map(|field| (field, ppl::parse(field.node))) {
         None => Vec::new(),
         Some((_, Ok(rules))) => rules,
@@ -26,10 +23,11 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Policy>
             return None;
         }
     };
-    let legacy = legacy.rules();
     if let Some(field) = field {
         odd::policy(cx, field);
+        advise_of_idle_policy(cx, field, &legacy);
     }
+    let legacy = legacy.rules();
     if legacy.is_empty() && !field.is_some_and(|field| odd::allows(field.node)) {
         let hint = "write `allow_any_authenticated_user: true`, or a `policy` with an `allow` rule";
         cx.advise(Code::NobodyPasses, &route.at("from"), "nothing lets anybody pass on this route", hint);
@@ -88,12 +86,6 @@ fn refuse_contradictions(cx: &mut Context<'_>, route: &Block<'_>, legacy: &Legac
     }
 }
 
-/// Whether the policy has a rule that lets somebody pass.
-fn allows(policy: &Node) -> bool {
-    let rules = policy.as_list().unwrap_or(std::slice::from_ref(policy));
-    rules.iter().filter_map(Node::as_map).flatten().any(|entry| entry.key == "allow")
-}
-
 /// Public, and a policy that chooses (S-117): the reference takes both, and the policy then chooses nobody.
 fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legacy) {
     let wide = if legacy.allow_public_unauthenticated_access {
@@ -103,6 +95,9 @@ fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legac
     } else {
         return;
     };
+    if !odd::allows(field.node) {
+        return;
+    }
     let what = format!("`{wide}` lets everybody pass whom `policy` would choose from");
     cx.advise(
         Code::OddPolicy,
