@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use postern_identity::{
-    IdpId, Purpose, RandomError, Session, SessionHandle, SessionId, Timestamp, delete_cookie, signed_url,
-    verify_signed_url,
+    CookieAttributes, IdpId, Purpose, RandomError, Session, SessionHandle, SessionId, Timestamp, cookies_named,
+    delete_cookie, set_cookie, signed_url, verify_signed_url,
 };
 use postern_pages::{SignOutConfirm, SignedOut, SigningOut};
 use postern_storage::StorageError;
@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use url::{Url, form_urlencoded};
 
+use crate::AuthnConfig;
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::server::Shared;
-use crate::sign_in::{Rounds, authn_cookie, authn_cookie_attributes, cookie_here, session_here};
+use crate::sign_in::{Rounds, authn_cookie, authn_cookie_attributes, cookie_here, may_return_to, session_here};
 use crate::user::who;
 use crate::visit::{Visit, at};
 
@@ -29,6 +30,11 @@ const TOKEN: &str = "pomerium_token";
 const TOKEN_GOOD_FOR: Duration = Duration::from_secs(600);
 /// What a route's host tells authn's host of the session that it ended.
 const ENDED: &str = "pomerium_ended";
+/// Where the user may sign in again afterwards; the name that the reference has for it.
+const BACK: &str = "pomerium_redirect_uri";
+const BACK_KEPT_FOR: Duration = Duration::from_secs(600);
+/// A longer address is not worth to come back to; its application is.
+const MAX_BACK: usize = 1_000;
 /// A longer ID token is not passed on as a hint: it would not fit into an address.
 const MAX_HINT: usize = 2_500;
 /// A provider that is away does not keep anybody from signing out.
@@ -48,10 +54,32 @@ pub(crate) async fn sign_out(shared: &Shared, visit: &Visit, body: &[u8]) -> Ans
     }
 }
 
-/// `/.pomerium/signed_out`.
+/// `/.pomerium/signed_out`: the provider sends the browser to this very address, so the way back waits in a cookie.
 pub(crate) fn signed_out(visit: &Visit) -> Answer {
-    let sign_in = if visit.is_authn() { None } else { Some("/") };
-    Answer::page(StatusCode::OK, SignedOut { sign_in }.html())
+    let config = &visit.live.config;
+    let back = if visit.is_authn() { kept_back(visit) } else { Some(visit.here("/")) };
+    let page = Answer::page(StatusCode::OK, SignedOut { sign_in: back.as_ref().map(Url::as_str) }.html());
+    page.cookie(delete_cookie(&back_cookie(config), &CookieAttributes::default()))
+}
+
+fn back_cookie(config: &AuthnConfig) -> String {
+    format!("__Host-{}_back", config.cookie_name)
+}
+
+fn kept_back(visit: &Visit) -> Option<Url> {
+    let name = back_cookie(&visit.live.config);
+    let value = visit.cookie_fields().flat_map(|field| cookies_named(field, &name)).next()?;
+    let text = URL_SAFE_NO_PAD.decode(value).ok()?;
+    let back = Url::parse(std::str::from_utf8(&text).ok()?).ok()?;
+    may_return_to(&visit.live.config, &back).then_some(back)
+}
+
+/// Where the user was, if that is of a route; at least the front door of the application.
+fn asked_back(visit: &Visit) -> Option<Url> {
+    let config = &visit.live.config;
+    let asked = visit.param(BACK).filter(|text| text.len() <= MAX_BACK).and_then(|text| Url::parse(&text).ok());
+    let asked = asked.filter(|back| may_return_to(config, back));
+    asked.or_else(|| Some(visit.here("/")).filter(|front| may_return_to(config, front)))
 }
 
 async fn run(shared: &Shared, visit: &Visit, body: &[u8]) -> Result<(Answer, &'static str), SignInError> {
@@ -142,6 +170,9 @@ fn to_authn(visit: &Visit, ended: Option<Ended>) -> Result<Url, RandomError> {
     if let Some(ended) = ended {
         there.query_pairs_mut().append_pair(ENDED, &ended.seal(visit)?);
     }
+    if let Some(back) = asked_back(visit) {
+        there.query_pairs_mut().append_pair(BACK, back.as_str());
+    }
     Ok(signed_url(&config.keyring, there, visit.now))
 }
 
@@ -163,13 +194,17 @@ fn go_on(visit: &Visit, next: &Url) -> Answer {
     } else {
         Answer::redirect(next)
     };
-    if visit.is_authn() {
-        answer
-            .cookie(delete_cookie(&authn_cookie(config), &authn_cookie_attributes(config)))
-            .cookie(Rounds::forget(config))
-    } else {
-        answer.cookie(delete_cookie(&config.cookie_name, &config.cookie))
+    if !visit.is_authn() {
+        return answer.cookie(delete_cookie(&config.cookie_name, &config.cookie));
     }
+    let keep = |back: &Url| {
+        let value = URL_SAFE_NO_PAD.encode(back.as_str());
+        set_cookie(&back_cookie(config), &value, &CookieAttributes::default(), BACK_KEPT_FOR)
+    };
+    answer
+        .cookie(delete_cookie(&authn_cookie(config), &authn_cookie_attributes(config)))
+        .cookie(Rounds::forget(config))
+        .cookies(asked_back(visit).as_ref().map(keep))
 }
 
 fn confirmation(visit: &Visit, here: &Here) -> Answer {

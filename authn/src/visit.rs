@@ -27,6 +27,8 @@ pub(crate) struct Visit {
     pub(crate) client: IpAddr,
     /// The edge's name for this request.
     pub(crate) request_id: String,
+    /// When it came, in words.
+    time: String,
     headers: HeaderMap,
 }
 
@@ -40,6 +42,7 @@ impl Visit {
         Some(Self {
             client: client_address(&head.headers),
             request_id: only(&head.headers, "x-request-id").unwrap_or_default().chars().take(128).collect(),
+            time: crate::user::utc(now),
             url,
             method: head.method,
             headers: head.headers,
@@ -103,7 +106,7 @@ impl Visit {
 
     /// How a page of ours names this request.
     pub(crate) fn reference<'v>(&'v self, reason: &'v str) -> Reference<'v> {
-        Reference { request_id: &self.request_id, reason, route: self.host(), time: "" }
+        Reference { request_id: &self.request_id, reason, route: self.host(), time: &self.time }
     }
 }
 

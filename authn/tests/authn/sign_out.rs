@@ -169,3 +169,29 @@ async fn s_084_a_store_that_is_away_is_said_and_nothing_is_forgotten() {
     page.is_refused(503, "store-unavailable");
     assert!(browser.cookie(APP, "_pomerium").is_some());
 }
+
+#[tokio::test]
+async fn after_signing_out_there_is_a_way_back_to_the_application_as_somebody_else() {
+    let world = World::new().await;
+    let mut browser = signed_in(&world).await;
+    for (asked, back) in [
+        ("", format!("{APP}/")),
+        ("?pomerium_redirect_uri=https://app.example.com/page", format!("{APP}/page")),
+        ("?pomerium_redirect_uri=https://evil.example/", format!("{APP}/")),
+        ("?pomerium_redirect_uri=javascript:alert(1)", format!("{APP}/")),
+    ] {
+        let asked = Url::parse(&format!("{APP}/.pomerium/sign_out{asked}")).unwrap();
+        let on_authn = browser.get_with(&asked, SAME).await.location().unwrap();
+        browser.get_with(&on_authn, SAME).await;
+        let from_provider = Url::parse(&format!("{AUTHN}/.pomerium/signed_out")).unwrap();
+        let page = browser.get(&from_provider).await;
+        assert!(page.body.contains(&format!("href=\"{back}\"")), "{}", page.body);
+        assert!(!page.body.contains("evil") && !page.body.contains("javascript"));
+        let page = browser.get(&from_provider).await;
+        assert!(!page.body.contains(&back), "once");
+    }
+    let planted = "aHR0cHM6Ly9ldmlsLmV4YW1wbGUv";
+    browser.put_cookie(AUTHN, "__Host-_pomerium_back", planted);
+    let page = browser.get(&Url::parse(&format!("{AUTHN}/.pomerium/signed_out")).unwrap()).await;
+    assert!(!page.body.contains("evil"));
+}
