@@ -120,10 +120,10 @@ async fn tell(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Val
     }))
 }
 
-/// The headers that came, in order of name; several of one name joined.
+/// The headers that came, ours first, then in order of name; several of one name joined.
 fn told(headers: &HeaderMap) -> Vec<(&str, String)> {
     let mut names: Vec<_> = headers.keys().map(header::HeaderName::as_str).collect();
-    names.sort_unstable();
+    names.sort_unstable_by_key(|name| (!name.starts_with("x-pomerium-"), *name));
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let joined = |name: &str| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(", ");
     names.into_iter().map(|name| (name, joined(name))).collect()
