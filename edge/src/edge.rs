@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::admit::Gate;
 use crate::listener::{
     Accepted, Bound, CertificateError, CertificateStore, CertificateWatch, ConnectionLimits, Door, Limits, Patience,
-    Purpose, TlsAcceptor, answer_redirect, provider,
+    Purpose, Tls, TlsAcceptor, answer_redirect, provider,
 };
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
@@ -97,10 +97,9 @@ impl Edge {
     ) -> Result<RunningEdge, StartError> {
         let snapshot = gate.snapshot();
         let upstreams = Arc::new(Upstreams::new(&snapshot.config, metrics.clone())?);
-        let (tls, certificates) = open_tls(&bound.listeners, &snapshot.config)?;
-        let watch = certificates
-            .as_ref()
-            .map(|store| CertificateWatch::new(Arc::clone(store), Arc::clone(&gate), metrics.clone()));
+        let tls = open_tls(&bound.listeners, &snapshot.config)?;
+        let store = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
+        let watch = store.map(|store| CertificateWatch::new(store, Arc::clone(&gate), metrics.clone()));
         let parts = Parts {
             door: Arc::new(door(tls, &snapshot.config.timeouts, options, metrics)),
             gate: Arc::clone(&gate),
@@ -120,24 +119,16 @@ impl Edge {
     }
 }
 
-fn open_tls(
-    listeners: &Listeners,
-    config: &EdgeConfig,
-) -> Result<(Option<(TlsAcceptor, Arc<CertificateStore>)>, Option<Arc<CertificateStore>>), StartError> {
-    let PublicListener::Tls { h2, http1, .. } = listeners.public else { return Ok((None, None)) };
+fn open_tls(listeners: &Listeners, config: &EdgeConfig) -> Result<Option<Tls>, StartError> {
+    let PublicListener::Tls { h2, http1, .. } = listeners.public else { return Ok(None) };
     let provider = provider();
-    let store = CertificateStore::open(&config.certificates, Arc::clone(&provider))?;
-    let resolver = Arc::clone(&store) as Arc<dyn rustls::server::ResolvesServerCert>;
+    let certificates = CertificateStore::open(&config.certificates, Arc::clone(&provider))?;
+    let resolver = Arc::clone(&certificates) as Arc<dyn rustls::server::ResolvesServerCert>;
     let acceptor = TlsAcceptor::new(resolver, provider, h2, http1)?;
-    Ok((Some((acceptor, Arc::clone(&store))), Some(store)))
+    Ok(Some(Tls { acceptor, certificates }))
 }
 
-fn door(
-    tls: Option<(TlsAcceptor, Arc<CertificateStore>)>,
-    timeouts: &Timeouts,
-    options: EdgeOptions,
-    metrics: &Metrics,
-) -> Door {
+fn door(tls: Option<Tls>, timeouts: &Timeouts, options: EdgeOptions, metrics: &Metrics) -> Door {
     let patience = Patience {
         idle: timeouts.idle.map_or(options.patience.idle, |idle| idle.min(options.patience.idle)),
         request: timeouts.read,

@@ -319,31 +319,25 @@ impl Exchange {
     }
 
     fn upstream_failure(&self, etype: &ErrorType) -> Failure {
-        match etype {
-            ErrorType::ConnectTimedout => Failure::ConnectTimeout,
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout if self.request_complete => Failure::UpstreamTimeout,
-            ErrorType::ReadTimedout => Failure::BodyTimeout,
-            ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::SocketError
-            | ErrorType::BindError
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::InvalidCert
-            | ErrorType::HandshakeError => Failure::Connect,
-            _ => Failure::UpstreamProtocol,
+        let late = [ErrorType::ReadTimedout, ErrorType::WriteTimedout].contains(etype);
+        if *etype == ErrorType::ConnectTimedout {
+            Failure::ConnectTimeout
+        } else if late && self.request_complete {
+            Failure::UpstreamTimeout
+        } else if late {
+            // The upstream waits for the rest of the request, as we do.
+            Failure::BodyTimeout
+        } else if UNREACHABLE.contains(etype) {
+            Failure::Connect
+        } else {
+            Failure::UpstreamProtocol
         }
     }
 }
 
 /// Errors of our own filters carry no source.
 fn internal_failure(etype: &ErrorType) -> Failure {
-    match etype {
-        ErrorType::ReadTimedout => Failure::UpstreamTimeout,
-        ErrorType::InvalidHTTPHeader => Failure::UpstreamProtocol,
-        _ => Failure::Internal,
-    }
+    if *etype == ErrorType::ReadTimedout { Failure::UpstreamTimeout } else { Failure::Internal }
 }
 
 struct Panicked;
@@ -398,5 +392,17 @@ impl HttpServerApp for App {
 
 /// The route leads nowhere at the moment.
 const NO_ENDPOINT: ErrorType = ErrorType::Custom("NoEndpoint");
+/// What can go wrong before a request is sent.
+const UNREACHABLE: [ErrorType; 9] = [
+    ErrorType::ConnectRefused,
+    ErrorType::ConnectNoRoute,
+    ErrorType::ConnectError,
+    ErrorType::SocketError,
+    ErrorType::BindError,
+    ErrorType::TLSHandshakeFailure,
+    ErrorType::TLSHandshakeTimedout,
+    ErrorType::InvalidCert,
+    ErrorType::HandshakeError,
+];
 /// What Pingora's time-outs have over the connection's own, which know better what to say.
 const SLACK: Duration = Duration::from_secs(5);

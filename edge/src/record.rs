@@ -110,10 +110,9 @@ impl<'a> View<'a> {
             response_code: on(AccessField::ResponseCode).map(|()| self.status.as_u16()),
             details: on(AccessField::ResponseCodeDetails).map(|()| self.exchange.end.as_str()),
             client_certificate: on(AccessField::ClientCertificate).and_then(|()| self.client_certificate()),
-            headers: self.headers(fields.iter().filter_map(|field| match field {
-                AccessField::Header(name) => Some(name),
-                _ => None,
-            })),
+            headers: self.headers(
+                fields.iter().filter_map(|field| if let AccessField::Header(name) = field { Some(name) } else { None }),
+            ),
         }
     }
 
@@ -184,7 +183,7 @@ impl<'a> View<'a> {
             route_checksum: on(AuthorizeField::RouteChecksum).and(route),
             route_id: on(AuthorizeField::RouteId).and(route),
             cluster_stat_name: on(AuthorizeField::ClusterStatName).and_then(|()| self.cluster()),
-            claims: on(AuthorizeField::IdTokenClaims).and(session).map(|session| claims(session)),
+            claims: on(AuthorizeField::IdTokenClaims).and(session).map(claims),
             headers: self.headers(headers),
         }
     }

@@ -14,20 +14,27 @@ use tokio::time::{sleep, timeout};
 
 use super::certificate::CertificateStore;
 use super::stream::{GuardedStream, Wire};
-use super::tls::{self, TlsAcceptor};
+use super::tls::{TlsAcceptor, alpn, digest};
 use super::{Connection, ConnectionLimits, Limits, Patience};
 use crate::metrics::{Metrics, Raised};
 
 /// Everything that accepting a connection needs; shared by all cores, because the bounds are.
 #[derive(Debug)]
 pub(crate) struct Door {
-    pub(crate) tls: Option<(TlsAcceptor, Arc<CertificateStore>)>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) limits: ConnectionLimits,
     pub(crate) bytes: Limits,
     pub(crate) patience: Patience,
     pub(crate) open: Arc<AtomicUsize>,
     pub(crate) handshakes: AtomicUsize,
     pub(crate) metrics: Metrics,
+}
+
+/// How a listener ends TLS.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) certificates: Arc<CertificateStore>,
 }
 
 /// A place under a bound, given back on drop.
@@ -108,16 +115,16 @@ impl Door {
     pub(crate) async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
         let local = stream.local_addr().ok()?;
         let fd = stream.as_raw_fd();
-        let Some((acceptor, certificates)) = &self.tls else {
+        let Some(tls) = &self.tls else {
             let connection = Arc::new(Connection::plain(peer, local));
             let wire = Wire { fd, alpn: None, tls: None };
             return Some(Box::new(GuardedStream::new(stream, wire, connection, self.bytes, self.patience)));
         };
-        let stream = self.handshake(acceptor, stream, peer).await?;
+        let stream = self.handshake(&tls.acceptor, stream, peer).await?;
         let session = stream.get_ref().1;
-        let names = Arc::clone(certificates) as Arc<dyn super::CertificateNames>;
+        let names = Arc::clone(&tls.certificates) as Arc<dyn super::CertificateNames>;
         let connection = Arc::new(Connection::tls(peer, local, session.server_name(), names));
-        let wire = Wire { fd, alpn: tls::alpn(session), tls: Some(tls::digest(session)) };
+        let wire = Wire { fd, alpn: alpn(session), tls: Some(digest(session)) };
         Some(Box::new(GuardedStream::new(stream, wire, connection, self.bytes, self.patience)))
     }
 

@@ -256,10 +256,10 @@ impl Pem {
 fn describe(leaf: &[u8]) -> Option<(Vec<String>, Timestamp)> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
     let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    });
+    let names = alternatives
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None });
     Some((names.collect(), Timestamp::from_secs(certificate.validity().not_after.timestamp())))
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub(crate) use accept::{Accepted, Door, Place};
+pub(crate) use accept::{Accepted, Door, Place, Tls};
 pub use bind::{Bound, Purpose};
 pub use certificate::CertificateError;
 pub(crate) use certificate::CertificateStore;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+
 use crate::support::{Script, World, WorldBuilder, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n";
@@ -143,3 +145,61 @@ async fn r_015_an_upstream_that_hangs_is_a_504_at_the_routes_bound() {
     wire.send(GET).await;
     assert_eq!(wire.response().await.unwrap().status, 504);
 }
+
+#[tokio::test]
+async fn r_005_a_client_that_does_not_read_stops_the_upstream() {
+    let world = World::new().await;
+    world.upstream.answers("/large", Script::Large(SIZE));
+    let mut wire = world.wire().await;
+    wire.send(get("/large")).await;
+    let head = wire.head().await.unwrap();
+    assert!(
+        head.contains(&format!("ontent-length: {SIZE}")) || head.contains(&format!("ontent-Length: {SIZE}")),
+        "{head}"
+    );
+    // What is sent while nobody reads settles at what the buffers hold, far from the whole.
+    let sent = || world.upstream.sent();
+    let mut last = 0;
+    let mut settled = 0;
+    while settled < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        settled = if sent() == last { settled + 1 } else { 0 };
+        last = sent();
+    }
+    assert!(last < SIZE / 4, "{last} bytes are held for a client that does not read");
+    let mut left = SIZE;
+    while left > 0 {
+        let take = left.min(1024 * 1024);
+        wire.raw(usize::try_from(take).unwrap()).await;
+        left -= take;
+    }
+    wire.send(GET).await;
+    assert_eq!(wire.response().await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn r_005_an_upstream_that_does_not_read_stops_the_client() {
+    let world = World::new().await;
+    world.upstream.answers("/deaf", Script::Deaf);
+    let mut wire = world.wire().await;
+    wire.send(format!("POST /deaf HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: {SIZE}\r\n\r\n")).await;
+    let piece = vec![b'x'; 64 * 1024];
+    let mut sent = 0_u64;
+    while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(300), wire.stream.write_all(&piece)).await {
+        sent += piece.len() as u64;
+        assert!(sent < SIZE / 4, "{sent} bytes were taken for an upstream that does not read");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_is_cut_at_the_routes_bound_and_never_looks_complete() {
+    let world = WorldBuilder::new().await.route(|route| route.timeout = Some(Duration::from_millis(100))).start().await;
+    world.upstream.answers("/", Script::Stall);
+    let mut wire = world.wire().await;
+    wire.send(GET).await;
+    assert!(wire.head().await.unwrap().starts_with("HTTP/1.1 200 "));
+    assert_eq!(wire.chunk().await.unwrap(), b"first");
+    assert!(wire.chunk().await.is_none(), "no last chunk");
+}
+
+const SIZE: u64 = 64 * 1024 * 1024;

@@ -47,6 +47,8 @@ pub(crate) enum Script {
     Echo,
     /// Nothing, ever.
     Hang,
+    /// Nothing, and it does not even read.
+    Deaf,
     /// The head of an answer, one chunk, and then nothing.
     Stall,
     /// A body of that many bytes.
@@ -65,6 +67,7 @@ pub(crate) struct Upstream {
     requests: Arc<Mutex<Vec<Recorded>>>,
     scripts: Arc<Mutex<HashMap<String, Script>>>,
     gate: Arc<tokio::sync::Semaphore>,
+    sent: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Upstream {
@@ -79,6 +82,7 @@ impl Upstream {
             requests: Arc::default(),
             scripts: Arc::default(),
             gate: Arc::new(tokio::sync::Semaphore::new(0)),
+            sent: Arc::default(),
         };
         let serving = upstream.clone();
         tokio::spawn(async move {
@@ -114,6 +118,11 @@ impl Upstream {
         self.requests.lock().unwrap().clone()
     }
 
+    /// How much of [`Script::Large`] has been taken from us.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, connection: usize, mut stream: S) {
         let mut buffer = Vec::new();
         while let Some(head) = take_until(&mut stream, &mut buffer, b"\r\n\r\n").await {
@@ -127,6 +136,9 @@ impl Upstream {
             };
             if let Some(Script::Early(bytes)) = &script {
                 stream.write_all(bytes).await.ok();
+            }
+            if let Some(Script::Deaf) = &script {
+                return std::future::pending().await;
             }
             if let Some(Script::Continue) = &script {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok();
@@ -196,7 +208,7 @@ impl Upstream {
         match script {
             None => stream.write_all(&ok(b"hello")).await.is_ok(),
             Some(Script::Bytes(bytes)) => stream.write_all(&bytes).await.is_ok(),
-            Some(Script::Early(_)) => true,
+            Some(Script::Early(_) | Script::Deaf) => true,
             Some(Script::Close(bytes)) => {
                 stream.write_all(&bytes).await.ok();
                 stream.shutdown().await.ok();
@@ -222,6 +234,7 @@ impl Upstream {
                         return false;
                     }
                     left -= take;
+                    self.sent.fetch_add(take, std::sync::atomic::Ordering::Relaxed);
                 }
                 true
             }
