@@ -94,7 +94,7 @@ fn the_folder_follows_xdg_then_home() {
 async fn what_it_writes_runs_without_a_single_problem() {
     let home = tempfile::tempdir().unwrap();
     let prepared = prepared(&home).await;
-    let source = crate::config::Source { file: Some(prepared.config_path.clone()), lenient: false };
+    let source = crate::config::Source { file: Some(prepared.config_path), lenient: false };
     let nothing = crate::config::Environment::of(Vec::<(String, String)>::new()).unwrap();
     let loaded = crate::config::load(&source, &nothing);
     let problems: Vec<_> = loaded.problems.iter().collect();
