@@ -173,7 +173,8 @@ fn tell(problems: &mut Problems, key: &Key, field: &Field<'_>) {
 
 /// Whether a value switches nothing on.
 fn is_off(field: &Field<'_>) -> bool {
-    field.node.as_bool() == Some(false) || is_empty(field)
+    let text = field.node.as_text().map(|text| text.to_ascii_lowercase());
+    is_empty(field) || text.is_some_and(|text| matches!(text.as_str(), "false" | "f" | "0" | "default"))
 }
 
 fn is_empty(field: &Field<'_>) -> bool {

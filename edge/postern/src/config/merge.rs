@@ -1,7 +1,7 @@
 //! The environment over the file, key by key (01 §1.1).
 
 use base64::Engine as _;
-use postern_policy::document::{self, Node, Place, Value};
+use postern_policy::document::{self, Entry, Node, Place, Value};
 use serde_json::json;
 
 use super::Code;
@@ -10,6 +10,36 @@ use super::context::Context;
 use super::keys::{Key, NESTED, SETTINGS};
 use super::problem::{At, KeyPath, Origin};
 use super::value::Field;
+
+/// The document with `head.rest: value` at its top written as `head: {rest: value}` (01 §1.1).
+pub(super) fn undotted(root: &Node) -> Node {
+    let Some(entries) = root.as_map() else { return root.clone() };
+    let (plain, dotted): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(|entry| head(&entry.key).is_none());
+    let mut entries = plain;
+    for entry in dotted {
+        let Some((head, rest)) = head(&entry.key) else { continue };
+        let inner = Entry { key: rest.to_owned(), ..entry.clone() };
+        let outer = entries.iter_mut().find(|other| other.key.eq_ignore_ascii_case(head));
+        match outer.map(|outer| &mut outer.value.value) {
+            Some(Value::Map(inside)) => inside.push(inner),
+            // The two contradict each other: both stay, and the second is told of.
+            Some(_) => entries.push(Entry { key: head.to_uppercase(), ..map_of(head, inner) }),
+            None => entries.push(map_of(head, inner)),
+        }
+    }
+    Node { place: root.place, value: Value::Map(entries) }
+}
+
+fn map_of(key: &str, inner: Entry) -> Entry {
+    let value = Node { place: inner.key_place, value: Value::Map(vec![inner.clone()]) };
+    Entry { key: key.to_owned(), key_place: inner.key_place, value }
+}
+
+/// A known key and what follows its dot.
+fn head(key: &str) -> Option<(&str, &str)> {
+    let (head, rest) = key.split_once('.')?;
+    SETTINGS.find(&head.to_ascii_lowercase()).map(|_| (head, rest))
+}
 
 /// A key that the environment gives, and its value.
 #[derive(Debug)]

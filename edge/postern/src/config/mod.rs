@@ -155,9 +155,9 @@ fn parse(cx: &mut Context<'_>, text: &str) -> Option<Node> {
 
 fn resolve_all(cx: &mut Context<'_>, root: &Node) -> Option<Config> {
     let empty = Node { place: Place::default(), value: document::Value::Map(Vec::new()) };
-    let root = if root.is_null() { &empty } else { root };
+    let root = merge::undotted(if root.is_null() { &empty } else { root });
     let from_environment = merge::variables(cx);
-    let mut settings = block::Block::open(cx, &block::root(root), &keys::SETTINGS)?;
+    let mut settings = block::Block::open(cx, &block::root(&root), &keys::SETTINGS)?;
     merge::over(cx, &mut settings, &from_environment);
     resolve::config(cx, &settings)
 }

@@ -275,7 +275,15 @@ fn every_key_that_does_not_work_is_named_where_it_stands() {
 
 #[test]
 fn a_switch_that_is_off_stops_nothing() {
-    for key in ["autocert: false", "use_proxy_protocol: false", "bearer_token_format: ''", "dns_resolvers: []"] {
+    for key in [
+        "autocert: false",
+        "use_proxy_protocol: false",
+        "bearer_token_format: ''",
+        "bearer_token_format: default",
+        "autocert: 'false'",
+        "metrics_basic_auth: 0",
+        "dns_resolvers: []",
+    ] {
         assert_eq!(errors(&format!("{key}\n")), [] as [&str; 0], "{key}");
     }
     assert!(config("client_ca:\npolicy_file: ''\n").edge.routes.is_empty());
@@ -289,6 +297,15 @@ fn keys_are_read_in_any_case_and_claims_keep_theirs() {
         config("jwt_claims_headers: {X-Groups: GroupIds}").edge.identity.claim_headers,
         [ClaimHeader { header: HeaderName::from_static("x-groups"), claim: "GroupIds".to_owned() }]
     );
+}
+
+#[test]
+fn a_key_with_a_dot_sits_in_the_map_before_the_dot() {
+    assert_eq!(errors("downstream_mtls.ca_file: /etc/ca.pem\n"), ["PST-0103 downstream_mtls"]);
+    let text = "runtime_flags: {mcp: false}\nRuntime_Flags.match_any_incoming_port: false\n";
+    assert!(!config(text).edge.request.match_any_incoming_port);
+    assert!(!config("runtime_flags.match_any_incoming_port: false\n").edge.request.match_any_incoming_port);
+    assert!(errors("runtime_flags: 3\nruntime_flags.mcp: false\n").len() > 0);
 }
 
 #[test]
@@ -566,6 +583,44 @@ fn a_route_of_another_client_has_another_provider() {
     assert_eq!(config.edge.routes[0].idp, config.authn.idps[0].id);
     assert_eq!(config.edge.routes[1].idp, config.authn.idps[1].id);
     assert_eq!(config.authn.idps[1].client_secret.as_ref().unwrap().expose(), "s");
+}
+
+#[test]
+fn a_client_has_one_secret() {
+    let routes = |secret: &str| {
+        format!(
+            "idp_client_secret: a\nroutes:\n  - {{from: https://a.example.com, to: 'http://127.0.0.1', allow_any_authenticated_user: true, idp_client_secret: {secret}}}\n"
+        )
+    };
+    assert_eq!(errors(&routes("b")), ["PST-0212 routes[0].idp_client_secret"]);
+    assert_eq!(config(&routes("a")).authn.idps.len(), 1);
+}
+
+#[test]
+fn azure_needs_its_tenant() {
+    let text = |url: &str| BASE.replace("oidc", "azure").replace("https://idp.example.com", url);
+    assert!(loaded(&text("https://login.microsoftonline.com/7a0c/v2.0")).config.is_some());
+    assert_eq!(
+        told(&loaded(&text("https://login.microsoftonline.com/common/v2.0")), Severity::Fatal),
+        ["PST-0103 idp_provider_url"]
+    );
+}
+
+#[test]
+fn a_route_outside_of_the_cookie_domain_is_told_of() {
+    let route = |host: &str| {
+        format!(
+            "cookie_domain: example.com\nroutes:\n  - {{from: 'https://{host}', to: 'http://127.0.0.1', allow_any_authenticated_user: true}}\n"
+        )
+    };
+    assert_eq!(warnings(&route("a.example.com")).len(), 1);
+    assert_eq!(warnings(&route("a.badexample.com")).len(), 2);
+}
+
+#[test]
+fn nobody_is_sent_to_a_service_of_somebody_else() {
+    let text = BASE.replace("authenticate.example.com", "authenticate.pomerium.app");
+    assert_eq!(told(&loaded(&text), Severity::Fatal), ["PST-0402 authenticate_service_url"]);
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::config::context::Context;
 /// The private socket of authn is bound to a free port and put in here when the rooms are assembled.
 const UNBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// The hosted service that Pomerium uses unless told otherwise.
+const VENDOR: [&str; 2] = ["authenticate.pomerium.app", "authenticate.pomerium.com"];
+
 /// Where nobody is ever asked to sign in, the place for it is this machine.
 const NOBODY_SIGNS_IN: &str = "https://authenticate.localhost/";
 
@@ -35,7 +38,10 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, routes: &Route
 fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {
     let url = settings.url(cx, "authenticate_service_url")?;
     let at = settings.at("authenticate_service_url");
-    if url.scheme() != "https" {
+    if url.host_str().is_some_and(|host| VENDOR.contains(&host)) {
+        let what = "the hosted authenticate service belongs to somebody else, and is not used";
+        cx.fatal(Code::NoAuthenticate, &at, what, "write a host of your own that leads to Postern, or remove the key");
+    } else if url.scheme() != "https" {
         cx.fatal(Code::BadUrl, &at, "people sign in over https only", HINT);
     } else if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         cx.fatal(Code::BadUrl, &at, "this URL must end after its host", HINT);

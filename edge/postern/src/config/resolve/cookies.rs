@@ -1,8 +1,10 @@
 //! The session cookie (01 §1.7).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_edge::CookieConfig;
+use postern_edge::route::{HostPattern, Route};
 use postern_identity::{CookieAttributes, SameSite};
 
 use crate::config::Code;
@@ -61,6 +63,19 @@ fn domain(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<String> {
         "remove `cookie_domain`: each route host then gets a cookie of its own",
     );
     Some(host)
+}
+
+/// Names routes whose hosts never receive a cookie of the configured domain: nobody would stay signed in there.
+pub(super) fn tell_outsiders(cx: &mut Context<'_>, settings: &Block<'_>, cookies: &Cookies, routes: &[Arc<Route>]) {
+    let Some(domain) = &cookies.edge.attributes.domain else { return };
+    let inside = |host: &str| host.strip_suffix(domain).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+    for route in routes.iter().filter(|route| !route.public) {
+        let (HostPattern::Exact { host, .. } | HostPattern::Wildcard { pattern: host, .. }) = &route.hosts;
+        if !inside(host) {
+            let what = format!("{} is outside of the cookie domain: nobody can stay signed in there", quoted(host));
+            cx.advise(Code::SharedCookie, &settings.at("cookie_domain"), what, "remove `cookie_domain`");
+        }
+    }
 }
 
 fn lifetime(cx: &mut Context<'_>, settings: &Block<'_>) -> Duration {

@@ -40,6 +40,7 @@ fn boolean(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<bool> {
     match value.value.as_str() {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Some(false),
+        number if number.parse::<i64>().is_ok() => Some(true),
         other => {
             let what = format!("{} is neither true nor false", quoted(other));
             cx.fatal(Code::WrongType, &value.at, what, "write `true` or `false`");

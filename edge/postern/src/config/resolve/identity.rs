@@ -77,6 +77,9 @@ fn claim_headers(cx: &mut Context<'_>, field: &Field<'_>) -> Vec<ClaimHeader> {
     let mut headers: Vec<ClaimHeader> = Vec::new();
     for (name, claim) in pairs {
         let Some(header) = headers::header_name(cx, &name) else { continue };
+        if headers.iter().any(|known| known.header == header && known.claim == claim.value) {
+            continue;
+        }
         if headers.iter().any(|known| known.header == header) {
             let what = format!("two claims go into the header `{header}`");
             cx.fatal(Code::Conflict, &name.at, what, "give each claim a header of its own");

@@ -96,8 +96,14 @@ impl Idps {
         own.client_secret = secret.map_or(own.client_secret, |secret| Some(Secret::new(secret.value)));
         own.id = id(own.kind, &own.issuer, &own.client_id);
         let id = own.id.clone();
-        if self.list.iter().all(|known| known.id != id) {
-            self.list.push(own);
+        match self.list.iter().find(|known| known.id == id) {
+            None => self.list.push(own),
+            Some(known) if same_secret(known, &own) => {}
+            Some(_) => {
+                let what = format!("the client {} has two secrets", quoted(&own.client_id));
+                let hint = "write the secret of a client once, or the same one everywhere";
+                cx.fatal(Code::Conflict, &route.at("idp_client_secret"), what, hint);
+            }
         }
         id
     }
@@ -113,6 +119,15 @@ impl Idps {
             let hint = "write `idp_provider: oidc`, `idp_provider_url`, `idp_client_id` and `idp_client_secret_file`";
             cx.fatal(Code::NoProvider, &settings.at("idp_provider"), what, hint);
         }
+    }
+}
+
+fn same_secret(a: &IdpConfig, b: &IdpConfig) -> bool {
+    let bytes = |idp: &IdpConfig| idp.client_secret.as_ref().map(|secret| secret.expose().clone().into_bytes());
+    match (bytes(a), bytes(b)) {
+        (Some(a), Some(b)) => postern_identity::same(&a, &b),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -199,12 +214,23 @@ fn issuer(cx: &mut Context<'_>, settings: &Block<'_>, kind: &Kind) -> Option<Str
             cx.fatal(Code::MissingKey, &settings.at("idp_provider"), what, "write the issuer URL of the provider");
             return None;
         };
+        refuse_all_tenants(cx, &settings.at("idp_provider"), kind, issuer);
         return Some(issuer.to_owned());
     };
     let url = settings.find("idp_provider_url")?.url(cx)?;
     refuse_plain(cx, &text.at, &url);
+    refuse_all_tenants(cx, &text.at, kind, &text.value);
     let slash = if kind.kind == ProviderKind::Auth0 && !text.value.ends_with('/') { "/" } else { "" };
     Some(format!("{}{slash}", text.value.trim()))
+}
+
+/// Azure's issuer for everybody names no tenant, so no token ever has it (S-057).
+fn refuse_all_tenants(cx: &mut Context<'_>, at: &At, kind: &Kind, issuer: &str) {
+    let everybody = ["/common/", "/organizations/", "/consumers/"].iter().any(|part| issuer.contains(part));
+    if kind.kind == ProviderKind::Azure && everybody {
+        let what = "signing in with every tenant of Azure is not supported yet";
+        cx.fatal(Code::NotYet, at, what, "write `idp_provider_url: https://login.microsoftonline.com/TENANT/v2.0`");
+    }
 }
 
 /// Codes and tokens go only over TLS, except on this machine (S-070).

@@ -53,6 +53,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
             identity: &identity,
         },
     );
+    cookies::tell_outsiders(cx, settings, &cookies, &routes.list);
     let authenticate = authenticate::resolve(cx, settings, &routes);
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");

@@ -1,7 +1,7 @@
 //! `from`: the hosts of a route (01 §2.2).
 
+use postern_edge::Host;
 use postern_edge::route::HostPattern;
-use regex::Regex;
 
 use crate::config::Code;
 use crate::config::block::Block;
@@ -59,9 +59,8 @@ fn pattern(cx: &mut Context<'_>, at: &At, host: String, port: Option<u16>) -> Op
     if !host.contains('*') {
         return Some(HostPattern::Exact { host, port });
     }
-    let parts: Vec<String> = host.split('*').map(regex::escape).collect();
-    match Regex::new(&format!(r"\A(?:{})\z", parts.join(".*"))) {
-        Ok(regex) => Some(HostPattern::Wildcard { pattern: host, regex, port }),
+    match HostPattern::wildcard(&host, port) {
+        Ok(pattern) => Some(pattern),
         Err(_) => refuse(cx, at, format!("{} has too many wildcards", quoted(&host)), HINT),
     }
 }
@@ -71,51 +70,33 @@ fn refuse<T>(cx: &mut Context<'_>, at: &At, what: String, hint: &str) -> Option<
     None
 }
 
-/// Canonical host (lower case, A-labels, no trailing dot) and port of an authority; `*` may stand anywhere in the host.
+/// Host and port of an authority in the one spelling that requests are given (03 §3.2); `*` may stand anywhere in the host.
 fn split(authority: &str) -> Option<(String, Option<u16>)> {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        Some(_) | None => (authority, None),
-    };
-    let port = match port {
-        None | Some("") => None,
-        Some(port) => Some(port.parse::<u16>().ok().filter(|port| *port > 0)?),
-    };
-    let host = host.to_lowercase();
-    let host = host.strip_suffix('.').unwrap_or(&host);
-    let host = if host.is_ascii() { host.to_owned() } else { ascii(host)? };
-    (is_host(&host)).then_some((host, port))
+    let authority = if authority.is_ascii() { authority.to_owned() } else { ascii(authority)? };
+    // A star stands where a letter could: what it stands in must be a host all the same.
+    let host = Host::parse(authority.replace('*', STAR).as_bytes()).ok()?;
+    Some((host.name().replace(STAR, "*"), host.port()))
 }
 
-/// A name with other letters in the form that requests carry (RFC 3490 A-labels).
-fn ascii(host: &str) -> Option<String> {
-    // `*` is no letter of a name: each part around it is mapped by itself.
-    let labels = host.split('.').map(|label| match label {
-        "*" => Some("*".to_owned()),
-        label => match url::Host::parse(label).ok()? {
-            url::Host::Domain(label) => Some(label),
-            url::Host::Ipv4(_) | url::Host::Ipv6(_) => None,
-        },
+/// Letters that no host name has in a row.
+const STAR: &str = "s---t---a---r";
+
+/// An authority with other letters in the form that requests carry (RFC 3490 A-labels).
+fn ascii(authority: &str) -> Option<String> {
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    let labels = host.split('.').map(|label| match url::Host::parse(label) {
+        Ok(url::Host::Domain(label)) => Some(label),
+        Ok(url::Host::Ipv4(_) | url::Host::Ipv6(_)) => None,
+        // A star, and the empty label at the end.
+        Err(_) => label.is_ascii().then(|| label.to_owned()),
     });
-    Some(labels.collect::<Option<Vec<_>>>()?.join("."))
-}
-
-/// Whether a text is a host as requests carry it, `*` allowed.
-fn is_host(host: &str) -> bool {
-    if let Some(literal) = host.strip_prefix('[') {
-        return literal.strip_suffix(']').is_some_and(|literal| literal.parse::<std::net::Ipv6Addr>().is_ok());
-    }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'*'))
-    };
-    host.len() <= 253 && host.split('.').all(label)
+    let host = labels.collect::<Option<Vec<_>>>()?.join(".");
+    Some(port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
 }
 
 /// Whether a text is `host` or `host:port` as a request may carry it (03 §3.2).
 pub(super) fn is_authority(text: &str) -> bool {
-    !text.contains('*') && split(text).is_some()
+    Host::parse(text.as_bytes()).is_ok()
 }
 
 #[cfg(test)]
@@ -132,7 +113,9 @@ mod tests {
         assert_eq!(host("app.example.com.:8443").as_deref(), Some("app.example.com 8443"));
         assert_eq!(host("b\u{fc}cher.example").as_deref(), Some("xn--bcher-kva.example 0"));
         assert_eq!(host("[::1]:80").as_deref(), Some("[::1] 80"));
-        assert_eq!(host("[::1]").as_deref(), Some("[::1] 0"));
+        assert_eq!(host("[0:0::1]").as_deref(), Some("[::1] 0"));
+        assert_eq!(host("*.b\u{fc}cher.example:81").as_deref(), Some("*.xn--bcher-kva.example 81"));
+        assert_eq!(host("*").as_deref(), Some("* 0"));
         assert_eq!(host("*.example.com").as_deref(), Some("*.example.com 0"));
         assert_eq!(host("a*b.example.com:").as_deref(), Some("a*b.example.com 0"));
     }

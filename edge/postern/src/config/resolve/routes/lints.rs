@@ -51,10 +51,10 @@ fn is_duplicate(a: &Resolved, b: &Resolved) -> bool {
     a.identity == b.identity && matches!(a.route.target, Target::Upstream(_))
 }
 
-/// Whether a route of `outer` hosts is asked for every host of `inner`; an exact host never falls back to a wildcard.
+/// Whether a route of `outer` hosts is asked for every host of `inner`: a host named with its port is a virtual host of its
+/// own, and an exact host never falls back to a wildcard.
 fn takes_hosts(outer: &HostPattern, inner: &HostPattern) -> bool {
     match (outer, inner) {
-        (HostPattern::Exact { host: a, port: None }, HostPattern::Exact { host: b, .. }) => a == b,
         (HostPattern::Wildcard { pattern, port: None, .. }, HostPattern::Wildcard { .. }) if pattern == "*" => true,
         _ => same_hosts(outer, inner),
     }

@@ -1,7 +1,6 @@
 //! `prefix`, `path` and `regex`: what the path must be (01 §2.4).
 
 use postern_edge::route::PathMatcher;
-use regex::Regex;
 
 use crate::config::Code;
 use crate::config::block::Block;
@@ -60,11 +59,9 @@ fn tell_unused(cx: &mut Context<'_>, keys: [(&str, &Option<Spanned<String>>); 3]
     }
 }
 
-/// The whole path must match; `$` is the end of the path, never a line's (S-026).
 fn compiled(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Written> {
-    // The pattern alone first: what it says about its own place must not be shifted by the anchors.
-    match Regex::new(&text.value).and_then(|_| Regex::new(&format!("^(?:{})$", text.value))) {
-        Ok(regex) => Some(Written { matcher: PathMatcher::Regex(regex), written: format!("regex {}", text.value) }),
+    match PathMatcher::regex(&text.value) {
+        Ok(matcher) => Some(Written { matcher, written: format!("regex {}", text.value) }),
         Err(error) => {
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
