@@ -101,7 +101,7 @@ async fn s_008_bytes_after_an_early_refusal_are_no_request() {
 
 #[tokio::test]
 async fn a_websocket_is_carried_where_the_route_allows_it() {
-    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start().await;
+    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start();
     world.upstream.answers("/ws", Script::WebSocket);
     let mut wire = world.wire().await;
     wire.send("GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
@@ -127,7 +127,7 @@ async fn s_037_a_websocket_is_refused_where_the_route_does_not_allow_it() {
 async fn r_014_an_upstream_that_is_dead_is_a_502_with_our_page() {
     let world = WorldBuilder::new().await;
     let dead = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
-    let world = world.route(|route| *route = crate::support::route("app", "app.localhost", dead)).start().await;
+    let world = world.route(|route| *route = crate::support::route("app", "app.localhost", dead)).start();
     let mut wire = world.wire().await;
     wire.send(GET).await;
     let response = wire.response().await.unwrap();
@@ -139,7 +139,7 @@ async fn r_014_an_upstream_that_is_dead_is_a_502_with_our_page() {
 
 #[tokio::test]
 async fn r_015_an_upstream_that_hangs_is_a_504_at_the_routes_bound() {
-    let world = WorldBuilder::new().await.route(|route| route.timeout = Some(Duration::from_millis(100))).start().await;
+    let world = WorldBuilder::new().await.route(|route| route.timeout = Some(Duration::from_millis(100))).start();
     world.upstream.answers("/", Script::Hang);
     let mut wire = world.wire().await;
     wire.send(GET).await;
@@ -193,7 +193,7 @@ async fn r_005_an_upstream_that_does_not_read_stops_the_client() {
 
 #[tokio::test]
 async fn an_answer_that_stalls_is_cut_at_the_routes_bound_and_never_looks_complete() {
-    let world = WorldBuilder::new().await.route(|route| route.timeout = Some(Duration::from_millis(100))).start().await;
+    let world = WorldBuilder::new().await.route(|route| route.timeout = Some(Duration::from_millis(100))).start();
     world.upstream.answers("/", Script::Stall);
     let mut wire = world.wire().await;
     wire.send(GET).await;
@@ -203,3 +203,52 @@ async fn an_answer_that_stalls_is_cut_at_the_routes_bound_and_never_looks_comple
 }
 
 const SIZE: u64 = 64 * 1024 * 1024;
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_is_carried_whole() {
+    let world = World::new().await;
+    world.upstream.answers("/", Script::Close(b"HTTP/1.1 200 OK\r\n\r\nto the end".to_vec()));
+    let mut wire = world.wire().await;
+    wire.send(GET).await;
+    assert_eq!(wire.response().await.unwrap().text(), "to the end");
+}
+
+#[tokio::test]
+async fn s_008_an_early_answer_of_the_upstream_ends_the_connection_not_the_framing() {
+    let world = World::new().await;
+    world.upstream.answers("/early", Script::Early(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno".to_vec()));
+    let mut wire = world.wire().await;
+    let smuggled = get("/smuggled");
+    let length = smuggled.len();
+    wire.send(format!("POST /early HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: {length}\r\n\r\n")).await;
+    assert_eq!(wire.response().await.unwrap().status, 413);
+    let _refused_is_fine = wire.stream.write_all(smuggled.as_bytes()).await;
+    assert!(wire.is_closed().await);
+    assert_eq!(world.upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pooled_connection_that_died_is_not_a_502() {
+    let world = World::new().await;
+    world.upstream.answers("/last", Script::Close(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()));
+    let mut wire = world.wire().await;
+    for _ in 0..5 {
+        wire.send(get("/last")).await;
+        assert_eq!(wire.response().await.unwrap().text(), "ok");
+        wire.send(GET).await;
+        assert_eq!(wire.response().await.unwrap().text(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_has_no_body_and_the_connection_goes_on() {
+    let world = World::new().await;
+    world.upstream.answers("/", Script::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec()));
+    let mut wire = world.wire().await;
+    wire.send("HEAD / HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+    assert!(wire.head().await.unwrap().starts_with("HTTP/1.1 200 "));
+    wire.send("HEAD /.pomerium/nothing HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+    assert!(wire.head().await.unwrap().starts_with("HTTP/1.1 404 "));
+    wire.send(get("/next")).await;
+    assert_eq!(wire.response().await.unwrap().text(), "hello");
+}

@@ -41,7 +41,7 @@ async fn r_021_a_certificate_is_picked_up_from_disk_and_open_connections_go_on()
     let (old, new) = (made(&[HOST]), made(&[HOST]));
     write(&old);
     let configured = Certificates { inline: Vec::new(), files: vec![files.clone()] };
-    let world = WorldBuilder::new().await.change(|config| config.certificates = configured).start().await;
+    let world = WorldBuilder::new().await.change(|config| config.certificates = configured).start();
     let mut before = Wire::open(world.address, HOST, &old.der, &["http/1.1"]).await.unwrap();
 
     std::fs::write(&files.key, "half a file").unwrap();
@@ -68,8 +68,7 @@ async fn s_029_a_connection_for_one_certificate_is_no_way_to_a_host_of_another()
             config.routes.push(Arc::new(route("other", "other.localhost", at)));
             config.routes.push(Arc::new(route("sub", "sub.app.localhost", at)));
         })
-        .start()
-        .await;
+        .start();
     let mut wire = world.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: sub.app.localhost\r\n\r\n").await;
     assert_eq!(wire.response().await.unwrap().status, 200);
@@ -120,7 +119,7 @@ async fn an_upstream_is_believed_only_with_a_certificate_that_the_roots_vouch_fo
         config.routes = vec![Arc::new(secure("app", HOST, &upstream))];
         config.proxy.extra_roots = Some(pem);
     });
-    let mut world = builder.start().await;
+    let mut world = builder.start();
     let mut wire = world.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
     assert_eq!(wire.response().await.unwrap().text(), "hello");
@@ -144,8 +143,7 @@ async fn two_routes_to_one_address_never_share_a_connection() {
             config.proxy.extra_roots = Some(pem);
         })
         .options(|options| options.workers = 1)
-        .start()
-        .await;
+        .start();
     let mut wire = world.wire().await;
     for host in ["app.localhost", "sub.app.localhost", "app.localhost", "sub.app.localhost"] {
         wire.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;

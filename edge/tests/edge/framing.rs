@@ -160,7 +160,7 @@ async fn s_013_bytes_after_an_answer_are_never_the_next_one() {
 
 #[tokio::test]
 async fn s_009_bytes_before_the_101_are_no_request() {
-    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start().await;
+    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start();
     world.upstream.answers("/ws", Script::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno".to_vec()));
     let mut wire = world.wire().await;
     wire.send("GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x01\x02early\r\n\r\n").await;
@@ -172,7 +172,7 @@ async fn s_009_bytes_before_the_101_are_no_request() {
 
 #[tokio::test]
 async fn s_010_h2c_is_never_passed_on() {
-    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start().await;
+    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start();
     let mut wire = world.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n").await;
     let status = wire.response().await.unwrap().status;
@@ -189,7 +189,7 @@ async fn s_010_h2c_is_never_passed_on() {
 #[tokio::test]
 async fn a_slow_head_is_a_408() {
     let patience = Patience { head: Duration::from_millis(50), ..Patience::DEFAULT };
-    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start().await;
+    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start();
     let mut wire = world.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: app.local").await;
     let response = wire.response().await.unwrap();
@@ -201,7 +201,7 @@ async fn a_slow_head_is_a_408() {
 #[tokio::test]
 async fn a_body_that_stops_is_a_408_and_never_completes_upstream() {
     let patience = Patience { body_idle: Duration::from_millis(50), ..Patience::DEFAULT };
-    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start().await;
+    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start();
     let mut wire = world.wire().await;
     wire.send("POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_eq!(wire.response().await.unwrap().status, 408);
@@ -212,7 +212,7 @@ async fn a_body_that_stops_is_a_408_and_never_completes_upstream() {
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed() {
     let patience = Patience { idle: Duration::from_millis(50), ..Patience::DEFAULT };
-    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start().await;
+    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start();
     let mut wire = world.wire().await;
     assert!(wire.is_closed().await);
     let mut wire = world.wire().await;

@@ -4,6 +4,6 @@ mod client;
 mod upstream;
 mod world;
 
-pub(crate) use client::{Response, Wire};
-pub(crate) use upstream::{Recorded, Script, Upstream};
+pub(crate) use client::Wire;
+pub(crate) use upstream::{Script, Upstream};
 pub(crate) use world::{HOST, World, WorldBuilder, route, until};

@@ -45,7 +45,7 @@ pub(crate) struct WorldBuilder {
 impl World {
     /// One public host in front of one plain upstream.
     pub(crate) async fn new() -> Self {
-        WorldBuilder::new().await.start().await
+        WorldBuilder::new().await.start()
     }
 
     /// A TLS connection that speaks HTTP/1.1.
@@ -101,7 +101,7 @@ impl WorldBuilder {
         self
     }
 
-    pub(crate) async fn start(self) -> World {
+    pub(crate) fn start(self) -> World {
         let _twice_is_fine = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let registry = prometheus::Registry::new();
         let storage = Storage::open(StorageConfig::Memory, Arc::clone(&self.config.keyring), &registry).unwrap();
