@@ -86,6 +86,8 @@ pub enum Reply {
     KeySet,
     /// Who asks.
     User,
+    /// Who asks, as the assertion that an upstream here would get.
+    Jwt(Bytes),
     /// Crawlers are not wanted.
     Robots,
     /// The same path, spelled right.
@@ -255,14 +257,30 @@ impl Gate {
                 return Ok(Verdict::Pass(Permit { request, passage, assertion: None, client_cert: None }));
             }
             Reserved::User => {
-                let known = self.identify(credential, None, now).await.map_err(|error| store_unavailable(&error))?;
-                admission.subject = subject(known.as_ref());
-                let idp = snapshot.idp_of(&request.host).ok_or(Refusal::NoRoute)?;
-                known.ok_or_else(|| Refusal::SignIn { idp: idp.clone() })?;
+                self.signed_in(snapshot, credential, (admission, now)).await?;
                 Reply::User
+            }
+            Reserved::Jwt => {
+                let known = self.signed_in(snapshot, credential, (admission, now)).await?;
+                let format = snapshot.config.identity.issuer_format;
+                let assertion = assertion(snapshot, &request, format, (Some(&known), now))?;
+                Reply::Jwt(Bytes::copy_from_slice(assertion.token.as_bytes()))
             }
         };
         Ok(Verdict::Reply(reply))
+    }
+
+    /// Whoever is signed in, by whatever provider; anybody else is sent to sign in.
+    async fn signed_in(
+        &self,
+        snapshot: &Snapshot,
+        credential: &Credential,
+        (admission, now): (&mut Admission, Timestamp),
+    ) -> Result<Known, Refusal> {
+        let known = self.identify(credential, None, now).await.map_err(|error| store_unavailable(&error))?;
+        admission.subject = subject(known.as_ref());
+        let idp = admission.request.as_ref().and_then(|request| snapshot.idp_of(&request.host));
+        known.ok_or_else(|| idp.map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() }))
     }
 }
 
@@ -386,6 +404,7 @@ impl Reply {
             Self::WellKnown => reserved::well_known(asked),
             Self::KeySet => reserved::key_set(asked),
             Self::User => reserved::user(asked),
+            Self::Jwt(token) => Draft::new(StatusCode::OK).body("application/jwt", token.clone()),
             Self::Robots => reserved::robots(),
             Self::Moved { status, location } | Self::Redirect { status, location } => {
                 reserved::moved(*status, location)

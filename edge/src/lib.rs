@@ -21,6 +21,8 @@ mod reserved;
 mod response;
 pub mod route;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod upstream;
 
 pub use admit::{Admission, Gate, Permit, Reply, Verdict};

@@ -20,6 +20,8 @@ pub(crate) enum Reserved {
     KeySet,
     /// `/.pomerium/user`: needs a session.
     User,
+    /// `/.pomerium/jwt`, where it is switched on: needs a session.
+    Jwt,
     /// `/robots.txt` of the authenticate host.
     Robots,
     /// Authn answers.
@@ -48,6 +50,7 @@ impl Reserved {
             "/.well-known/pomerium" | "/.well-known/pomerium/" => Some(Self::WellKnown),
             "/.well-known/pomerium/jwks.json" => Some(Self::KeySet.taking(&request.method, READ_CORS)),
             "/.pomerium/user" => Some(Self::User.taking(&request.method, READ)),
+            "/.pomerium/jwt" if snapshot.config.identity.jwt_endpoint => Some(Self::Jwt.taking(&request.method, READ)),
             "/.pomerium/" | "/.pomerium/callback/" | "/.pomerium/sign_out" | "/.pomerium/signed_out" => {
                 Some(Self::Authn)
             }

@@ -58,18 +58,14 @@ pub(crate) async fn callback(shared: &Shared, visit: &Visit, body: &[u8]) -> Ans
         return SignInError::Incomplete.show(visit, None);
     };
     let Some(pending) = PendingSignIn::find(visit, &answer.state) else {
-        shared.metrics.signed_in("unknown", SignInError::StateUnknown.reason());
+        shared.metrics.signed_in("", SignInError::StateUnknown.reason());
         return SignInError::StateUnknown.show(visit, None);
     };
     let forget = pending.forget(&visit.live.config);
     let (idp, again) = (pending.request.idp.clone(), pending.request.redirect_uri.to_string());
     let outcome = take(shared, visit, pending, answer).await;
-    let (answer, outcome) = match outcome {
-        Ok(done) => done,
-        Err(error) => (error.show(visit, Some(&again)), error.reason()),
-    };
-    shared.metrics.signed_in(idp.as_str(), outcome);
-    answer.cookie(forget)
+    shared.metrics.signed_in(idp.as_str(), outcome.as_ref().map_or_else(SignInError::reason, |_| "ok"));
+    outcome.unwrap_or_else(|error| error.show(visit, Some(&again))).cookie(forget)
 }
 
 /// The state is spent before anything else happens, so also on failure, and once across all edges (S-053, S-055).
@@ -78,7 +74,7 @@ async fn take(
     visit: &Visit,
     pending: PendingSignIn,
     answer: AuthorizationAnswer,
-) -> Result<(Answer, &'static str), SignInError> {
+) -> Result<Answer, SignInError> {
     let until = visit.now.plus(KEPT_FOR);
     if !shared.sessions.spend(Once::SignIn, answer.state.as_bytes(), visit.now, until).await? {
         return Err(SignInError::StateUsed);
@@ -86,9 +82,8 @@ async fn take(
     let idp = Arc::clone(visit.live.idp(&pending.request.idp).ok_or(SignInError::UnknownIdp)?);
     if pending.is_too_old(visit.now) {
         let SignInRequest { restarted: false, .. } = pending.request else { return Err(SignInError::TooSlow) };
-        let again = send_to_idp(visit, &idp, SignInRequest { restarted: true, ..pending.request }).await?;
-        return Ok((again, "restarted"));
+        return send_to_idp(visit, &idp, SignInRequest { restarted: true, ..pending.request }).await;
     }
     let is_of_idp = idp.answers_as(answer.issuer.as_deref()).await?;
-    Ok((complete(shared, visit, &idp, pending.verify(answer, is_of_idp)?).await?, "ok"))
+    complete(shared, visit, &idp, pending.verify(answer, is_of_idp)?).await
 }

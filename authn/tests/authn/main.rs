@@ -14,5 +14,4 @@ mod flow;
 mod keys;
 mod sign_out;
 mod support;
-mod tls;
 mod user;

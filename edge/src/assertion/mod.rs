@@ -186,10 +186,9 @@ fn field_value(text: &str) -> Option<HeaderValue> {
 /// A random UUID (RFC 9562, version 4).
 fn uuid() -> Result<String, RandomError> {
     let mut bytes: [u8; 16] = random()?;
-    if let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes {
-        *version = *version & 0x0f | 0x40;
-        *variant = *variant & 0x3f | 0x80;
-    }
+    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
+    *version = *version & 0x0f | 0x40;
+    *variant = *variant & 0x3f | 0x80;
     let text = hex(&bytes);
     let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
     Ok([part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-"))

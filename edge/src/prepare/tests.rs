@@ -1,1 +1,425 @@
+use http::HeaderMap;
+use proptest::prelude::*;
 
+use super::cookies::{Kept, OwnCookies};
+use super::template::{Facts, fill};
+use super::*;
+use crate::testing::*;
+use crate::{ClaimHeader, EdgeConfig, Gate, ProxyConfig, ResponseHeaders, Verdict};
+
+async fn up(config: EdgeConfig, original: &RequestHeader) -> RequestHeader {
+    World::new(config).await.carried(original).await.expect("it is carried")
+}
+
+async fn up_open(fields: &[(&'static str, &str)]) -> RequestHeader {
+    up(config(vec![route("app.example.com", "/")]), &get("/", fields)).await
+}
+
+#[tokio::test]
+async fn s_038_what_a_client_says_of_itself_never_goes_up() {
+    let forged = [
+        ("X-Pomerium-Jwt-Assertion", "forged"),
+        ("X-Pomerium-Jwt-Assertion-For", "forged"),
+        ("X-Pomerium-Claim-Email", "root"),
+        ("X-Pomerium-Edge", "forged"),
+        ("X-Forwarded-User", "root"),
+        ("Remote-User", "root"),
+        ("X-Auth-Request-Email", "root"),
+        ("X-Forwarded-Client-Cert", "root"),
+        ("X-Original-Url", "/admin"),
+        ("Forwarded", "for=1.1.1.1"),
+        ("X-Real-Ip", "1.1.1.1"),
+        ("Accept", "kept"),
+    ];
+    let head = up_open(&forged).await;
+    for (name, value) in &forged[..11] {
+        assert_ne!(values(&head.headers, name), *value, "{name}");
+    }
+    for name in [
+        "x-pomerium-jwt-assertion-for",
+        "x-pomerium-claim-email",
+        "x-pomerium-edge",
+        "remote-user",
+        "x-real-ip",
+        "forwarded",
+    ] {
+        assert_eq!(values(&head.headers, name), "", "{name}");
+    }
+    assert_eq!(values(&head.headers, "accept"), "kept");
+    assert_ne!(values(&head.headers, ASSERTION_HEADER.as_str()), "");
+}
+
+#[tokio::test]
+async fn s_046_a_route_that_passes_no_identity_has_no_identity_field_at_all() {
+    let mut plain = route("app.example.com", "/");
+    plain.pass_identity_headers = false;
+    let mut config = config(vec![plain]);
+    let header = HeaderName::from_static("x-mail");
+    config.identity.claim_headers = vec![ClaimHeader { header, claim: "email".to_owned() }];
+    let fields = [("x-mail", "forged"), ("x-pomerium-jwt-assertion", "forged"), ("remote-user", "passed")];
+    let head = up(config, &get("/", &fields)).await;
+    assert!(!head.headers.contains_key("x-mail") && !head.headers.contains_key(ASSERTION_HEADER));
+    assert_eq!(values(&head.headers, "remote-user"), "passed", "nobody here trusts it for our sake");
+}
+
+#[tokio::test]
+async fn s_039_connection_removes_only_what_is_the_clients_own() {
+    let fields = [
+        (
+            "Connection",
+            "close, X-Own, Cookie, authorization, X-Forwarded-For, X-Pomerium-Jwt-Assertion, host, X-Request-Id",
+        ),
+        ("X-Own", "1"),
+        ("Cookie", "a=b"),
+        ("Authorization", "Basic x"),
+        ("Keep-Alive", "1"),
+        ("Proxy-Connection", "1"),
+        ("Proxy-Authorization", "x"),
+        ("TE", "gzip, trailers"),
+        ("Trailer", "x-pomerium-jwt-assertion"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAA"),
+    ];
+    let head = up_open(&fields).await;
+    for gone in [
+        "x-own",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "trailer",
+        "upgrade",
+        "http2-settings",
+    ] {
+        assert_eq!(values(&head.headers, gone), "", "{gone}");
+    }
+    for (kept, value) in [
+        ("cookie", "a=b"),
+        ("authorization", "Basic x"),
+        ("te", "trailers"),
+        ("host", "up.internal:8080"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-request-id", TEST_ID),
+    ] {
+        assert_eq!(values(&head.headers, kept), value, "{kept}");
+    }
+    assert!(head.headers.contains_key(ASSERTION_HEADER));
+}
+
+#[tokio::test]
+async fn s_041_none_of_our_credentials_goes_up() {
+    let cookie = alices_cookie("app.example.com");
+    let fields = [
+        ("Cookie", format!("a=1; _pomerium={cookie}; b=2")),
+        (
+            "Cookie",
+            "_pomerium_authenticate=x; _pomerium_csrf=y; _pomerium_pkce_1=z; __Host-_pomerium_flow_1=f; c=3".to_owned(),
+        ),
+        ("Cookie", "_pomerium =x; _pomeriums=kept".to_owned()),
+        ("Authorization", format!("Pomerium {cookie}")),
+        ("Authorization", format!("bearer POMERIUM-{cookie}")),
+        ("Authorization", "Bearer own".to_owned()),
+        ("X-Pomerium-Authorization", cookie.clone()),
+    ];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let target = format!("/x?a=1&pomerium_session={cookie}&%70omerium_session=x&b=%2f");
+    let head = up(config(vec![route("app.example.com", "/")]), &get(&target, &fields)).await;
+    assert_eq!(values(&head.headers, "cookie"), "a=1; b=2; c=3; _pomeriums=kept");
+    assert_eq!(values(&head.headers, "authorization"), "Bearer own");
+    assert_eq!(head.raw_path(), b"/x?a=1&b=%2f");
+    let bare =
+        up(config(vec![route("app.example.com", "/")]), &get(&format!("/?pomerium_session={cookie}"), &[])).await;
+    assert_eq!(bare.raw_path(), b"/");
+    assert!(!format!("{head:?}{bare:?}").contains(&cookie));
+}
+
+#[tokio::test]
+async fn s_017_cookie_crumbs_become_one_field() {
+    let head = h2("GET", "https://app.example.com/", &[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+    let head = up(config(vec![route("app.example.com", "/")]), &head).await;
+    assert_eq!(head.headers.get_all("cookie").iter().count(), 1);
+    assert_eq!(values(&head.headers, "cookie"), "a=1; b=2; c=3");
+}
+
+proptest! {
+    #[test]
+    fn s_041_foreign_cookies_keep_their_bytes_and_order(
+        pairs in prop::collection::vec(("[a-z_]{1,10}", "[ -:<-~&&[^;]]{0,8}"), 0..6), at in 0_usize..6,
+    ) {
+        let own = OwnCookies::new("_pomerium");
+        let foreign: Vec<String> = pairs.iter().filter(|(name, _)| !name.starts_with("_pomerium")).map(|(name, value)| format!("{name}={}", value.trim())).collect();
+        let mut all = foreign.clone();
+        all.insert(at.min(foreign.len()), "_pomerium=secret".to_owned());
+        let mut fields = HeaderMap::new();
+        fields.insert("cookie", HeaderValue::try_from(all.join("; ")).unwrap());
+        match own.strip(&fields) {
+            Kept::One(value) => prop_assert_eq!(value.to_str().unwrap(), foreign.join("; ")),
+            Kept::None => prop_assert!(foreign.is_empty()),
+            Kept::Unchanged => prop_assert!(false, "ours was there"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn s_040_forwarding_fields_are_ours_unless_trusted_hops_wrote_them() {
+    let fields = [
+        ("x-forwarded-for", "6.6.6.6, 203.0.113.9, 198.51.100.2"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "outer.example.com"),
+        ("x-forwarded-port", "444"),
+    ];
+    let shown = |head: &RequestHeader| {
+        ["for", "proto", "host", "port"].map(|name| values(&head.headers, &format!("x-forwarded-{name}")))
+    };
+    let untrusted = up_open(&fields).await;
+    assert_eq!(shown(&untrusted), ["192.0.2.7", "http", "app.example.com", "80"]);
+    let trusting = |skip| EdgeConfig {
+        proxy: ProxyConfig { trusted_hops: 2, skip_xff_append: skip, extra_roots: None },
+        ..config(vec![route("app.example.com", "/")])
+    };
+    let trusted = up(trusting(false), &get("/", &fields)).await;
+    assert_eq!(
+        shown(&trusted),
+        ["203.0.113.9, 198.51.100.2, 192.0.2.7", "https", "outer.example.com, app.example.com", "444"]
+    );
+    let skipped = up(trusting(true), &get("/", &fields)).await;
+    assert_eq!(shown(&skipped)[0], "203.0.113.9, 198.51.100.2");
+    let short = up(trusting(false), &get("/", &fields[1..])).await;
+    assert_eq!(shown(&short), ["192.0.2.7", "http", "app.example.com", "80"]);
+}
+
+#[tokio::test]
+async fn the_host_is_rewritten_as_configured() {
+    let cases = [
+        (HostRewrite::Upstream, "up.internal:8080", "app.example.com:444"),
+        (HostRewrite::Preserve, "app.example.com:444", ""),
+        (HostRewrite::Literal(HeaderValue::from_static("lit.example")), "lit.example", "app.example.com:444"),
+    ];
+    for (rewrite, host, forwarded) in cases {
+        let changed = Route { host_rewrite: rewrite, ..route("app.example.com", "/") };
+        let head =
+            up(config(vec![changed]), &get("http://APP.example.com.:444/", &[("host", "APP.example.com.:444")])).await;
+        assert_eq!(
+            (values(&head.headers, "host").as_str(), values(&head.headers, "x-forwarded-host").as_str()),
+            (host, forwarded)
+        );
+        assert_eq!(head.raw_path(), b"/", "origin-form, whatever form it came in (S-030)");
+        assert_eq!(head.uri.authority(), None);
+    }
+}
+
+#[tokio::test]
+async fn s_021_the_upstream_gets_the_path_that_policy_saw() {
+    let policy = || ppl("allow: {and: [http_path: /a/b c]}");
+    let open = guarded("app.example.com", "/", policy());
+    let head = up(config(vec![open]), &get("//x/../%61/./b%20c?q=//..", &[])).await;
+    assert_eq!(head.raw_path(), b"/a/b%20c?q=//..");
+    let rewritten = Route {
+        rewrite: Some(crate::route::PathRewrite::Prefix("/up/".into())),
+        ..guarded("app.example.com", "/", policy())
+    };
+    let head = up(config(vec![rewritten]), &get("/a/b%20c?q", &[])).await;
+    assert_eq!(head.raw_path(), b"/up/a/b%20c?q");
+    assert_eq!(values(&head.headers, "x-envoy-original-path"), "/a/b%20c?q");
+    let star = up(
+        config(vec![Route { path: PathMatcher::Exact("*".into()), ..route("app.example.com", "/") }]),
+        &crate::testing::head("OPTIONS", "*", &[]),
+    )
+    .await;
+    assert_eq!(star.raw_path(), b"*");
+}
+
+use crate::route::PathMatcher;
+
+#[tokio::test]
+async fn s_047_a_route_sets_fields_but_none_of_ours_and_removal_is_last() {
+    let set = |name: &'static str, value: &'static str| {
+        HeaderRule::Set(HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    let remove = |name: &'static str| HeaderRule::Remove(HeaderName::from_static(name));
+    let settings = vec![
+        set("x-a", "1"),
+        set("x-both", "1"),
+        set("x-pomerium-jwt-assertion", "forged"),
+        set("host", "evil"),
+        set("content-length", "9"),
+        set("x-tpl", "$$ ${pomerium.request.headers[\"X-In\"]} $pomerium.nothing ${broken"),
+        set("authorization", "Bearer ${pomerium.jwt}"),
+        remove("x-both"),
+        remove("accept"),
+        remove("x-forwarded-host"),
+        remove("content-length"),
+    ];
+    let custom = Route { request_headers: settings, ..route("app.example.com", "/") };
+    let head = crate::testing::head(
+        "POST",
+        "/",
+        &[("x-a", "client"), ("accept", "x"), ("x-in", "in"), ("content-length", "3")],
+    );
+    let head = up(config(vec![custom]), &head).await;
+    for (name, value) in [
+        ("x-a", "1"),
+        ("x-both", ""),
+        ("accept", ""),
+        ("x-forwarded-host", ""),
+        ("content-length", "3"),
+        ("host", "up.internal:8080"),
+        ("x-tpl", "$ in  ${broken"),
+    ] {
+        assert_eq!(values(&head.headers, name), value, "{name}");
+    }
+    let assertion = values(&head.headers, ASSERTION_HEADER.as_str());
+    assert_eq!(values(&head.headers, "authorization"), format!("Bearer {assertion}"));
+    assert_ne!(assertion, "forged");
+    let removing = Route { request_headers: vec![remove("x-pomerium-jwt-assertion")], ..route("app.example.com", "/") };
+    let head = up(config(vec![removing]), &get("/", &[])).await;
+    assert!(!head.headers.contains_key(ASSERTION_HEADER), "what the route removes is removed last");
+}
+
+#[test]
+fn templates_are_read_as_their_users_know_them() {
+    let mut fields = HeaderMap::new();
+    fields.insert("x-one", HeaderValue::from_static("1"));
+    fields.append("x-one", HeaderValue::from_static("2"));
+    let token = HeaderValue::from_static("TOKEN");
+    let facts = Facts { assertion: Some(&token), fields: &fields, client_cert: Some(b"leaf") };
+    let cases = [
+        ("plain", "plain"),
+        ("$$x", "$x"),
+        ("$", "$"),
+        ("a$", "a$"),
+        ("${pomerium.jwt}", "TOKEN"),
+        ("$pomerium.jwt!", "TOKEN!"),
+        ("${ pomerium.jwt }", "TOKEN"),
+        ("${pomerium[\"jwt\"]}", "TOKEN"),
+        ("${pomerium.request.headers[\"X-One\"]}", "1,2"),
+        ("${pomerium.request.headers[\"x-\\one\"]}", "1,2"),
+        ("${pomerium.request.headers.x-one}", "1,2"),
+        ("[${pomerium.access_token}${pomerium.id_token}]", "[]"),
+        ("${unknown}", ""),
+        ("$unknown.x y", " y"),
+        ("${}", "${}"),
+        ("${pomerium.jwt", "${pomerium.jwt"),
+        ("${pomerium..jwt}", "${pomerium..jwt}"),
+        ("$pomerium.jwt.", "TOKEN."),
+        ("$-", ""),
+        ("$ x", "$ x"),
+        ("${pomerium.client_cert_fingerprint}", "6a73aa75ae1bb49c5f4f0aeb27a24e4c9c2f9ae0b0c5bb0a1d4a2eafbc6e0b1d"),
+    ];
+    for (template, value) in cases {
+        let filled = fill(&HeaderValue::from_static(template), &facts).unwrap();
+        if template.contains("fingerprint") {
+            assert_eq!((filled.len(), value.len()), (64, 64));
+        } else {
+            assert_eq!(filled, value, "{template}");
+        }
+    }
+}
+
+async fn permit_of(config: EdgeConfig, head: &RequestHeader) -> (Permit, std::sync::Arc<Snapshot>) {
+    let world = World::new(config).await;
+    let gate: &Gate = &world.gate;
+    let Verdict::Pass(permit) = world.admit(head).await.verdict else { panic!("it is carried") };
+    (permit, gate.snapshot())
+}
+
+fn answered(permit: &Permit, snapshot: &Snapshot, status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+    let mut head = ResponseHeader::build(status, None).unwrap();
+    for (name, value) in fields {
+        head.append_header(*name, *value).unwrap();
+    }
+    response(permit, snapshot, &HeaderValue::from_static(TEST_ID), &mut head);
+    head
+}
+
+#[tokio::test]
+async fn s_049_what_we_set_wins_over_the_upstream() {
+    let mut open = route("app.example.com", "/");
+    open.response_headers = ResponseHeaders(vec![(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))]);
+    let (permit, snapshot) = permit_of(config(vec![open]), &get("/", &[])).await;
+    let fields = [
+        ("X-Frame-Options", "ALLOWALL"),
+        ("X-Frame-Options", "x"),
+        ("Set-Cookie", "a=1; Path=/"),
+        ("Set-Cookie", "_pomerium=evil; Domain=example.com"),
+        ("Set-Cookie", " _pomerium =evil"),
+        ("Set-Cookie", "__Host-_pomerium_flow_1=evil"),
+        ("Set-Cookie", "b=2"),
+        ("X-Pomerium-Intercepted-Response", "true"),
+        ("X-Request-Id", "theirs"),
+        ("Connection", "X-Inner, set-cookie"),
+        ("X-Inner", "1"),
+        ("Keep-Alive", "5"),
+        ("Proxy-Authenticate", "Basic"),
+        ("Trailer", "x"),
+        ("Upgrade", "h2c"),
+        ("Content-Type", "text/plain"),
+    ];
+    let head = answered(&permit, &snapshot, 200, &fields);
+    assert_eq!(values(&head.headers, "set-cookie"), "a=1; Path=/|b=2");
+    assert_eq!(values(&head.headers, "x-frame-options"), "DENY");
+    assert_eq!(values(&head.headers, "x-request-id"), TEST_ID);
+    for gone in [
+        "x-pomerium-intercepted-response",
+        "connection",
+        "x-inner",
+        "keep-alive",
+        "proxy-authenticate",
+        "trailer",
+        "upgrade",
+    ] {
+        assert_eq!(values(&head.headers, gone), "", "{gone}");
+    }
+    let upgraded = answered(&permit, &snapshot, 101, &[("Connection", "Upgrade"), ("Upgrade", "websocket")]);
+    assert_eq!(
+        (values(&upgraded.headers, "connection"), values(&upgraded.headers, "upgrade")),
+        ("Upgrade".into(), "websocket".into())
+    );
+}
+
+#[tokio::test]
+async fn authn_gets_the_request_as_it_was_and_proof_that_an_edge_sent_it() {
+    let head = get(
+        "/.pomerium/callback/?a=1",
+        &[
+            ("cookie", "_pomerium=x; other=1"),
+            ("x-pomerium-edge", "forged"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-request-id", "theirs"),
+        ],
+    );
+    let mut open = config(vec![route("app.example.com", "/")]);
+    open.identity.claim_headers = Vec::new();
+    let sent = up(open, &head).await;
+    let token = postern_identity::edge_token(&keyring());
+    for (name, value) in [
+        ("cookie", "_pomerium=x; other=1"),
+        ("host", "app.example.com"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", TEST_ID),
+        (EDGE_TOKEN_HEADER, token.as_str()),
+    ] {
+        assert_eq!(values(&sent.headers, name), value, "{name}");
+    }
+    assert_eq!(sent.raw_path(), b"/.pomerium/callback/?a=1");
+    assert!(!sent.headers.contains_key(ASSERTION_HEADER));
+    let (permit, snapshot) = permit_of(config(vec![route("app.example.com", "/")]), &head).await;
+    let answer = answered(&permit, &snapshot, 302, &[("Set-Cookie", "_pomerium=new")]);
+    assert_eq!(values(&answer.headers, "set-cookie"), "_pomerium=new");
+    assert_eq!(values(&answer.headers, "x-pomerium-intercepted-response"), "true");
+}
+
+#[tokio::test]
+async fn s_037_a_websocket_goes_up_only_where_the_route_allows_it() {
+    let fields = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-key", "x")];
+    let allowed = Route { allow_websockets: true, ..route("app.example.com", "/") };
+    let head = up(config(vec![allowed]), &get("/", &fields)).await;
+    assert_eq!(
+        (values(&head.headers, "connection"), values(&head.headers, "upgrade")),
+        ("Upgrade".into(), "websocket".into())
+    );
+    assert_eq!(values(&head.headers, "sec-websocket-key"), "x");
+    let world = World::new(config(vec![route("app.example.com", "/")])).await;
+    assert_eq!(world.status(&get("/", &fields)).await, 403);
+}

@@ -1,1 +1,278 @@
+use std::sync::Arc;
 
+use http::StatusCode;
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{connection, exact, get, head, prefix, route};
+use crate::{Host, PathConfig, PathError, Request, UnderscoreHeaders};
+
+fn table(routes: &[Arc<Route>]) -> RouteTable {
+    RouteTable::new(routes, [("auth.example.com", None)], true)
+}
+
+fn found<'t>(table: &'t RouteTable, host: &str, path: &str) -> Option<&'t str> {
+    table.find(&Host::parse(host.as_bytes()).unwrap(), path).map(|route| route.id.as_str())
+}
+
+fn with(id: &str, hosts: HostPattern, path: PathMatcher) -> Arc<Route> {
+    Arc::new(Route { id: id.to_owned(), hosts, path, ..route("x", "/") })
+}
+
+#[test]
+fn the_order_of_the_file_decides_within_a_host() {
+    let routes = [
+        with("api", exact("app.example.com"), prefix("/api")),
+        with("exact", exact("app.example.com"), PathMatcher::Exact("/one".to_owned())),
+        with("regex", exact("app.example.com"), PathMatcher::regex("/n/[0-9]+").unwrap()),
+        with("all", exact("app.example.com"), prefix("/")),
+        with("hidden", exact("app.example.com"), prefix("/late")),
+    ];
+    let table = table(&routes);
+    for (path, id) in [
+        ("/api", "api"),
+        ("/apiary", "api"),
+        ("/api/x", "api"),
+        ("/API", "all"),
+        ("/one", "exact"),
+        ("/one/", "all"),
+        ("/n/12", "regex"),
+        ("/n/12/x", "all"),
+        ("/x/n/12", "all"),
+        ("/late", "all"),
+        ("/", "all"),
+    ] {
+        assert_eq!(found(&table, "app.example.com", path), Some(id), "{path}");
+    }
+    assert_eq!(found(&table, "app.example.com", "*"), None);
+}
+
+#[test]
+fn a_host_that_is_named_never_falls_through_to_a_wildcard() {
+    let routes = [
+        with("wild", HostPattern::wildcard("*.example.com", None).unwrap(), prefix("/")),
+        with("named", exact("app.example.com"), prefix("/only")),
+    ];
+    let table = table(&routes);
+    assert_eq!(found(&table, "app.example.com", "/only"), Some("named"));
+    assert_eq!(found(&table, "app.example.com", "/other"), None);
+    assert_eq!(found(&table, "app.example.com:8443", "/other"), None);
+    assert_eq!(found(&table, "auth.example.com", "/other"), None, "our own host has no route");
+    assert_eq!(found(&table, "b.example.com", "/other"), Some("wild"));
+}
+
+#[test]
+fn wildcards_take_any_text_but_no_address() {
+    let routes = [
+        with("mid", HostPattern::wildcard("a*z.example.com", None).unwrap(), prefix("/")),
+        with("ported", HostPattern::wildcard("*.ports.example.com", Some(9443)).unwrap(), prefix("/")),
+        with("any", HostPattern::wildcard("*", None).unwrap(), prefix("/")),
+    ];
+    let table = table(&routes);
+    assert_eq!(found(&table, "az.example.com", "/"), Some("mid"));
+    assert_eq!(found(&table, "a.b.c.z.example.com:1", "/"), Some("mid"));
+    assert_eq!(found(&table, "xa.z.example.com", "/"), Some("any"), "anchored at both ends");
+    assert_eq!(found(&table, "azXexample.com", "/"), Some("any"), "a dot is a dot");
+    assert_eq!(found(&table, "x.ports.example.com:9443", "/"), Some("ported"));
+    assert_eq!(found(&table, "x.ports.example.com", "/"), Some("any"));
+    assert_eq!(found(&table, "127.0.0.1", "/"), None);
+    assert_eq!(found(&table, "[::1]:443", "/"), None);
+    assert!(table.find(&Host::unnamed(), "/").is_none());
+}
+
+#[test]
+fn s_028_a_port_counts_only_where_it_was_written() {
+    let routes = [
+        with("plain", exact("app.example.com"), prefix("/")),
+        with("ported", HostPattern::Exact { host: "app.example.com".to_owned(), port: Some(8443) }, prefix("/")),
+        with("strict", HostPattern::Exact { host: "p.example.com".to_owned(), port: Some(8443) }, prefix("/")),
+        with("address", exact("127.0.0.1"), prefix("/")),
+    ];
+    let table_any = table(&routes);
+    for (host, id) in [
+        ("app.example.com", Some("plain")),
+        ("app.example.com:443", Some("plain")),
+        ("app.example.com:80", Some("plain")),
+        ("app.example.com:8443", Some("ported")),
+        ("p.example.com:8443", Some("strict")),
+        ("p.example.com", None),
+        ("p.example.com:443", None),
+        ("127.0.0.1:9", Some("address")),
+        ("unknown.example.com", None),
+    ] {
+        assert_eq!(found(&table_any, host, "/"), id, "{host}");
+    }
+    let only = RouteTable::new(&routes, [], false);
+    for (host, id) in [
+        ("app.example.com", Some("plain")),
+        ("app.example.com:443", Some("plain")),
+        ("app.example.com:80", None),
+        ("app.example.com:8443", Some("ported")),
+    ] {
+        assert_eq!(found(&only, host, "/"), id, "{host}");
+    }
+}
+
+#[test]
+fn s_026_a_regex_matches_the_whole_path_and_no_line() {
+    let regex = PathMatcher::regex("/a|/b.*|(?m)^/c$").unwrap();
+    for path in ["/a", "/b", "/bcd", "/c"] {
+        assert!(regex.matches(path), "{path}");
+    }
+    for path in ["/ax", "/x/a", "/a\n", "/x\n/c", "/c\n", "/a\n/b"] {
+        assert!(!regex.matches(path), "{path:?}");
+    }
+    assert!(PathMatcher::regex("a)(b").is_err());
+    let evil = PathMatcher::regex("/(a*)*b").unwrap();
+    assert!(!evil.matches(&format!("/{}", "a".repeat(16_000))), "linear time");
+}
+
+/// What 01 §2.3 says, word for word.
+fn naive<'r>(routes: &'r [Arc<Route>], host: &Host, path: &str) -> Option<&'r Arc<Route>> {
+    let names = |route: &Route, port: Option<u16>| matches!(&route.hosts, HostPattern::Exact { host: own, port: of } if own == host.name() && *of == port);
+    let own = host.name() == "auth.example.com";
+    let with_port = host.port().is_some() && routes.iter().any(|route| names(route, host.port()));
+    let without = own || routes.iter().any(|route| names(route, None));
+    if with_port || without {
+        let port = if with_port { host.port() } else { None };
+        return routes.iter().filter(|route| names(route, port)).find(|route| route.path.matches(path));
+    }
+    routes.iter().find(|route| match &route.hosts {
+        HostPattern::Exact { .. } => false,
+        HostPattern::Wildcard { regex, port, .. } => {
+            !host.is_literal()
+                && regex.is_match(host.name())
+                && port.is_none_or(|port| host.port() == Some(port))
+                && route.path.matches(path)
+        }
+    })
+}
+
+fn any_route() -> impl Strategy<Value = (String, Option<u16>, String)> {
+    let host = prop::sample::select(vec![
+        "a.example.com",
+        "b.example.com",
+        "auth.example.com",
+        "*.example.com",
+        "*",
+        "a.*",
+        "*b*",
+        "1.2.3.4",
+    ]);
+    let port = prop::sample::select(vec![None, None, Some(8443)]);
+    let path = prop::sample::select(vec!["p/", "p/a", "p/a/", "e/a", "e/", "r/a.*", "r/[ab]"]);
+    (host, port, path).prop_map(|(host, port, path)| (host.to_owned(), port, path.to_owned()))
+}
+
+fn built(index: usize, (host, port, path): &(String, Option<u16>, String)) -> Arc<Route> {
+    let hosts = if host.contains('*') {
+        HostPattern::wildcard(host, *port).unwrap()
+    } else {
+        HostPattern::Exact { host: host.clone(), port: *port }
+    };
+    let matcher = match path.split_at(1) {
+        ("p", path) => prefix(path),
+        ("e", path) => PathMatcher::Exact(path.to_owned()),
+        (_, path) => PathMatcher::regex(path).unwrap(),
+    };
+    with(&index.to_string(), hosts, matcher)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn find_agrees_with_a_naive_scan(
+        routes in prop::collection::vec(any_route(), 0..8),
+        host in prop::sample::select(vec!["a.example.com", "b.example.com", "c.example.com", "auth.example.com", "b", "1.2.3.4", "[::1]"]),
+        port in prop::sample::select(vec!["", ":443", ":8443"]),
+        path in prop::sample::select(vec!["/", "/a", "/a/", "/ab", "/b", "/c", "*"]),
+    ) {
+        let routes: Vec<_> = routes.iter().enumerate().map(|(index, route)| built(index, route)).collect();
+        let host = Host::parse(format!("{host}{port}").as_bytes()).unwrap();
+        let table = table(&routes);
+        let found = table.find(&host, path).map(|route| &route.id);
+        prop_assert_eq!(found, naive(&routes, &host, path).map(|route| &route.id));
+    }
+}
+
+fn rewritten(path: PathMatcher, with: &str, asked: &str) -> Result<Option<String>, PathError> {
+    let route = Route { path, rewrite: Some(PathRewrite::Prefix(with.to_owned())), ..route("x", "/") };
+    route.upstream_path(asked, &PathConfig::default())
+}
+
+#[test]
+fn a_prefix_is_rewritten_by_plain_surgery_and_made_canonical_again() {
+    let cases = [
+        (prefix("/admin"), "/", "/admin/x", "/x"),
+        (prefix("/admin"), "/", "/admin", "/"),
+        (prefix("/"), "/a", "/foo", "/afoo"),
+        (prefix("/"), "/a/", "/foo", "/a/foo"),
+        (prefix("/v1/"), "/v2/", "/v1/x%20y", "/v2/x%20y"),
+        (PathMatcher::Exact("/a".to_owned()), "/b", "/a", "/b"),
+        (PathMatcher::regex("/n/.*").unwrap(), "/m", "/n/1", "/m"),
+    ];
+    for (matcher, with, asked, path) in cases {
+        assert_eq!(rewritten(matcher, with, asked), Ok(Some(path.to_owned())), "{asked} with {with}");
+    }
+    assert_eq!(route("x", "/").upstream_path("/a", &PathConfig::default()), Ok(None));
+}
+
+#[test]
+fn s_021_a_rewrite_never_makes_a_dot_segment() {
+    assert_eq!(rewritten(prefix("/static"), "/", "/static../secret"), Err(PathError::AboveRoot));
+    assert_eq!(rewritten(prefix("/static"), "/files/", "/static../secret"), Err(PathError::HiddenDots));
+    assert_eq!(rewritten(prefix("/static"), "/", "/static./x"), Err(PathError::HiddenDots));
+    assert_eq!(rewritten(prefix("/static"), "/", "/static..;a/x"), Err(PathError::HiddenDots));
+    assert_eq!(rewritten(prefix("/static"), "/files", "/static../x"), Ok(Some("/files../x".to_owned())));
+}
+
+fn asked(target: &str, host: &str) -> Request {
+    Request::read(&get(target, &[("host", host)]), &connection(), &crate::request::RequestRules::default()).unwrap()
+}
+
+#[test]
+fn a_redirect_keeps_what_it_does_not_change() {
+    let to = |change: &dyn Fn(&mut Redirect)| {
+        let mut redirect = Redirect { status: StatusCode::MOVED_PERMANENTLY, ..Redirect::default() };
+        change(&mut redirect);
+        redirect
+    };
+    let route = Route { path: prefix("/old"), ..route("app.example.com", "/") };
+    let cases: [(Redirect, &str, &str, &str); 10] = [
+        (
+            to(&|r| r.scheme = Some("https".into())),
+            "/old/x?q=1",
+            "app.example.com",
+            "https://app.example.com/old/x?q=1",
+        ),
+        (to(&|r| r.scheme = Some("https".into())), "/old", "app.example.com:80", "https://app.example.com/old"),
+        (to(&|r| r.scheme = Some("https".into())), "/old", "app.example.com:8080", "https://app.example.com:8080/old"),
+        (
+            to(&|r| r.host = Some("new.example.com:9".into())),
+            "/old",
+            "app.example.com:1",
+            "http://new.example.com:9/old",
+        ),
+        (to(&|r| r.port = Some(8443)), "/old", "app.example.com:1", "http://app.example.com:8443/old"),
+        (to(&|r| r.path = Some("/new".into())), "/old/x?q", "app.example.com", "http://app.example.com/new?q"),
+        (to(&|r| r.prefix = Some("/new".into())), "/old/x", "app.example.com", "http://app.example.com/new/x"),
+        (
+            to(&|r| (r.path, r.prefix) = (Some("/p".into()), Some("/n".into()))),
+            "/old/x",
+            "app.example.com",
+            "http://app.example.com/p",
+        ),
+        (to(&|r| r.strip_query = true), "/old?q=1", "app.example.com", "http://app.example.com/old"),
+        (to(&|_| ()), "/old", "[::1]:99", "http://[::1]:99/old"),
+    ];
+    for (redirect, target, host, location) in cases {
+        assert_eq!(redirect.location(&route, &asked(target, host)), location);
+    }
+}
+
+#[test]
+fn the_rules_of_reading_are_strict_by_default() {
+    assert_eq!(PathConfig::default().underscores, UnderscoreHeaders::Reject);
+    assert_eq!(head("GET", "/", &[]).method, "GET");
+}
