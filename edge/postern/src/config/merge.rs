@@ -23,14 +23,14 @@ pub(super) fn undotted(root: &Node) -> Node {
         match outer.map(|outer| &mut outer.value.value) {
             Some(Value::Map(inside)) => inside.push(inner),
             // The two contradict each other: both stay, and the second is told of.
-            Some(_) => entries.push(Entry { key: head.to_uppercase(), ..map_of(head, inner) }),
-            None => entries.push(map_of(head, inner)),
+            Some(_) => entries.push(map_of(&head.to_uppercase(), &inner)),
+            None => entries.push(map_of(head, &inner)),
         }
     }
     Node { place: root.place, value: Value::Map(entries) }
 }
 
-fn map_of(key: &str, inner: Entry) -> Entry {
+fn map_of(key: &str, inner: &Entry) -> Entry {
     let value = Node { place: inner.key_place, value: Value::Map(vec![inner.clone()]) };
     Entry { key: key.to_owned(), key_place: inner.key_place, value }
 }

@@ -170,10 +170,11 @@ fn read(file: &Path) -> Result<String, Unread> {
         let what = format!("files of the type `.{kind}` are not read");
         return Err((Code::FileType, what, "write the configuration as YAML or JSON, in a file that ends in .yaml"));
     }
-    let bytes = std::fs::read(file)
-        .map_err(|error| (Code::FileUnreadable, format!("it cannot be read: {error}"), "name a file that exists"))?;
+    let bytes = std::fs::read(file).map_err(|error| {
+        (Code::FileUnreadable, format!("the file cannot be read: {error}"), "name a file that exists")
+    })?;
     String::from_utf8(bytes)
-        .map_err(|_| (Code::FileUnreadable, "it is not UTF-8 text".to_owned(), "save the file as UTF-8"))
+        .map_err(|_| (Code::FileUnreadable, "the file is not UTF-8 text".to_owned(), "save the file as UTF-8"))
 }
 
 fn refused(name: String, code: Code, what: &str, hint: &str) -> Loaded {

@@ -305,7 +305,7 @@ fn a_key_with_a_dot_sits_in_the_map_before_the_dot() {
     let text = "runtime_flags: {mcp: false}\nRuntime_Flags.match_any_incoming_port: false\n";
     assert!(!config(text).edge.request.match_any_incoming_port);
     assert!(!config("runtime_flags.match_any_incoming_port: false\n").edge.request.match_any_incoming_port);
-    assert!(errors("runtime_flags: 3\nruntime_flags.mcp: false\n").len() > 0);
+    assert!(!errors("runtime_flags: 3\nruntime_flags.mcp: false\n").is_empty());
 }
 
 #[test]

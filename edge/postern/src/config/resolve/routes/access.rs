@@ -109,7 +109,9 @@ fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legac
 
 fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
     let at = at(field, mistake.place);
-    let hint = mistake.hint.unwrap_or_else(|| "see docs/reference/policy.md".to_owned());
+    let hint = mistake.hint.unwrap_or_else(|| {
+        "write `allow` or `deny`, an operator (and, or, not, nor), and a list of criteria".to_owned()
+    });
     cx.fatal(Code::BadPolicy, &at, mistake.message, hint);
 }
 
