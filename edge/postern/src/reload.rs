@@ -219,18 +219,17 @@ mod tests {
             prepare(folder.path(), &text);
             let (_, outcomes) = mpsc::unbounded_channel();
             let mut world = Self { folder, outcomes, shutdown: CancellationToken::new() };
-            world.outcomes = world.another(false);
+            world.outcomes = world.another("config.yaml");
             world
         }
 
-        /// One more that follows the same file; `hot` whatever the file says.
-        fn another(&self, hot: bool) -> mpsc::UnboundedReceiver<Loaded> {
-            let source = Source { file: Some(self.path("config.yaml")), lenient: false };
+        /// One more that follows a file of the same folder.
+        fn another(&self, name: &str) -> mpsc::UnboundedReceiver<Loaded> {
+            let source = Source { file: Some(self.path(name)), lenient: false };
             let environment = Environment::of::<&str, &str>([]).unwrap();
             let loaded = config::load(&source, &environment);
             let problems = loaded.problems.to_human(config::Colour::Plain);
-            let mut running = loaded.config.unwrap_or_else(|| panic!("{problems}"));
-            running.hot_reload |= hot;
+            let running = loaded.config.unwrap_or_else(|| panic!("{problems}"));
             let (send, outcomes) = mpsc::unbounded_channel();
             let stop = self.shutdown.clone();
             tokio::spawn(async move {
@@ -307,15 +306,20 @@ mod tests {
         // Registered here too, so that the signal can never end the test process.
         let mut safety = signal(SignalKind::hangup()).unwrap();
         let cold = "runtime_flags: {config_hot_reload: false}\n";
-        let mut world = World::start(|folder, text| plain(folder, &(text.to_owned() + cold)));
-        let mut witness = world.another(true);
-        fs::write(world.path("secret"), OTHER).unwrap();
-        // Once the hot one has seen the change, a cold one that looked would have seen it too.
-        tokio::time::timeout(DEADLINE, witness.recv()).await.expect("the witness reloads").unwrap();
+        let mut world = World::start(|folder, text| {
+            plain(folder, &(text.to_owned() + cold));
+            fs::write(folder.join("hot.yaml"), text).unwrap();
+        });
+        let mut witness = world.another("hot.yaml");
+        for secret in [OTHER, SECRET] {
+            fs::write(world.path("secret"), secret).unwrap();
+            tokio::time::timeout(DEADLINE, witness.recv()).await.expect("the witness reloads").unwrap();
+        }
+        // Once the hot one has seen two changes, a cold one that looked would have told of the first.
+        assert!(world.outcomes.try_recv().is_err(), "the change alone has reloaded");
         hang_up();
         safety.recv().await;
         assert!(world.outcome().await.config.is_some());
-        assert!(world.outcomes.try_recv().is_err(), "the change alone has reloaded");
     }
 
     fn hang_up() {
