@@ -3,11 +3,15 @@
 //! Start with [`execute`], then [`config::load`].
 
 mod about;
+mod admin;
+pub mod assemble;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod reload;
+mod run;
+pub mod telemetry;
 
 use cli::{Command, Exit, Invocation};
 
@@ -22,7 +26,9 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Check(asked) => check::check(&asked),
         Command::Version(asked) => about::version(&asked),
         Command::Status => about::status(),
-        Command::Demo(_) | Command::Run(_) | Command::Health(_) => Exit::Problem,
+        Command::Demo(asked) => run::demo(&asked),
+        Command::Run(asked) => run::run(&asked),
+        Command::Health(asked) => run::health(&asked),
     }
 }
 

@@ -1,0 +1,238 @@
+//! Configuration in, a running Postern out: the only file that sees every room.
+//!
+//! Order matters at both ends. Start: everything that can fail without being seen (store, addresses, snapshot) comes before the
+//! first listener accepts. Drain: readiness goes false, the edge finishes what is under way, then authn, then the store.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_authn::{Authn, AuthnError};
+use postern_edge::{Edge, EdgeOptions, Gate, Metrics, RunningEdge, Snapshot, SnapshotError, StartError as EdgeError};
+use postern_storage::{CacheConfig, OpenError, Storage};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Health};
+use crate::config::{Config, Loaded};
+use crate::telemetry::Telemetry;
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The session store cannot be opened.
+    #[error("the session store cannot be opened: {0}")]
+    Storage(#[from] OpenError),
+    /// An address of ours is taken or not ours.
+    #[error("cannot listen on {what}: {source}")]
+    Bind {
+        /// Which listener.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The routes contradict each other.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Authn cannot be made.
+    #[error(transparent)]
+    Authn(#[from] AuthnError),
+    /// The edge cannot be started.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
+    /// Two metrics share a name.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// How long authn and the admin addresses may take to finish once the edge is done.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A whole Postern at work.
+#[derive(Debug)]
+pub struct Running {
+    gate_version: u64,
+    in_force: Config,
+    edge: RunningEdge,
+    authn: Arc<Authn>,
+    authn_at: SocketAddr,
+    storage: Storage,
+    health: Health,
+    telemetry: Telemetry,
+    reloads: Reloads,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Starts everything, inside of the control runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(mut config: Config, telemetry: Telemetry) -> Result<Self, StartError> {
+        let registry = Registry::new();
+        telemetry.register(&registry)?;
+        let reloads = Reloads::register(&registry)?;
+        let metrics = Metrics::register(&registry)?;
+        register_process(&registry)?;
+        let bound = Edge::bind(&config.edge.listeners).map_err(|source| bind("the public address", source))?;
+        let (private, authn_at) = listen((Ipv4Addr::LOCALHOST, 0).into(), "a loopback port for authn").await?;
+        let storage = Storage::open(config.storage.clone(), Arc::clone(&config.edge.keyring), &registry)?;
+        let authn = Arc::new(Authn::new(config.authn.clone(), storage.sessions(), &registry)?);
+        config.edge.authenticate.upstream = authn_at;
+        let gate = Arc::new(Gate::new(Snapshot::new(config.edge.clone(), 0)?, storage.cache(CacheConfig::default())));
+        let health = Health::new(storage.clone());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        for (listener, routes) in admin_routes(&config, registry, &health).await? {
+            tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));
+        }
+        let (server, until) = (Arc::clone(&authn), stop.clone());
+        tasks.spawn(report("authn", async move { server.serve(private, until).await }));
+        for (purpose, address) in bound.addresses() {
+            info!(%address, ?purpose, "listening");
+        }
+        let edge = Edge::start(bound, gate, &metrics, EdgeOptions::default())?;
+        health.set_serving();
+        reloads.outcome(true);
+        Ok(Self {
+            gate_version: 0,
+            in_force: config,
+            edge,
+            authn,
+            authn_at,
+            storage,
+            health,
+            telemetry,
+            reloads,
+            stop,
+            tasks,
+        })
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.in_force
+    }
+
+    /// Puts a newly loaded configuration in force, whole; one with a fatal problem, or one that a room refuses, changes
+    /// nothing. What cannot change live is named and stays as it was.
+    pub fn reload(&mut self, loaded: Loaded) {
+        let applied = loaded.config.is_some_and(|config| self.apply(config));
+        self.reloads.outcome(applied);
+    }
+
+    fn apply(&mut self, mut config: Config) -> bool {
+        for key in config.needs_restart(&self.in_force) {
+            warn!(key, "changed, but takes effect only at the next start");
+        }
+        config.edge.authenticate.upstream = self.authn_at;
+        let snapshot = match Snapshot::new(config.edge.clone(), self.gate_version + 1) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return refused(&error),
+        };
+        if let Err(error) = self.authn.reload(config.authn.clone()) {
+            return refused(&error);
+        }
+        if let Err(error) = self.edge.reload(snapshot) {
+            // Authn took the new one a moment ago: give it the old one back.
+            if let Err(again) = self.authn.reload(self.in_force.authn.clone()) {
+                error!(error = %again, "authn could not go back to the configuration before");
+            }
+            return refused(&error);
+        }
+        self.gate_version += 1;
+        self.telemetry.set_levels(config.logs);
+        self.in_force = config;
+        info!(version = self.gate_version, routes = self.in_force.edge.routes.len(), "configuration in force");
+        true
+    }
+
+    /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest.
+    pub async fn drain(self) {
+        self.health.set_draining();
+        self.edge.drain(self.in_force.edge.timeouts.drain).await;
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+            warn!("authn or admin did not finish in time");
+        }
+        self.storage.close().await;
+        info!("ended");
+    }
+}
+
+fn refused(error: &dyn std::error::Error) -> bool {
+    error!(%error, "the configuration before stays in force");
+    false
+}
+
+fn bind(what: &str, source: io::Error) -> StartError {
+    StartError::Bind { what: what.to_owned(), source }
+}
+
+async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| bind(&format!("{address} for {what}"), source);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(|source| bind(what, source))?;
+    Ok((listener, address))
+}
+
+async fn admin_routes(
+    config: &Config,
+    registry: Registry,
+    health: &Health,
+) -> Result<Vec<(TcpListener, axum::Router)>, StartError> {
+    let (listener, _) = listen(config.admin.health, "health (health_check_addr)").await?;
+    let mut served = vec![(listener, admin::health_routes(health.clone()))];
+    if let Some(address) = config.admin.metrics {
+        let (listener, _) = listen(address, "metrics (metrics_address)").await?;
+        served.push((listener, admin::metrics_routes(registry)));
+    }
+    Ok(served)
+}
+
+async fn report(what: &'static str, served: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = served.await {
+        error!(%error, what, "a server of this process has ended");
+    }
+}
+
+/// What became of loading the configuration (architecture: `postern_config_*`).
+#[derive(Debug)]
+struct Reloads {
+    total: IntCounterVec,
+    last: IntGauge,
+}
+
+impl Reloads {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new("postern_config_reloads_total", "Configurations loaded, the first included, by outcome.");
+        let reloads = Self {
+            total: IntCounterVec::new(opts, &["outcome"])?,
+            last: IntGauge::new("postern_config_last_reload_success", "1 if the last load took effect, else 0.")?,
+        };
+        registry.register(Box::new(reloads.total.clone()))?;
+        registry.register(Box::new(reloads.last.clone()))?;
+        Ok(reloads)
+    }
+
+    fn outcome(&self, applied: bool) {
+        self.total.with_label_values(&[if applied { "applied" } else { "refused" }]).inc();
+        self.last.set(i64::from(applied));
+    }
+}
+
+/// CPU, memory and descriptors of this process, and what was built.
+fn register_process(registry: &Registry) -> Result<(), prometheus::Error> {
+    let opts =
+        Opts::new("postern_build", "1; the labels say what runs.").const_label("version", env!("CARGO_PKG_VERSION"));
+    let build = IntGauge::with_opts(opts)?;
+    build.set(1);
+    registry.register(Box::new(build))?;
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+}

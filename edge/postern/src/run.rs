@@ -1,0 +1,190 @@
+//! `postern run`, `postern demo` and `postern health`: what keeps a process alive, and what ends it.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::assemble::Running;
+use crate::check;
+use crate::cli::{self, Exit};
+use crate::config::{Config, Environment, Loaded, Source};
+use crate::demo;
+use crate::reload;
+use crate::telemetry::{LogFormat, Telemetry};
+
+/// Threads of the control runtime: authn, the store, admin, reload. Traffic has runtimes of its own.
+const CONTROL_THREADS: usize = 2;
+
+/// Runs with a configuration until it is told to stop.
+#[must_use]
+pub(crate) fn run(asked: &cli::Run) -> Exit {
+    let source = Source { file: asked.config.clone(), lenient: asked.lenient };
+    ended(check::environment().and_then(|environment| {
+        let config = check::load_to_run(&source, &environment)?;
+        control_runtime()?.block_on(serve(config, source, environment, || {}))
+    }))
+}
+
+/// Runs the demonstration until it is told to stop.
+#[must_use]
+pub(crate) fn demo(asked: &cli::Demo) -> Exit {
+    ended(check::environment().and_then(|environment| control_runtime()?.block_on(demonstrate(asked, environment))))
+}
+
+async fn demonstrate(asked: &cli::Demo, environment: Environment) -> Result<(), Exit> {
+    let variable = |name| environment.get(name).map(|value| value.expose().as_str());
+    let dir = asked.dir.clone().or_else(|| demo::default_dir(variable("XDG_DATA_HOME"), variable("HOME")));
+    let dir =
+        dir.ok_or_else(|| failed("there is no home folder to keep the demonstration in; name a folder with --dir"))?;
+    let prepared =
+        demo::prepare(demo::Options { port: asked.port, dir }).await.map_err(|error| failed(&chain(&error)))?;
+    // The written file alone says what runs: variables meant for another Postern change nothing here.
+    let environment = Environment::of(environment.get("NO_COLOR").map(|value| ("NO_COLOR", value.expose().clone())))
+        .map_err(|error| failed(&error.to_string()))?;
+    let source = Source { file: Some(prepared.config_path.clone()), lenient: false };
+    let config = check::load_to_run(&source, &environment)?;
+    let colour = std::io::stdout().is_terminal() && !environment.no_color();
+    let banner = prepared.banner(colour);
+    let stop = CancellationToken::new();
+    let services = prepared.spawn(&stop);
+    let served = serve(config, source, environment, move || print(&banner)).await;
+    stop.cancel();
+    services.stopped().await;
+    served
+}
+
+/// Asks a running Postern whether it is ready.
+#[must_use]
+pub(crate) fn health(asked: &cli::Health) -> Exit {
+    let url = format!("http://{}/readyz", asked.address);
+    let asking = async {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().ok()?;
+        Some(client.get(&url).send().await.ok()?.status().is_success())
+    };
+    match control_runtime().map(|runtime| runtime.block_on(asking)) {
+        Ok(Some(true)) => {
+            print("ready\n");
+            Exit::Ok
+        }
+        Ok(Some(false)) => {
+            failed(&format!("{} answers, but is not ready; http://{}/status says why", asked.address, asked.address))
+        }
+        Ok(None) => {
+            failed(&format!("nothing answers at {}", asked.address));
+            Exit::Unreachable
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then drains; a second signal cuts.
+async fn serve(config: Config, source: Source, environment: Environment, ready: impl FnOnce()) -> Result<(), Exit> {
+    let telemetry = Telemetry::start(LogFormat::detect(environment.no_color()), config.logs)
+        .map_err(|error| failed(&error.to_string()))?;
+    let mut stop = Stop::listen().map_err(|error| failed(&error.to_string()))?;
+    let mut running = Running::start(config, telemetry).await.map_err(|error| failed(&chain(&error)))?;
+    ready();
+    let (follow, mut loads) = follow(&running, source, environment);
+    loop {
+        tokio::select! {
+            Ok(()) = loads.changed() => {
+                let loaded = loads.borrow_and_update().clone();
+                loaded.into_iter().for_each(|loaded| running.reload(loaded));
+            }
+            () = stop.asked() => break,
+        }
+    }
+    follow.cancel();
+    info!("stopping: what is under way may finish; a second signal cuts it");
+    tokio::select! {
+        () = running.drain() => Ok(()),
+        () = stop.asked() => {
+            warn!("cut by a second signal");
+            Err(Exit::Problem)
+        }
+    }
+}
+
+/// Starts watching the configuration until the token is cancelled; of several loads only the last one matters.
+fn follow(
+    running: &Running,
+    source: Source,
+    environment: Environment,
+) -> (CancellationToken, watch::Receiver<Option<Loaded>>) {
+    let (stop, (tell, loads)) = (CancellationToken::new(), watch::channel(None));
+    let (config, until) = (running.config().clone(), stop.clone());
+    tokio::spawn(async move {
+        reload::follow(source, environment, &config, until, |loaded| {
+            tell.send_replace(Some(loaded));
+        })
+        .await;
+    });
+    (stop, loads)
+}
+
+/// The signals that end a process.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn control_runtime() -> Result<Runtime, Exit> {
+    Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&format!("no runtime: {error}")))
+}
+
+const fn ended(outcome: Result<(), Exit>) -> Exit {
+    match outcome {
+        Ok(()) => Exit::Ok,
+        Err(exit) => exit,
+    }
+}
+
+/// Tells why on stderr.
+fn failed(why: &str) -> Exit {
+    // Nobody is left to tell when stderr is closed.
+    let _closed = writeln!(std::io::stderr(), "postern: {why}");
+    Exit::Problem
+}
+
+fn print(text: &str) {
+    // A reader that has gone away has seen enough.
+    let _closed = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// An error with all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
