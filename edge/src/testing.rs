@@ -1,4 +1,4 @@
-//! A small deployment for tests: no socket, no file, no clock.
+//! A small deployment for tests: no socket and no clock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -178,7 +178,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(config: EdgeConfig) -> Self {
-        let storage = Storage::open(StorageConfig::Memory, keyring(), &prometheus::Registry::new()).unwrap();
+        Self::with(config, StorageConfig::Memory).await
+    }
+
+    pub(crate) async fn with(config: EdgeConfig, storage: StorageConfig) -> Self {
+        let storage = Storage::open(storage, keyring(), &prometheus::Registry::new()).unwrap();
         let tokens = Tokens {
             access: Secret::new("access".to_owned()),
             access_expires_at: None,

@@ -210,6 +210,7 @@ async fn the_host_is_rewritten_as_configured() {
 
 #[tokio::test]
 async fn s_021_the_upstream_gets_the_path_that_policy_saw() {
+    let options = head("OPTIONS", "*", &[]);
     let policy = || ppl("allow: {and: [http_path: /a/b c]}");
     let open = guarded("app.example.com", "/", policy());
     let head = up(config(vec![open]), &get("//x/../%61/./b%20c?q=//..", &[])).await;
@@ -221,11 +222,9 @@ async fn s_021_the_upstream_gets_the_path_that_policy_saw() {
     let head = up(config(vec![rewritten]), &get("/a/b%20c?q", &[])).await;
     assert_eq!(head.raw_path(), b"/up/a/b%20c?q");
     assert_eq!(values(&head.headers, "x-envoy-original-path"), "/a/b%20c?q");
-    let star = up(
-        config(vec![Route { path: PathMatcher::Exact("*".into()), ..route("app.example.com", "/") }]),
-        &crate::testing::head("OPTIONS", "*", &[]),
-    )
-    .await;
+    let star =
+        up(config(vec![Route { path: PathMatcher::Exact("*".into()), ..route("app.example.com", "/") }]), &options)
+            .await;
     assert_eq!(star.raw_path(), b"*");
 }
 
@@ -251,12 +250,8 @@ async fn s_047_a_route_sets_fields_but_none_of_ours_and_removal_is_last() {
         remove("content-length"),
     ];
     let custom = Route { request_headers: settings, ..route("app.example.com", "/") };
-    let head = crate::testing::head(
-        "POST",
-        "/",
-        &[("x-a", "client"), ("accept", "x"), ("x-in", "in"), ("content-length", "3")],
-    );
-    let head = up(config(vec![custom]), &head).await;
+    let posted = head("POST", "/", &[("x-a", "client"), ("accept", "x"), ("x-in", "in"), ("content-length", "3")]);
+    let head = up(config(vec![custom]), &posted).await;
     for (name, value) in [
         ("x-a", "1"),
         ("x-both", ""),

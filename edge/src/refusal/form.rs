@@ -110,7 +110,7 @@ impl Media {
     /// The first supported one by `Accept`; `None` if it is missing, unreadable or names none of ours.
     fn preferred(head: &RequestHeader) -> Option<Self> {
         let mut ranges = ranges(head);
-        ranges.sort_by(|a, b| (b.weight, b.specificity()).cmp(&(a.weight, a.specificity())));
+        ranges.sort_by_key(|range| std::cmp::Reverse((range.weight, range.specificity())));
         ranges.iter().find_map(|range| SUPPORTED.iter().find(|(name, _)| range.covers(name)).map(|(_, media)| *media))
     }
 }

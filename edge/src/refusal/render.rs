@@ -58,10 +58,8 @@ impl Refusal {
 
     /// In the form of the client, with the fields of the cause.
     fn told(&self, asked: &Asked<'_>) -> Draft {
-        let form = match self {
-            Self::SignIn { .. } => Form::for_program(asked.head),
-            _ => Form::of(asked.head),
-        };
+        let program = matches!(self, Self::SignIn { .. });
+        let form = if program { Form::for_program(asked.head) } else { Form::of(asked.head) };
         let draft = match form {
             Form::Page => self.page(asked),
             Form::Json => Draft::new(self.status()).body("application/json", self.json(asked)),
@@ -79,7 +77,15 @@ impl Refusal {
             Self::Failed(Failure::Overloaded | Failure::NoEndpoint) => {
                 draft.field(header::RETRY_AFTER, HeaderValue::from_static("1"))
             }
-            _ => draft,
+            Self::BadRequest(_)
+            | Self::AmbiguousPath
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::Denied(_)
+            | Self::Device(_)
+            | Self::ClientCertificate(_)
+            | Self::Upgrade
+            | Self::Failed(_) => draft,
         }
     }
 

@@ -206,7 +206,7 @@ proptest! {
     ) {
         prop_assume!(name.parse::<std::net::Ipv4Addr>().is_err());
         let plain = Host::parse(name.as_bytes()).unwrap();
-        let spelled = if upper { name.to_uppercase() } else { name.clone() };
+        let spelled = if upper { name.to_uppercase() } else { name };
         let spelled = if dot { format!("{spelled}.") } else { spelled };
         prop_assert_eq!(Host::parse(spelled.as_bytes()).unwrap(), plain);
     }

@@ -17,6 +17,7 @@ use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
 
 /// One route of the configuration, ready to serve.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration, and any mix of them is valid")]
 pub struct Route {
     /// Stable for the same match and target (01 §2.9): the hash that logs and metrics use.
     pub id: String,

@@ -1,6 +1,9 @@
 //! The whole gate in one screen. Every request is read, routed, identified and decided anew (S-032), and only what is decided
 //! here gets a [`Permit`].
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
