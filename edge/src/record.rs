@@ -347,8 +347,9 @@ fn outcome(evaluation: &Evaluation) -> (&'static str, Reasons) {
     }
 }
 
+/// Reasons as a JSON list.
 fn words(reasons: Reasons) -> String {
-    reasons.iter().map(postern_policy::Reason::as_str).collect::<Vec<_>>().join(",")
+    reasons.iter().map(postern_policy::Reason::as_str).collect::<serde_json::Value>().to_string()
 }
 
 /// A label from a closed set.
