@@ -316,7 +316,7 @@ mod tests {
     fn reasons_are_a_list_and_what_a_client_says_is_text() {
         let text = written(LogFormat::Json, LEVELS, || {
             let agent = r#"{"level":"error"}"#;
-            tracing::info!(target: "postern::authorize", "allow-why-true" = r#"["email-ok"]"#, agent, size = 3, "authorize check");
+            tracing::info!(target: "postern::authorize", size = 3, agent, "allow-why-true" = r#"["email-ok"]"#, "authorize check");
         });
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["message"], "authorize check");
