@@ -94,6 +94,8 @@ impl Exchange {
     pub(crate) fn begin(&mut self, connection: Option<Arc<Connection>>) -> Result<(), RandomError> {
         (self.began, self.now) = (Instant::now(), now());
         self.connection = connection;
+        let timeouts = self.snapshot.config.timeouts;
+        self.bound.set(self.until(timeouts.read.into_iter().chain(timeouts.write).min()));
         self.id = request_id(random()?);
         Ok(())
     }
@@ -169,14 +171,19 @@ impl Exchange {
         HeaderValue::try_from(&self.id).map_err(unfit)
     }
 
-    /// The request is complete; the route's time begins (01 §2.6).
+    /// The request is complete: the time to send it no longer counts, the route's time begins (01 §2.6).
     pub(crate) fn request_completed(&mut self) {
-        if !std::mem::replace(&mut self.request_complete, true) {
-            let timeout = self.route().and_then(|route| route.timeout);
-            if let (Some(timeout), false) = (timeout, self.wants_websocket()) {
-                self.bound.tighten(Instant::now() + timeout);
-            }
+        if std::mem::replace(&mut self.request_complete, true) {
+            return;
         }
+        let route = self.route().and_then(|route| route.timeout).filter(|_| !self.wants_websocket());
+        let route = route.map(|timeout| Instant::now() + timeout);
+        let whole = self.until(self.snapshot.config.timeouts.write);
+        self.bound.set(route.into_iter().chain(whole).min());
+    }
+
+    fn until(&self, span: Option<Duration>) -> Option<Instant> {
+        span.map(|span| self.began + span)
     }
 
     /// The client's connection broke a rule or lost its patience: that is the cause, whatever came of it.
@@ -224,9 +231,9 @@ impl Bound {
         BOUND.try_with(Arc::clone).unwrap_or_default()
     }
 
-    /// Not longer than `until`.
-    pub(crate) fn tighten(&self, until: Instant) {
-        self.0.send_modify(|bound| *bound = Some(bound.map_or(until, |bound| bound.min(until))));
+    /// `None`: as long as it takes.
+    fn set(&self, until: Option<Instant>) {
+        self.0.send_replace(until);
     }
 
     /// Whether it has passed.
@@ -277,12 +284,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bound_only_ever_gets_tighter() {
-        let (bound, start) = (Bound::default(), Instant::now());
-        bound.tighten(start + Duration::from_secs(5));
-        bound.tighten(start + Duration::from_secs(9));
+    async fn a_bound_that_is_set_again_counts_from_then_on() {
+        let (bound, start) = (Arc::new(Bound::default()), Instant::now());
+        bound.set(Some(start + Duration::from_secs(5)));
+        let later = Arc::clone(&bound);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            later.set(Some(start + Duration::from_secs(9)));
+        });
         bound.passed().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(5) + GRACE);
+        assert_eq!(start.elapsed(), Duration::from_secs(9) + GRACE);
         assert!(bound.has_passed());
     }
 }

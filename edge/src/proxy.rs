@@ -406,3 +406,18 @@ const UNREACHABLE: [ErrorType; 9] = [
 ];
 /// What Pingora's time-outs have over the connection's own, which know better what to say.
 const SLACK: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn s_115_a_panic_in_a_step_is_that_steps_end_only() {
+        assert!(matches!(caught(async { 1 }).await, Ok(1)));
+        let bug = async {
+            tokio::task::yield_now().await;
+            panic!("a bug");
+        };
+        assert!(caught(bug).await.is_err());
+    }
+}

@@ -68,7 +68,10 @@ impl<'a> View<'a> {
 
     fn count(&self, metrics: &Metrics) {
         let (route, families) = (self.route(), &metrics.0);
-        families.requests.with_label_values(&[route, method(&self.head.method), self.status.as_str()]).inc();
+        families
+            .requests
+            .with_label_values(&[route, self.method().map_or("other", method), self.status.as_str()])
+            .inc();
         families.duration.with_label_values(&[route]).observe(self.exchange.began.elapsed().as_secs_f64());
         if let End::Refused(reason) | End::Cut(reason) = self.exchange.end {
             families.refusals.with_label_values(&[reason]).inc();
@@ -96,7 +99,7 @@ impl<'a> View<'a> {
         AccessLine {
             upstream_cluster: on(AccessField::UpstreamCluster).and_then(|()| self.cluster()),
             cluster_stat_name: on(AccessField::ClusterStatName).and_then(|()| self.cluster()),
-            method: on(AccessField::Method).map(|()| self.head.method.as_str()),
+            method: on(AccessField::Method).and_then(|()| self.method()).map(Method::as_str),
             authority: on(AccessField::Authority).and_then(|()| self.authority()),
             path: on(AccessField::Path).and_then(|()| self.path()),
             query: on(AccessField::Query).and_then(|()| self.query()),
@@ -166,7 +169,7 @@ impl<'a> View<'a> {
         AuthorizeLine {
             request_id: on(AuthorizeField::RequestId).map(|()| self.exchange.id.as_str()),
             check_request_id: on(AuthorizeField::CheckRequestId).map(|()| self.exchange.id.as_str()),
-            method: on(AuthorizeField::Method).map(|()| self.head.method.as_str()),
+            method: on(AuthorizeField::Method).and_then(|()| self.method()).map(Method::as_str),
             path: on(AuthorizeField::Path).and_then(|()| self.path()),
             query: on(AuthorizeField::Query).and_then(|()| self.query()),
             host: on(AuthorizeField::Host).and_then(|()| self.authority()),
@@ -186,6 +189,12 @@ impl<'a> View<'a> {
             claims: on(AuthorizeField::IdTokenClaims).and(session).map(claims),
             headers: self.headers(headers),
         }
+    }
+
+    /// `None` if the bytes were refused: then the head is not the client's.
+    fn method(&self) -> Option<&'a Method> {
+        let refused = self.request.is_none() && self.exchange.violation().is_some();
+        (!refused).then_some(&self.head.method)
     }
 
     fn cluster(&self) -> Option<&'a str> {
@@ -212,9 +221,7 @@ impl<'a> View<'a> {
     }
 
     fn referer(&self) -> Option<String> {
-        let referer = self.field(&header::REFERER)?;
-        let end = referer.find(['?', '#']).unwrap_or(referer.len());
-        referer.get(..end).map(str::to_owned)
+        self.field(&header::REFERER).map(|referer| without_query(&referer).to_owned())
     }
 
     fn forwarded_for(&self) -> Option<String> {
@@ -242,8 +249,7 @@ impl<'a> View<'a> {
         let mut object = serde_json::Map::new();
         for name in names {
             if let Some(value) = joined(&self.head.headers, name) {
-                let value = if is_secret(name) { REDACTED.to_owned() } else { value };
-                object.insert(name.as_str().to_owned(), value.into());
+                object.insert(name.as_str().to_owned(), shown(name, value).into());
             }
         }
         (!object.is_empty()).then(|| serde_json::Value::Object(object).to_string())
@@ -361,6 +367,21 @@ fn method(method: &Method) -> &'static str {
 fn is_secret(name: &HeaderName) -> bool {
     [header::COOKIE, header::AUTHORIZATION, header::PROXY_AUTHORIZATION].contains(name)
         || name.as_str().starts_with("x-pomerium-")
+}
+
+/// What may be written of a field.
+fn shown(name: &HeaderName, value: String) -> String {
+    if is_secret(name) {
+        REDACTED.to_owned()
+    } else if *name == header::REFERER {
+        without_query(&value).to_owned()
+    } else {
+        value
+    }
+}
+
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 fn joined(fields: &HeaderMap, name: &HeaderName) -> Option<String> {

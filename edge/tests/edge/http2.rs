@@ -4,7 +4,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, StatusCode};
 
-use crate::support::{HOST, Script, Wire, World, until};
+use crate::support::{HOST, Script, Wire, World, WorldBuilder, until};
 
 async fn connect(world: &World) -> SendRequest<Bytes> {
     let wire = Wire::open(world.address, HOST, &world.root, &["h2", "http/1.1"]).await.unwrap();
@@ -127,4 +127,17 @@ async fn s_010_http2_without_tls_is_not_spoken() {
     let (client, connection) = h2::client::handshake(tcp).await.unwrap();
     let (spoken, _) = tokio::join!(async { client.ready().await.is_ok_and(|_| false) }, connection);
     assert!(!spoken);
+}
+
+#[tokio::test]
+async fn r_004_a_body_that_never_ends_is_given_up_and_never_completes_upstream() {
+    let read = Some(std::time::Duration::from_millis(50));
+    let world = WorldBuilder::new().await.change(|config| config.timeouts.read = read).start();
+    let mut client = connect(&world).await;
+    let request = Request::post(format!("https://{HOST}/")).body(()).unwrap();
+    let (response, mut stream) = client.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from_static(b"abc"), false).unwrap();
+    let given_up = tokio::time::timeout(std::time::Duration::from_secs(20), response).await.unwrap();
+    assert!(given_up.is_err() || given_up.is_ok_and(|response| response.status() == StatusCode::REQUEST_TIMEOUT));
+    assert!(world.upstream.requests().iter().all(|request| !request.complete));
 }

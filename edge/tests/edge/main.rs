@@ -13,4 +13,5 @@ mod certificates;
 mod framing;
 mod http2;
 mod lifecycle;
+mod records;
 mod support;
