@@ -13,6 +13,7 @@ use url::Url;
 pub(crate) struct Answer {
     status: StatusCode,
     location: Option<String>,
+    refresh: Option<String>,
     html: String,
     cookies: Vec<String>,
     retry_after: Option<Duration>,
@@ -21,7 +22,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// A page.
     pub(crate) const fn page(status: StatusCode, html: String) -> Self {
-        Self { status, location: None, html, cookies: Vec::new(), retry_after: None }
+        Self { status, location: None, refresh: None, html, cookies: Vec::new(), retry_after: None }
     }
 
     /// Sends the browser on with a GET, whatever the method was (S-087).
@@ -32,6 +33,11 @@ impl Answer {
     /// Sends the browser on to a fixed path of the same host.
     pub(crate) fn redirect_to_path(path: &str) -> Self {
         Self { location: Some(path.to_owned()), ..Self::page(StatusCode::SEE_OTHER, String::new()) }
+    }
+
+    /// Lets the browser go on by a navigation that begins on this very page.
+    pub(crate) fn refresh(to: &Url) -> Self {
+        Self { refresh: Some(format!("0; url={to}")), ..Self::page(StatusCode::OK, String::new()) }
     }
 
     /// The same, with one more `Set-Cookie` value.
@@ -67,6 +73,9 @@ impl Answer {
             // The opener policy keeps a page of ours out of reach for scripts of an application on the same host (S-094);
             // on a redirect it would cut a pop-up off from the application that opened it.
             Some(Err(_)) | None => drop(headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"))),
+        }
+        if let Some(refresh) = self.refresh.as_deref().and_then(|to| HeaderValue::from_str(to).ok()) {
+            headers.insert(header::REFRESH, refresh);
         }
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// What authn counts.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     idp_requests: HistogramVec,
     rate_limited: IntCounter,
     panics: IntCounter,
+    in_flight: IntGauge,
 }
 
 impl Metrics {
@@ -33,7 +34,10 @@ impl Metrics {
             &["idp", "operation", "outcome"],
         )?;
         registry.register(Box::new(idp_requests.clone()))?;
+        let in_flight = IntGauge::new("postern_authn_requests_in_flight", "Requests that are being answered.")?;
+        registry.register(Box::new(in_flight.clone()))?;
         Ok(Self {
+            in_flight,
             sign_ins: counter(
                 "postern_authn_sign_ins_total",
                 "Sign-ins by provider and how they ended.",
@@ -70,6 +74,11 @@ impl Metrics {
     /// One request was over its limit.
     pub(crate) fn limited(&self) {
         self.rate_limited.inc();
+    }
+
+    /// So many requests are being answered.
+    pub(crate) fn in_flight(&self, requests: usize) {
+        self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
 
     /// One request met a bug.

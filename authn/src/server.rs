@@ -106,10 +106,14 @@ async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     }
     let metrics = shared.metrics.clone();
     let task = tokio::spawn(async move {
-        let Ok(_place) = shared.places.try_acquire() else {
+        let Ok(place) = shared.places.try_acquire() else {
             return (StatusCode::SERVICE_UNAVAILABLE, [(http::header::RETRY_AFTER, "1")], "").into_response();
         };
-        match tokio::time::timeout(MAX_TIME, answer(&shared, live, head, body)).await {
+        shared.metrics.in_flight(MAX_REQUESTS.saturating_sub(shared.places.available_permits()));
+        let answer = tokio::time::timeout(MAX_TIME, answer(&shared, live, head, body)).await;
+        drop(place);
+        shared.metrics.in_flight(MAX_REQUESTS.saturating_sub(shared.places.available_permits()));
+        match answer {
             Ok(answer) => answer.into_response(),
             Err(_) => (StatusCode::SERVICE_UNAVAILABLE, [(http::header::RETRY_AFTER, "5")], "").into_response(),
         }

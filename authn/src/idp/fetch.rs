@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
+use tracing::warn;
 use url::{Host, Url};
 
 use crate::AuthnError;
@@ -30,8 +31,16 @@ impl Trust {
     pub(crate) fn new(extra: Option<&[u8]>) -> Result<Self, AuthnError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        for certificate in CertificateDer::pem_slice_iter(extra.unwrap_or_default()) {
-            roots.add(certificate.map_err(|_| AuthnError::Roots)?).map_err(|_| AuthnError::Roots)?;
+        let own: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(extra.unwrap_or_default()).collect();
+        let own = own.map_err(|_| AuthnError::Roots)?;
+        if own.is_empty() && extra.is_some_and(|pem| !pem.is_empty()) {
+            return Err(AuthnError::Roots);
+        }
+        for certificate in own {
+            roots.add(certificate).map_err(|_| AuthnError::Roots)?;
+        }
+        if roots.is_empty() {
+            warn!("this system has no trusted roots: no identity provider can be reached over https");
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)

@@ -26,10 +26,13 @@ pub(crate) async fn begin(shared: &Shared, visit: &Visit) -> Answer {
         // Genuine but old, such as a page that stood open over night: the edge makes a new one at once.
         return Rounds::of(visit).again(visit, &request.redirect_uri, Answer::redirect(&request.redirect_uri));
     }
-    let again = request.redirect_uri.to_string();
+    let (idp, again) = (request.idp.clone(), request.redirect_uri.to_string());
     match go_on(shared, visit, request).await {
         Ok(answer) => answer,
-        Err(error) => error.show(visit, Some(&again)),
+        Err(error) => {
+            shared.metrics.signed_in(idp.as_str(), error.reason());
+            error.show(visit, Some(&again))
+        }
     }
 }
 

@@ -58,14 +58,18 @@ pub(crate) async fn callback(shared: &Shared, visit: &Visit, body: &[u8]) -> Ans
         return SignInError::Incomplete.show(visit, None);
     };
     let Some(pending) = PendingSignIn::find(visit, &answer.state) else {
-        shared.metrics.signed_in("", SignInError::StateUnknown.reason());
+        shared.metrics.signed_in("unknown", SignInError::StateUnknown.reason());
         return SignInError::StateUnknown.show(visit, None);
     };
     let forget = pending.forget(&visit.live.config);
     let (idp, again) = (pending.request.idp.clone(), pending.request.redirect_uri.to_string());
     let outcome = take(shared, visit, pending, answer).await;
-    shared.metrics.signed_in(idp.as_str(), outcome.as_ref().map_or_else(SignInError::reason, |_| "ok"));
-    outcome.unwrap_or_else(|error| error.show(visit, Some(&again))).cookie(forget)
+    let (answer, outcome) = match outcome {
+        Ok(done) => done,
+        Err(error) => (error.show(visit, Some(&again)), error.reason()),
+    };
+    shared.metrics.signed_in(idp.as_str(), outcome);
+    answer.cookie(forget)
 }
 
 /// The state is spent before anything else happens, so also on failure, and once across all edges (S-053, S-055).
@@ -74,7 +78,7 @@ async fn take(
     visit: &Visit,
     pending: PendingSignIn,
     answer: AuthorizationAnswer,
-) -> Result<Answer, SignInError> {
+) -> Result<(Answer, &'static str), SignInError> {
     let until = visit.now.plus(KEPT_FOR);
     if !shared.sessions.spend(Once::SignIn, answer.state.as_bytes(), visit.now, until).await? {
         return Err(SignInError::StateUsed);
@@ -82,8 +86,9 @@ async fn take(
     let idp = Arc::clone(visit.live.idp(&pending.request.idp).ok_or(SignInError::UnknownIdp)?);
     if pending.is_too_old(visit.now) {
         let SignInRequest { restarted: false, .. } = pending.request else { return Err(SignInError::TooSlow) };
-        return send_to_idp(visit, &idp, SignInRequest { restarted: true, ..pending.request }).await;
+        let again = send_to_idp(visit, &idp, SignInRequest { restarted: true, ..pending.request }).await?;
+        return Ok((again, "restarted"));
     }
     let is_of_idp = idp.answers_as(answer.issuer.as_deref()).await?;
-    complete(shared, visit, &idp, pending.verify(answer, is_of_idp)?).await
+    Ok((complete(shared, visit, &idp, pending.verify(answer, is_of_idp)?).await?, "ok"))
 }

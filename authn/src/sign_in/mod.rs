@@ -7,7 +7,7 @@ mod pending;
 mod rounds;
 mod ticket;
 
-use postern_identity::{CookieAttributes, SessionId};
+use postern_identity::{CookieAttributes, SameSite, SessionId};
 use postern_storage::{Lookup, StorageError};
 use url::Url;
 
@@ -40,9 +40,14 @@ pub(crate) fn authn_cookie(config: &AuthnConfig) -> String {
     format!("{}_authenticate", config.cookie_name)
 }
 
-/// Authn's own session cookie never leaves its host, whatever `cookie_domain` says.
+/// Authn's own session cookie never leaves its host, whatever `cookie_domain` says; and it must come along when an
+/// application or the provider sends the browser here, so it is never `Strict`.
 pub(crate) fn authn_cookie_attributes(config: &AuthnConfig) -> CookieAttributes {
-    CookieAttributes { domain: None, ..config.cookie.clone() }
+    let same_site = match config.cookie.same_site {
+        SameSite::Strict | SameSite::Lax => SameSite::Lax,
+        SameSite::None => SameSite::None,
+    };
+    CookieAttributes { domain: None, same_site, http_only: true }
 }
 
 /// The cookie name and the scope of sessions on the host that was asked.

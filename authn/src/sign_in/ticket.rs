@@ -6,8 +6,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_identity::{
-    FlowCookie, FlowHash, Keyring, Purpose, RandomError, SessionCookie, SessionId, SignInRequest, Timestamp, random,
-    set_cookie,
+    FlowCookie, FlowHash, Keyring, Purpose, RandomError, SameSite, SessionCookie, SessionId, SignInRequest, Timestamp,
+    random, set_cookie,
 };
 use postern_storage::{Lookup, Once};
 use serde::{Deserialize, Serialize};
@@ -96,9 +96,18 @@ async fn take(shared: &Shared, visit: &Visit, ticket: &Ticket) -> Result<Answer,
     let (cookie, scope) = cookie_here(visit);
     let value = SessionCookie::seal(&config.keyring, &scope, &ticket.session);
     let life = session.expires_at.since(visit.now);
-    Ok(Answer::redirect(&ticket.redirect_uri)
+    Ok(onward(visit, &ticket.redirect_uri)
         .cookie(set_cookie(&cookie, &value, &config.cookie, life))
         .cookie(FlowCookie::drop_named(&flow)))
+}
+
+/// The last step to the application. A `Strict` cookie does not travel along a chain of redirects that another site (the
+/// provider) began, so there the browser begins a navigation of its own.
+fn onward(visit: &Visit, target: &Url) -> Answer {
+    match visit.live.config.cookie.same_site {
+        SameSite::Strict => Answer::refresh(target),
+        SameSite::Lax | SameSite::None => Answer::redirect(target),
+    }
 }
 
 /// The name of the cookie of that sign-in, if this browser began it (S-054).

@@ -663,3 +663,17 @@ async fn r_010_a_user_of_a_flushed_store_signs_in_again() {
     assert_eq!(world.sign_in(&mut browser, APP).await.url.as_str(), format!("{APP}/"));
     assert!(is_signed_in(&world, &browser, APP).await);
 }
+
+#[tokio::test]
+async fn a_strict_cookie_is_not_lost_on_the_way_from_the_provider() {
+    let world = World::with(|config| config.cookie.same_site = postern_identity::SameSite::Strict).await;
+    let mut browser = world.browser();
+    let ticket = up_to_the_ticket(&world, &mut browser, &format!("{APP}/x")).await;
+    let page = browser.get(&ticket).await;
+    assert_eq!((page.status.as_u16(), page.location()), (200, None));
+    assert_eq!(page.headers["refresh"], format!("0; url={APP}/x"));
+    let of = |name: &str| page.set_cookies.iter().find(|cookie| cookie.starts_with(&format!("{name}="))).unwrap();
+    assert!(of(SESSION).contains("SameSite=Strict"));
+    let second = world.sign_in(&mut browser, &format!("{OTHER_APP}/y")).await;
+    assert_eq!(second.trail.len(), 2, "authn's own cookie came along: {:?}", second.trail);
+}

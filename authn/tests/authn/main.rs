@@ -14,4 +14,5 @@ mod flow;
 mod keys;
 mod sign_out;
 mod support;
+mod tls;
 mod user;

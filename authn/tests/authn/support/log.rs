@@ -23,10 +23,7 @@ pub(crate) fn keep() {
     LINES.get_or_init(|| {
         let lines = Lines::default();
         let writer = lines.clone();
-        tracing_subscriber::fmt()
-            .with_env_filter("trace,hyper=debug,h2=info")
-            .with_writer(move || writer.clone())
-            .init();
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).init();
         lines
     });
 }
