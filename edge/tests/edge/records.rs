@@ -84,7 +84,7 @@ async fn each_exchange_leaves_one_access_and_one_authorize_line() {
     let authorize = line("postern::authorize", id).await;
     assert_eq!(authorize.get("message").map(String::as_str), Some("authorize check"));
     assert_eq!(authorize.get("allow").map(String::as_str), Some("true"));
-    assert_eq!(authorize.get("allow-why-true").map(String::as_str), Some("accept"));
+    assert_eq!(authorize.get("allow-why-true").map(String::as_str), Some("[\"accept\"]"));
     assert_eq!(authorize.get("route-id").map(String::as_str), Some("route-app"));
     let (route, status) = (("route", "app"), ("status", "200"));
     assert_eq!(world.metric("postern_edge_requests_total", &[route, status, ("method", "GET")]), 1.0);
