@@ -19,7 +19,7 @@ use crate::admit::{Passage, Permit};
 use crate::answer::{INTERCEPTED, REQUEST_ID};
 use crate::assertion::ASSERTION_HEADER;
 use crate::credential::{own_parameter, own_scheme};
-use crate::request::{forwarded_entries, is_own_family, tokens};
+use crate::request::{MAX_NOMINATED, forwarded_entries, is_own_family, nominated, tokens};
 use crate::route::{HostRewrite, Route};
 use crate::{HeaderRule, Snapshot};
 
@@ -88,12 +88,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Takes away what is the client's alone to say to us: reserved and forwarding fields, hop-by-hop fields, and what
-/// `Connection` nominates, as far as it may (S-038, S-039). This happens before anything of ours is set.
+/// Takes away what is the client's alone to say to us: reserved and forwarding fields, hop-by-hop fields, and what its
+/// `Connection` nominated (S-038, S-039). This happens before anything of ours is set.
 fn strip(permit: &Permit, head: &mut RequestHeader) {
-    for name in nominated(head.headers.get_all(header::CONNECTION).iter()) {
-        head.remove_header(&name);
-    }
     let te = head.headers.get_all(header::TE).iter().flat_map(tokens).any(|te| te.eq_ignore_ascii_case(b"trailers"));
     let hop = [
         header::CONNECTION,
@@ -124,26 +121,6 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
         set(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
         set(head, &header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-}
-
-/// The fields that `Connection` names and may remove: never those that say who is meant, who asks or how long it is.
-fn nominated<'h>(fields: impl Iterator<Item = &'h HeaderValue>) -> Vec<HeaderName> {
-    let kept = [
-        header::HOST,
-        header::COOKIE,
-        header::AUTHORIZATION,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::SET_COOKIE,
-        FORWARDED_FOR,
-        FORWARDED_HOST,
-        FORWARDED_PORT,
-        FORWARDED_PROTO,
-    ];
-    let names = fields.flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
-    names.filter(|name| !kept.contains(name)).collect()
 }
 
 /// Our cookies out of every `Cookie` field, which becomes one; our schemes out of `Authorization` (S-041).
@@ -292,10 +269,9 @@ fn is_framing(name: &HeaderName) -> bool {
 /// What the upstream says to us alone; `Connection` cannot take away what the client needs.
 fn consume_hop_by_hop(head: &mut ResponseHeader) {
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    for name in nominated(head.headers.get_all(header::CONNECTION).iter()) {
-        if !(upgraded && name == header::UPGRADE) {
-            head.remove_header(&name);
-        }
+    let nominated: Vec<_> = nominated(head.headers.get_all(header::CONNECTION)).take(MAX_NOMINATED).collect();
+    for name in nominated.iter().filter(|name| !(upgraded && **name == header::UPGRADE)) {
+        head.remove_header(name);
     }
     let hop = [
         KEEP_ALIVE,

@@ -104,6 +104,11 @@ async fn s_039_connection_removes_only_what_is_the_clients_own() {
         assert_eq!(values(&head.headers, kept), value, "{kept}");
     }
     assert!(head.headers.contains_key(ASSERTION_HEADER));
+    let many = vec!["x"; 65].join(",");
+    assert_eq!(
+        World::new(config(vec![route("app.example.com", "/")])).await.status(&get("/", &[("connection", &many)])).await,
+        400
+    );
 }
 
 #[tokio::test]

@@ -88,8 +88,8 @@ pub enum BadRequest {
     /// An odd spelling of a name that means something to us (S-048).
     #[error("a field name is a variant of a reserved name")]
     ReservedVariant,
-    /// A field of the connection in HTTP/2, or a `TE` other than `trailers` there (S-014).
-    #[error("a field of the connection has no place in HTTP/2")]
+    /// A field of the connection in HTTP/2, or a `TE` other than `trailers` there (S-014); too many names in `Connection`.
+    #[error("a field of the connection is not in order")]
     ConnectionField,
     /// Content-Length is not 1 to 18 digits, once (S-004), or stands beside Transfer-Encoding (S-002).
     #[error("the length of the body is not clear")]
@@ -182,6 +182,7 @@ impl Request {
             strip_with_identity: Vec::new(),
         };
         request.judge_fields(head, &rules.fields)?;
+        request.strip_nominated(head)?;
         Ok(request)
     }
 
@@ -225,6 +226,17 @@ impl Request {
                 Spelling::Underscore => return Err(BadRequest::Underscore),
                 Spelling::Variant => return Err(BadRequest::ReservedVariant),
             }
+        }
+        Ok(())
+    }
+
+    /// What the client's `Connection` names is for us alone, as far as the client may say so (S-039).
+    fn strip_nominated(&mut self, head: &RequestHeader) -> Result<(), BadRequest> {
+        for (at, name) in nominated(head.headers.get_all(header::CONNECTION)).enumerate() {
+            if at >= MAX_NOMINATED {
+                return Err(BadRequest::ConnectionField);
+            }
+            self.strip.push(name);
         }
         Ok(())
     }
@@ -371,6 +383,29 @@ pub(crate) fn has_token(head: &RequestHeader, name: HeaderName, token: &[u8]) ->
 pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
+
+/// More names in `Connection` than this are not looked at.
+pub(crate) const MAX_NOMINATED: usize = 64;
+
+/// The fields that `Connection` names and may remove: never those that say who is meant, who asks, how long it is or how
+/// it came here.
+pub(crate) fn nominated(fields: header::GetAll<'_, HeaderValue>) -> impl Iterator<Item = HeaderName> {
+    let names = fields.into_iter().flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
+    names.filter(|name| !KEPT.contains(name) && !name.as_str().starts_with("x-forwarded-"))
+}
+
+const KEPT: [HeaderName; 10] = [
+    header::HOST,
+    header::COOKIE,
+    header::AUTHORIZATION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::SET_COOKIE,
+    header::LOCATION,
+    header::CACHE_CONTROL,
+];
 
 fn is_cors_preflight(head: &RequestHeader) -> bool {
     let says = |name| head.headers.get(name).is_some_and(|value| !value.is_empty());

@@ -49,6 +49,8 @@ impl PeerSpec<'_> {
         options.tcp_keepalive = Some(KEEPALIVE);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy {
             h1_upgrade: if self.websocket { H1UpgradePolicy::WebSocketOnly } else { H1UpgradePolicy::Deny },
+            // The gate has judged what `Connection` names: it can take neither Cookie nor Authorization away (S-039).
+            strip_connection_nominated: false,
             ..HttpUpstreamRequestPolicy::standard()
         };
         peer
@@ -124,6 +126,6 @@ mod tests {
         let policy = |websocket| PeerSpec { websocket, ..spec() }.peer().options.http_upstream_request_policy;
         assert_eq!(policy(false).h1_upgrade, H1UpgradePolicy::Deny);
         assert_eq!(policy(true).h1_upgrade, H1UpgradePolicy::WebSocketOnly);
-        assert!(policy(true).strip_hop_by_hop && policy(true).strip_connection_nominated);
+        assert!(policy(true).strip_hop_by_hop && !policy(true).strip_connection_nominated);
     }
 }
