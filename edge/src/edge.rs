@@ -271,7 +271,8 @@ async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Sign
         accepting.spawn(core.accept(purpose, listener, stop.clone()));
     }
     accepting.close();
-    let _sender_gone_is_stop = stop.wait_for(|stop| *stop).await;
+    // A sender that is gone means stop. What this gives is a lock: kept, it would hold off whoever cuts the drain.
+    drop(stop.wait_for(|stop| *stop).await);
     accepting.wait().await;
     pingora_core::apps::HttpServerApp::http_cleanup(app.as_ref()).await;
     tracker.close();
@@ -282,10 +283,21 @@ async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Sign
     Ok(())
 }
 
-/// Waits until the deadline that was set, or is set yet, has passed.
+/// Waits until the deadline has passed: the one that is set, or is set yet, or is set anew.
 async fn passed(deadline: &mut watch::Receiver<Option<Instant>>) {
-    let set = deadline.wait_for(Option::is_some).await.ok().and_then(|set| *set);
-    sleep_until(set.unwrap_or_else(Instant::now)).await;
+    loop {
+        let set = *deadline.borrow_and_update();
+        let over = async {
+            match set {
+                Some(set) => sleep_until(set).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            changed = deadline.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 struct Core {
