@@ -3,6 +3,20 @@
 //! One module per promise. Each test builds its own [`World`](support::World); none depends on another, none sleeps:
 //! it waits for a condition, with a deadline. `docs/guides/testing.md` says how to run and extend them.
 
-#[expect(dead_code, unused_imports, reason = "the promises that use it follow")]
+mod bodies;
+mod check;
+mod crash;
+mod demo;
+mod drain;
+mod headers;
+mod logs;
+mod metrics;
+mod policy;
+mod reload;
+mod sign_in_browser;
+mod sign_in_curl;
+mod sign_in_real_provider;
 mod support;
+mod tls;
 mod tools;
+mod websocket;

@@ -4,7 +4,9 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Browser, Chromium, Form, Provider, Recorder, Upstream, World, forms};
+use crate::support::{
+    ANY_USER, Browser, Chromium, Form, NO_PROVIDER, PUBLIC, Postern, Provider, Recorder, Upstream, World, forms,
+};
 
 #[test]
 fn forms_are_read_with_their_fields_and_with_buttons_from_elsewhere() {
@@ -67,4 +69,15 @@ async fn a_real_browser_opens_pages_and_takes_pictures() -> Result<()> {
     let picture = chromium.picture("tools").await?;
     assert!(picture.iter().all(|file| file.metadata().is_ok_and(|file| file.len() > 1_000)));
     chromium.quit().await
+}
+
+#[test]
+fn the_configuration_of_a_world_has_no_problem() -> Result<()> {
+    let world = World::new()?;
+    let routes =
+        world.route("open", "http://127.0.0.1:9", PUBLIC) + world.route("app", "http://127.0.0.1:9", ANY_USER).as_str();
+    let file = world.write_config(&world.config(NO_PROVIDER, &routes))?;
+    let checked = Postern::once(world.folder(), &["check", &file.display().to_string()])?;
+    assert!(checked.status.success(), "{}", checked.told());
+    Ok(())
 }

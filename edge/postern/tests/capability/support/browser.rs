@@ -37,8 +37,6 @@ pub(crate) struct Cookie {
 #[derive(Debug, Clone)]
 pub(crate) struct Hop {
     pub(crate) url: Url,
-    pub(crate) status: StatusCode,
-    pub(crate) set_cookies: Vec<String>,
 }
 
 /// An answer, read to its end.
@@ -71,13 +69,6 @@ impl Response {
         let mut forms = page::forms(&self.body).into_iter();
         let fits = |form: &Form| form.buttons.iter().any(|text| text.contains(button));
         forms.find(fits).with_context(|| format!("no form with {button:?} at {}:\n{}", self.url, self.body))
-    }
-
-    /// The target of the first link whose text has this in it.
-    pub(crate) fn link(&self, text: &str) -> Result<Url> {
-        let mut links = page::links(&self.body).into_iter();
-        let (target, _) = links.find(|(_, label)| label.contains(text)).with_context(|| format!("no link {text:?}"))?;
-        Ok(self.url.join(&target)?)
     }
 }
 
@@ -136,7 +127,7 @@ impl Browser {
         for cookie in &set_cookies {
             self.keep(&url, cookie);
         }
-        self.trail.push(Hop { url: url.clone(), status, set_cookies });
+        self.trail.push(Hop { url: url.clone() });
         Ok(Response { url, status, headers, body: answer.text().await? })
     }
 
@@ -153,12 +144,13 @@ impl Browser {
 
     async fn follow(&mut self, mut answer: Response) -> Result<Response> {
         for _ in 0..20 {
-            if !answer.status.is_redirection() {
-                return Ok(answer);
-            }
-            let next = answer.location()?;
+            let next = match page::refresh(&answer.body) {
+                Some(target) if answer.status.is_success() => answer.url.join(&target)?,
+                _ if answer.status.is_redirection() => answer.location()?,
+                _ => return Ok(answer),
+            };
             ensure!(
-                matches!(answer.status.as_u16(), 301..=303),
+                !matches!(answer.status.as_u16(), 307 | 308),
                 "a browser would send its body again: {}",
                 answer.status
             );

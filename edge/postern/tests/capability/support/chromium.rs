@@ -96,8 +96,7 @@ impl Chromium {
                 json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
             )
             .await?;
-            let metrics = json!({ "width": width, "height": 720, "deviceScaleFactor": 1, "mobile": false });
-            self.command("Emulation.setDeviceMetricsOverride", metrics).await?;
+            self.screen(width).await?;
             let shot = self.command("Page.captureScreenshot", json!({ "captureBeyondViewport": true })).await?;
             let data = shot.get("data").and_then(Value::as_str).context("no picture")?;
             let file = screenshots()?.join(format!("{name}-{kind}.png"));
@@ -106,6 +105,20 @@ impl Chromium {
         }
         self.command("Emulation.clearDeviceMetricsOverride", json!({})).await?;
         Ok(files)
+    }
+
+    /// How wide the page is that is shown, on a screen of 320 pixels.
+    pub(crate) async fn width_on_a_small_screen(&self) -> Result<u64> {
+        self.screen(320).await?;
+        let width = self.driver.execute("return document.documentElement.scrollWidth", Vec::new()).await?.convert()?;
+        self.command("Emulation.clearDeviceMetricsOverride", json!({})).await?;
+        Ok(width)
+    }
+
+    async fn screen(&self, width: u32) -> Result<Value> {
+        // A small screen is a telephone's: its scroll bar takes no room.
+        let metrics = json!({ "width": width, "height": 720, "deviceScaleFactor": 1, "mobile": width < 400 });
+        self.command("Emulation.setDeviceMetricsOverride", metrics).await
     }
 
     /// Ends it in good order.

@@ -1,7 +1,9 @@
 //! What the promises are tried with: worlds, a launcher, upstreams, clients, a provider and a browser.
 
+mod assertion;
 mod browser;
 mod chromium;
+mod demo;
 mod page;
 mod postern;
 mod provider;
@@ -14,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-pub(crate) use browser::{Browser, Response};
+pub(crate) use assertion::verified;
+pub(crate) use browser::{Browser, Hop, Response};
 pub(crate) use chromium::Chromium;
+pub(crate) use demo::Demo;
 pub(crate) use page::{Form, forms};
-pub(crate) use postern::{Finished, Postern};
+pub(crate) use postern::{Finished, Postern, plain_client};
 pub(crate) use provider::Provider;
 pub(crate) use recorder::Recorder;
-pub(crate) use upstream::Upstream;
-pub(crate) use world::{World, free_port};
+pub(crate) use upstream::{Asked, Upstream};
+pub(crate) use world::{ANY_USER, COOKIE_SECRET, NO_PROVIDER, PUBLIC, SHARED_SECRET, World, free_port, free_ports};
 
 /// How long a condition may take to come true before its test fails: generous, for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,8 +51,8 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, mut probe: impl Async
 
 /// Sends a signal to a process, or with a `-` before its id to its group.
 pub(crate) fn signal(name: &str, process: &str) -> Result<()> {
-    let status = std::process::Command::new("kill").args(["-s", name, "--", process]).status()?;
-    anyhow::ensure!(status.success(), "kill -s {name} {process} failed");
+    let killed = std::process::Command::new("kill").args(["-s", name, "--", process]).output()?;
+    anyhow::ensure!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
     Ok(())
 }
 

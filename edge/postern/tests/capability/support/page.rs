@@ -1,4 +1,4 @@
-//! Reads forms and links out of a page, as far as the pages of this product and of the test provider go.
+//! Reads forms out of a page, as far as the pages of this product and of the test provider go.
 
 /// A form that can be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +48,12 @@ pub(crate) fn forms(html: &str) -> Vec<Form> {
     found.into_iter().map(|(_, form)| form).collect()
 }
 
-/// Targets and texts of the page's links.
-pub(crate) fn links(html: &str) -> Vec<(String, String)> {
-    let anchors = tags(html).into_iter().filter(|tag| tag.name == "a");
-    anchors.filter_map(|tag| Some((tag.attribute("href")?, tag.text.trim().to_owned()))).collect()
+/// Where the page goes on by itself.
+pub(crate) fn refresh(html: &str) -> Option<String> {
+    let is_refresh =
+        |tag: &Tag<'_>| tag.attribute("http-equiv").is_some_and(|name| name.eq_ignore_ascii_case("refresh"));
+    let content = tags(html).into_iter().find(|tag| tag.name == "meta" && is_refresh(tag))?.attribute("content")?;
+    content.split_once("url=").map(|(_, target)| target.to_owned())
 }
 
 struct Tag<'a> {

@@ -26,6 +26,13 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
+impl Finished {
+    /// All that it said.
+    pub(crate) fn told(&self) -> String {
+        [self.stdout.as_str(), self.stderr.as_str()].concat()
+    }
+}
+
 impl Postern {
     /// `postern run` with this configuration in this world, as soon as it is ready.
     pub(crate) async fn run(world: &World, config: &str) -> Result<Self> {
@@ -97,9 +104,14 @@ impl Postern {
         format!("{}\n{}", self.stdout.text(), self.stderr.text())
     }
 
+    /// Its standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Its log so far: every line that is JSON.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
-        self.told().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Its resident memory in bytes.

@@ -27,7 +27,12 @@ impl Provider {
     /// Starts one that knows alice (admins), bob (engineering), carol (no group) and dave (e-mail not verified), and
     /// this world as its client. With `auto`, that user is signed in without a form.
     pub(crate) fn start(world: &World, auto: Option<&str>) -> Result<Self> {
-        let settings = json!({
+        Self::with(&Self::settings_for(world, auto))
+    }
+
+    /// The settings of [`Self::start`].
+    pub(crate) fn settings_for(world: &World, auto: Option<&str>) -> Value {
+        json!({
             "clients": [{
                 "client_id": Self::CLIENT,
                 "client_secret": Self::SECRET,
@@ -42,8 +47,7 @@ impl Provider {
                 "dave": { "email": "dave@example.com", "email_verified": false, "name": "Dave Dunn", "groups": ["admins"] },
             },
             "auto": auto,
-        });
-        Self::with(&settings)
+        })
     }
 
     /// Starts one with these settings (see tests/node/provider.mjs).

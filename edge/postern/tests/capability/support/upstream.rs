@@ -8,19 +8,21 @@ use axum::body::{Body, Bytes};
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, Request, State};
 use axum::http::HeaderValue;
+use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// A running upstream; it ends with its owner.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: SocketAddr,
-    seen: Seen,
+    state: Shared,
     server: JoinHandle<()>,
 }
 
@@ -40,24 +42,33 @@ impl Asked {
     }
 }
 
-type Seen = Arc<Mutex<Vec<Asked>>>;
+type Shared = Arc<Inner>;
+
+#[derive(Debug)]
+struct Inner {
+    seen: Mutex<Vec<Asked>>,
+    /// Closed until the owner lets go what is held.
+    gate: Semaphore,
+}
 
 impl Upstream {
     /// Starts one on a port of its own.
     pub(crate) async fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let (address, seen) = (listener.local_addr()?, Seen::default());
+        let state = Arc::new(Inner { seen: Mutex::default(), gate: Semaphore::new(0) });
+        let address = listener.local_addr()?;
         let routes = Router::new()
             .route("/download", get(download))
             .route("/upload", any(upload))
+            .route("/hold", any(hold))
             .route("/socket", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo_frames)))
             .fallback(echo)
-            .layer(axum::middleware::from_fn_with_state(seen.clone(), note))
-            .with_state(seen.clone());
+            .layer(axum::middleware::from_fn_with_state(state.clone(), note))
+            .with_state(state.clone());
         let server = tokio::spawn(async move {
             let _ended = axum::serve(listener, routes).await;
         });
-        Ok(Self { address, seen, server })
+        Ok(Self { address, state, server })
     }
 
     /// What to write after `to:`.
@@ -67,7 +78,12 @@ impl Upstream {
 
     /// Every request so far.
     pub(crate) fn seen(&self) -> Vec<Asked> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets `/hold` answer: those that wait there, and all to come.
+    pub(crate) fn release(&self) {
+        self.state.gate.close();
     }
 }
 
@@ -77,8 +93,8 @@ impl Drop for Upstream {
     }
 }
 
-async fn note(State(seen): State<Seen>, request: Request, next: axum::middleware::Next) -> Response {
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(asked(&request));
+async fn note(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    state.seen.lock().unwrap_or_else(PoisonError::into_inner).push(asked(&request));
     next.run(request).await
 }
 
@@ -86,6 +102,12 @@ fn asked(request: &Request) -> Asked {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     Asked { method: request.method().to_string(), target: request.uri().to_string(), headers }
+}
+
+/// Answers when it is let go.
+async fn hold(State(state): State<Shared>) -> &'static str {
+    let _closed = state.gate.acquire().await;
+    "held, then let go"
 }
 
 async fn echo(request: Request) -> Json<Asked> {

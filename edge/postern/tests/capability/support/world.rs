@@ -4,12 +4,14 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -108,6 +110,12 @@ impl World {
         )
     }
 
+    /// A route of a configuration: `name` below the domain leads `to` there, with these further lines.
+    pub(crate) fn route(&self, name: &str, to: &str, lines: &[&str]) -> String {
+        let lines: String = lines.iter().map(|line| format!("    {line}\n")).collect();
+        format!("  - from: {}\n    to: {to}\n{lines}", self.url(name, ""))
+    }
+
     /// Writes a configuration (over the old one) and gives its path.
     pub(crate) fn write_config(&self, text: &str) -> Result<PathBuf> {
         let path = self.path("config.yaml");
@@ -115,18 +123,40 @@ impl World {
         Ok(path)
     }
 
+    /// Sends one HTTP/1.1 request as it is and gives all that comes back until the connection ends: so it should ask for
+    /// `Connection: close`.
+    pub(crate) async fn exchange(&self, name: &str, request: &str) -> Result<String> {
+        let mut stream = self.connect(name, &["http/1.1"]).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        // Some servers end TLS without a word; what came before counts.
+        let _unclean = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     /// A TLS connection to the public listener for `name`, offering these protocols.
     pub(crate) async fn connect(&self, name: &str, alpn: &[&str]) -> Result<TlsStream<TcpStream>> {
+        self.connect_with(name, alpn, rustls::ALL_VERSIONS).await
+    }
+
+    /// As [`Self::connect`], with these versions of TLS alone.
+    pub(crate) async fn connect_with(
+        &self,
+        name: &str,
+        alpn: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
         let name = ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?;
-        Ok(TlsConnector::from(Arc::new(self.tls(alpn)?)).connect(name, stream).await?)
+        Ok(TlsConnector::from(Arc::new(self.tls(alpn, versions)?)).connect(name, stream).await?)
     }
 
     /// A TLS client that trusts this world's authority alone.
-    pub(crate) fn tls(&self, alpn: &[&str]) -> Result<ClientConfig> {
+    fn tls(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone())?;
-        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(config)
     }
@@ -137,6 +167,14 @@ pub(crate) const SHARED_SECRET: &str = "c2hhcmVkLW1hcmstc2hhcmVkLW1hcmstMTIzNDU2
 /// See [`SHARED_SECRET`].
 pub(crate) const COOKIE_SECRET: &str = "Y29va2llLW1hcmstY29va2llLW1hcmstMTIzNDU2Nzg=";
 
+/// Settings with a provider that nobody will need.
+pub(crate) const NO_PROVIDER: &str =
+    "idp_provider: oidc\nidp_provider_url: http://127.0.0.1:9\nidp_client_id: nobody\nidp_client_secret: none-needed\n";
+/// The lines of a route for everybody.
+pub(crate) const PUBLIC: &[&str] = &["allow_public_unauthenticated_access: true"];
+/// The lines of a route for whoever is signed in.
+pub(crate) const ANY_USER: &[&str] = &["allow_any_authenticated_user: true", "pass_identity_headers: true"];
+
 /// aws-lc-rs for this process's TLS, as in the binary.
 pub(crate) fn install_crypto() {
     // A second call is refused; the first one counts.
@@ -145,13 +183,18 @@ pub(crate) fn install_crypto() {
 
 /// A port of this machine that nobody listens on and that no outgoing connection is given: below the kernel's range.
 pub(crate) fn free_port() -> Result<u16> {
+    free_ports(1)
+}
+
+/// The first of so many such ports in a row.
+pub(crate) fn free_ports(count: u16) -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run on the same machine begins elsewhere.
     let offset = u16::try_from(std::process::id() % 120)?.saturating_mul(97);
-    for _ in 0..2_000 {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (offset + step) % 12_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
+    for _ in 0..500 {
+        let first = 20_000 + (offset + NEXT.fetch_add(count, Ordering::Relaxed)) % 12_000;
+        if (first..first + count).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+            return Ok(first);
         }
     }
     anyhow::bail!("no free port")

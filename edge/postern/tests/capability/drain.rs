@@ -1,0 +1,85 @@
+//! A stop is announced, what runs is finished, and nothing new is begun.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Browser, NO_PROVIDER, PUBLIC, Postern, Upstream, World, eventually, plain_client};
+
+#[tokio::test]
+async fn r_017_a_request_in_flight_is_finished_and_no_new_connection_taken() -> Result<()> {
+    let world = World::new()?;
+    let upstream = Upstream::start().await?;
+    let postern =
+        Postern::run(&world, &world.config(NO_PROVIDER, &world.route("open", &upstream.url(), PUBLIC))).await?;
+    let mut http1 = world.connect("open", &["http/1.1"]).await?;
+    http1.write_all(format!("GET /hold HTTP/1.1\r\nHost: {}\r\n\r\n", world.host("open")).as_bytes()).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    let url = world.url("open", "/hold");
+    let http2 = tokio::spawn(async move { browser.peek(url).await });
+    eventually("both requests at the upstream", async || (upstream.seen().len() == 2).then_some(())).await?;
+
+    postern.signal("TERM")?;
+
+    let ready = format!("http://127.0.0.1:{}/readyz", world.health);
+    let client = plain_client()?;
+    eventually("readiness to go false", async || {
+        client.get(&ready).send().await.ok().filter(|answer| answer.status() == 503)
+    })
+    .await?;
+    eventually("the listener to close", async || TcpStream::connect((Ipv4Addr::LOCALHOST, world.port)).await.err())
+        .await?;
+    upstream.release();
+    let mut answer = String::new();
+    http1.read_to_string(&mut answer).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    assert!(answer.ends_with("held, then let go"), "{answer}");
+    assert_eq!(http2.await??.body, "held, then let go");
+    let finished = postern.finished().await?;
+    assert!(finished.status.success(), "{finished:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_017_an_idle_connection_does_not_hold_up_the_end() -> Result<()> {
+    let world = World::new()?;
+    let upstream = Upstream::start().await?;
+    let postern =
+        Postern::run(&world, &world.config(NO_PROVIDER, &world.route("open", &upstream.url(), PUBLIC))).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    browser.peek(world.url("open", "/")).await?;
+    let _silent = world.connect("open", &["http/1.1"]).await?;
+
+    let started = Instant::now();
+    postern.signal("TERM")?;
+    let finished = postern.finished().await?;
+
+    assert!(finished.status.success(), "{finished:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}\n{}", started.elapsed(), finished.stdout);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_017_a_second_signal_cuts() -> Result<()> {
+    let world = World::new()?;
+    let upstream = Upstream::start().await?;
+    let mut postern =
+        Postern::run(&world, &world.config(NO_PROVIDER, &world.route("open", &upstream.url(), PUBLIC))).await?;
+    let mut stream = world.connect("open", &["http/1.1"]).await?;
+    stream.write_all(format!("GET /hold HTTP/1.1\r\nHost: {}\r\n\r\n", world.host("open")).as_bytes()).await?;
+    eventually("the request at the upstream", async || (upstream.seen().len() == 1).then_some(())).await?;
+    postern.signal("TERM")?;
+    eventually("the listener to close", async || TcpStream::connect((Ipv4Addr::LOCALHOST, world.port)).await.err())
+        .await?;
+    assert!(postern.is_alive(), "it drains");
+
+    let started = Instant::now();
+    postern.signal("TERM")?;
+    let finished = postern.finished().await.context("cut")?;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}\n{}", started.elapsed(), finished.stderr);
+    Ok(())
+}
