@@ -2,22 +2,20 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, KeyPair as _, RSA_PKCS1_SHA256,
+    EcdsaSigningAlgorithm,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderValue;
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use postern_identity::RandomError;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use x509_parser::prelude::FromDer as _;
-use x509_parser::public_key::RSAPublicKey;
 
 /// The keys of 01 §5.3: the first signs, all are published.
 pub struct SigningKeys {
@@ -106,43 +104,28 @@ impl SigningKeys {
 
 impl std::fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SigningKeys").field("kid", &self.signer.jwk.get("kid")).finish_non_exhaustive()
+        f.debug_struct("SigningKeys").field("kid", &self.signer.header.kid).finish_non_exhaustive()
     }
 }
 
+/// One private key, its public half as it is published, and the header of what it signs.
 struct Key {
-    pair: Pair,
-    jwk: Value,
-    /// The JOSE header, encoded.
-    header: String,
-}
-
-enum Pair {
-    Ec(Box<EcdsaKeyPair>),
-    Rsa(Box<RsaKeyPair>),
+    private: EncodingKey,
+    header: Header,
+    jwk: Jwk,
 }
 
 impl Key {
     fn read(der: &PrivateKeyDer<'_>) -> Result<Self, SigningKeyError> {
         match der {
             PrivateKeyDer::Sec1(key) => Self::ec(key.secret_sec1_der()),
-            PrivateKeyDer::Pkcs1(key) => {
-                Self::rsa(RsaKeyPair::from_der(key.secret_pkcs1_der()), key.secret_pkcs1_der())
+            PrivateKeyDer::Pkcs1(key) => Self::rsa("RSA PRIVATE KEY", key.secret_pkcs1_der()),
+            // The object identifier says which kind it is (RFC 5958, RFC 5480, RFC 8017).
+            PrivateKeyDer::Pkcs8(key) if names(key.secret_pkcs8_der(), OID_EC) => Self::ec(key.secret_pkcs8_der()),
+            PrivateKeyDer::Pkcs8(key) if names(key.secret_pkcs8_der(), OID_RSA) => {
+                Self::rsa("PRIVATE KEY", key.secret_pkcs8_der())
             }
-            PrivateKeyDer::Pkcs8(key) => Self::pkcs8(key.secret_pkcs8_der()),
             _ => Err(SigningKeyError::Unsupported),
-        }
-    }
-
-    fn pkcs8(der: &[u8]) -> Result<Self, SigningKeyError> {
-        // The object identifier says which kind it is (RFC 5958, RFC 5480, RFC 8017).
-        let names = |oid: &[u8]| der.get(..64.min(der.len())).is_some_and(|head| contains(head, oid));
-        if names(OID_EC) {
-            Self::ec(der)
-        } else if names(OID_RSA) {
-            Self::rsa(RsaKeyPair::from_pkcs8(der), der)
-        } else {
-            Err(SigningKeyError::Unsupported)
         }
     }
 
@@ -154,61 +137,44 @@ impl Key {
             } else if read(&ECDSA_P521_SHA512_FIXED_SIGNING).is_ok() {
                 SigningKeyError::Curve("P-521")
             } else {
-                SigningKeyError::Unreadable(error.to_string())
+                unreadable(&error)
             }
         })?;
-        let point = pair.public_key().as_ref();
-        let (x, y) = point
-            .get(1..)
-            .filter(|xy| xy.len() == 64)
-            .unwrap_or_default()
-            .split_at_checked(32)
-            .ok_or_else(|| SigningKeyError::Unreadable("the public point is not uncompressed".to_owned()))?;
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        // RFC 7638: these members, in this order, without space.
-        let kid = thumbprint(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#));
-        let jwk = json!({"use": "sig", "alg": "ES256", "kid": kid, "kty": "EC", "crv": "P-256", "x": x, "y": y});
-        Ok(Self { header: header("ES256", &kid), jwk, pair: Pair::Ec(Box::new(pair)) })
+        let pkcs8 = pair.to_pkcs8v1().map_err(|error| unreadable(&error))?;
+        Self::of(EncodingKey::from_ec_der(pkcs8.as_ref()), Algorithm::ES256)
     }
 
-    fn rsa<E: std::fmt::Display>(read: Result<RsaKeyPair, E>, der: &[u8]) -> Result<Self, SigningKeyError> {
-        let pair = read.map_err(|error| match der.len() {
-            // The library refuses short keys, among others; a key of 2048 bits takes over 1100 bytes.
-            0..1000 => SigningKeyError::RsaTooShort,
-            _ => SigningKeyError::Unreadable(error.to_string()),
-        })?;
-        if pair.public_modulus_len() < 256 {
-            return Err(SigningKeyError::RsaTooShort);
-        }
-        let (_, public) = RSAPublicKey::from_der(pair.public_key().as_ref())
-            .map_err(|error| SigningKeyError::Unreadable(error.to_string()))?;
-        let number = |bytes: &[u8]| {
-            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-            URL_SAFE_NO_PAD.encode(bytes.get(zeros..).unwrap_or_default())
-        };
-        let (n, e) = (number(public.modulus), number(public.exponent));
-        let kid = thumbprint(&format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#));
-        let jwk = json!({"use": "sig", "alg": "RS256", "kid": kid, "kty": "RSA", "n": n, "e": e});
-        Ok(Self { header: header("RS256", &kid), jwk, pair: Pair::Rsa(Box::new(pair)) })
+    fn rsa(label: &str, der: &[u8]) -> Result<Self, SigningKeyError> {
+        let pem = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+        let private = EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|error| unreadable(&error))?;
+        // aws-lc-rs refuses shorter keys too; a key of 2048 bits takes over 1100 bytes.
+        let short = der.len() < 1000;
+        Self::of(private, Algorithm::RS256).map_err(|error| if short { SigningKeyError::RsaTooShort } else { error })
+    }
+
+    fn of(private: EncodingKey, algorithm: Algorithm) -> Result<Self, SigningKeyError> {
+        let mut jwk = Jwk::from_encoding_key(&private, algorithm).map_err(|error| unreadable(&error))?;
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|error| unreadable(&error))?;
+        // RFC 7638, but as lower-case hex: what upstreams of a Pomerium know as `kid`.
+        let kid = hex(&URL_SAFE_NO_PAD.decode(thumbprint).map_err(|error| unreadable(&error))?);
+        jwk.common.key_id = Some(kid.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        Ok(Self { private, header: Header { kid: Some(kid), ..Header::new(algorithm) }, jwk })
     }
 
     fn sign(&self, claims: &Value) -> Result<String, RandomError> {
-        let mut token = self.header.clone();
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut token);
-        let random = SystemRandom::new();
-        let signature = match &self.pair {
-            Pair::Ec(pair) => pair.sign(&random, token.as_bytes()).map_err(|_| RandomError)?.as_ref().to_vec(),
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, token.as_bytes(), &mut signature).map_err(|_| RandomError)?;
-                signature
-            }
-        };
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(token)
+        // The key was used when it was read, and claims are JSON already: only missing randomness is left to fail.
+        jsonwebtoken::encode(&self.header, claims, &self.private).map_err(|_| RandomError)
     }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> SigningKeyError {
+    SigningKeyError::Unreadable(error.to_string())
+}
+
+/// Whether the algorithm identifier at the start of a PKCS#8 key is this one.
+fn names(pkcs8: &[u8], oid: &[u8]) -> bool {
+    pkcs8.get(..64.min(pkcs8.len())).is_some_and(|head| head.windows(oid.len()).any(|window| window == oid))
 }
 
 const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -265,19 +231,6 @@ fn subtract(from: &mut [u64; 4], what: &[u64; 4]) {
     }
 }
 
-fn header(algorithm: &str, kid: &str) -> String {
-    URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","kid":"{kid}","typ":"JWT"}}"#))
-}
-
-/// RFC 7638, as lower-case hex: what upstreams of a Pomerium know as `kid`.
-fn thumbprint(members: &str) -> String {
-    hex(digest(&SHA256, members.as_bytes()).as_ref())
-}
-
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }
