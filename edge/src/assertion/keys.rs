@@ -125,7 +125,7 @@ impl Key {
             PrivateKeyDer::Pkcs8(key) if names(key.secret_pkcs8_der(), OID_RSA) => {
                 Self::rsa("PRIVATE KEY", key.secret_pkcs8_der())
             }
-            _ => Err(SigningKeyError::Unsupported),
+            PrivateKeyDer::Pkcs8(_) | _ => Err(SigningKeyError::Unsupported),
         }
     }
 
