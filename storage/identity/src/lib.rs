@@ -6,7 +6,7 @@
 //! [`Session`], its [`cookie`](SessionCookie), the [`SignInRequest`] and the [`FlowCookie`] that ties a
 //! sign-in to the browser that began it.
 //!
-//! Start with [`session`], then [`keyring`].
+//! Start with [`Session`], then [`Keyring`].
 
 mod claims;
 mod cookie;
