@@ -338,7 +338,9 @@ fn app(parts: &Parts) -> App {
     };
     let mut proxy = http_proxy(&Arc::new(conf), proxy);
     let mut options = HttpServerOptions::default();
-    // h2c stays off, CONNECT stays off (S-010, S-018): both are Pingora's defaults, and both have a test.
+    // h2c stays off (S-010). CONNECT comes through, so that the gate refuses it as it refuses anything else (S-018, R-032):
+    // in words of ours, with a line in the log. Without a permit there is no peer, so nothing of it goes up.
+    options.allow_connect_method_proxying = true;
     options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
     options.h2_idle_timeout = Some(parts.gate.snapshot().config.timeouts.idle.unwrap_or(H2_IDLE));
     proxy.server_options = Some(options);

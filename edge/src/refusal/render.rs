@@ -12,7 +12,7 @@ use url::Url;
 use crate::answer::{Answer, Draft};
 use crate::refusal::form::{is_safe, wants_page};
 use crate::refusal::{Asked, Failure, Form, Refusal, may_redirect};
-use crate::reserved;
+use crate::{BadRequest, reserved};
 
 impl Refusal {
     /// The answer to the client that asked.
@@ -70,6 +70,7 @@ impl Refusal {
         };
         match self {
             Self::Method { allow } => draft.field(header::ALLOW, HeaderValue::from_static(allow)),
+            Self::BadRequest(BadRequest::Method) => draft.field(header::ALLOW, HeaderValue::from_static(SERVED)),
             Self::SignIn { .. } => draft.field(header::WWW_AUTHENTICATE, HeaderValue::from_static("Pomerium")),
             Self::StoreUnavailable { retry_after } => {
                 draft.field(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)))
@@ -282,3 +283,6 @@ pub(crate) fn utc(at: Timestamp) -> String {
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
+
+/// What may be asked of a route; `CONNECT` and `TRACE` may not, whatever it is (S-018).
+const SERVED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

@@ -220,3 +220,23 @@ async fn a_connection_without_a_request_is_closed() {
     assert_eq!(wire.response().await.unwrap().status, 200);
     assert!(wire.is_closed().await, "after a request as well");
 }
+
+#[tokio::test]
+async fn s_018_r_032_a_connect_is_refused_in_our_words_whatever_it_names() {
+    let world = World::new().await;
+    for target in ["app.localhost:443", "127.0.0.1:22", "app.localhost", "http://app.localhost/", "/", "*"] {
+        let mut wire = world.wire().await;
+        wire.send(format!("CONNECT {target} HTTP/1.1\r\nHost: app.localhost\r\n\r\n")).await;
+        let response = wire.response().await.unwrap();
+        assert!([400, 405].contains(&response.status), "{target}: {}", response.head);
+    }
+    let mut wire = world.wire().await;
+    wire.send("CONNECT app.localhost:443 HTTP/1.1\r\nHost: app.localhost:443\r\n\r\n").await;
+    let response = wire.response().await.unwrap();
+    assert_eq!((response.status, response.field("server")), (405, None), "{}", response.head);
+    assert!(response.field("x-request-id").is_some() && !response.body.is_empty());
+    assert_eq!(response.field("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    let counted = || world.metric("postern_edge_refusals_total", &[("reason", "method-not-served")]) >= 1.0;
+    until("the refusal is counted", counted).await;
+    assert!(world.upstream.requests().is_empty());
+}
