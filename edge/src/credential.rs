@@ -1,5 +1,7 @@
 //! What a request shows to say who asks: the session cookie, or the same value in a field or parameter (02 §4.2, rulings).
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header;
 use postern_identity::{SessionCookie, SessionId, cookies_named};
@@ -64,10 +66,24 @@ fn in_query(request: &Request) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The value of a `pomerium_session` parameter; its name may be escaped, its value never needs to be.
-pub(crate) fn own_parameter(pair: &str) -> Option<&str> {
+fn own_parameter(pair: &str) -> Option<&str> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     let plain = name == PARAMETER;
     (plain || name.contains('%') && percent_encoding::percent_decode_str(name).eq(PARAMETER.bytes())).then_some(value)
 }
 
 const PARAMETER: &str = "pomerium_session";
+
+/// A query without a credential of ours, which is meant for nobody else (S-041); otherwise byte for byte (S-027).
+pub(crate) fn query_without_own(query: &str) -> Option<Cow<'_, str>> {
+    if !has_own_parameter(query) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| own_parameter(pair).is_none()).collect();
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
+/// Whether a query carries a credential of ours, in whatever spelling.
+pub(crate) fn has_own_parameter(query: &str) -> bool {
+    query.split('&').any(|pair| own_parameter(pair).is_some())
+}

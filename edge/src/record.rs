@@ -10,6 +10,7 @@ use pingora_proxy::Session as Downstream;
 use postern_policy::{Decision, Evaluation, Reasons};
 use tracing::{Level, enabled, event, warn};
 
+use crate::credential::has_own_parameter;
 use crate::exchange::{End, Exchange};
 use crate::metrics::Metrics;
 use crate::{AccessField, AuthorizeField};
@@ -216,7 +217,10 @@ impl<'a> View<'a> {
     fn query(&self) -> Option<String> {
         let request = self.request?;
         let query = request.query.as_deref()?;
-        let own = self.exchange.is_for_authn() || request.path.starts_with("/.pomerium") || query.contains("pomerium_");
+        let own = self.exchange.is_for_authn()
+            || request.path.starts_with("/.pomerium")
+            || query.contains("pomerium_")
+            || has_own_parameter(query);
         Some(if own { REDACTED.to_owned() } else { clean(query.as_bytes()) })
     }
 

@@ -56,9 +56,14 @@ impl OwnCookies {
         }
     }
 
-    /// Whether a `Set-Cookie` value sets one of ours.
+    /// Whether a `Set-Cookie` value sets one of ours. A cookie without a name comes back as its bare value: `=name=value`
+    /// and `=name` are read as what they will look like then.
     pub(crate) fn is_set_by(&self, value: &HeaderValue) -> bool {
-        self.has(name_of(value.as_bytes()))
+        let mut pair = value.as_bytes().trim_ascii_start();
+        while let Some(rest) = pair.strip_prefix(b"=") {
+            pair = rest.trim_ascii_start();
+        }
+        self.has(name_of(pair))
     }
 }
 

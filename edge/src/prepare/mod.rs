@@ -7,6 +7,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -18,7 +20,7 @@ pub(crate) use cookies::OwnCookies;
 use crate::admit::{Passage, Permit};
 use crate::answer::{INTERCEPTED, REQUEST_ID};
 use crate::assertion::ASSERTION_HEADER;
-use crate::credential::{own_parameter, own_scheme};
+use crate::credential::{has_own_parameter, own_scheme, query_without_own};
 use crate::request::{MAX_NOMINATED, forwarded_entries, is_own_family, nominated, tokens};
 use crate::route::{HostRewrite, Route};
 use crate::{HeaderRule, Snapshot};
@@ -36,15 +38,12 @@ pub fn request(
     match &permit.passage {
         Passage::Route { route, path, .. } => {
             strip_credentials(snapshot, head);
-            set_target(
-                path.as_deref().unwrap_or(&permit.request.path),
-                query_without_credential(permit).as_deref(),
-                head,
-            );
+            let query = permit.request.query.as_deref().and_then(query_without_own);
+            set_target(path.as_deref().unwrap_or(&permit.request.path), query.as_deref(), head);
             forward(permit, snapshot, head);
             set(head, &REQUEST_ID, request_id.clone());
             if path.is_some() {
-                set_text(head, &ORIGINAL_PATH, &permit.request.path_and_query());
+                set_text(head, &ORIGINAL_PATH, &target(&permit.request.path, query.as_deref()));
             }
             apply_settings(permit, route, head);
             set_host(permit, route, authority, head);
@@ -123,7 +122,8 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
     }
 }
 
-/// Our cookies out of every `Cookie` field, which becomes one; our schemes out of `Authorization` (S-041).
+/// Our cookies out of every `Cookie` field, which becomes one; our schemes out of `Authorization`; our parameter out of the
+/// address that led here (S-041).
 fn strip_credentials(snapshot: &Snapshot, head: &mut RequestHeader) {
     match snapshot.cookies.strip(&head.headers) {
         Kept::Unchanged => {}
@@ -140,29 +140,23 @@ fn strip_credentials(snapshot: &Snapshot, head: &mut RequestHeader) {
             let _appended = head.append_header(header::AUTHORIZATION, value);
         }
     }
-}
-
-/// The query as it came, but for a credential of ours in it; otherwise byte for byte (S-027).
-fn query_without_credential(permit: &Permit) -> Option<String> {
-    let query = permit.request.query.as_deref()?;
-    if !query.split('&').any(|pair| own_parameter(pair).is_some()) {
-        return Some(query.to_owned());
+    let referer = head.headers.get(header::REFERER).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+    if let Some((place, query)) = referer.and_then(|referer| referer.split_once('?'))
+        && has_own_parameter(query)
+    {
+        let place = place.to_owned();
+        set_text(head, &header::REFERER, &place);
     }
-    let kept: Vec<&str> = query.split('&').filter(|pair| own_parameter(pair).is_none()).collect();
-    (!kept.is_empty()).then(|| kept.join("&"))
 }
 
 /// The canonical target, in origin-form whatever form it came in (S-021, S-030).
 fn set_target(path: &str, query: Option<&str>, head: &mut RequestHeader) {
-    let target = match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
+    let target = target(path, query);
     if target == "*" {
         let _set = head.set_raw_path(b"*");
         return;
     }
-    match PathAndQuery::try_from(target.as_str()) {
+    match PathAndQuery::try_from(target.as_ref()) {
         Ok(target) => {
             let mut parts = http::uri::Parts::default();
             parts.path_and_query = Some(target);
@@ -172,6 +166,13 @@ fn set_target(path: &str, query: Option<&str>, head: &mut RequestHeader) {
         Err(_) => {
             let _set = head.set_raw_path(target.as_bytes());
         }
+    }
+}
+
+fn target<'a>(path: &'a str, query: Option<&str>) -> Cow<'a, str> {
+    match query {
+        Some(query) => Cow::Owned(format!("{path}?{query}")),
+        None => Cow::Borrowed(path),
     }
 }
 

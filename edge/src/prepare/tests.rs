@@ -136,6 +136,20 @@ async fn s_041_none_of_our_credentials_goes_up() {
         up(config(vec![route("app.example.com", "/")]), &get(&format!("/?pomerium_session={cookie}"), &[])).await;
     assert_eq!(bare.raw_path(), b"/");
     assert!(!format!("{head:?}{bare:?}").contains(&cookie));
+    let rewritten =
+        Route { rewrite: Some(crate::route::PathRewrite::Prefix("/up/".into())), ..route("app.example.com", "/") };
+    let referer = format!("https://app.example.com/a?b=1&pomerium%5Fsession={cookie}");
+    let head = up(config(vec![rewritten]), &get(&target, &[("Referer", &referer)])).await;
+    assert_eq!(values(&head.headers, "x-envoy-original-path"), "/x?a=1&b=%2f");
+    assert_eq!(values(&head.headers, "referer"), "https://app.example.com/a");
+    assert!(!format!("{head:?}").contains(&cookie));
+}
+
+#[tokio::test]
+async fn a_referer_without_a_credential_of_ours_goes_up_as_it_came() {
+    for referer in ["https://app.example.com/a?b=1", "https://app.example.com/", "?"] {
+        assert_eq!(values(&up_open(&[("Referer", referer)]).await.headers, "referer"), referer);
+    }
 }
 
 #[tokio::test]
@@ -344,6 +358,9 @@ async fn s_049_what_we_set_wins_over_the_upstream() {
         ("Set-Cookie", "_pomerium=evil; Domain=example.com"),
         ("Set-Cookie", " _pomerium =evil"),
         ("Set-Cookie", "__Host-_pomerium_flow_1=evil"),
+        ("Set-Cookie", "=_pomerium=evil; Domain=example.com"),
+        ("Set-Cookie", " = =_pomerium=evil"),
+        ("Set-Cookie", "=__Host-_pomerium_flow_1=evil"),
         ("Set-Cookie", "b=2"),
         ("X-Pomerium-Intercepted-Response", "true"),
         ("X-Request-Id", "theirs"),

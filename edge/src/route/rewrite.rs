@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::credential::query_without_own;
 use crate::route::{PathMatcher, PathRewrite, Redirect, Route};
 use crate::{CanonicalPath, EscapedSlashes, HeaderRule, PathConfig, PathError, Request};
 
@@ -56,9 +57,10 @@ impl Redirect {
             (None, None) => out.push_str(&request.path),
         }
         let own_query = self.path.as_deref().is_some_and(|path| path.contains('?'));
-        if let Some(query) = request.query.as_deref().filter(|_| !self.strip_query && !own_query) {
+        let query = request.query.as_deref().filter(|_| !self.strip_query && !own_query);
+        if let Some(query) = query.and_then(query_without_own) {
             out.push('?');
-            out.push_str(query);
+            out.push_str(&query);
         }
         out
     }

@@ -239,7 +239,7 @@ fn a_redirect_keeps_what_it_does_not_change() {
         redirect
     };
     let route = Route { path: prefix("/old"), ..route("app.example.com", "/") };
-    let cases: [(Redirect, &str, &str, &str); 10] = [
+    let cases: [(Redirect, &str, &str, &str); 12] = [
         (
             to(&|r| r.scheme = Some("https".into())),
             "/old/x?q=1",
@@ -265,6 +265,14 @@ fn a_redirect_keeps_what_it_does_not_change() {
         ),
         (to(&|r| r.strip_query = true), "/old?q=1", "app.example.com", "http://app.example.com/old"),
         (to(&|_| ()), "/old", "[::1]:99", "http://[::1]:99/old"),
+        // S-041: a credential of ours is nothing to take along to somebody else.
+        (
+            to(&|r| r.host = Some("new.example.com".into())),
+            "/old?a=1&pomerium%5fsession=x&b",
+            "app.example.com",
+            "http://new.example.com/old?a=1&b",
+        ),
+        (to(&|_| ()), "/old?pomerium_session=x", "app.example.com", "http://app.example.com/old"),
     ];
     for (redirect, target, host, location) in cases {
         assert_eq!(redirect.location(&route, &asked(target, host)), location);

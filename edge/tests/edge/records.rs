@@ -111,7 +111,13 @@ async fn s_108_no_secret_is_written_whatever_is_asked_for() {
         })
         .start();
     let mut wire = world.wire().await;
-    let paths = ["/", "/?pomerium_session=MARKED", "/.pomerium/user?code=MARKED", "/.pomerium/sign_out?state=MARKED"];
+    let paths = [
+        "/",
+        "/?pomerium_session=MARKED",
+        "/?%70omerium%5fsession=MARKED",
+        "/.pomerium/user?code=MARKED",
+        "/.pomerium/sign_out?state=MARKED",
+    ];
     for path in paths {
         wire.send(format!(
             "GET {path} HTTP/1.1\r\nHost: app.localhost\r\nCookie: _pomerium=MARKED\r\nAuthorization: Bearer Pomerium-MARKED\r\nX-Pomerium-Authorization: MARKED\r\nReferer: https://a.example/?code=MARKED\r\n\r\n"
