@@ -48,6 +48,9 @@ impl Draft {
     /// The whole answer: ours first, then what the configuration sets on every response (01 §1.10). Nothing is cached or
     /// sniffed, nothing is told to other sites, unless the draft says otherwise.
     pub(crate) fn finish(self, asked: &Asked<'_>) -> Answer {
+        // These have no body, and a length would speak of another answer's (RFC 9110 §8.6).
+        let bodiless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let body = if bodiless { Bytes::new() } else { self.body };
         let mut head = empty(self.status);
         let defaults = [
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -63,7 +66,9 @@ impl Draft {
         for (name, value) in &configured.0 {
             put(&mut head, name, value.clone());
         }
-        put(&mut head, &header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        if !bodiless {
+            put(&mut head, &header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
         if let Ok(id) = HeaderValue::try_from(asked.request_id) {
             put(&mut head, &REQUEST_ID, id);
         }
@@ -75,7 +80,7 @@ impl Draft {
                 put(&mut head, &name, value);
             }
         }
-        Answer { head, body: self.body }
+        Answer { head, body }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::EdgeConfig;
 use crate::assertion::AssertionSlot;
 use crate::prepare::OwnCookies;
 use crate::request::{FieldRules, Host, HostError, RequestRules};
-use crate::route::RouteTable;
+use crate::route::{RouteTable, Target};
 
 /// One state of the configuration, ready to serve.
 #[derive(Debug)]
@@ -90,7 +90,8 @@ impl Snapshot {
 
 fn refuse_duplicates(config: &EdgeConfig) -> Result<(), SnapshotError> {
     let mut seen = HashSet::with_capacity(config.routes.len());
-    for route in &config.routes {
+    // Of two that lead to no upstream the second is idle, and nothing else (01 §2.9).
+    for route in config.routes.iter().filter(|route| matches!(route.target, Target::Upstream(_))) {
         if !seen.insert(route.id.as_str()) {
             let first = config.routes.iter().find(|other| other.id == route.id).map(|other| other.name.clone());
             return Err(SnapshotError::Duplicate(first.unwrap_or_default(), route.name.clone()));

@@ -171,7 +171,7 @@ impl Gate {
         if let Some(reserved) = Reserved::of(&request, snapshot) {
             return self.reserved(snapshot, reserved, &credential, (admission, now)).await;
         }
-        let route = find_route(snapshot, &request)?;
+        let (route, other_path) = find_route(snapshot, &request)?;
         admission.route = Some(Arc::clone(&route));
         let known = self.identify(&credential, Some(&route.idp), now).await;
         admission.subject = subject(known.as_ref().ok().and_then(Option::as_ref));
@@ -179,7 +179,13 @@ impl Gate {
         let evaluation = route.policy.evaluate(&facts(&request, &path, &admission.subject));
         admission.evaluation = Some(evaluation);
         match (evaluation.decision(), &known) {
-            (Decision::Allow, _) => {}
+            (Decision::Allow, _) => {
+                // Nor may a criterion on the path be met, or missed, by what a lenient upstream does not see.
+                let decide = |path: &str| route.policy.decide(&facts(&request, path, &admission.subject));
+                if other_path.is_some_and(|path| decide(&path) != Decision::Allow) {
+                    return Err(Refusal::AmbiguousPath);
+                }
+            }
             // Nobody who might be somebody is refused for good while that cannot be known.
             (_, Err(error)) => return Err(store_unavailable(error)),
             (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
@@ -254,7 +260,10 @@ impl Gate {
             Reserved::Moved(location) => Reply::Moved { status: StatusCode::MOVED_PERMANENTLY, location },
             Reserved::Method(allow) => return Err(Refusal::Method { allow }),
             Reserved::Nothing => return Err(Refusal::NoRoute),
-            Reserved::Authn if !snapshot.table.knows(&request.host) => return Err(Refusal::NoRoute),
+            // What needs a session is only on hosts of ours: nobody is sent to sign in for another (03 §3.4).
+            Reserved::Authn | Reserved::User | Reserved::Jwt if !snapshot.table.knows(&request.host) => {
+                return Err(Refusal::NoRoute);
+            }
             Reserved::Authn => {
                 let passage = Passage::Authn;
                 return Ok(Verdict::Pass(Permit { request, passage, assertion: None, client_cert: None }));
@@ -287,16 +296,18 @@ impl Gate {
     }
 }
 
-/// The route of a request, unless a more lenient reading of its path leads to another one (S-022).
-fn find_route(snapshot: &Snapshot, request: &Request) -> Result<Arc<Route>, Refusal> {
+/// The route of a request, unless a more lenient reading of its path leads to another one (S-022); and that reading, decoded,
+/// if there is one that its author cannot have meant.
+fn find_route(snapshot: &Snapshot, request: &Request) -> Result<(Arc<Route>, Option<String>), Refusal> {
     let route = snapshot.table.find(&request.host, &request.path).ok_or(Refusal::NoRoute)?;
-    if let Some(other) = lenient_reading(&request.path)
-        && !route.path.is_deliberate()
-        && snapshot.table.find(&request.host, &other).is_some_and(|other| !Arc::ptr_eq(other, route))
+    let other = lenient_reading(&request.path).filter(|_| !route.path.is_deliberate());
+    if let Some(path) = &other
+        && snapshot.table.find(&request.host, path).is_some_and(|other| !Arc::ptr_eq(other, route))
     {
         return Err(Refusal::AmbiguousPath);
     }
-    Ok(Arc::clone(route))
+    let decoded = |path: String| percent_encoding::percent_decode_str(&path).decode_utf8_lossy().into_owned();
+    Ok((Arc::clone(route), other.map(decoded)))
 }
 
 /// What the policy may look at.

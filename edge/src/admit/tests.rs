@@ -271,6 +271,7 @@ async fn s_034_our_own_endpoints_are_matched_by_equality_and_never_forwarded() {
         ("auth.example.com", "/robots.txt", 200),
         ("unknown.example", "/.pomerium/", 404),
         ("unknown.example", "/.pomerium/callback/", 404),
+        ("unknown.example", "/.pomerium/user", 404),
     ];
     for (host, path, status) in ours {
         let head = get(path, &[("host", host)]);
@@ -339,6 +340,20 @@ async fn the_key_set_is_cacheable_and_open_to_all() {
         assert_eq!((again.head.status.as_u16(), again.body.is_empty()), (status, status == 304), "{tag}");
     }
     assert_eq!(world.status(&head("OPTIONS", path, &[])).await, 204);
+}
+
+#[tokio::test]
+async fn an_answer_that_has_no_body_has_no_length_either() {
+    let world = World::new(config(vec![Route {
+        target: Target::Response { status: StatusCode::NO_CONTENT, body: "text".to_owned() },
+        ..route("app.example.com", "/")
+    }]))
+    .await;
+    let path = "/.well-known/pomerium/jwks.json";
+    for head in [get("/", &[]), head("OPTIONS", path, &[]), get(path, &[("if-none-match", "*")])] {
+        let answer = world.answer(&head).await.unwrap();
+        assert!(answer.body.is_empty() && !answer.head.headers.contains_key("content-length"), "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -438,6 +453,28 @@ async fn s_042_one_session_and_host_share_one_assertion() {
 fn s_036_two_routes_that_claim_the_same_make_no_snapshot() {
     let error = Snapshot::new(config(vec![route("a.example.com", "/"), route("a.example.com", "/")]), 1).unwrap_err();
     assert!(matches!(error, SnapshotError::Duplicate(_, _)));
+    let fixed = || Route {
+        target: Target::Response { status: StatusCode::OK, body: String::new() },
+        ..route("a.example.com", "/")
+    };
+    Snapshot::new(config(vec![fixed(), fixed()]), 1).unwrap();
+}
+
+#[tokio::test]
+async fn s_086_nobody_is_sent_to_sign_in_for_a_host_that_is_not_ours() {
+    let world = World::new(config(vec![route("app.example.com", "/")])).await;
+    for path in ["/.pomerium/user", "/.pomerium/jwt"] {
+        assert_eq!(world.status(&get(path, &[("host", "evil.example")])).await, 404, "{path}");
+        let mut unnamed = get(path, &[]);
+        unnamed.remove_header("host");
+        unnamed.set_version(http::Version::HTTP_10);
+        assert_eq!(world.status(&unnamed).await, 404, "{path}");
+    }
+    let mut shared = config(vec![route("app.example.com", "/")]);
+    shared.cookie.attributes.domain = Some("example.com".to_owned());
+    let world = World::new(shared).await;
+    let fields = [("host", "evil.example"), ("cookie", &*cookie(&alices_cookie("example.com")))];
+    assert_eq!(world.status(&get("/.pomerium/user", &fields)).await, 404);
 }
 
 /// A protected folder inside a public host, as 03 §3.1 fears it.
@@ -486,7 +523,7 @@ proptest! {
         }
         let snapshot = Snapshot::new(config, 1).unwrap();
         let Ok(request) = Request::read(&get(&raw, &[]), &connection(), &snapshot.rules) else { return Ok(()) };
-        if let Ok(route) = find_route(&snapshot, &request) {
+        if let Ok((route, _)) = find_route(&snapshot, &request) {
             let lenient = most_lenient(&request.path);
             let other = snapshot.table.find(&request.host, &lenient).unwrap();
             prop_assert_eq!(&other.id, &route.id, "{} is read as {}", request.path, lenient);
@@ -503,6 +540,19 @@ async fn s_022_parameters_do_not_lead_around_a_route() {
     }
     assert_eq!(world.status(&get("/x;v=1/y", &[])).await, 200);
     assert_eq!(world.status(&get("/x%40y", &[])).await, 200);
+    let deny = "{allow: {or: [accept: 1]}, deny: {or: [http_path: {starts_with: /admin/}, http_path: /admin]}}";
+    let allow = "{allow: {or: [http_path: {ends_with: .css}, {http_path: {starts_with: /open/}}]}}";
+    for (policy, path) in
+        [(deny, "/admin;x"), (deny, "/admin%3bx"), (deny, "/admin;x/y"), (allow, "/admin;.css"), (allow, "/a/b;.css")]
+    {
+        let world = World::new(config(vec![guarded("app.example.com", "/", ppl(policy))])).await;
+        assert_eq!(world.status(&get(path, &[])).await, 400, "{path}");
+    }
+    for (policy, path) in [(deny, "/x;admin"), (allow, "/a;v=1/b.css"), (allow, "/open/a;v=1"), (allow, "/open/a%40b")]
+    {
+        let world = World::new(config(vec![guarded("app.example.com", "/", ppl(policy))])).await;
+        assert_eq!(world.status(&get(path, &[])).await, 200, "{path}");
+    }
     let deliberate = vec![
         Route { path: crate::route::PathMatcher::Exact("/a;b".to_owned()), ..route("app.example.com", "/") },
         Route { id: "other".to_owned(), ..guarded("app.example.com", "/", any_user()) },
