@@ -188,6 +188,7 @@ impl World {
             access_expires_at: None,
             refresh: None,
             id_token: Secret::new("id".to_owned()),
+            refresh_at: None,
         };
         storage.sessions().create(&alice(), &tokens).await.unwrap();
         let cache = storage.cache(CacheConfig::default());

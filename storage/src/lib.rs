@@ -35,7 +35,7 @@ use touch::Touches;
 pub use cache::{CacheConfig, Cached, Entry, Loaded, SessionCache};
 pub use config::StorageConfig;
 pub use error::{OpenError, StorageError};
-pub use sessions::{Committed, Lookup, Once, SessionSummary, Sessions};
+pub use sessions::{Committed, Due, Lookup, Once, SessionSummary, Sessions};
 
 /// An open store. Cheap to clone; [`close`](Self::close) it once, at the end.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl Storage {
         self.backend.session(&[0; 32]).await.map(drop)
     }
 
-    /// Finishes what was begun, writes what waits, and lets go of the file, which then answers `Unavailable`.
+    /// Finishes what was begun, writes what waits, and lets go of the file; the store then answers `Unavailable`.
     pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();

@@ -15,26 +15,30 @@ pub(crate) enum Operation {
     Tokens,
     User,
     List,
+    Due,
     Create,
     Commit,
     Revoke,
     RevokeUser,
     Spend,
     Touch,
+    Postpone,
     Sweep,
 }
 
-const OPERATIONS: [(Operation, &str); 11] = [
+const OPERATIONS: [(Operation, &str); 13] = [
     (Operation::Load, "load"),
     (Operation::Tokens, "tokens"),
     (Operation::User, "user"),
     (Operation::List, "list"),
+    (Operation::Due, "due"),
     (Operation::Create, "create"),
     (Operation::Commit, "commit"),
     (Operation::Revoke, "revoke"),
     (Operation::RevokeUser, "revoke_user"),
     (Operation::Spend, "spend"),
     (Operation::Touch, "touch"),
+    (Operation::Postpone, "postpone"),
     (Operation::Sweep, "sweep"),
 ];
 
@@ -47,6 +51,7 @@ impl Operation {
             Write::RevokeOwner { .. } => Self::RevokeUser,
             Write::Spend { .. } => Self::Spend,
             Write::Touch { .. } => Self::Touch,
+            Write::Postpone { .. } => Self::Postpone,
             Write::Sweep { .. } => Self::Sweep,
         }
     }

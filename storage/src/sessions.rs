@@ -64,6 +64,15 @@ pub struct SessionSummary {
     pub expires_at: Timestamp,
 }
 
+/// A refresh that is due, and a claim to try it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The session.
+    pub handle: SessionHandle,
+    /// When it is to be tried: then, or as soon afterwards as may be.
+    pub next: Timestamp,
+}
+
 /// Reads and writes sessions. Cheap to clone. Every call is bounded in time and may be repeated: writes are idempotent.
 /// A write that was begun is finished even if its caller goes away.
 #[derive(Clone, Debug)]
@@ -101,7 +110,7 @@ impl Sessions {
         let seal = &self.inner.seal;
         let write = Write::Create {
             handle: *session.handle.as_bytes(),
-            row: seal.row(session, session.generation, None)?,
+            row: seal.row(session, session.generation, None)?.due_at(tokens.refresh_at),
             tokens: seal.tokens(session, session.generation, tokens)?,
             user: seal.user(&session.user)?,
         };
@@ -172,7 +181,7 @@ impl Sessions {
         let write = Write::Commit {
             handle: *handle.as_bytes(),
             expected: generation,
-            row: seal.row(session, next, Some(&stored.row))?,
+            row: seal.row(session, next, Some(&stored.row))?.due_at(tokens.refresh_at),
             tokens: seal.tokens(session, next, tokens)?,
             user: seal.user(&session.user)?,
         };
@@ -220,6 +229,29 @@ impl Sessions {
         }
         live.sort_by_key(|session| std::cmp::Reverse(session.issued_at));
         Ok(live)
+    }
+
+    /// The refreshes that are due at `now`, earliest first, at most `limit`; some may be of sessions that are over.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StorageError> {
+        let due = self.inner.backend.due(now.as_millis().saturating_add(1), limit).await?;
+        let claim = |(next, key)| Due { handle: SessionHandle::from_bytes(key), next: Timestamp::from_millis(next) };
+        Ok(due.into_iter().map(claim).collect())
+    }
+
+    /// Puts a refresh off until `until`, and gives the claim that stands then. Of many callers with one claim exactly one
+    /// is heard, so who postpones before trying tries alone until then; the next commit sets the time anew. `None` if
+    /// somebody else was earlier, or the session is over.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]; it may or may not be put off.
+    pub async fn postpone(&self, due: &Due, until: Timestamp) -> Result<Option<Due>, StorageError> {
+        let (from, to) = (due.next.as_millis(), until.as_millis());
+        let write = Write::Postpone { handle: *due.handle.as_bytes(), from, to };
+        let done = self.write(write, None).await?;
+        Ok((done == Done::Applied).then_some(Due { next: until, ..*due }))
     }
 
     /// A user as the identity provider described them last, at any of their sign-ins and refreshes. Kept until the last of

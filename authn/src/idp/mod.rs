@@ -251,6 +251,7 @@ fn tokens(answer: &TokenAnswer, now: Timestamp) -> Tokens {
         access_expires_at: answer.expires_in().map(|life| now.plus(life)),
         refresh: answer.refresh_token().map(|token| Secret::new(token.secret().clone())),
         id_token: Secret::new(answer.raw_id_token().unwrap_or_default().to_owned()),
+        refresh_at: None,
     }
 }
 

@@ -158,4 +158,6 @@ pub struct Tokens {
     pub refresh: Option<Secret<String>>,
     /// The raw ID token: the hint at sign-out.
     pub id_token: Secret<String>,
+    /// When new ones are to be asked for; `None` if that cannot be.
+    pub refresh_at: Option<Timestamp>,
 }

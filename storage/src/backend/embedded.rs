@@ -184,7 +184,11 @@ impl Read for Snapshot {
     }
 
     fn keys(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, StorageError> {
-        let table = self.0.open_table(definition(table)).map_err(refused)?;
+        let table = match self.0.open_table(definition(table)) {
+            // A file from before there was such a table: the first write makes it.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(refused)?,
+        };
         first_keys(table.range(from..to).map_err(refused)?, limit)
     }
 }
@@ -235,6 +239,7 @@ const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'s
         Table::Epochs => "epochs",
         Table::Spent => "spent",
         Table::Endings => "endings",
+        Table::Due => "due",
     })
 }
 

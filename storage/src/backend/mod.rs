@@ -6,6 +6,7 @@ mod memory;
 mod rows;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::metrics::{Metrics, Operation};
@@ -46,6 +47,8 @@ pub(crate) enum Write {
     Spend { key: Key, until: i64 },
     /// Moves idle deadlines, forward only; and forgets sessions that were seen to be over at that time.
     Touch { touched: Vec<(Key, i64)>, over: Vec<(Key, i64)> },
+    /// Moves the next try of a refresh from one time to another, if it still stands at the first.
+    Postpone { handle: Key, from: i64, to: i64 },
     /// Forgets what ended before that time, at most so many.
     Sweep { before: i64, limit: usize },
 }
@@ -69,6 +72,7 @@ pub(crate) struct Backend {
     kind: Kind,
     deadline: Duration,
     breaker: Arc<Breaker>,
+    closed: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
@@ -87,18 +91,20 @@ impl Backend {
             StorageConfig::Memory => Kind::Memory(Arc::new(Memory::new(MAX_MEMORY))),
             StorageConfig::File { path } => Kind::Embedded(Arc::new(Embedded::open(&path)?)),
         };
-        Ok(Self { kind, deadline: DEADLINE, breaker: Arc::default(), metrics })
+        Ok(Self { kind, deadline: DEADLINE, breaker: Arc::default(), closed: Arc::default(), metrics })
     }
 
     /// A store in memory that answers only while its gate is open.
     #[cfg(test)]
     pub(crate) fn gated(deadline: Duration, metrics: Arc<Metrics>) -> (Self, Arc<gated::Gated>) {
         let gated = Arc::new(gated::Gated::default());
-        (Self { kind: Kind::Gated(Arc::clone(&gated)), deadline, breaker: Arc::default(), metrics }, gated)
+        let kind = Kind::Gated(Arc::clone(&gated));
+        (Self { kind, deadline, breaker: Arc::default(), closed: Arc::default(), metrics }, gated)
     }
 
-    /// Lets go of whatever is held.
+    /// Lets go of whatever is held; answers nothing any more.
     pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         match &self.kind {
             Kind::Memory(_) => {}
             #[cfg(test)]
@@ -163,6 +169,19 @@ impl Backend {
         .await
     }
 
+    /// Whose refresh is to be tried before that time, earliest first, at most `limit`: when that is, and whose.
+    pub(crate) async fn due(&self, before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
+        self.within(Operation::Due, async {
+            match &self.kind {
+                Kind::Memory(memory) => memory.read(|rows| rows::due(rows, before, limit)),
+                Kind::Embedded(file) => file.read(move |rows| rows::due(rows, before, limit)).await,
+                #[cfg(test)]
+                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::due(rows, before, limit)),
+            }
+        })
+        .await
+    }
+
     /// Applies a change; durable when it returns.
     pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
         self.within(Operation::of(&write), async {
@@ -182,7 +201,9 @@ impl Backend {
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
         let timer = self.metrics.operation(operation);
-        let outcome = if self.breaker.lets_pass(Instant::now()) {
+        let outcome = if self.closed.load(Ordering::SeqCst) {
+            Err(StorageError::unavailable("it is closed"))
+        } else if self.breaker.lets_pass(Instant::now()) {
             let answer = tokio::time::timeout(self.deadline, call).await;
             self.breaker.saw(answer.is_ok(), Instant::now());
             answer.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to answer")))

@@ -23,12 +23,14 @@ pub(super) enum Table {
     Spent,
     /// Time, kind, key -> nothing: what ends when.
     Endings,
+    /// Time, handle -> nothing: whose refresh is to be tried when. What is there is in the row too.
+    Due,
 }
 
 impl Table {
     /// Every table there is.
-    pub(super) const ALL: [Self; 7] =
-        [Self::Sessions, Self::Tokens, Self::Owned, Self::Users, Self::Epochs, Self::Spent, Self::Endings];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Sessions, Self::Tokens, Self::Owned, Self::Users, Self::Epochs, Self::Spent, Self::Endings, Self::Due];
 }
 
 /// A consistent view of the tables.
@@ -72,6 +74,15 @@ pub(super) fn list(rows: &impl Read, owner: &Key, limit: usize) -> Result<Vec<(K
     Ok(found)
 }
 
+pub(super) fn due(rows: &impl Read, before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
+    let keys = rows.keys(Table::Due, &[], &before.max(0).to_be_bytes(), limit)?;
+    let parse = |key: Vec<u8>| {
+        let (at, handle) = key.split_first_chunk()?;
+        Some((i64::from_be_bytes(*at), handle.try_into().ok()?))
+    };
+    Ok(keys.into_iter().filter_map(parse).collect())
+}
+
 pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, StorageError> {
     match write {
         Write::Create { handle, row, tokens, user } => create(rows, handle, row, tokens, user),
@@ -80,6 +91,7 @@ pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, Stora
         Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
         Write::Spend { key, until } => spend(rows, key, *until),
         Write::Touch { touched, over } => touch(rows, touched, over),
+        Write::Postpone { handle, from, to } => postpone(rows, handle, *from, *to),
         Write::Sweep { before, limit } => sweep(rows, *before, *limit),
     }
 }
@@ -94,6 +106,7 @@ fn create(rows: &mut impl Change, handle: &Key, row: &Row, tokens: &[u8], user: 
     rows.put(Table::Sessions, handle, &row.encode_to_vec())?;
     ends(rows, row.expires_at, Ending::Session, handle)?;
     rows.put(Table::Tokens, handle, tokens)?;
+    move_due(rows, handle, None, row.refresh_next)?;
     put_user(rows, row, user)?;
     Ok(Done::Applied)
 }
@@ -120,6 +133,7 @@ fn commit(
     });
     rows.put(Table::Sessions, handle, &next.unwrap_or_default())?;
     rows.put(Table::Tokens, handle, tokens)?;
+    move_due(rows, handle, stored.row.refresh_next, row.refresh_next)?;
     ends(rows, row.expires_at, Ending::Session, handle)?;
     put_user(rows, row, user)?;
     Ok(Done::Applied)
@@ -128,10 +142,14 @@ fn commit(
 fn revoke(rows: &mut impl Change, handle: &Key) -> Result<Done, StorageError> {
     rows.remove(Table::Tokens, handle)?;
     let Some(encoded) = rows.find(Table::Sessions, handle)? else { return Ok(Done::Gone) };
+    let mut due = None;
     let marked = rewrite(&encoded, |row| {
         row.revoked = true;
         row.view.clear();
+        row.refresh_at = None;
+        due = row.refresh_next.take();
     });
+    move_due(rows, handle, due, None)?;
     match marked {
         Some(marked) => rows.put(Table::Sessions, handle, &marked)?,
         None => rows.remove(Table::Sessions, handle)?,
@@ -183,6 +201,36 @@ fn touch(rows: &mut impl Change, touched: &[(Key, i64)], over: &[(Key, i64)]) ->
     Ok(Done::Applied)
 }
 
+/// Of many who postpone from one time exactly one is heard: that is what makes a try a lease. What has ended is no
+/// longer due.
+fn postpone(rows: &mut impl Change, handle: &Key, from: i64, to: i64) -> Result<Done, StorageError> {
+    let Some(encoded) = rows.find(Table::Sessions, handle)? else {
+        move_due(rows, handle, Some(from), None)?;
+        return Ok(Done::Gone);
+    };
+    let Some(stored) = session(rows, handle)?.filter(|stored| stored.row.refresh_next == Some(from)) else {
+        move_due(rows, handle, Some(from), None)?;
+        return Ok(Done::Refused);
+    };
+    let next = if stored.is_revoked() || is_over(&stored.row, from) { None } else { Some(to) };
+    let moved = rewrite(&encoded, |row| row.refresh_next = next);
+    rows.put(Table::Sessions, handle, &moved.unwrap_or_default())?;
+    move_due(rows, handle, Some(from), next)?;
+    Ok(if next.is_some() { Done::Applied } else { Done::Gone })
+}
+
+/// Keeps the index in step with `refresh_next` of the row.
+fn move_due(rows: &mut impl Change, handle: &Key, from: Option<i64>, to: Option<i64>) -> Result<(), StorageError> {
+    if let Some(from) = from {
+        rows.remove(Table::Due, &due_key(from, handle))?;
+    }
+    to.map_or(Ok(()), |to| rows.put(Table::Due, &due_key(to, handle), &[]))
+}
+
+fn due_key(at: i64, handle: &Key) -> Vec<u8> {
+    [&at.max(0).to_be_bytes()[..], handle].concat()
+}
+
 fn is_over(row: &Row, now: i64) -> bool {
     row.expires_at <= now || row.idle_until.is_some_and(|until| until <= now)
 }
@@ -220,6 +268,7 @@ fn forget_session(rows: &mut impl Change, handle: &Key) -> Result<(), StorageErr
     if let Some(stored) = session(rows, handle)? {
         rows.remove(Table::Owned, &[stored.row.owner(), *handle].concat())?;
         rows.remove(Table::Endings, &ending_key(stored.row.expires_at, Ending::Session, handle))?;
+        move_due(rows, handle, stored.row.refresh_next, None)?;
     }
     rows.remove(Table::Tokens, handle)?;
     rows.remove(Table::Sessions, handle)

@@ -74,7 +74,7 @@ fn session(number: u64, user: &str) -> Session {
 
 fn tokens() -> Tokens {
     let token = || Secret::new("token".to_owned());
-    Tokens { access: token(), access_expires_at: None, refresh: None, id_token: token() }
+    Tokens { access: token(), access_expires_at: None, refresh: None, id_token: token(), refresh_at: None }
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {

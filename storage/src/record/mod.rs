@@ -47,11 +47,25 @@ pub(crate) struct Row {
     /// Sealed [`View`]; empty once revoked.
     #[prost(bytes = "vec", tag = "9")]
     pub(crate) view: Vec<u8>,
+    /// When its tokens are to be refreshed.
+    #[prost(int64, optional, tag = "10")]
+    pub(crate) refresh_at: Option<i64>,
+    /// When that is to be tried next: later than `refresh_at` while somebody tries, and after a try that failed.
+    #[prost(int64, optional, tag = "11")]
+    pub(crate) refresh_next: Option<i64>,
 }
+
+const ROW_FIELDS: u32 = 11;
 
 impl Row {
     pub(crate) fn owner(&self) -> Key {
         Key::try_from(self.owner.as_slice()).unwrap_or_default()
+    }
+
+    /// This row, due for a refresh at that time.
+    pub(crate) fn due_at(self, at: Option<Timestamp>) -> Self {
+        let at = at.map(Timestamp::as_millis);
+        Self { refresh_at: at, refresh_next: at, ..self }
     }
 }
 
@@ -60,7 +74,7 @@ pub(crate) fn rewrite(encoded: &[u8], change: impl FnOnce(&mut Row)) -> Option<V
     let mut row = Row::decode(encoded).ok()?;
     change(&mut row);
     let mut out = row.encode_to_vec();
-    out.extend(unknown_fields(encoded, 9));
+    out.extend(unknown_fields(encoded, ROW_FIELDS));
     Some(out)
 }
 
@@ -198,6 +212,8 @@ impl Seal {
             idle_until: session.idle.map(|(_, until)| until.as_millis()),
             revoked: false,
             view: self.seal(&place(Kind::View, key, &owner, generation), &plain)?,
+            refresh_at: None,
+            refresh_next: None,
         })
     }
 
@@ -234,6 +250,7 @@ impl Seal {
             access_expires_at: record.access_expires_at.map(Timestamp::from_millis),
             refresh: record.refresh.map(Secret::new),
             id_token: Secret::new(record.id_token),
+            refresh_at: row.refresh_at.map(Timestamp::from_millis),
         })
     }
 

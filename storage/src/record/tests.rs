@@ -40,6 +40,7 @@ fn tokens() -> Tokens {
         access_expires_at: Some(Timestamp::from_secs(1_700_003_600)),
         refresh: Some(Secret::new("refresh".to_owned())),
         id_token: Secret::new("a.b.c".to_owned()),
+        refresh_at: None,
     }
 }
 

@@ -31,6 +31,17 @@ async fn sessions_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn refreshes_that_are_due_survive_a_restart() {
+    let world = World::file();
+    let session = session(1, "alice");
+    world.storage.sessions().create(&session, &tokens("a")).await.unwrap();
+    world.storage.close().await;
+    let again = open(&world.file).unwrap();
+    let due = again.sessions().due(at(200), 10).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.handle).collect::<Vec<_>>(), [session.handle]);
+}
+
+#[tokio::test]
 async fn s_081_s_082_the_file_tells_no_id_no_token_and_no_name() {
     let world = World::file();
     let sessions = world.storage.sessions();

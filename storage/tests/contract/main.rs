@@ -6,8 +6,8 @@ mod support;
 
 use std::sync::Arc;
 
-use postern_identity::{Session, SessionHandle};
-use postern_storage::{CacheConfig, Cached, Committed, Loaded, Lookup, Once};
+use postern_identity::{Session, SessionHandle, Tokens};
+use postern_storage::{CacheConfig, Cached, Committed, Due, Loaded, Lookup, Once};
 use support::{ISSUER, World, at, id, idle, session, tokens};
 
 /// Each promise, once for each backend.
@@ -189,6 +189,81 @@ contract! {
             assert!(!world.storage.sessions().spend(Once::SignIn, &[round], at(59), at(60)).await.unwrap());
             assert!(world.storage.sessions().spend(Once::Ticket, &[round], at(0), at(60)).await.unwrap(), "another kind");
         }
+    }
+
+    async fn s_076_a_refresh_is_due_at_its_time_and_one_of_many_may_try_it(world) {
+        let (sessions, session) = (world.storage.sessions(), create(world, 1, "alice").await);
+        assert_eq!(sessions.due(at(199), 10).await.unwrap(), []);
+        let [due] = sessions.due(at(200), 10).await.unwrap()[..] else { panic!("not due") };
+        assert_eq!(due, Due { handle: session.handle, next: at(200) });
+        let trying: Vec<_> = (0..16)
+            .map(|_| {
+                let sessions = world.storage.sessions();
+                tokio::spawn(async move { sessions.postpone(&due, at(260)).await.unwrap() })
+            })
+            .collect();
+        let mut claims = Vec::new();
+        for attempt in trying {
+            claims.extend(attempt.await.unwrap());
+        }
+        assert_eq!(claims, [Due { next: at(260), ..due }]);
+        assert_eq!(sessions.due(at(259), 10).await.unwrap(), []);
+        assert_eq!(sessions.due(at(260), 10).await.unwrap(), claims, "who claimed it may have gone away");
+        let [claim] = claims[..] else { panic!("{claims:?}") };
+        let earlier = sessions.postpone(&claim, at(230)).await.unwrap().unwrap();
+        assert_eq!(sessions.due(at(230), 10).await.unwrap(), [earlier]);
+        let found = world.storage.sessions().tokens(&session.handle).await.unwrap().unwrap();
+        assert_eq!(found.refresh_at, Some(at(200)), "since when it is due stays known");
+        let Lookup::Found(found) = load(world, &session.handle, 1).await else { panic!("not found") };
+        assert_eq!(*found, session, "a claim changes nothing of the session");
+    }
+
+    async fn a_refresh_that_was_saved_is_due_at_its_next_time_alone(world) {
+        let (sessions, session) = (world.storage.sessions(), create(world, 1, "alice").await);
+        let [due] = sessions.due(at(200), 10).await.unwrap()[..] else { panic!("not due") };
+        let claim = sessions.postpone(&due, at(260)).await.unwrap().unwrap();
+        let next = Tokens { refresh_at: Some(at(500)), ..tokens("b") };
+        assert_eq!(sessions.commit(&session.handle, 1, &session, &next).await.unwrap(), Committed::Saved(2));
+        assert_eq!(sessions.postpone(&claim, at(270)).await.unwrap(), None, "the claim is over");
+        let [due] = sessions.due(at(999), 10).await.unwrap()[..] else { panic!("not due once") };
+        assert_eq!(due.next, at(500));
+        let last = Tokens { refresh_at: None, refresh: None, ..tokens("c") };
+        assert_eq!(sessions.commit(&session.handle, 2, &session, &last).await.unwrap(), Committed::Saved(3));
+        assert_eq!(sessions.due(at(999), 10).await.unwrap(), []);
+    }
+
+    async fn the_earliest_refreshes_come_first_and_no_more_than_asked_for(world) {
+        for (number, time) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
+            let due = Tokens { refresh_at: Some(at(time)), ..tokens("a") };
+            world.storage.sessions().create(&session(number, "alice"), &due).await.unwrap();
+        }
+        let due = world.storage.sessions().due(at(100), 3).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.next).collect::<Vec<_>>(), [at(10), at(10), at(20)]);
+    }
+
+    async fn s_084_a_session_that_is_over_is_not_refreshed(world) {
+        let sessions = world.storage.sessions();
+        let revoked = create(world, 1, "alice").await;
+        sessions.revoke(&revoked.handle).await.unwrap();
+        assert_eq!(sessions.due(at(999), 10).await.unwrap(), []);
+        let idle = idle(session(2, "alice"), 50);
+        sessions.create(&idle, &tokens("a")).await.unwrap();
+        let [due] = sessions.due(at(200), 10).await.unwrap()[..] else { panic!("not due") };
+        assert_eq!(sessions.postpone(&due, at(260)).await.unwrap(), None, "it ended before its refresh was due");
+        create(world, 3, "bob").await;
+        sessions.revoke_user(ISSUER, "bob", at(10)).await.unwrap();
+        assert_eq!(sessions.due(at(999), 10).await.unwrap(), []);
+    }
+
+    async fn a_closed_store_is_unavailable(world) {
+        let session = create(world, 1, "alice").await;
+        world.storage.close().await;
+        let sessions = world.storage.sessions();
+        assert!(world.storage.health().await.is_err());
+        assert!(sessions.load(&session.handle, at(1)).await.is_err());
+        assert!(sessions.due(at(1), 1).await.is_err());
+        assert!(sessions.create(&session, &tokens("a")).await.is_err());
+        assert!(sessions.revoke(&session.handle).await.is_err());
     }
 
     async fn the_cache_follows_the_store(world) {

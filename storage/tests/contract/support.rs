@@ -105,5 +105,6 @@ pub(crate) fn tokens(mark: &str) -> Tokens {
         access_expires_at: Some(at(300)),
         refresh: Some(Secret::new(format!("refresh-{mark}"))),
         id_token: Secret::new(format!("id-token-{mark}")),
+        refresh_at: Some(at(200)),
     }
 }
