@@ -88,7 +88,7 @@ pub(crate) struct Unverified<'t> {
     algorithm: Algorithm,
     kid: Option<String>,
     signed: &'t str,
-    signature: Vec<u8>,
+    signature: &'t str,
     claims: Map<String, Value>,
 }
 
@@ -116,7 +116,8 @@ impl<'t> Unverified<'t> {
         let object = |part: &str| json::object(&decode(part)?).ok_or(IdTokenError::Malformed);
         let header = object(header)?;
         let (algorithm, kid) = read_header(&header)?;
-        Ok(Self { algorithm, kid, signed, signature: decode(signature)?, claims: object(claims)? })
+        decode(signature)?;
+        Ok(Self { algorithm, kid, signed, signature, claims: object(claims)? })
     }
 
     /// Whether `keys` has a key that could vouch for it.
@@ -132,7 +133,7 @@ impl<'t> Unverified<'t> {
         if !expected.algorithms.contains(&self.algorithm) {
             return Err(IdTokenError::Algorithm);
         }
-        keys.verify(self.kid.as_deref(), self.algorithm, self.signed.as_bytes(), &self.signature).map_err(|error| {
+        keys.verify(self.kid.as_deref(), self.algorithm, self.signed.as_bytes(), self.signature).map_err(|error| {
             match error {
                 KeyError::Unknown => IdTokenError::UnknownKey,
                 KeyError::Weak => IdTokenError::WeakKey,
