@@ -1,7 +1,7 @@
 //! Which page answers which path, and the bounds that hold for all of them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
-use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Timestamp, is_edge_token};
+use postern_identity::{EDGE_TOKEN_HEADER, IdpId, is_edge_token};
 use postern_pages::{ErrorPage, Links};
 use postern_storage::Sessions;
 use tokio::net::TcpListener;
@@ -135,7 +135,8 @@ fn is_from_edge(live: &Live, headers: &HeaderMap) -> bool {
 }
 
 async fn answer(shared: &Shared, live: Arc<Live>, head: Parts, body: Body) -> Answer {
-    let Some(visit) = Visit::read(live, head, now()) else {
+    // The one look at the clock that a request gets.
+    let Some(visit) = Visit::read(live, head, SystemTime::now().into()) else {
         return Answer::page(StatusCode::BAD_REQUEST, String::new());
     };
     let endpoint = Endpoint::of(&visit);
@@ -258,10 +259,4 @@ pub(crate) fn refusal(visit: &Visit, status: StatusCode) -> Answer {
         links: Links::default(),
     };
     Answer::page(status, page.html())
-}
-
-/// The one look at the clock that a request gets.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
-use postern_identity::{RandomError, Subject, Timestamp, random};
+use postern_identity::{RandomError, Subject, Timestamp, uuid};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -73,7 +73,7 @@ impl Exchange {
     pub(crate) fn new(snapshot: Arc<Snapshot>, metrics: Metrics) -> Self {
         Self {
             began: Instant::now(),
-            now: now(),
+            now: SystemTime::now().into(),
             id: String::new(),
             connection: None,
             snapshot,
@@ -92,11 +92,11 @@ impl Exchange {
 
     /// The head is read: from now on the exchange has a name and a connection.
     pub(crate) fn begin(&mut self, connection: Option<Arc<Connection>>) -> Result<(), RandomError> {
-        (self.began, self.now) = (Instant::now(), now());
+        (self.began, self.now) = (Instant::now(), SystemTime::now().into());
         self.connection = connection;
         let timeouts = self.snapshot.config.timeouts;
         self.bound.set(self.until(timeouts.read.into_iter().chain(timeouts.write).min()));
-        self.id = request_id(random()?);
+        self.id = uuid()?;
         Ok(())
     }
 
@@ -257,31 +257,11 @@ impl Bound {
     }
 }
 
-/// A random UUID (version 4), as Envoy makes them.
-fn request_id(random: [u8; 16]) -> String {
-    let bits = u128::from_be_bytes(random);
-    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let cuts = [0..8, 8..12, 12..16, 16..20, 20..32];
-    cuts.into_iter().filter_map(|cut| hex.get(cut)).collect::<Vec<_>>().join("-")
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
 const GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_request_id_is_a_version_four_uuid() {
-        assert_eq!(request_id([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(request_id([0; 16]), "00000000-0000-4000-8000-000000000000");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_bound_that_is_set_again_counts_from_then_on() {

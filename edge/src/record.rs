@@ -241,7 +241,7 @@ impl<'a> View<'a> {
     fn client_certificate(&self) -> Option<String> {
         let certificate = self.exchange.connection.as_ref()?.client_cert.as_ref()?;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.leaf);
-        Some(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(crate::assertion::hex(digest.as_ref()))
     }
 
     fn field(&self, name: &HeaderName) -> Option<String> {

@@ -18,7 +18,7 @@ mod sessions;
 mod touch;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use postern_identity::{Keyring, Timestamp};
 use tokio::runtime::Handle;
@@ -136,8 +136,7 @@ async fn forget_regularly(backend: Backend, invalidation: Arc<Invalidation>, sto
 
 /// The time for background work. Whatever answers a request is told the time by its caller.
 fn clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now().into()
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);

@@ -559,13 +559,8 @@ async fn s_090_a_session_ends_when_the_store_says_so() {
         generation: 0,
     };
     let secret = |text: &str| Secret::new(text.to_owned());
-    let tokens = Tokens {
-        access: secret("a"),
-        access_expires_at: None,
-        refresh: None,
-        id_token: secret("i"),
-        refresh_at: None,
-    };
+    let tokens =
+        Tokens { access: secret("a"), access_expires_at: None, refresh: None, id_token: secret("i"), refresh_at: None };
     world.sessions.create(&session, &tokens).await.unwrap();
     let mut browser = world.browser();
     browser.put_cookie(AUTHN, AUTHN_SESSION, &SessionCookie::seal(&world.keyring, "auth.example.com", &id));

@@ -8,7 +8,7 @@ mod tests;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use postern_identity::{RandomError, Session, Timestamp, random};
+use postern_identity::{RandomError, Session, Timestamp, uuid};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -181,15 +181,4 @@ fn field_value(text: &str) -> Option<HeaderValue> {
         }
     }
     HeaderValue::try_from(out).ok().filter(|value| value.len() <= MAX_VALUE)
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn uuid() -> Result<String, RandomError> {
-    let mut bytes: [u8; 16] = random()?;
-    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
-    *version = *version & 0x0f | 0x40;
-    *variant = *variant & 0x3f | 0x80;
-    let text = hex(&bytes);
-    let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
-    Ok([part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-"))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use postern_identity::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
@@ -72,7 +72,7 @@ impl CertificateWatch {
     }
 
     fn tell_expiry(&self) {
-        let now = now();
+        let now = SystemTime::now().into();
         self.metrics.0.certificate_expiry.reset();
         for certificate in &self.store.current().certificates {
             let seconds = certificate.not_after.as_secs() as f64;
@@ -98,11 +98,6 @@ impl CertificateWatch {
 fn threshold(not_after: Timestamp, now: Timestamp) -> Option<i64> {
     let left = not_after.as_secs() - now.as_secs();
     THRESHOLDS.into_iter().find(|days| left <= days * i64::from(DAY_SECONDS))
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 const LOOK: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::header;
 use http::{HeaderName, HeaderValue, StatusCode};
-use postern_identity::{FlowCookie, IdpId, RandomError, SignInRequest, Timestamp};
+use postern_identity::{FlowCookie, IdpId, RandomError, SignInRequest};
 use postern_pages::{ErrorPage, Links, Reference, Who};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -103,7 +103,7 @@ impl Refusal {
                 request_id: asked.request_id,
                 reason: self.reason(),
                 route: &asked.place(),
-                time: &utc(asked.now),
+                time: &asked.now.to_string(),
             },
             who: session.map(|session| Who {
                 name: name_of(&session.user),
@@ -266,22 +266,6 @@ fn name_of(user: &postern_identity::User) -> &str {
 
 fn query_escaped(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
-}
-
-/// RFC 3339, in UTC, to the second.
-pub(crate) fn utc(at: Timestamp) -> String {
-    let (days, second) = (at.as_secs().div_euclid(86_400), at.as_secs().rem_euclid(86_400));
-    // Days since 0000-03-01 into eras of 400 years (H. Hinnant, "chrono-compatible low-level date algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// What may be asked of a route; `CONNECT` and `TRACE` may not, whatever it is (S-018).

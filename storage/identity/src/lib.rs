@@ -25,7 +25,7 @@ pub use cookie::{CookieAttributes, SameSite, SessionCookie, cookies_named, delet
 pub use edge_token::{EDGE_TOKEN_HEADER, edge_token, is_edge_token};
 pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
 pub use keyring::{Keyring, Purpose};
-pub use random::{RandomError, random};
+pub use random::{RandomError, random, uuid};
 pub use secret::{Secret, same};
 pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
 pub use sign_in_request::{SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url};

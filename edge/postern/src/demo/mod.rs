@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postern_identity::{Secret, Timestamp, random};
+use postern_identity::{Secret, random};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -170,7 +170,7 @@ impl OnDisk {
             ..mark
         };
         folder.set_mark(mark)?;
-        certificates::prepare(&folder, now())?;
+        certificates::prepare(&folder, SystemTime::now().into())?;
         folder.keep(config::SHARED_SECRET, secret)?;
         folder.keep(config::COOKIE_SECRET, secret)?;
         let client_secret = Secret::new(folder.keep(config::CLIENT_SECRET, secret)?);
@@ -221,11 +221,6 @@ fn port_of(listener: &std::net::TcpListener) -> Result<u16, DemoError> {
 /// 32 random bytes in base64, as the configuration wants them.
 fn secret() -> Result<String, DemoError> {
     Ok(STANDARD.encode(random::<32>().map_err(|_| DemoError::NoRandomness)?))
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
