@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
 use crate::snapshot::Snapshot;
 use crate::upstream::{RootsError, Upstreams};
+use crate::vigil::Vigilance;
 use crate::{EdgeConfig, Listeners, PublicListener, Timeouts};
 
 /// Bounds of an edge that the configuration does not name; the defaults are those of 03 §2.
@@ -41,6 +42,8 @@ pub struct EdgeOptions {
     pub patience: Patience,
     /// Requests without a complete answer, over all connections; beyond, 503 at once.
     pub requests_in_flight: usize,
+    /// How often open WebSockets are decided anew.
+    pub vigilance: Vigilance,
 }
 
 impl Default for EdgeOptions {
@@ -51,6 +54,7 @@ impl Default for EdgeOptions {
             bytes: Limits::DEFAULT,
             patience: Patience::DEFAULT,
             requests_in_flight: 20_000,
+            vigilance: Vigilance::default(),
         }
     }
 }
@@ -335,6 +339,7 @@ fn app(parts: &Parts) -> App {
         in_flight: Arc::clone(&parts.in_flight),
         most_in_flight: parts.options.requests_in_flight,
         patience: parts.door.patience,
+        vigilance: parts.options.vigilance,
     };
     let mut proxy = http_proxy(&Arc::new(conf), proxy);
     let mut options = HttpServerOptions::default();

@@ -9,10 +9,11 @@ use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use postern_identity::{RandomError, Subject, Timestamp, uuid};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::{Admission, Permit, Verdict};
+use crate::bound::Bound;
 use crate::listener::{Connection, Place};
 use crate::metrics::{Metrics, Raised};
 use crate::prepare;
@@ -38,6 +39,10 @@ pub(crate) struct Exchange {
     pub(crate) request_complete: bool,
     pub(crate) end: End,
     pub(crate) bound: Arc<Bound>,
+    /// Whoever looks after it, if it became a WebSocket.
+    pub(crate) vigil: Option<AbortOnDropHandle<()>>,
+    /// Its end was written down.
+    pub(crate) recorded: bool,
     metrics: Metrics,
     places: Option<(Place<Arc<AtomicUsize>>, Raised)>,
 }
@@ -85,6 +90,8 @@ impl Exchange {
             request_complete: false,
             end: End::Upstream,
             bound: Bound::current(),
+            vigil: None,
+            recorded: false,
             metrics,
             places: None,
         }
@@ -192,6 +199,11 @@ impl Exchange {
         Some(Refusal::BadRequest(crate::BadRequest::Bytes(violation)))
     }
 
+    /// Why an exchange failed whose time is over.
+    pub(crate) const fn overdue(&self) -> Refusal {
+        Refusal::Failed(if self.request_complete { Failure::UpstreamTimeout } else { Failure::BodyTimeout })
+    }
+
     /// Counts a panic that was caught.
     pub(crate) fn panicked(&self) -> Refusal {
         self.metrics.0.panics.inc();
@@ -204,76 +216,17 @@ fn no_permit() -> Box<Error> {
 }
 
 impl Drop for Exchange {
+    /// What ends without its record was cut from outside: by a panic, by its bound, or with the drain.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.metrics.0.panics.inc();
         }
-    }
-}
-
-tokio::task_local! {
-    /// The bound of the exchange that runs in this task.
-    pub(crate) static BOUND: Arc<Bound>;
-}
-
-/// Until when an exchange may last. Set by its steps, kept by the task around them.
-#[derive(Debug)]
-pub(crate) struct Bound(watch::Sender<Option<Instant>>);
-
-impl Default for Bound {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
-}
-
-impl Bound {
-    fn current() -> Arc<Self> {
-        BOUND.try_with(Arc::clone).unwrap_or_default()
-    }
-
-    /// `None`: as long as it takes.
-    fn set(&self, until: Option<Instant>) {
-        self.0.send_replace(until);
-    }
-
-    /// Whether it has passed.
-    pub(crate) fn has_passed(&self) -> bool {
-        self.0.borrow().is_some_and(|bound| Instant::now() >= bound)
-    }
-
-    /// Waits until it has passed by [`GRACE`], in which an exchange may still end in words.
-    pub(crate) async fn passed(&self) {
-        let mut bound = self.0.subscribe();
-        loop {
-            let until = *bound.borrow_and_update();
-            let changed = tokio::select! {
-                changed = bound.changed() => changed,
-                () = sleep_until(until.unwrap_or_else(Instant::now) + GRACE), if until.is_some() => return,
-            };
-            if changed.is_err() {
-                return std::future::pending().await;
-            }
+        if self.recorded || self.id.is_empty() {
+            return;
         }
-    }
-}
-
-const GRACE: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_bound_that_is_set_again_counts_from_then_on() {
-        let (bound, start) = (Arc::new(Bound::default()), Instant::now());
-        bound.set(Some(start + Duration::from_secs(5)));
-        let later = Arc::clone(&bound);
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(4)).await;
-            later.set(Some(start + Duration::from_secs(9)));
-        });
-        bound.passed().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(9) + GRACE);
-        assert!(bound.has_passed());
+        let reason = self.bound.reason().unwrap_or("cut");
+        self.metrics.0.refusals.with_label_values(&[reason]).inc();
+        let route = self.route().map(|route| route.name.as_str());
+        tracing::warn!(request.id = self.id, postern.route = route, reason, "exchange cut");
     }
 }

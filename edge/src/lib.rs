@@ -5,6 +5,7 @@
 mod admit;
 mod answer;
 mod assertion;
+mod bound;
 mod config;
 mod credential;
 mod edge;
@@ -24,6 +25,7 @@ mod snapshot;
 #[cfg(test)]
 mod testing;
 mod upstream;
+mod vigil;
 
 pub use admit::{Admission, Gate, Permit, Reply, Verdict};
 pub use answer::Answer;
@@ -41,3 +43,4 @@ pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use upstream::RootsError;
+pub use vigil::Vigilance;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -19,14 +20,17 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session as Downstream};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::{Gate, Verdict};
 use crate::answer::Answer;
-use crate::exchange::{BOUND, Bound, End, Exchange};
+use crate::bound::Bound;
+use crate::exchange::{End, Exchange};
 use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal};
-use crate::upstream::{Upstreams, authn_peer};
+use crate::upstream::{Line, Upstreams, authn_peer};
+use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
 
 /// What carries the exchanges of one core.
@@ -38,6 +42,7 @@ pub(crate) struct Proxy {
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) most_in_flight: usize,
     pub(crate) patience: Patience,
+    pub(crate) vigilance: Vigilance,
 }
 
 #[async_trait]
@@ -81,7 +86,10 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         // Nothing was sent, so another endpoint may be asked: once, and not if the first took all the time there is.
-        let again = exchange.attempts == 1 && !exchange.is_for_authn() && error.etype != ErrorType::ConnectTimedout;
+        let again = exchange.attempts == 1
+            && !exchange.is_for_authn()
+            && !exchange.bound.has_passed()
+            && error.etype != ErrorType::ConnectTimedout;
         error.set_retry(again);
         error
     }
@@ -92,9 +100,10 @@ impl ProxyHttp for Proxy {
         reused: bool,
         peer: &HttpPeer,
         _fd: i32,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.bound.hold(digest.and_then(Line::of));
         exchange.upstream = peer._address.as_inet().copied();
         let outcome = if reused { "reused" } else { "opened" };
         self.metrics.0.upstream_connections.with_label_values(&[outcome]).inc();
@@ -117,6 +126,7 @@ impl ProxyHttp for Proxy {
         end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.bound.note_activity();
         if end {
             exchange.request_completed();
         }
@@ -136,14 +146,19 @@ impl ProxyHttp for Proxy {
         &self,
         _downstream: &mut Downstream,
         _body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
+        // Also where the connection was cut at the bound: the end of what has no length must not look like its own.
         if exchange.bound.has_passed() {
-            Error::e_explain(ErrorType::ReadTimedout, "the route's time is over")
-        } else {
-            Ok(None)
+            return Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over");
         }
+        exchange.bound.note_activity();
+        if end {
+            // What is complete goes back into the pool: nobody may cut it there.
+            exchange.bound.hold(None);
+        }
+        Ok(None)
     }
 
     async fn response_filter(
@@ -155,7 +170,13 @@ impl ProxyHttp for Proxy {
         if downstream.is_process_shutting_down() {
             downstream.set_keepalive(None);
         }
-        exchange.prepare_response(head)
+        exchange.prepare_response(head)?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
+                .ok_or_else(|| Error::explain(ErrorType::InternalError, "nothing to look after"))?;
+            exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
+        }
+        Ok(())
     }
 
     fn error_while_proxy(
@@ -163,12 +184,13 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         downstream: &mut Downstream,
         mut error: Box<Error>,
-        _exchange: &mut Exchange,
+        exchange: &mut Exchange,
         reused: bool,
     ) -> Box<Error> {
         // The upstream may have acted on it; only a safe method without a body may be sent again, and only where a pooled
         // connection turned out to be dead.
-        if downstream.req_header().method.is_safe() && downstream.is_body_empty() {
+        let harmless = downstream.req_header().method.is_safe() && downstream.is_body_empty();
+        if harmless && !exchange.bound.has_passed() {
             error.retry.decide_reuse(reused);
         } else {
             error.set_retry(false);
@@ -182,7 +204,13 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, downstream: &mut Downstream, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.vigil = None;
+        exchange.bound.hold(None);
+        if let Some(reason) = exchange.bound.reason() {
+            exchange.end = End::Cut(reason);
+        }
         record::record(downstream, error, exchange, &self.metrics);
+        exchange.recorded = true;
         if let Some(connection) = &exchange.connection {
             connection.end_exchange();
         }
@@ -267,8 +295,8 @@ async fn fail(downstream: &mut Downstream, error: &Error, exchange: &mut Exchang
         exchange.end = End::ClientGone;
         return 0;
     };
-    let begun = downstream.response_written().is_some_and(|head| !head.status.is_informational());
-    if begun {
+    let begun = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    if downstream.response_written().is_some_and(|head| begun(head.status)) {
         exchange.end = End::Cut(refusal.reason());
         return 0;
     }
@@ -306,6 +334,9 @@ impl Exchange {
         if let Some(violation) = self.violation() {
             return Some(violation);
         }
+        if self.bound.has_passed() {
+            return Some(self.overdue());
+        }
         let failure = match (error.esource(), error.etype()) {
             (_, etype) if *etype == NO_ENDPOINT => Failure::NoEndpoint,
             (ErrorSource::Downstream, ErrorType::ReadTimedout) => Failure::BodyTimeout,
@@ -340,10 +371,10 @@ fn internal_failure(etype: &ErrorType) -> Failure {
     if *etype == ErrorType::ReadTimedout { Failure::UpstreamTimeout } else { Failure::Internal }
 }
 
-struct Panicked;
+pub(crate) struct Panicked;
 
 /// The output of `future`, or that it panicked: one request's bug is that request's end only (S-115).
-async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
@@ -368,13 +399,7 @@ impl HttpServerApp for App {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let bound = Arc::new(Bound::default());
-        let exchange = BOUND.scope(Arc::clone(&bound), self.0.process_new_http(session, shutdown));
-        tokio::select! {
-            biased;
-            reused = exchange => reused,
-            () = bound.passed() => None,
-        }
+        Bound::keep(self.0.process_new_http(session, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -47,6 +47,8 @@ pub struct Admission {
     pub evaluation: Option<Evaluation>,
     /// It shows a credential that only programs show.
     pub programmatic: bool,
+    /// The session as it is kept here, if the policy was asked about one.
+    pub(crate) known: Option<Known>,
 }
 
 /// What is to happen with a request.
@@ -134,8 +136,29 @@ impl Gate {
         self.snapshot.store(Arc::new(snapshot));
     }
 
-    /// Decides a request.
+    /// Decides a request. What is allowed is use of its session.
     pub async fn admit(
+        &self,
+        snapshot: &Snapshot,
+        head: &RequestHeader,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> Admission {
+        let admission = self.judge(snapshot, head, connection, now).await;
+        let allowed = admission.evaluation.is_some_and(|evaluation| evaluation.decision() == Decision::Allow);
+        if let Some(known) = admission.known.as_ref().filter(|_| allowed) {
+            self.touch(known, now);
+        }
+        admission
+    }
+
+    /// Notes that a session is in use.
+    pub(crate) fn touch(&self, known: &Known, now: Timestamp) {
+        self.sessions.touch(known, now);
+    }
+
+    /// Decides a request, and leaves no trace.
+    pub(crate) async fn judge(
         &self,
         snapshot: &Snapshot,
         head: &RequestHeader,
@@ -174,7 +197,8 @@ impl Gate {
         let (route, other_path) = find_route(snapshot, &request)?;
         admission.route = Some(Arc::clone(&route));
         let known = self.identify(&credential, Some(&route.idp), now).await;
-        admission.subject = subject(known.as_ref().ok().and_then(Option::as_ref));
+        admission.known = known.as_ref().ok().and_then(Option::clone);
+        admission.subject = subject(admission.known.as_ref());
         let path = request.decoded_path();
         let evaluation = route.policy.evaluate(&facts(&request, &path, &admission.subject));
         admission.evaluation = Some(evaluation);
@@ -189,9 +213,6 @@ impl Gate {
             // Nobody who might be somebody is refused for good while that cannot be known.
             (_, Err(error)) => return Err(store_unavailable(error)),
             (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
-        }
-        if let Ok(Some(entry)) = &known {
-            self.sessions.touch(entry, now);
         }
         self.carry(snapshot, &request, &route, (known.ok().flatten(), connection, now))
     }
@@ -372,6 +393,7 @@ impl Admission {
             subject: Subject::Anonymous,
             evaluation: None,
             programmatic: false,
+            known: None,
         }
     }
 

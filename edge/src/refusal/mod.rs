@@ -47,6 +47,8 @@ pub enum Refusal {
     ClientCertificate(Reasons),
     /// The route carries no WebSocket (S-037).
     Upgrade,
+    /// The session that opened a stream is over (S-084).
+    SessionEnded,
     /// Who asks cannot be found out just now.
     StoreUnavailable {
         /// When to ask again.
@@ -116,7 +118,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::SignIn { .. } => StatusCode::UNAUTHORIZED,
+            Self::SignIn { .. } | Self::SessionEnded => StatusCode::UNAUTHORIZED,
             Self::Denied(_) | Self::Upgrade => StatusCode::FORBIDDEN,
             Self::Device(_) => custom(450),
             Self::ClientCertificate(_) => custom(495),
@@ -142,6 +144,7 @@ impl Refusal {
             Self::Device(_) => "device-unauthorized",
             Self::ClientCertificate(_) => "invalid-client-certificate",
             Self::Upgrade => "upgrade-not-allowed",
+            Self::SessionEnded => "session-ended",
             Self::StoreUnavailable { .. } => "store-unavailable",
             Self::Failed(failure) => failure.reason(),
         }

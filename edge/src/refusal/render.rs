@@ -51,6 +51,7 @@ impl Refusal {
             | Self::Device(_)
             | Self::ClientCertificate(_)
             | Self::Upgrade
+            | Self::SessionEnded
             | Self::StoreUnavailable { .. }
             | Self::Failed(_) => false,
         }
@@ -86,6 +87,7 @@ impl Refusal {
             | Self::Device(_)
             | Self::ClientCertificate(_)
             | Self::Upgrade
+            | Self::SessionEnded
             | Self::Failed(_) => draft,
         }
     }
@@ -186,6 +188,7 @@ impl Refusal {
             Self::Device(_) => "This device may not open this application.",
             Self::ClientCertificate(_) => "A valid client certificate is required to access this page.",
             Self::Upgrade => "This application takes no WebSocket connections.",
+            Self::SessionEnded => "Your session is over.",
             Self::StoreUnavailable { .. } => "Who you are cannot be checked just now. Please try again in a moment.",
             Self::Failed(failure) => match failure {
                 Failure::NoEndpoint => "The application is not available just now.",

@@ -1,5 +1,6 @@
 //! Where permitted requests go: one endpoint is chosen, its name resolved, and a peer made of it.
 
+mod line;
 mod peer;
 mod resolve;
 mod roots;
@@ -13,6 +14,7 @@ use arc_swap::ArcSwap;
 use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::HttpPeer;
 
+pub(crate) use self::line::Line;
 use self::peer::PeerSpec;
 use self::resolve::Resolver;
 pub(crate) use self::resolve::Unresolved;

@@ -9,6 +9,8 @@ use pingora_core::protocols::l4::ext::TcpKeepalive;
 use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer, HttpUpstreamRequestPolicy};
 
+use super::line::Dial;
+
 /// Everything that tells one upstream connection from another.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerSpec<'a> {
@@ -41,6 +43,7 @@ impl PeerSpec<'_> {
         let options = &mut peer.options;
         options.set_http_version(1, 1);
         options.ca = self.roots.map(Arc::clone);
+        options.custom_l4 = Some(Dial::shared());
         options.connection_timeout = Some(self.connect);
         options.total_connection_timeout = Some(self.connect);
         options.read_timeout = self.silence;

@@ -14,4 +14,6 @@ mod framing;
 mod http2;
 mod lifecycle;
 mod records;
+mod sockets;
 mod support;
+mod time;

@@ -27,10 +27,10 @@ pub struct Entry<X> {
 
 impl<X> Entry<X> {
     /// Whether the session is still good as far as this process knows, for streams that stay open: not revoked, not
-    /// expired. Costs a few atomic reads. Ask the cache itself now and then: it also notices what was missed.
+    /// expired, not left idle. Costs a few atomic reads. Ask the cache itself now and then: it also notices what was missed.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        !matches!(self.standing(), Standing::Revoked | Standing::Over) && now < self.session.expires_at
+        !matches!(self.standing(), Standing::Revoked | Standing::Over) && !self.is_expired(now)
     }
 
     pub(super) fn new(session: Arc<Session>, fate: Fate, resets: u64, now: Timestamp) -> Self

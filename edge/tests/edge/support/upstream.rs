@@ -57,6 +57,8 @@ pub(crate) enum Script {
     WebSocket,
     /// `100 Continue`, then as [`Self::Echo`].
     Continue,
+    /// These bytes, one every 20 ms.
+    Drip(Vec<u8>),
     /// Waits for the permission of [`Upstream::release`], then answers "late".
     Gate,
 }
@@ -68,6 +70,7 @@ pub(crate) struct Upstream {
     scripts: Arc<Mutex<HashMap<String, Script>>>,
     gate: Arc<tokio::sync::Semaphore>,
     sent: Arc<std::sync::atomic::AtomicU64>,
+    sockets: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Upstream {
@@ -83,6 +86,7 @@ impl Upstream {
             scripts: Arc::default(),
             gate: Arc::new(tokio::sync::Semaphore::new(0)),
             sent: Arc::default(),
+            sockets: Arc::default(),
         };
         let serving = upstream.clone();
         tokio::spawn(async move {
@@ -121,6 +125,11 @@ impl Upstream {
     /// How much of [`Script::Large`] has been taken from us.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// How many WebSockets are open.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, connection: usize, mut stream: S) {
@@ -250,13 +259,24 @@ impl Upstream {
                     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await.ok();
+                self.sockets.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 let mut buffer = [0; 4096];
                 while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                     if stream.write_all(&buffer[..read]).await.is_err() {
                         break;
                     }
                 }
+                self.sockets.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                 false
+            }
+            Some(Script::Drip(bytes)) => {
+                for byte in bytes {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                true
             }
             Some(Script::Gate) => {
                 let _permit = self.gate.acquire().await.unwrap();

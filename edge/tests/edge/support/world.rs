@@ -14,7 +14,10 @@ use postern_edge::{
     JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig, PublicListener, ResponseHeaders,
     RunningEdge, SigningKeys, Snapshot, Timeouts,
 };
-use postern_identity::{CookieAttributes, IdpId, Keyring, Secret};
+use postern_identity::{
+    Claims, CookieAttributes, IdpId, Keyring, Secret, Session, SessionCookie, SessionHandle, SessionId, Timestamp,
+    Tokens, User,
+};
 use postern_policy::{Legacy, Policy};
 use postern_storage::{CacheConfig, Storage, StorageConfig};
 use rustls::pki_types::CertificateDer;
@@ -31,6 +34,7 @@ pub(crate) struct World {
     pub(crate) root: CertificateDer<'static>,
     pub(crate) upstream: Upstream,
     pub(crate) registry: prometheus::Registry,
+    pub(crate) storage: Storage,
     config: EdgeConfig,
     version: u64,
 }
@@ -63,6 +67,16 @@ impl World {
             })
         });
         matching.map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+    }
+
+    /// Signs alice in, for an hour unless changed. Gives her session, and the cookie for [`HOST`].
+    pub(crate) async fn sign_in(&self, change: impl FnOnce(&mut Session)) -> (Session, String) {
+        let id = SessionId::generate().unwrap();
+        let mut session = alice(id.handle(&self.config.keyring));
+        change(&mut session);
+        self.storage.sessions().create(&session, &tokens()).await.unwrap();
+        let cookie = SessionCookie::seal(&self.config.keyring, HOST, &id);
+        (session, format!("Cookie: {}={cookie}\r\n", self.config.cookie.name))
     }
 
     /// Takes a changed configuration.
@@ -120,10 +134,47 @@ impl WorldBuilder {
             root: self.root,
             upstream: self.upstream,
             registry,
+            storage,
             config: self.config,
             version: 1,
         }
     }
+}
+
+fn alice(handle: SessionHandle) -> Session {
+    let user = User {
+        id: "u-alice".to_owned(),
+        issuer: "https://idp.example".to_owned(),
+        email: Some("alice@example.com".to_owned()),
+        email_verified: Some(true),
+        name: Some("Alice".to_owned()),
+        claims: Claims::default(),
+    };
+    Session {
+        handle,
+        user,
+        claims: Claims::default(),
+        idp: IdpId::new("idp"),
+        issued_at: now(),
+        expires_at: now().plus(Duration::from_secs(3600)),
+        idle: None,
+        generation: 1,
+    }
+}
+
+pub(crate) fn tokens() -> Tokens {
+    let secret = |text: &str| Secret::new(text.to_owned());
+    Tokens {
+        access: secret("access"),
+        access_expires_at: None,
+        refresh: None,
+        refresh_at: None,
+        id_token: secret("id"),
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
 }
 
 /// A public route to a plain upstream.

@@ -1,0 +1,148 @@
+//! Until when an exchange may last. Set by its steps, kept by the task around them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::upstream::Line;
+
+tokio::task_local! {
+    /// The bound of the exchange that runs in this task.
+    static BOUND: Arc<Bound>;
+}
+
+/// The bound of one exchange, and its hold on the upstream connection: when the time is over, that connection is cut, and
+/// whatever waits for it goes on and may end in words.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    until: watch::Sender<Option<Instant>>,
+    line: Mutex<Option<Arc<Line>>>,
+    reason: OnceLock<&'static str>,
+    active: AtomicBool,
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Self {
+            until: watch::Sender::new(None),
+            line: Mutex::default(),
+            reason: OnceLock::new(),
+            active: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Bound {
+    /// Runs `exchange` under a bound of its own. `None` if it did not end in time.
+    pub(crate) async fn keep<T>(exchange: impl Future<Output = Option<T>>) -> Option<T> {
+        let bound = Arc::new(Self::default());
+        let mut exchange = std::pin::pin!(BOUND.scope(Arc::clone(&bound), exchange));
+        tokio::select! {
+            biased;
+            output = &mut exchange => return output,
+            () = bound.passed() => bound.cut(),
+        }
+        timeout(GRACE, exchange).await.unwrap_or_default()
+    }
+
+    /// That of the exchange that runs in this task.
+    pub(crate) fn current() -> Arc<Self> {
+        BOUND.try_with(Arc::clone).unwrap_or_default()
+    }
+
+    /// `None`: as long as it takes.
+    pub(crate) fn set(&self, until: Option<Instant>) {
+        if self.reason.get().is_none() {
+            self.until.send_replace(until);
+        }
+    }
+
+    /// Ends the exchange now, for this reason.
+    pub(crate) fn end(&self, reason: &'static str) {
+        let _first_stays = self.reason.set(reason);
+        self.until.send_replace(Some(Instant::now()));
+    }
+
+    /// Why it was ended, if somebody ended it.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        self.reason.get().copied()
+    }
+
+    /// Whether it has passed.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.until.borrow().is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// The exchange uses this upstream connection from now on, or none any more.
+    pub(crate) fn hold(&self, line: Option<Arc<Line>>) {
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    }
+
+    fn cut(&self) {
+        if let Some(line) = &*self.line.lock().unwrap_or_else(PoisonError::into_inner) {
+            line.cut();
+        }
+    }
+
+    /// Bytes have passed.
+    pub(crate) fn note_activity(&self) {
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether bytes have passed since this was last asked.
+    pub(crate) fn take_activity(&self) -> bool {
+        self.active.swap(false, Ordering::Relaxed)
+    }
+
+    async fn passed(&self) {
+        let mut until = self.until.subscribe();
+        loop {
+            let at = *until.borrow_and_update();
+            let changed = tokio::select! {
+                changed = until.changed() => changed,
+                () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => return,
+            };
+            if changed.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+/// In which an exchange may still end in words.
+const GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_that_is_set_again_counts_from_then_on() {
+        let start = Instant::now();
+        let ended = Bound::keep(async {
+            let bound = Bound::current();
+            bound.set(Some(start + Duration::from_secs(5)));
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            bound.set(Some(start + Duration::from_secs(9)));
+            std::future::pending::<Option<()>>().await
+        });
+        assert_eq!(ended.await, None);
+        assert_eq!(start.elapsed(), Duration::from_secs(9) + GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_ended_stays_ended_and_has_a_moment_for_its_last_words() {
+        let ended = Bound::keep(async {
+            let bound = Bound::current();
+            bound.end("signed-out");
+            bound.set(None);
+            assert!(bound.has_passed());
+            tokio::time::sleep(GRACE / 2).await;
+            bound.reason()
+        });
+        assert_eq!(ended.await, Some("signed-out"));
+    }
+}

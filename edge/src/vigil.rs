@@ -1,0 +1,125 @@
+//! Looks after an open WebSocket: it lasts no longer than what allowed it (S-084, S-099).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pingora_http::RequestHeader;
+use postern_identity::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use crate::admit::{Gate, Verdict};
+use crate::bound::Bound;
+use crate::exchange::Exchange;
+use crate::identify::Known;
+use crate::listener::Connection;
+use crate::proxy::caught;
+use crate::snapshot::Snapshot;
+use crate::{Admission, Refusal};
+
+/// How often an open WebSocket is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vigilance {
+    /// Whether its session is still good, and the configuration the same: a sign-out takes effect within this and a little.
+    pub look: Duration,
+    /// Without a new decision of the gate. One is asked for two looks earlier, and at once if something has changed.
+    pub admit: Duration,
+}
+
+impl Default for Vigilance {
+    fn default() -> Self {
+        Self { look: Duration::from_secs(5), admit: Duration::from_secs(60) }
+    }
+}
+
+/// What an open WebSocket rests on.
+pub(crate) struct Vigil {
+    gate: Arc<Gate>,
+    head: RequestHeader,
+    connection: Arc<Connection>,
+    bound: Arc<Bound>,
+    route: String,
+    known: Option<Known>,
+    version: u64,
+    vigilance: Vigilance,
+}
+
+impl Vigil {
+    /// For an exchange that was just upgraded.
+    pub(crate) fn over(
+        exchange: &Exchange,
+        head: &RequestHeader,
+        gate: &Arc<Gate>,
+        vigilance: Vigilance,
+    ) -> Option<Self> {
+        Some(Self {
+            gate: Arc::clone(gate),
+            head: head.clone(),
+            connection: exchange.connection.clone()?,
+            bound: Arc::clone(&exchange.bound),
+            route: exchange.route()?.id.clone(),
+            known: exchange.admission.as_ref()?.known.clone(),
+            version: exchange.snapshot.version,
+            vigilance,
+        })
+    }
+
+    /// Until the exchange is to end; then ends it.
+    pub(crate) async fn keep(mut self) {
+        let reason = caught(self.watch()).await.unwrap_or(INTERNAL);
+        self.bound.end(reason);
+    }
+
+    async fn watch(&mut self) -> &'static str {
+        let Vigilance { look, admit } = self.vigilance;
+        let mut admitted = Instant::now();
+        loop {
+            sleep(look).await;
+            let (now, snapshot) = (SystemTime::now().into(), self.gate.snapshot());
+            let live = self.known.as_ref().is_none_or(|known| known.is_live(now));
+            if live {
+                self.touch(now);
+            }
+            if live && snapshot.version == self.version && admitted.elapsed() + look * 2 < admit {
+                continue;
+            }
+            match self.admit(&snapshot, now).await {
+                Ok(()) => admitted = Instant::now(),
+                // The store may be back at the next look, if there is time for one.
+                Err(Refusal::StoreUnavailable { .. }) if live && admitted.elapsed() + look < admit => {}
+                Err(refusal) => return refusal.reason(),
+            }
+        }
+    }
+
+    /// Bytes that flow are use.
+    fn touch(&self, now: Timestamp) {
+        if self.bound.take_activity()
+            && let Some(known) = &self.known
+        {
+            self.gate.touch(known, now);
+        }
+    }
+
+    /// Asks the gate as if the request came now. It must be allowed, lead where it leads, and be asked by the same session: what
+    /// the upstream was told of a session that is over is no longer true, even where anybody may pass.
+    async fn admit(&mut self, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
+        let Admission { verdict, route, known, .. } =
+            self.gate.judge(snapshot, &self.head, &self.connection, now).await;
+        match verdict {
+            Verdict::Pass(permit) if permit.is_websocket() => {}
+            Verdict::Pass(_) | Verdict::Reply(_) => return Err(Refusal::Upgrade),
+            Verdict::Refuse(refusal) => return Err(refusal),
+        }
+        let handle = |known: &Option<Known>| known.as_ref().map(|known| known.session.handle);
+        if handle(&self.known).is_some() && handle(&known) != handle(&self.known) {
+            return Err(Refusal::SessionEnded);
+        }
+        if route.is_none_or(|route| route.id != self.route) {
+            return Err(Refusal::NoRoute);
+        }
+        (self.known, self.version) = (known, snapshot.version);
+        Ok(())
+    }
+}
+
+const INTERNAL: &str = "internal-error";

@@ -1,0 +1,176 @@
+//! Open WebSockets: what ends them, and what does not.
+
+use std::time::Duration;
+
+use postern_edge::Vigilance;
+use postern_edge::route::Route;
+use postern_policy::{Legacy, Policy};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::{Script, Wire, World, WorldBuilder, now, tokens, until};
+
+/// A world whose one route takes WebSockets, and looks at them often.
+async fn world(admit: Duration, change: impl FnOnce(&mut Route)) -> World {
+    let builder = WorldBuilder::new().await.route(|route| {
+        route.allow_websockets = true;
+        change(route);
+    });
+    let vigilance = Vigilance { look: Duration::from_millis(20), admit };
+    let world = builder.options(|options| options.vigilance = vigilance).start();
+    world.upstream.answers("/ws", Script::WebSocket);
+    world
+}
+
+fn alice_only(route: &mut Route) {
+    let alice = Legacy { allowed_users: vec!["alice@example.com".to_owned()], ..Legacy::default() };
+    (route.policy, route.public) = (Policy::new(alice.rules(), Vec::new()), false);
+}
+
+async fn open(world: &World, cookie: &str) -> Wire {
+    let mut wire = world.wire().await;
+    wire.send(format!("GET /ws HTTP/1.1\r\nHost: app.localhost\r\n{cookie}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")).await;
+    let head = wire.head().await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    echo(&mut wire).await;
+    wire
+}
+
+async fn echo(wire: &mut Wire) {
+    wire.send("hello").await;
+    assert_eq!(wire.raw(5).await, b"hello");
+}
+
+async fn ended(world: &World, mut wire: Wire, reason: &str) {
+    assert!(wire.is_closed().await, "nothing but the end comes");
+    until("the upstream's side is closed", || world.upstream.sockets() == 0).await;
+    let counted = || world.metric("postern_edge_refusals_total", &[("reason", reason)]) == 1.0;
+    until("the reason is counted", counted).await;
+}
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(200);
+/// Long enough to sign in and open a socket on a busy machine.
+const SOON: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn s_084_a_websocket_ends_when_its_session_is_revoked() {
+    let world = world(LONG, alice_only).await;
+    let (session, cookie) = world.sign_in(|_| {}).await;
+    let wire = open(&world, &cookie).await;
+    world.storage.sessions().revoke(&session.handle).await.unwrap();
+    ended(&world, wire, "user-unauthenticated").await;
+}
+
+#[tokio::test]
+async fn s_084_where_anybody_may_pass_the_websocket_of_a_session_ends_with_it_too() {
+    let world = world(LONG, |_| {}).await;
+    let (session, cookie) = world.sign_in(|_| {}).await;
+    let (mut public, own) = (open(&world, "").await, open(&world, &cookie).await);
+    world.storage.sessions().revoke(&session.handle).await.unwrap();
+    let mut own = own;
+    assert!(own.is_closed().await);
+    let counted = || world.metric("postern_edge_refusals_total", &[("reason", "session-ended")]) == 1.0;
+    until("the reason is counted", counted).await;
+    echo(&mut public).await;
+}
+
+#[tokio::test]
+async fn s_084_s_090_a_websocket_ends_when_its_session_expires_or_is_left_idle() {
+    let world = world(LONG, alice_only).await;
+    let (_, cookie) = world.sign_in(|session| session.expires_at = now().plus(SOON)).await;
+    ended(&world, open(&world, &cookie).await, "user-unauthenticated").await;
+    let idle = |session: &mut postern_identity::Session| session.idle = Some((SOON, now().plus(SOON)));
+    let (_, cookie) = world.sign_in(idle).await;
+    let mut wire = open(&world, &cookie).await;
+    assert!(wire.is_closed().await);
+}
+
+#[tokio::test]
+async fn r_033_a_session_is_not_idle_while_bytes_flow() {
+    let world = world(LONG, alice_only).await;
+    let idle = Duration::from_secs(2);
+    let (_, cookie) = world.sign_in(|session| session.idle = Some((idle, now().plus(idle)))).await;
+    let mut wire = open(&world, &cookie).await;
+    for _ in 0..30 {
+        echo(&mut wire).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn s_084_a_client_that_takes_nothing_does_not_hold_its_websocket_open() {
+    let world = world(LONG, alice_only).await;
+    let (session, cookie) = world.sign_in(|_| {}).await;
+    let mut wire = open(&world, &cookie).await;
+    let piece = vec![b'x'; 64 * 1024];
+    while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(300), wire.stream.write_all(&piece)).await {}
+    world.storage.sessions().revoke(&session.handle).await.unwrap();
+    until("the upstream's side is closed", || world.upstream.sockets() == 0).await;
+    let counted = || world.metric("postern_edge_refusals_total", &[("reason", "user-unauthenticated")]) == 1.0;
+    until("the reason is counted", counted).await;
+}
+
+#[tokio::test]
+async fn s_099_a_websocket_ends_when_the_policy_no_longer_allows_it() {
+    let mut world = world(LONG, |_| {}).await;
+    let wire = open(&world, "").await;
+    let address = world.upstream.address;
+    world.reload(|config| {
+        let mut route = crate::support::route("app", "app.localhost", address);
+        route.allow_websockets = true;
+        alice_only(&mut route);
+        config.routes = vec![std::sync::Arc::new(route)];
+    });
+    ended(&world, wire, "user-unauthenticated").await;
+}
+
+#[tokio::test]
+async fn s_099_a_websocket_ends_when_its_route_leads_elsewhere() {
+    let mut world = world(LONG, |_| {}).await;
+    let wire = open(&world, "").await;
+    let address = world.upstream.address;
+    world.reload(|config| {
+        let mut route = crate::support::route("other", "app.localhost", address);
+        route.allow_websockets = true;
+        config.routes = vec![std::sync::Arc::new(route)];
+    });
+    ended(&world, wire, "route-not-found").await;
+}
+
+#[tokio::test]
+async fn s_099_a_websocket_is_decided_anew_now_and_then() {
+    let world = world(SHORT, alice_only).await;
+    let (mut session, cookie) = world.sign_in(|_| {}).await;
+    let wire = open(&world, &cookie).await;
+    // No longer who she was, but signed in all the same.
+    session.user.email = Some("mallory@example.com".to_owned());
+    world.storage.sessions().commit(&session.handle, 1, &session, &tokens()).await.unwrap();
+    ended(&world, wire, "email-unauthorized").await;
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_requests_reloads_and_silence() {
+    let builder = WorldBuilder::new().await.route(|route| {
+        route.allow_websockets = true;
+        route.timeout = Some(Duration::from_millis(50));
+        alice_only(route);
+    });
+    let vigilance = Vigilance { look: Duration::from_millis(5), admit: Duration::from_millis(40) };
+    let builder = builder.change(|config| config.timeouts.read = Some(Duration::from_millis(500)));
+    let mut world = builder.options(|options| options.vigilance = vigilance).start();
+    world.upstream.answers("/ws", Script::WebSocket);
+    let (_, cookie) = world.sign_in(|_| {}).await;
+    let mut wire = open(&world, &cookie).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    world.reload(|_| {});
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    echo(&mut wire).await;
+    assert_eq!(world.metric("postern_edge_refusals_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_websocket_without_bytes_ends_at_the_idle_timeout_of_its_route() {
+    let world = world(LONG, |route| route.idle_timeout = Some(SHORT)).await;
+    let mut wire = open(&world, "").await;
+    assert!(wire.is_closed().await);
+}
