@@ -12,6 +12,8 @@ pub mod document;
 mod facts;
 mod legacy;
 mod matcher;
+#[cfg(test)]
+mod page;
 mod policy;
 pub mod ppl;
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) use self::email::Email;
 pub(crate) use self::groups::Groups;
 pub(crate) use self::http_method::HttpMethod;
 pub(crate) use self::http_path::HttpPath;
+#[cfg(test)]
+pub(crate) use self::name::NOT_YET;
 pub(crate) use self::name::{Name, parse_name};
 pub(crate) use self::reject::Reject;
 pub(crate) use self::source_ip::SourceIp;

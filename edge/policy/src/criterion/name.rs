@@ -54,7 +54,7 @@ impl Name {
 }
 
 /// Criteria of Pomerium that Postern does not have yet.
-const NOT_YET: [&str; 14] = [
+pub(crate) const NOT_YET: [&str; 14] = [
     "client_certificate",
     "invalid_client_certificate",
     "device",

@@ -41,7 +41,7 @@ impl Texts {
 }
 
 impl StringMatcher {
-    const OPERATORS: [&'static str; 7] = ["is", "not", "starts_with", "ends_with", "contains", "in", "not_in"];
+    pub(crate) const OPERATORS: [&'static str; 7] = ["is", "not", "starts_with", "ends_with", "contains", "in", "not_in"];
 
     /// A map of operators, or a plain value, which means `is`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
@@ -122,7 +122,7 @@ enum ListTest {
 }
 
 impl ListMatcher {
-    const OPERATORS: [&'static str; 3] = ["has", "is", "exclude"];
+    pub(crate) const OPERATORS: [&'static str; 3] = ["has", "is", "exclude"];
 
     /// A map of operators, or a plain value, which means `has`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
