@@ -69,7 +69,7 @@ pub enum PublicListener {
     },
 }
 
-/// Certificates, in order of preference; the first is served where no name fits. None: a self-signed one is made.
+/// Certificates, in order of preference; the first is served where no name fits. With none a TLS listener does not start.
 #[derive(Debug, Clone, Default)]
 pub struct Certificates {
     /// From `certificate` and `certificate_key` (inline PEM chain and key).

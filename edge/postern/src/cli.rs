@@ -210,4 +210,38 @@ mod tests {
         let Command::Check(check) = parse("check --format json a.yaml --lenient").unwrap().command else { panic!() };
         assert!(check.lenient && check.format == Format::Json);
     }
+
+    #[test]
+    fn the_reference_page_has_every_command_and_option_and_no_other() {
+        use std::collections::BTreeSet;
+
+        let page = std::fs::read_to_string("../../docs/reference/cli.md").unwrap();
+        let mut line = <Line as clap::CommandFactory>::command();
+        line.build();
+        let commands: BTreeSet<String> = line.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+        let synopsis = page.lines().filter_map(|line| line.strip_prefix("postern "));
+        let told: BTreeSet<String> = synopsis.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+        assert_eq!(told, commands);
+
+        let every =
+            || std::iter::once(&line).chain(line.get_subcommands().filter(|command| command.get_name() != "help"));
+        let options: BTreeSet<String> = every()
+            .flat_map(clap::Command::get_arguments)
+            .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
+            .collect();
+        let written: BTreeSet<String> = page
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            .filter(|word| word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic)))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(written, options);
+        for argument in every().flat_map(clap::Command::get_arguments) {
+            if let Some(short) = argument.get_short() {
+                assert!(page.contains(&format!("`-{short}")), "-{short}");
+            }
+            for default in argument.get_default_values().iter().filter(|_| argument.get_action().takes_values()) {
+                assert!(page.contains(&format!("`{}`", default.display())), "default {default:?} of {argument}");
+            }
+        }
+    }
 }

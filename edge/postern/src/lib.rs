@@ -9,6 +9,8 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(test)]
+mod docs;
 pub mod reload;
 mod run;
 pub mod telemetry;

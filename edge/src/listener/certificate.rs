@@ -21,7 +21,7 @@ use crate::config;
 pub enum CertificateError {
     /// The listener speaks TLS and has nothing to show.
     #[error(
-        "there is no certificate: set `certificate_file` and `certificate_key_file`, or let a self-signed one be made"
+        "there is no certificate: set `certificate_file` and `certificate_key_file`, or `insecure_server` behind something that ends TLS"
     )]
     None,
     /// A file could not be read.

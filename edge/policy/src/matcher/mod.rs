@@ -41,7 +41,8 @@ impl Texts {
 }
 
 impl StringMatcher {
-    pub(crate) const OPERATORS: [&'static str; 7] = ["is", "not", "starts_with", "ends_with", "contains", "in", "not_in"];
+    pub(crate) const OPERATORS: [&'static str; 7] =
+        ["is", "not", "starts_with", "ends_with", "contains", "in", "not_in"];
 
     /// A map of operators, or a plain value, which means `is`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
