@@ -10,6 +10,8 @@ mod config;
 mod credential;
 mod edge;
 mod exchange;
+#[cfg(test)]
+mod faults;
 mod identify;
 pub mod listener;
 mod metrics;

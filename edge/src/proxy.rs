@@ -252,7 +252,11 @@ impl Proxy {
         }
         let Some(connection) = exchange.connection.clone() else { return Err(Refusal::Failed(Failure::Internal)) };
         let snapshot = Arc::clone(&exchange.snapshot);
-        let admitting = self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.now);
+        let admitting = async {
+            #[cfg(test)]
+            crate::faults::strike(downstream.req_header());
+            self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.now).await
+        };
         exchange.admission = Some(caught(admitting).await.map_err(|Panicked| exchange.panicked())?);
         Ok(())
     }

@@ -154,3 +154,39 @@ async fn two_routes_to_one_address_never_share_a_connection() {
     assert_eq!((used[0], used[1]), (used[2], used[3]), "each keeps its own");
     assert_ne!(used[0], used[1]);
 }
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "what a test tells itself in another process")]
+async fn the_systems_roots_are_believed_and_those_of_the_configuration_beside_them() {
+    // The system's roots are read from the environment, so this runs in a process of its own.
+    let Some(place) = std::env::var_os("EDGE_TEST_SYSTEM_ROOT").map(std::path::PathBuf::from) else {
+        let (place, system) = (tempfile::tempdir().unwrap(), made(&["localhost"]));
+        std::fs::write(place.path().join("root.pem"), &system.chain).unwrap();
+        std::fs::write(place.path().join("key.pem"), &system.key).unwrap();
+        let name = "certificates::the_systems_roots_are_believed_and_those_of_the_configuration_beside_them";
+        let mut inner = std::process::Command::new(std::env::current_exe().unwrap());
+        inner.args(["--exact", name]).env("EDGE_TEST_SYSTEM_ROOT", place.path());
+        let output = inner.env("SSL_CERT_FILE", place.path().join("root.pem")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    };
+    let chain = std::fs::read(place.join("root.pem")).unwrap();
+    let der = CertificateDer::from_pem_slice(&chain).unwrap();
+    let system = Made { chain, key: std::fs::read(place.join("key.pem")).unwrap(), der };
+    let added = made(&["localhost"]);
+    let (by_system, by_config) = (secure_upstream(&system).await, secure_upstream(&added).await);
+    for (extra, statuses) in [(None, [200, 502]), (Some(added.chain.clone()), [200, 200])] {
+        let routes =
+            vec![Arc::new(secure("a", HOST, &by_system)), Arc::new(secure("b", "sub.app.localhost", &by_config))];
+        let world = WorldBuilder::new().await.change(|config| {
+            config.routes = routes;
+            config.proxy.extra_roots = extra;
+        });
+        let world = world.start();
+        let mut wire = world.wire().await;
+        for (host, status) in [HOST, "sub.app.localhost"].into_iter().zip(statuses) {
+            wire.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert_eq!(wire.response().await.unwrap().status, status, "{host}");
+        }
+    }
+}

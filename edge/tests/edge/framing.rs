@@ -240,3 +240,20 @@ async fn s_018_r_032_a_connect_is_refused_in_our_words_whatever_it_names() {
     until("the refusal is counted", counted).await;
     assert!(world.upstream.requests().is_empty());
 }
+
+#[tokio::test]
+async fn s_013_an_answer_with_two_framings_goes_down_with_one_and_what_follows_it_is_no_answer() {
+    let world = World::new().await;
+    let twice = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled";
+    world.upstream.answers("/twice", Script::Bytes(twice.to_vec()));
+    let mut wire = world.wire().await;
+    for _ in 0..5 {
+        wire.send("GET /twice HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+        let response = wire.response().await.unwrap();
+        assert_eq!((response.text().as_str(), response.field("content-length")), ("abc", None));
+        wire.send("GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+        assert_eq!(wire.response().await.unwrap().text(), "hello");
+    }
+    let requests = world.upstream.requests();
+    assert!(requests.chunks(2).all(|pair| pair[0].connection != pair[1].connection));
+}
