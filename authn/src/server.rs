@@ -27,6 +27,8 @@ use crate::{AuthnConfig, AuthnError, sign_in, sign_out, user};
 
 /// A body of ours is never larger (03 §2).
 const MAX_BODY: usize = 64 * 1024;
+/// A form of ours is small: it is here at once, or it does not come.
+const MAX_BODY_TIME: Duration = Duration::from_secs(5);
 /// The whole of one answer, calls to the provider included. Below the edge's 30 s for a first byte.
 const MAX_TIME: Duration = Duration::from_secs(25);
 /// Requests at once; more are sent away at once.
@@ -140,13 +142,15 @@ async fn answer(shared: &Shared, live: Arc<Live>, head: Parts, body: Body) -> An
         return Answer::page(StatusCode::BAD_REQUEST, String::new());
     };
     let endpoint = Endpoint::of(&visit);
-    let answer = match to_bytes(body, MAX_BODY).await {
-        Ok(_) if endpoint.is_limited() && shared.limit.take(visit.client, Instant::now()).is_err() => {
-            shared.metrics.limited();
-            refusal(&visit, StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(1))
+    // Counted before a byte of the body is waited for: who sends slowly holds a place all the while.
+    let answer = if endpoint.is_limited() && shared.limit.take(visit.client, Instant::now()).is_err() {
+        shared.metrics.limited();
+        refusal(&visit, StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(1))
+    } else {
+        match endpoint.read(body).await {
+            Ok(body) => endpoint.answer(shared, &visit, &body).await,
+            Err(status) => refusal(&visit, status),
         }
-        Ok(body) => endpoint.answer(shared, &visit, &body).await,
-        Err(_) => refusal(&visit, StatusCode::PAYLOAD_TOO_LARGE),
     };
     shared.metrics.answered(endpoint.name(), answer.status());
     answer
@@ -206,6 +210,18 @@ impl Endpoint {
         }
     }
 
+    /// The form, where there can be one; elsewhere nothing is waited for.
+    async fn read(self, body: Body) -> Result<Bytes, StatusCode> {
+        if !matches!(self, Self::IdpCallback | Self::SignOut) {
+            return Ok(Bytes::new());
+        }
+        match tokio::time::timeout(MAX_BODY_TIME, to_bytes(body, MAX_BODY)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+        }
+    }
+
     const fn is_limited(self) -> bool {
         matches!(self, Self::SignIn | Self::IdpCallback | Self::TicketCallback | Self::SignOut)
     }
@@ -242,6 +258,7 @@ pub(crate) fn refusal(visit: &Visit, status: StatusCode) -> Answer {
     let (reason, sentence) = match status {
         StatusCode::NOT_FOUND => ("not-found", "There is no such page."),
         StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "This page cannot be used in that way."),
+        StatusCode::REQUEST_TIMEOUT => ("body-too-slow", "The form took too long to arrive."),
         StatusCode::PAYLOAD_TOO_LARGE => ("body-too-large", "The form is too large."),
         StatusCode::TOO_MANY_REQUESTS => {
             ("rate-limited", "There were too many tries from your network. Wait a moment.")

@@ -1,7 +1,10 @@
 //! What holds for every request: it comes through an edge, is small, is not too frequent, and is answered safely.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use postern_identity::{EDGE_TOKEN_HEADER, Keyring, Secret, edge_token};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use url::Url;
 
 use crate::support::{APP, AUTHN, World, config, idp};
@@ -74,6 +77,38 @@ async fn a_body_over_64_kib_is_refused() {
     answer.is_refused(413, "body-too-large");
     let answer = browser.send(http::Method::POST, &url, &[], "x".repeat(64 * 1024)).await;
     assert_eq!(answer.status, 200);
+}
+
+/// The first line of the answer to a request whose body never comes.
+async fn without_its_body(world: &World, host: &str, path: &str) -> String {
+    let token = edge_token(&world.keyring);
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\nx-forwarded-for: 192.0.2.77\r\n{EDGE_TOKEN_HEADER}: {token}\r\n\
+         content-length: 1000\r\n\r\n"
+    );
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    let mut stream = BufReader::new(stream);
+    let read = stream.read_line(&mut line);
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer in time").unwrap();
+    line
+}
+
+#[tokio::test]
+async fn r_001_who_sends_no_body_holds_no_place_for_long() {
+    let world = World::new().await;
+    assert!(without_its_body(&world, "auth.example.com", "/nothing").await.contains(" 404 "));
+    let mut storm = tokio::task::JoinSet::new();
+    let world = std::sync::Arc::new(world);
+    for _ in 0..60 {
+        let world = std::sync::Arc::clone(&world);
+        storm.spawn(async move { without_its_body(&world, "auth.example.com", "/.pomerium/sign_out").await });
+    }
+    let first = storm.join_next().await.unwrap().unwrap();
+    assert!(first.contains(" 429 "), "they are counted before they are read: {first}");
+    let lines = storm.join_all().await;
+    assert!(lines.iter().any(|line| line.contains(" 408 ")), "{lines:?}");
 }
 
 #[tokio::test]
