@@ -208,26 +208,28 @@ fn go_on(visit: &Visit, next: &Url) -> Answer {
 }
 
 fn confirmation(visit: &Visit, here: &Here) -> Answer {
-    let token = token(visit, here.id.as_ref(), visit.now.plus(TOKEN_GOOD_FOR));
+    let token = here.id.as_ref().map(|id| token(visit, id, visit.now.plus(TOKEN_GOOD_FOR)));
+    let fields: Vec<_> = token.iter().map(|token| (TOKEN, token.as_str())).collect();
     let page = SignOutConfirm {
         who: here.session.as_ref().map(|session| who(&session.user)),
         action: PATH,
-        fields: &[(TOKEN, &token)],
+        fields: &fields,
         cancel: Some(if visit.is_authn() { "/.pomerium/" } else { "/" }),
     };
     Answer::page(StatusCode::OK, page.html())
 }
 
-/// Ties the form to this host and to what this browser holds here, until then.
-fn token(visit: &Visit, here: Option<&SessionId>, until: Timestamp) -> String {
+/// Ties the form to this host and to what this browser holds here, until then. Who holds nothing gets none: it would be
+/// good for everybody whose cookies stay behind when another site posts the form.
+fn token(visit: &Visit, here: &SessionId, until: Timestamp) -> String {
     let until = until.as_secs().to_string();
     let origin = visit.url.origin().ascii_serialization();
-    let id: &[u8] = here.map_or(&[], |id| id.as_bytes());
-    let parts = [PATH.as_bytes(), origin.as_bytes(), id, until.as_bytes()];
+    let parts = [PATH.as_bytes(), origin.as_bytes(), here.as_bytes(), until.as_bytes()];
     format!("{until}.{}", URL_SAFE_NO_PAD.encode(visit.live.config.keyring.mac(Purpose::Form, &parts)))
 }
 
 fn has_token(visit: &Visit, here: Option<&SessionId>, body: &[u8]) -> bool {
+    let Some(here) = here else { return false };
     let sent = form_urlencoded::parse(body).find(|(name, _)| name == TOKEN).map(|(_, value)| value.into_owned());
     let until = |sent: &str| sent.split_once('.').and_then(|(until, _)| until.parse().ok()).map(Timestamp::from_secs);
     visit.method == Method::POST

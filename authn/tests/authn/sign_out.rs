@@ -92,6 +92,23 @@ async fn s_085_the_form_of_the_question_signs_out_and_only_this_browser_on_this_
     assert_eq!(world.live_sessions().await.len(), 1);
 }
 
+#[tokio::test]
+async fn s_085_a_form_made_for_nobody_signs_nobody_out() {
+    let world = World::new().await;
+    let mut victim = signed_in(&world).await;
+    for (origin, cookie) in [(APP, "_pomerium"), (AUTHN, "_pomerium_authenticate")] {
+        // The attacker asks without a cookie; the victim's browser posts from another site, so its cookies stay behind.
+        let asked = world.browser().get_with(&sign_out(origin), CROSS).await;
+        let hidden = asked.body.split("name=\"pomerium_token\" value=\"").nth(1);
+        let token = hidden.and_then(|rest| rest.split('"').next()).unwrap_or("1.x");
+        let held = std::mem::take(&mut victim.jar);
+        let posted = victim.post(&sign_out(origin), CROSS, &[("pomerium_token", token)]).await;
+        assert!(posted.body.contains("<form") && posted.set_cookies.is_empty(), "{:?}", posted.set_cookies);
+        victim.jar = held;
+        assert!(victim.cookie(origin, cookie).is_some());
+    }
+}
+
 async fn signed_in_as_well(world: &World) -> Browser {
     let mut browser = world.browser();
     world.sign_in(&mut browser, APP).await;

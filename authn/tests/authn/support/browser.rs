@@ -17,7 +17,7 @@ pub(crate) struct Browser {
     pub(crate) keyring: Arc<Keyring>,
     http: reqwest::Client,
     /// Host, then cookie name, then value.
-    jar: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) jar: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Where a chain of redirects ended.
