@@ -65,7 +65,10 @@ impl<T> Cached<T> {
         }
         let is_routine = self.fresh(|_| true).is_none();
         *tried = Some(Instant::now());
-        match fetch().await {
+        let fetched = fetch().await;
+        // Told from its end: who waited for a slow failure does not try once more, one after the other.
+        *tried = Some(Instant::now());
+        match fetched {
             Ok(fetched) => {
                 // Only failures and fetches for something unknown are held back: a key that is new just after a routine
                 // fetch must be found (S-073).
@@ -135,6 +138,27 @@ mod tests {
         assert_eq!(*cached.find(|_| true, good).await.unwrap(), 1);
         let bad = async || Err(FetchError::TimedOut);
         assert_eq!(*cached.find(|_| true, bad).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn s_071_who_waited_for_a_slow_failure_does_not_try_one_after_the_other() {
+        let gap = Duration::from_millis(500);
+        let cached = Arc::new(Cached::<u8>::new("metadata", gap));
+        let fetches = Arc::new(AtomicU32::new(0));
+        let mut storm = tokio::task::JoinSet::new();
+        for _ in 0..5 {
+            let (cached, fetches) = (Arc::clone(&cached), Arc::clone(&fetches));
+            storm.spawn(async move {
+                let slow = async || {
+                    fetches.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(gap * 2).await;
+                    Err(FetchError::TimedOut)
+                };
+                cached.find(|_| true, slow).await.is_err()
+            });
+        }
+        assert!(storm.join_all().await.into_iter().all(|failed| failed));
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
