@@ -165,7 +165,10 @@ impl Key {
     fn parse(jwk: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str);
         let verifies = |ops: &Value| ops.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"));
-        if jwk.get("use").is_some_and(|usage| usage != "sig") || !jwk.get("key_ops").is_none_or(verifies) {
+        // A private key that is published vouches for nobody: anybody can sign with it.
+        let is_private = jwk.contains_key("d");
+        if is_private || jwk.get("use").is_some_and(|usage| usage != "sig") || !jwk.get("key_ops").is_none_or(verifies)
+        {
             return None;
         }
         let (kind, public) = match (text("kty")?, text("crv")) {
@@ -374,6 +377,8 @@ mod tests {
         for wrong in ["", "A", "a ", "aa", "./a", "a?b"] {
             assert!(!keys(json!("sig")).knows(Some(wrong), Algorithm::Ps256), "{wrong}");
         }
+        let published = set(&json!({"kty": "RSA", "kid": "a", "n": n, "e": "AQAB", "d": "AQAB"}));
+        assert!(!published.knows(Some("a"), Algorithm::Rs256), "its private half is known to everybody");
         assert!(!keys(json!("enc")).knows(Some("a"), Algorithm::Rs256));
         assert!(!keys(json!(null)).knows(Some("a"), Algorithm::Rs256));
         assert!(!keys(json!("sig")).knows(Some("a"), Algorithm::Es256));
