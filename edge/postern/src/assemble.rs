@@ -13,7 +13,7 @@ use postern_edge::{Edge, EdgeOptions, Gate, Metrics, RunningEdge, Snapshot, Snap
 use postern_storage::{CacheConfig, OpenError, Storage};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -64,7 +64,7 @@ pub struct Running {
     health: Health,
     telemetry: Telemetry,
     reloads: Reloads,
-    stop: CancellationToken,
+    stop: DropGuard,
     tasks: TaskTracker,
 }
 
@@ -87,6 +87,7 @@ impl Running {
         let gate = Arc::new(Gate::new(Snapshot::new(config.edge.clone(), 0)?, storage.cache(CacheConfig::default())));
         let health = Health::new(storage.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let ends_all = stop.clone().drop_guard();
         for (listener, routes) in admin_routes(&config, registry, &health).await? {
             tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));
         }
@@ -108,7 +109,7 @@ impl Running {
             health,
             telemetry,
             reloads,
-            stop,
+            stop: ends_all,
             tasks,
         })
     }
@@ -130,6 +131,7 @@ impl Running {
         for key in config.needs_restart(&self.in_force) {
             warn!(key, "changed, but takes effect only at the next start");
         }
+        config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
         let snapshot = match Snapshot::new(config.edge.clone(), self.gate_version + 1) {
             Ok(snapshot) => snapshot,
@@ -156,7 +158,7 @@ impl Running {
     pub async fn drain(self) {
         self.health.set_draining();
         self.edge.drain(self.in_force.edge.timeouts.drain).await;
-        self.stop.cancel();
+        drop(self.stop);
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             warn!("authn or admin did not finish in time");

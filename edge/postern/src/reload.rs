@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -188,6 +189,16 @@ impl Config {
         .into_iter()
         .filter_map(|(changed, key)| changed.then_some(key))
         .collect()
+    }
+
+    /// Takes from `running` what cannot change live, so that all rooms go on to agree on it: the store is sealed with the
+    /// secrets that it was opened with, and sessions that are named by others would never be found in it.
+    pub fn keep_what_cannot_change(&mut self, running: &Self) {
+        self.edge.listeners = running.edge.listeners.clone();
+        self.admin = running.admin.clone();
+        self.storage = running.storage.clone();
+        self.edge.keyring = Arc::clone(&running.edge.keyring);
+        self.authn.keyring = Arc::clone(&running.authn.keyring);
     }
 }
 

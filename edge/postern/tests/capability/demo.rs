@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
 
-use crate::support::{Demo, Postern, free_ports};
+use crate::support::{Demo, Postern, eventually, free_ports};
 
 #[tokio::test]
 async fn a_session_outlives_a_restart_of_the_demonstration() -> Result<()> {
@@ -19,6 +19,33 @@ async fn a_session_outlives_a_restart_of_the_demonstration() -> Result<()> {
 
     assert_eq!(std::fs::read_to_string(demo.folder().join("ca.pem"))?, authority);
     let page = browser.peek(demo.url("hello", "/json")).await?;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}\n{}", demo.postern.told());
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_019_a_new_secret_waits_for_the_next_start_and_nobody_is_locked_out_until_then() -> Result<()> {
+    let demo = Demo::start().await?;
+    let mut before = demo.browser()?;
+    let choice = before.visit(demo.url("hello", "/json")).await?;
+    before.submit(&choice, "", &[("user", "alice")]).await?;
+
+    for name in ["shared-secret", "cookie-secret"] {
+        std::fs::write(demo.folder().join(name), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")?;
+        eventually("the new secret to be noticed", async || {
+            demo.postern.told().contains(&format!("{:?}", name.replace('-', "_"))).then_some(())
+        })
+        .await
+        .with_context(|| demo.postern.told())?;
+    }
+    eventually("the configuration", async || demo.postern.told().contains("configuration in force").then_some(()))
+        .await?;
+
+    let page = before.peek(demo.url("hello", "/json")).await?;
+    assert_eq!(page.status, StatusCode::OK, "who is signed in stays so: {page:?}");
+    let mut after = demo.browser()?;
+    let choice = after.visit(demo.url("hello", "/json")).await?;
+    let page = after.submit(&choice, "", &[("user", "alice")]).await?;
     assert_eq!(page.status, StatusCode::OK, "{page:?}\n{}", demo.postern.told());
     Ok(())
 }
