@@ -26,14 +26,14 @@ pub(crate) fn run(asked: &cli::Run) -> Exit {
     let source = Source { file: asked.config.clone(), lenient: asked.lenient };
     ended(check::environment().and_then(|environment| {
         let config = check::load_to_run(&source, &environment)?;
-        control_runtime()?.block_on(serve(config, source, environment, || {}))
+        run_to_end(serve(config, source, environment, || {}))
     }))
 }
 
 /// Runs the demonstration until it is told to stop.
 #[must_use]
 pub(crate) fn demo(asked: &cli::Demo) -> Exit {
-    ended(check::environment().and_then(|environment| control_runtime()?.block_on(demonstrate(asked, environment))))
+    ended(check::environment().and_then(|environment| run_to_end(demonstrate(asked, environment))))
 }
 
 async fn demonstrate(asked: &cli::Demo, environment: Environment) -> Result<(), Exit> {
@@ -63,7 +63,7 @@ async fn demonstrate(asked: &cli::Demo, environment: Environment) -> Result<(), 
 pub(crate) fn health(asked: &cli::Health) -> Exit {
     let url = format!("http://{}/readyz", asked.address);
     let asking = async {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().ok()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build().ok()?;
         Some(client.get(&url).send().await.ok()?.status().is_success())
     };
     match control_runtime().map(|runtime| runtime.block_on(asking)) {
@@ -144,6 +144,14 @@ impl Stop {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Runs it on the control runtime, and leaves whatever still hangs on a disk behind: it must not keep the process.
+fn run_to_end(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+    let runtime = control_runtime()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
 }
 
 fn control_runtime() -> Result<Runtime, Exit> {

@@ -1,9 +1,9 @@
 //! What every resolver is given: where problems go, and how named files are read.
 
-use std::io::Read as _;
+use std::path::Path;
 
 use super::problem::{At, Problems};
-use super::{Code, Environment, WatchedFile};
+use super::{Code, Environment, WatchedFile, watched};
 
 /// The state of one load.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ impl Context<'_> {
 
     /// The content of the file that the key `at` names; it is watched from now on.
     pub(super) fn file(&mut self, at: &At, path: &str) -> Option<Vec<u8>> {
-        let content = read(path);
-        self.watched.push(WatchedFile::new(path, content.as_deref().ok()));
+        let content = watched::read(Path::new(path), MAX_FILE);
+        self.watched.push(WatchedFile::new(path, content.as_deref().ok(), MAX_FILE));
         match content {
             Ok(content) => Some(content),
             Err(error) => {
@@ -52,14 +52,4 @@ impl Context<'_> {
         }
         text
     }
-}
-
-/// The content of a file of at most [`MAX_FILE`] bytes.
-fn read(path: &str) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 5 MiB"));
-    }
-    Ok(content)
 }

@@ -111,7 +111,7 @@ pub fn load(source: &Source, environment: &Environment) -> Loaded {
         Ok(text) => (Some(text.clone()), load_text(Some(&name), &text, source.lenient, environment)),
         Err((code, what, hint)) => (None, refused(name, code, &what, hint)),
     };
-    let watched = WatchedFile::new(file, content.as_deref().map(str::as_bytes));
+    let watched = WatchedFile::new(file, content.as_deref().map(str::as_bytes), MAX_FILE);
     if let Some(config) = &mut loaded.config {
         config.watched.insert(0, watched.clone());
     }
@@ -162,6 +162,9 @@ fn resolve_all(cx: &mut Context<'_>, root: &Node) -> Option<Config> {
     resolve::config(cx, &settings)
 }
 
+/// The reader of documents takes no more.
+const MAX_FILE: u64 = document::MAX_BYTES as u64;
+
 type Unread = (Code, String, &'static str);
 
 fn read(file: &Path) -> Result<String, Unread> {
@@ -170,7 +173,7 @@ fn read(file: &Path) -> Result<String, Unread> {
         let what = format!("files of the type `.{kind}` are not read");
         return Err((Code::FileType, what, "write the configuration as YAML or JSON, in a file that ends in .yaml"));
     }
-    let bytes = std::fs::read(file).map_err(|error| {
+    let bytes = watched::read_any(file, MAX_FILE).map_err(|error| {
         (Code::FileUnreadable, format!("the file cannot be read: {error}"), "name a file that exists")
     })?;
     String::from_utf8(bytes)

@@ -1,5 +1,6 @@
 //! A file that the configuration was made from, and what it held then.
 
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
@@ -11,25 +12,75 @@ pub struct WatchedFile {
     pub path: PathBuf,
     /// The SHA-256 of what was read; `None` if nothing could be.
     content: Option<[u8; 32]>,
+    /// More than so many bytes of it are never read.
+    largest: u64,
 }
 
 impl WatchedFile {
     /// The file at `path`, of which `content` was read.
-    pub(super) fn new(path: impl Into<PathBuf>, content: Option<&[u8]>) -> Self {
-        Self { path: path.into(), content: content.and_then(hash) }
+    pub(super) fn new(path: impl Into<PathBuf>, content: Option<&[u8]>, largest: u64) -> Self {
+        Self { path: path.into(), content: content.and_then(hash), largest }
     }
 
     /// Whether the file now holds something else. Reads it: it blocks.
     #[must_use]
     pub fn has_changed(&self) -> bool {
-        now(&self.path) != self.content
+        // A pipe gives what it holds only once: looking again would find something else, or wait for ever.
+        let is_pipe = std::fs::metadata(&self.path).is_ok_and(|found| !found.is_file());
+        !is_pipe && read(&self.path, self.largest).ok().and_then(|content| hash(&content)) != self.content
     }
 }
 
-fn now(path: &Path) -> Option<[u8; 32]> {
-    hash(&std::fs::read(path).ok()?)
+/// The content of a regular file of at most `largest` bytes: others may have no end, or wait for somebody who writes.
+pub(super) fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.is_file() {
+        return read_any(path, largest);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
+/// The same, of a pipe too.
+pub(super) fn read_any(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(largest.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > largest {
+        let what = format!("it is larger than {} MiB", largest >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(content)
 }
 
 fn hash(content: &[u8]) -> Option<[u8; 32]> {
     digest::digest(&digest::SHA256, content).as_ref().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_too_large_and_stays_so_has_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        std::fs::write(&path, "12345").unwrap();
+        assert!(read(&path, 4).is_err());
+        let watched = WatchedFile::new(&path, None, 4);
+        assert!(!watched.has_changed());
+        std::fs::write(&path, "1234").unwrap();
+        assert!(watched.has_changed());
+    }
+
+    #[test]
+    fn a_pipe_is_never_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let changed = WatchedFile::new(&pipe, Some(b"before"), 4).has_changed();
+            tell.send((read(&pipe, 4).is_err(), changed))
+        });
+        let told = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for a writer");
+        assert_eq!(told, (true, false));
+    }
 }
