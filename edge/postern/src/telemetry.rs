@@ -164,8 +164,22 @@ fn json_line(mut writer: Writer<'_>, level: Level, target: &str, fields: Fields)
     line.insert("service".into(), service(target).into());
     line.insert("message".into(), fields.message.into());
     line.extend(fields.rest);
-    // `serde_json` escapes every control byte, so no value can begin a line of its own (S-109).
-    writeln!(writer, "{}", Value::Object(line))
+    let line = Value::Object(line).to_string();
+    // `serde_json` escapes the control bytes of ASCII; the others begin lines and drive terminals too (S-109).
+    let mut rest = line.as_str();
+    while let Some(at) = rest.find(is_line_breaking) {
+        let (before, from) = rest.split_at(at);
+        let mut after = from.chars();
+        let escaped = after.next().map_or(0, u32::from);
+        write!(writer, "{before}\\u{escaped:04x}")?;
+        rest = after.as_str();
+    }
+    writeln!(writer, "{rest}")
+}
+
+/// Control characters, and the two separators that some readers take for line ends.
+fn is_line_breaking(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 fn human_line(mut writer: Writer<'_>, level: Level, target: &str, fields: &Fields, colour: bool) -> fmt::Result {
@@ -190,7 +204,7 @@ fn human_line(mut writer: Writer<'_>, level: Level, target: &str, fields: &Field
 /// Text for a terminal: control bytes are shown, never sent (S-109).
 fn plain(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() {
+        if is_line_breaking(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -331,10 +345,14 @@ mod tests {
     fn s_109_no_value_can_begin_a_line_of_its_own() {
         for format in [LogFormat::Json, LogFormat::Human { colour: false }] {
             let text = written(format, LEVELS, || {
-                tracing::info!(target: "postern", agent = "x\n{\"level\":\"error\"}\u{1b}[31m", "a\r\nb");
+                tracing::info!(target: "postern", agent = "x\n{\"level\":\"error\"}\u{1b}[31m\u{85}\u{9b}31m\u{2028}\u{7f}", "a\r\nb");
             });
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
-            assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text:?}");
+            assert!(!text.trim_end_matches('\n').contains(is_line_breaking), "{text:?}");
+            if format == LogFormat::Json {
+                let line: Value = serde_json::from_str(&text).unwrap();
+                assert!(line["agent"].as_str().unwrap().ends_with("\u{85}\u{9b}31m\u{2028}\u{7f}"));
+            }
         }
     }
 
