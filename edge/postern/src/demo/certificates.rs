@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use postern_identity::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate, parse_x509_pem};
@@ -96,8 +96,12 @@ fn authority(now: Timestamp, days: u32) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let localhost = GeneralSubtree::DnsName("localhost".to_owned());
-    params.name_constraints =
-        Some(NameConstraints { permitted_subtrees: vec![localhost], excluded_subtrees: Vec::new() });
+    // A limit on names says nothing of addresses: all of them are excluded.
+    let addresses = [CidrSubnet::V4([0; 4], [0; 4]), CidrSubnet::V6([0; 16], [0; 16])];
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![localhost],
+        excluded_subtrees: addresses.into_iter().map(GeneralSubtree::IpAddress).collect(),
+    });
     params
 }
 
@@ -185,21 +189,30 @@ mod tests {
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier =
             rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-        let verify = |name: &str| {
+        let check = |certificate: &[u8], name: &str| {
             let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
             rustls::client::danger::ServerCertVerifier::verify_server_cert(
                 &*verifier,
-                &certificate.clone().into(),
+                &certificate.to_vec().into(),
                 &[],
                 &name,
                 &[],
                 now,
             )
         };
+        let verify = |name: &str| check(&certificate, name);
         for host in hosts::ALL {
             verify(&format!("{host}.localhost")).unwrap();
         }
         assert!(verify("example.com").is_err());
+        for other in ["example.com", "192.0.2.1", "127.0.0.1", "2001:db8::1"] {
+            let key = KeyPair::generate().unwrap();
+            let authority_key = KeyPair::from_pem(&folder::read(&folder.file(CA_KEY)).unwrap().unwrap()).unwrap();
+            let issuer = Issuer::new(super::authority(NOW, CA_DAYS), &authority_key);
+            let params = dated(CertificateParams::new(vec![other.to_owned()]).unwrap(), NOW, 1);
+            let forged = params.signed_by(&key, &issuer).unwrap();
+            assert!(check(forged.der(), other).is_err(), "{other}");
+        }
         let (_, parsed) = X509Certificate::from_der(&authority).unwrap();
         let limits = parsed.name_constraints().unwrap().unwrap().value.permitted_subtrees.clone().unwrap();
         assert_eq!(limits.len(), 1);
