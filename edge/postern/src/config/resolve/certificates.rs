@@ -2,6 +2,7 @@
 
 use postern_edge::{Certificates, CertifiedFiles};
 use postern_identity::Secret;
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -121,8 +122,7 @@ pub(super) fn authorities(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<
     let file = file.and_then(|path| Some((path.at.clone(), cx.file(&path.at, &path.value)?)));
     let mut all = Vec::new();
     for (at, pem) in inline.into_iter().chain(file) {
-        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        if roots.is_ok_and(|roots| !roots.is_empty()) {
+        if are_authorities(&pem) {
             all.extend_from_slice(&pem);
             all.push(b'\n');
         } else {
@@ -135,4 +135,26 @@ pub(super) fn authorities(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<
         }
     }
     (!all.is_empty()).then_some(all)
+}
+
+/// Whether there are certificates in it, all of which can be trusted: nothing else starts.
+fn are_authorities(pem: &[u8]) -> bool {
+    let mut roots = RootCertStore::empty();
+    let read = CertificateDer::pem_slice_iter(pem).all(|found| found.is_ok_and(|found| roots.add(found).is_ok()));
+    read && !roots.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r_038_what_is_taken_as_an_authority_can_be_trusted() {
+        let good = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem();
+        let hollow = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(are_authorities(good.as_bytes()));
+        for bad in ["", "text", hollow, &format!("{good}{hollow}")] {
+            assert!(!are_authorities(bad.as_bytes()), "{bad}");
+        }
+    }
 }
