@@ -133,6 +133,7 @@ impl Running {
         }
         config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
+        config.keep_secrets_of(&self.in_force);
         let snapshot = match Snapshot::new(config.edge.clone(), self.gate_version + 1) {
             Ok(snapshot) => snapshot,
             Err(error) => return refused(&error),

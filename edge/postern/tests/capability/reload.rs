@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use reqwest::StatusCode;
 
-use crate::support::{Browser, NO_PROVIDER, Postern, World, eventually, plain_client};
+use crate::support::{Browser, NO_PROVIDER, Postern, Provider, Upstream, World, eventually, plain_client};
 
 /// A configuration whose one route answers `word`, in its body and in a header.
 fn saying(world: &World, word: &str) -> String {
@@ -110,6 +110,32 @@ async fn sighup_reads_the_file_again() -> Result<()> {
     postern.signal("HUP")?;
     eventually("the reload to be counted", async || (reloads(&world, "applied").await.ok()? > before).then_some(()))
         .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_019_secrets_that_change_in_the_file_sign_nobody_out_before_the_next_start() -> Result<()> {
+    let world = World::new()?;
+    let (upstream, provider) = (Upstream::start().await?, Provider::start(&world, Some("alice"))?);
+    let route = world.route("app", &upstream.url(), &["allow_any_authenticated_user: true"]);
+    let text = world.config(&provider.settings(), &route);
+    let postern = Postern::run(&world, &text).await?;
+    let mut early = Browser::new(&world.ca_pem())?;
+    assert_eq!(early.visit(world.url("app", "/")).await?.status, StatusCode::OK);
+
+    let before = reloads(&world, "applied").await?;
+    let other = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+    let secrets = |line: &str| match line.split_once("_secret: ") {
+        Some((name @ ("shared" | "cookie"), _)) => format!("{name}_secret: {other}\n"),
+        Some(_) | None => format!("{line}\n"),
+    };
+    world.write_config(&text.lines().map(secrets).collect::<String>())?;
+    eventually("the reload to be counted", async || (reloads(&world, "applied").await.ok()? > before).then_some(()))
+        .await?;
+    assert!(postern.told().contains("takes effect only at the next start"), "{}", postern.told());
+    assert_eq!(early.peek(world.url("app", "/")).await?.status, StatusCode::OK, "who is signed in stays so");
+    let mut late = Browser::new(&world.ca_pem())?;
+    assert_eq!(late.visit(world.url("app", "/")).await?.status, StatusCode::OK, "who comes now can sign in");
     Ok(())
 }
 
