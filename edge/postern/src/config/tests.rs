@@ -417,6 +417,50 @@ fn only_the_first_of_regex_path_and_prefix_counts() {
 }
 
 #[test]
+fn s_021_a_path_is_matched_in_the_spelling_that_requests_are_given() {
+    let to = |keys: &str| format!("    to: http://127.0.0.1\n{keys}");
+    let path = |keys: &str| route(&to(keys)).path.clone();
+    let cases = [
+        ("/caf%c3%a9/%61%2D%5b", "/caf%C3%A9/a-%5B"),
+        ("/a%2", "/a%2"),
+        ("/%zz%", "/%zz%"),
+        ("/%+1", "/%+1"),
+        ("/caf%C3%A9", "/caf%C3%A9"),
+    ];
+    for (written, matched) in cases {
+        let written = format!("'{written}'");
+        assert!(matches!(path(&format!("    prefix: {written}\n")), PathMatcher::Prefix(path) if path == matched));
+        assert!(matches!(path(&format!("    path: {written}\n")), PathMatcher::Exact(path) if path == matched));
+    }
+    let raw = config(&format!("normalize_path: false\n{}", route_text(&to("    prefix: /caf%c3%a9\n"))));
+    assert!(matches!(&raw.edge.routes[0].path, PathMatcher::Prefix(path) if path == "/caf%c3%a9"));
+    let hidden = route_text(&to("    prefix: /%2epomerium/x\n"));
+    assert_eq!(errors(&hidden), [format!("{} routes[0].prefix", Code::ReservedPath)]);
+    for odd in ["prefix: /a//b", "path: /a/./b", "prefix: /a/../b", "regex: '/caf%c3%a9.*'"] {
+        let key = odd.split(':').next().unwrap();
+        assert_eq!(
+            warnings(&route_text(&to(&format!("    {odd}\n")))),
+            [format!("{} routes[0].{key}", Code::BadTarget)],
+            "{odd}"
+        );
+    }
+    assert!(warnings(&route_text(&to("    regex: '/caf%C3%A9[%a-f]*'\n"))).is_empty());
+}
+
+#[test]
+fn an_upstream_is_called_by_a_name_that_can_be_sent() {
+    for (to, authority) in [
+        ("http://b\u{fc}cher.example:8080/x", "xn--bcher-kva.example:8080"),
+        ("http:///app.internal", "app.internal"),
+        ("https://U.example.com:443", "U.example.com:443"),
+        ("http://[::1]:81", "[::1]:81"),
+    ] {
+        let Target::Upstream(upstream) = &route(&format!("    to: '{to}'\n")).target else { panic!("{to}") };
+        assert_eq!(upstream.endpoints[0].authority, authority, "{to}");
+    }
+}
+
+#[test]
 fn where_a_route_leads_and_how_it_rewrites() {
     let upstream = |route: &Route| match &route.target {
         Target::Upstream(upstream) => upstream.endpoints.clone(),
@@ -512,6 +556,7 @@ fn s_047_a_route_sets_no_reserved_header_in_any_spelling() {
         "X-Pomerium-Jwt-Assertion",
         "x_pomerium_claim_email",
         "X.Pomerium.Anything",
+        "X-Postern-Anything",
         "Host",
         "X-Mail",
         "x_mail",

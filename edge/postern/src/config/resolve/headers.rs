@@ -88,7 +88,9 @@ fn is_refused(cx: &mut Context<'_>, name: &Spanned<String>, header: &HeaderName,
     let spelled = plain(header.as_str());
     let hint = if *header == http::header::HOST {
         "write `host_rewrite`"
-    } else if spelled.starts_with("x-pomerium-") || claims.iter().any(|claim| plain(claim.as_str()) == spelled) {
+    } else if ["x-pomerium-", "x-postern-"].iter().any(|own| spelled.starts_with(own))
+        || claims.iter().any(|claim| plain(claim.as_str()) == spelled)
+    {
         "remove it; only Postern says who the user is, see `pass_identity_headers` and `jwt_claims_headers`"
     } else if FRAMING.contains(header) {
         "remove it; it belongs to the connection"

@@ -43,6 +43,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let response_headers = headers::global(cx, settings, certificates::configured(settings));
     let identity = identity::resolve(cx, settings, flags);
     let mut idps = idp::resolve(cx, settings);
+    let request = requests::resolve(cx, settings, flags);
     let routes = routes::resolve(
         cx,
         settings,
@@ -51,6 +52,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
             upstream_timeout: timeouts.upstream,
             response_headers: &response_headers,
             identity: &identity,
+            normalize: request.normalize,
         },
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);
@@ -61,7 +63,6 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let admin = admin::resolve(cx, settings);
     let log_levels = logs::levels(cx, settings);
     let logs = logs::fields(cx, settings);
-    let request = requests::resolve(cx, settings, flags);
     let (trusted_hops, skip_xff_append) = requests::forwarded(cx, settings);
 
     let keyring = Arc::new(Keyring::derive(&secrets.shared, &secrets.cookie));

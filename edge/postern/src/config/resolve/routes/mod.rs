@@ -33,6 +33,8 @@ pub(super) struct Defaults<'d> {
     pub(super) upstream_timeout: Option<Duration>,
     pub(super) response_headers: &'d ResponseHeaders,
     pub(super) identity: &'d Identity,
+    /// Paths of requests are made canonical.
+    pub(super) normalize: bool,
 }
 
 /// A route and what is needed to compare it with others.
@@ -73,7 +75,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idp
 
 fn route(cx: &mut Context<'_>, block: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Option<Resolved> {
     let from = from::resolve(cx, block);
-    let path = path::resolve(cx, block);
+    let path = path::resolve(cx, block, defaults.normalize);
     let target = target::resolve(cx, block);
     let policy = access::resolve(cx, block);
     let idp = idps.of_route(cx, block);

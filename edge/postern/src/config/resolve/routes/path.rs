@@ -26,11 +26,13 @@ impl Written {
     }
 }
 
-/// Only the first present of `regex`, `path`, `prefix` counts.
-pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Written> {
+/// Only the first present of `regex`, `path`, `prefix` counts. Where requests are `normalize`d, so are `path` and `prefix`: a
+/// route that is never found leaves its paths to whichever comes next.
+pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>, normalize: bool) -> Option<Written> {
     let (regex, path, prefix) = (route.filled(cx, "regex"), route.filled(cx, "path"), route.filled(cx, "prefix"));
     tell_unused(cx, [("regex", &regex), ("path", &path), ("prefix", &prefix)]);
     if let Some(regex) = regex {
+        tell_small_escapes(cx, &regex, normalize);
         return compiled(cx, &regex);
     }
     let (key, text) = match (path, prefix) {
@@ -40,14 +42,67 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Written
             return Some(Written { matcher: PathMatcher::Prefix("/".to_owned()), written: "prefix /".to_owned() });
         }
     };
+    let written = format!("{key} {}", text.value);
+    let value = if normalize { canonical_escapes(&text.value) } else { text.value };
+    let text = Spanned { value, at: text.at };
     refuse_reserved(cx, key, &text);
     if let Err(why) = absolute(&text.value) {
         let what = format!("`{key}` {why}");
         cx.advise(Code::BadTarget, &text.at, what, "no request has such a path; write one that begins with `/`");
+    } else if normalize && ["//", "/./", "/../"].iter().any(|odd| text.value.contains(odd)) {
+        let what = format!("`{key}` holds an empty or a dot segment");
+        cx.advise(
+            Code::BadTarget,
+            &text.at,
+            what,
+            "no request has such a path once it is normalized; write it without",
+        );
     }
-    let written = format!("{key} {}", text.value);
     let matcher = if key == "path" { PathMatcher::Exact(text.value) } else { PathMatcher::Prefix(text.value) };
     Some(Written { matcher, written })
+}
+
+/// A path with its escapes as canonical requests have them (03 §3.1 step 4): unreserved characters as they are, all others
+/// with upper-case digits.
+fn canonical_escapes(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        match after.split_at_checked(2).and_then(|(digits, after)| Some((escaped(digits)?, after))) {
+            Some((byte, after)) => {
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                    out.push(char::from(byte));
+                } else {
+                    out.push_str(&format!("%{byte:02X}"));
+                }
+                rest = after;
+            }
+            None => {
+                out.push('%');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The byte of two hex digits.
+fn escaped(digits: &str) -> Option<u8> {
+    let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if hex { u8::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// Tells of escapes in an expression that no canonical path has.
+fn tell_small_escapes(cx: &mut Context<'_>, regex: &Spanned<String>, normalize: bool) {
+    let small = |after: &str| {
+        let digits = after.get(..2).unwrap_or_default();
+        escaped(digits).is_some() && digits.bytes().any(|digit| digit.is_ascii_lowercase())
+    };
+    if normalize && regex.value.split('%').skip(1).any(small) {
+        let hint = "write the digits of escapes in upper case, as in `%C3%A9`";
+        cx.advise(Code::BadTarget, &regex.at, "`regex` holds an escape that no normalized path has", hint);
+    }
 }
 
 fn tell_unused(cx: &mut Context<'_>, keys: [(&str, &Option<Spanned<String>>); 3]) {

@@ -1,8 +1,9 @@
 //! `to`: the upstreams of a route (01 §2.5).
 
 use postern_edge::route::{Upstream, UpstreamEndpoint};
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
+use super::from;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -77,7 +78,7 @@ fn endpoint(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<(UpstreamEnd
     }
     let Some(host) = url.host() else { return refuse(cx, format!("{} has no host", quoted(written))) };
     let port = url.port().unwrap_or(if tls { 443 } else { 80 });
-    let endpoint = UpstreamEndpoint { tls, host: dialled(&host), port, authority: authority(written).to_owned() };
+    let endpoint = UpstreamEndpoint { tls, host: dialled(&host), port, authority: authority(written, &url).to_owned() };
     Some((endpoint, path(written).to_owned()))
 }
 
@@ -91,10 +92,11 @@ fn dialled(host: &Host<&str>) -> String {
     }
 }
 
-/// `host[:port]` exactly as written.
-fn authority(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().unwrap_or(rest)
+/// `host[:port]` exactly as written; as the URL has it where that could not be sent as a host.
+fn authority<'u>(written: &'u str, url: &'u Url) -> &'u str {
+    let rest = written.split_once("://").map_or(written, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    if from::is_authority(authority) { authority } else { &url[Position::BeforeHost..Position::AfterPort] }
 }
 
 /// The path as written; empty if there is none.
