@@ -53,7 +53,7 @@ impl Draft {
         let body = if bodiless { Bytes::new() } else { self.body };
         let mut head = empty(self.status);
         let defaults = [
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (header::CACHE_CONTROL, NO_STORE),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
             (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(postern_pages::CSP)),
@@ -84,6 +84,8 @@ impl Draft {
     }
 }
 
+/// For nobody but who asked.
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Marks every answer that is not the upstream's.
 pub(crate) const INTERCEPTED: HeaderName = HeaderName::from_static("x-pomerium-intercepted-response");
 /// Our name for the request.

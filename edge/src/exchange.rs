@@ -164,6 +164,7 @@ impl Exchange {
     /// The head that goes down. After a 101 the connection is not HTTP any more.
     pub(crate) fn prepare_response(&self, head: &mut ResponseHeader) -> pingora_error::Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            prepare::interim(head);
             return Ok(());
         }
         prepare::response(self.permit().ok_or_else(no_permit)?, &self.snapshot, &self.id_value()?, head);

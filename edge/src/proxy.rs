@@ -243,6 +243,8 @@ impl Proxy {
         downstream.set_read_timeout(Some(patience.body_idle + SLACK));
         downstream.set_write_timeout(Some(patience.write_stall + SLACK));
         downstream.set_total_drain_timeout(Some(patience.linger));
+        // Only who waits for 100 is told before the answer, in HTTP/1 as in HTTP/2.
+        downstream.set_ignore_info_resp(true);
     }
 
     /// Asks the gate, unless there is too much to do already.

@@ -5,7 +5,7 @@ use http::header;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 
-use crate::answer::Draft;
+use crate::answer::{Draft, NO_STORE};
 use crate::refusal::Asked;
 use crate::{Request, Snapshot};
 
@@ -142,5 +142,7 @@ fn open_to_all(draft: Draft) -> Draft {
 /// What upstreams are told of the subject.
 pub(crate) fn user(asked: &Asked<'_>) -> Draft {
     let claims = crate::assertion::subject_claims(&asked.snapshot.config.identity, asked.subject.session());
-    Draft::new(StatusCode::OK).body("application/json", serde_json::Value::Object(claims).to_string())
+    Draft::new(StatusCode::OK)
+        .body("application/json", serde_json::Value::Object(claims).to_string())
+        .field(header::CACHE_CONTROL, NO_STORE)
 }

@@ -15,7 +15,7 @@ use postern_policy::{ClientCertificate, Decision, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
 
-use crate::answer::{Answer, Draft};
+use crate::answer::{Answer, Draft, NO_STORE};
 use crate::assertion::{Assertion, Purpose};
 use crate::credential::Credential;
 use crate::identify::{Known, Sessions, live_session, subject};
@@ -440,7 +440,9 @@ impl Reply {
             Self::WellKnown => reserved::well_known(asked),
             Self::KeySet => reserved::key_set(asked),
             Self::User => reserved::user(asked),
-            Self::Jwt(token) => Draft::new(StatusCode::OK).body("application/jwt", token.clone()),
+            Self::Jwt(token) => Draft::new(StatusCode::OK)
+                .body("application/jwt", token.clone())
+                .field(http::header::CACHE_CONTROL, NO_STORE),
             Self::Robots => reserved::robots(),
             Self::Moved { status, location } | Self::Redirect { status, location } => {
                 reserved::moved(*status, location)

@@ -59,25 +59,35 @@ pub fn request(
     }
 }
 
+/// What comes before an answer says that it will come; no field of it goes down.
+pub(crate) fn interim(head: &mut ResponseHeader) {
+    let names: Vec<HeaderName> = head.headers.keys().cloned().collect();
+    for name in &names {
+        head.remove_header(name);
+    }
+}
+
 /// Turns the head of an upstream's answer into the head that goes down.
 pub fn response(permit: &Permit, snapshot: &Snapshot, request_id: &HeaderValue, head: &mut ResponseHeader) {
     consume_hop_by_hop(head);
-    let configured = match &permit.passage {
+    let (configured, kept) = match &permit.passage {
         Passage::Route { route, .. } => {
             drop_own(snapshot, head);
-            &route.response_headers
+            (&route.response_headers, &[][..])
         }
         Passage::Authn => {
             put(head, &INTERCEPTED, HeaderValue::from_static("true"));
-            &snapshot.config.response_headers
+            (&snapshot.config.response_headers, &AUTHNS[..])
         }
     };
-    for (name, value) in &configured.0 {
+    for (name, value) in configured.0.iter().filter(|(name, _)| !kept.contains(name)) {
         put(head, name, value.clone());
     }
     put(head, &REQUEST_ID, request_id.clone());
 }
 
+/// What signs people in, and is nobody else's: no setting for what routes answer replaces these.
+const AUTHNS: [HeaderName; 4] = [header::SET_COOKIE, header::LOCATION, header::CACHE_CONTROL, header::CONTENT_TYPE];
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

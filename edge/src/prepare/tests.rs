@@ -421,9 +421,16 @@ async fn authn_gets_the_request_as_it_was_and_proof_that_an_edge_sent_it() {
     }
     assert_eq!(sent.raw_path(), b"/.pomerium/callback/?a=1");
     assert!(!sent.headers.contains_key(ASSERTION_HEADER));
-    let (permit, snapshot) = permit_of(config(vec![route("app.example.com", "/")]), &head).await;
-    let answer = answered(&permit, &snapshot, 302, &[("Set-Cookie", "_pomerium=new")]);
+    let mut open = config(vec![route("app.example.com", "/")]);
+    let configured =
+        [(header::CACHE_CONTROL, "public"), (header::SET_COOKIE, "a=b"), (header::X_FRAME_OPTIONS, "DENY")];
+    open.response_headers =
+        ResponseHeaders(configured.map(|(name, value)| (name, HeaderValue::from_static(value))).to_vec());
+    let (permit, snapshot) = permit_of(open, &head).await;
+    let answer = answered(&permit, &snapshot, 302, &[("Set-Cookie", "_pomerium=new"), ("Cache-Control", "no-store")]);
     assert_eq!(values(&answer.headers, "set-cookie"), "_pomerium=new");
+    assert_eq!(values(&answer.headers, "cache-control"), "no-store");
+    assert_eq!(values(&answer.headers, "x-frame-options"), "DENY");
     assert_eq!(values(&answer.headers, "x-pomerium-intercepted-response"), "true");
 }
 

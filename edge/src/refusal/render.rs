@@ -9,28 +9,30 @@ use postern_pages::{ErrorPage, Links, Reference, Who};
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::answer::{Answer, Draft};
+use crate::answer::{Answer, Draft, NO_STORE};
 use crate::refusal::form::{is_safe, wants_page};
 use crate::refusal::{Asked, Failure, Form, Refusal, may_redirect};
 use crate::{BadRequest, reserved};
 
 impl Refusal {
-    /// The answer to the client that asked.
+    /// The answer to the client that asked. It is that client's alone, whatever is configured for what routes answer.
     #[must_use]
     pub fn answer(&self, asked: &Asked<'_>) -> Answer {
+        self.draft(asked).field(header::CACHE_CONTROL, NO_STORE).finish(asked)
+    }
+
+    fn draft(&self, asked: &Asked<'_>) -> Draft {
         if self.is_for_robots(asked) {
-            return reserved::robots().finish(asked);
+            return reserved::robots();
         }
         if let Self::SignIn { idp } = self
             && may_redirect(asked.head, asked.programmatic)
             && let Some(url) = asked.request.and_then(|request| Url::parse(&request.url()).ok())
         {
-            return match to_sign_in(asked, idp, url) {
-                Ok(draft) => draft.finish(asked),
-                Err(RandomError) => Self::Failed(Failure::Internal).told(asked).finish(asked),
-            };
+            return to_sign_in(asked, idp, url)
+                .unwrap_or_else(|RandomError| Self::Failed(Failure::Internal).told(asked));
         }
-        self.told(asked).finish(asked)
+        self.told(asked)
     }
 
     /// Crawlers that are kept out learn so (rulings): not where a person asks, nor where the file is public.

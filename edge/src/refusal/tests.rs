@@ -170,6 +170,29 @@ async fn s_050_every_answer_of_ours_is_hardened_and_carries_the_configured_field
 }
 
 #[tokio::test]
+async fn s_050_no_setting_makes_an_answer_to_one_client_everybodys() {
+    let mut config = closed();
+    let public = (header::CACHE_CONTROL, header::HeaderValue::from_static("public, max-age=600"));
+    config.response_headers = ResponseHeaders(vec![public.clone()]);
+    let fixed = crate::route::Target::Response { status: StatusCode::OK, body: String::new() };
+    for (path, target) in [("/up", None), ("/fixed", Some(fixed))] {
+        let mut route = guarded("b.example.com", path, any_user());
+        route.response_headers = ResponseHeaders(vec![public.clone()]);
+        route.target = target.unwrap_or(route.target);
+        config.routes.push(route.into());
+    }
+    let world = World::new(config).await;
+    let cookie = format!("_pomerium={}", alices_cookie("b.example.com"));
+    let (host, cookie) = (("host", "b.example.com"), ("cookie", cookie.as_str()));
+    for head in [get("/up", &[host]), get("/none", &[host]), get("/.pomerium/user", &[host, cookie])] {
+        let answer = world.answer(&head).await.unwrap();
+        assert_eq!(values(&answer.head.headers, "cache-control"), "no-store");
+    }
+    let answer = world.answer(&get("/fixed", &[host, cookie])).await.unwrap();
+    assert_eq!(values(&answer.head.headers, "cache-control"), "public, max-age=600", "the route's own answer");
+}
+
+#[tokio::test]
 async fn a_missing_route_looks_the_same_everywhere() {
     let world = World::new(config(vec![route("app.example.com", "/only")])).await;
     let body = |answer: Answer| {

@@ -252,3 +252,19 @@ async fn a_head_request_has_no_body_and_the_connection_goes_on() {
     wire.send(get("/next")).await;
     assert_eq!(wire.response().await.unwrap().text(), "hello");
 }
+
+#[tokio::test]
+async fn s_049_what_comes_before_an_answer_brings_nothing_with_it() {
+    let world = World::new().await;
+    let early = "HTTP/1.1 103 Early Hints\r\nSet-Cookie: _pomerium=evil\r\n\r\n";
+    let go_on = "HTTP/1.1 100 Continue\r\nSet-Cookie: _pomerium=evil\r\nX-Pomerium-Edge: evil\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let script = Script::Early(format!("{early}{go_on}{answer}").into_bytes());
+    world.upstream.answers("/", script);
+    let mut wire = world.wire().await;
+    wire.send(GET).await;
+    assert!(wire.head().await.unwrap().starts_with("HTTP/1.1 200 "), "nobody waits for less");
+    let mut wire = world.wire().await;
+    wire.send("POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
+    assert_eq!(wire.head().await.unwrap().trim_end(), "HTTP/1.1 100 Continue");
+}
