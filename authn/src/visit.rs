@@ -71,15 +71,10 @@ impl Visit {
         self.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes)
     }
 
-    /// The session id in the cookie of that name, bound to `scope`. Two that hold and differ are none (03 §3.5).
+    /// The session id in the cookie of that name, bound to `scope`.
     pub(crate) fn session_id(&self, cookie: &str, scope: &str) -> Option<SessionId> {
-        let mut found = self
-            .cookie_fields()
-            .flat_map(|field| cookies_named(field, cookie))
-            .take(MAX_COOKIES)
-            .filter_map(|value| SessionCookie::open(&self.live.config.keyring, scope, value));
-        let first = found.next()?;
-        found.all(|other| other == first).then_some(first)
+        let values = self.cookie_fields().flat_map(|field| cookies_named(field, cookie));
+        SessionCookie::open_one(&self.live.config.keyring, scope, values)
     }
 
     /// Whether the browser vouches that a page of this very origin, and no other, made this request (S-085).
@@ -118,9 +113,6 @@ pub(crate) fn at(url: &Url, path: &str) -> Url {
     there.set_fragment(None);
     there
 }
-
-/// More cookies of one name than this are not looked at (S-092).
-const MAX_COOKIES: usize = 8;
 
 /// The one value of a field, if it is text.
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -18,26 +18,18 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    /// The cookie first, then fields, then the query (02 §1.5). Of each kind, two that hold and differ are none (03 §3.5).
+    /// The cookie first, then fields, then the query (02 §1.5).
     pub(crate) fn present_in(fields: &HeaderMap, request: &Request, snapshot: &Snapshot) -> Self {
         let scope = snapshot.cookie_scope(&request.host);
-        let open = |value: &[u8]| SessionCookie::open(&snapshot.config.keyring, scope, value);
         let name = snapshot.config.cookie.name.as_str();
         let cookies = fields.get_all(header::COOKIE).iter().flat_map(|field| cookies_named(field.as_bytes(), name));
-        let by_cookie = one(cookies, open);
         let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();
-        let session = by_cookie.or_else(|| one(in_fields(fields), open)).or_else(|| one(in_query(request), open));
+        let keyring = &snapshot.config.keyring;
+        let session = SessionCookie::open_one(keyring, scope, cookies)
+            .or_else(|| SessionCookie::open_one(keyring, scope, in_fields(fields)))
+            .or_else(|| SessionCookie::open_one(keyring, scope, in_query(request)));
         Self { session, programmatic }
     }
-}
-
-/// More values of one kind are not looked at (S-092).
-const MAX_VALUES: usize = 8;
-
-fn one<'h>(values: impl Iterator<Item = &'h [u8]>, open: impl Fn(&[u8]) -> Option<SessionId>) -> Option<SessionId> {
-    let mut held = values.take(MAX_VALUES).filter_map(open);
-    let first = held.next()?;
-    held.all(|other| other == first).then_some(first)
 }
 
 /// `X-Pomerium-Authorization`, `Authorization: Pomerium …` and `Authorization: Bearer Pomerium-…`.

@@ -15,6 +15,7 @@ pub struct SessionCookie;
 const VERSION: u8 = 1;
 const MAC_LEN: usize = 16;
 const RAW_LEN: usize = 1 + 32 + MAC_LEN;
+const MAX_VALUES: usize = 8;
 
 impl SessionCookie {
     /// The cookie value that makes `id` a session on `scope`: the request's canonical host without port, or `cookie_domain`.
@@ -37,6 +38,19 @@ impl SessionCookie {
         let (id, tag) = rest.split_first_chunk::<32>()?;
         let bound = keyring.verify(Purpose::SessionCookie, &[scope.as_bytes(), id], tag);
         (*version == VERSION && bound).then(|| SessionId::from_bytes(*id))
+    }
+
+    /// The one session that `values` name. Those that do not open are nothing; two that open and differ are no session
+    /// (03 §3.5), and of very many only the first are looked at (S-092).
+    #[must_use]
+    pub fn open_one<'v>(
+        keyring: &Keyring,
+        scope: &str,
+        values: impl IntoIterator<Item = &'v [u8]>,
+    ) -> Option<SessionId> {
+        let mut open = values.into_iter().take(MAX_VALUES).filter_map(|value| Self::open(keyring, scope, value));
+        let first = open.next()?;
+        open.all(|other| other == first).then_some(first)
     }
 }
 
@@ -144,6 +158,16 @@ mod tests {
         assert_eq!(SessionCookie::open(&ring, "h", &[&value[..], b"A"].concat()), None);
         assert_eq!(SessionCookie::open(&ring, "h", b""), None);
         assert_eq!(SessionCookie::open(&ring, "h", &[b'A'; 100_000]), None);
+    }
+
+    #[test]
+    fn two_sessions_at_once_are_none() {
+        let (ring, [a, b]) = (keyring(), [7, 8].map(|byte| SessionId::from_bytes([byte; 32])));
+        let [sealed_a, sealed_b] = [&a, &b].map(|id| SessionCookie::seal(&ring, "h", id).into_bytes());
+        let one = |values: &[&[u8]]| SessionCookie::open_one(&ring, "h", values.iter().copied());
+        assert_eq!(one(&[b"x", &sealed_a, &sealed_a]), Some(a));
+        assert_eq!(one(&[&sealed_a, &sealed_b]), None);
+        assert_eq!(one(&[&[b"x".as_slice(); MAX_VALUES][..], &[&sealed_b]].concat()), None);
     }
 
     #[test]
