@@ -18,6 +18,7 @@ mod error;
 mod idp;
 mod limit;
 mod metrics;
+mod sealed;
 mod server;
 mod sign_in;
 mod sign_out;

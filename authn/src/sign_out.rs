@@ -19,6 +19,7 @@ use url::{Url, form_urlencoded};
 use crate::AuthnConfig;
 use crate::answer::Answer;
 use crate::error::SignInError;
+use crate::sealed;
 use crate::server::Shared;
 use crate::sign_in::{Rounds, authn_cookie, authn_cookie_attributes, cookie_here, may_return_to, session_here};
 use crate::user::who;
@@ -145,8 +146,7 @@ impl Ended {
             idp: self.idp.as_str().to_owned(),
             hint: self.hint.clone(),
         };
-        let plain = serde_json::to_vec(&sealed).unwrap_or_default();
-        Ok(URL_SAFE_NO_PAD.encode(visit.live.config.keyring.seal(Purpose::Form, ENDED.as_bytes(), &plain)?))
+        sealed::seal(&visit.live.config.keyring, Purpose::Form, ENDED, &sealed)
     }
 
     /// What a route's host told, if the address is signed and speaks of the very session that this browser has here: a
@@ -154,9 +154,7 @@ impl Ended {
     fn told_to(visit: &Visit, here: Option<&SessionId>) -> Option<Self> {
         let keyring = &visit.live.config.keyring;
         verify_signed_url(keyring, &visit.url, visit.now).ok().filter(|()| visit.is_authn())?;
-        let sealed = URL_SAFE_NO_PAD.decode(visit.param(ENDED)?).ok()?;
-        let plain = keyring.open(Purpose::Form, ENDED.as_bytes(), &sealed)?;
-        let told: SealedEnded = serde_json::from_slice(&plain).ok()?;
+        let told: SealedEnded = sealed::open(keyring, Purpose::Form, ENDED, visit.param(ENDED)?)?;
         let session =
             SessionHandle::parse(&told.session).filter(|told| here.map(|id| id.handle(keyring)) == Some(*told))?;
         Some(Self { session, idp: IdpId::new(told.idp), hint: told.hint })

@@ -15,6 +15,7 @@ use super::callback::AuthorizationAnswer;
 use crate::AuthnConfig;
 use crate::error::SignInError;
 use crate::idp::{CodeGrant, Proof};
+use crate::sealed;
 use crate::visit::Visit;
 
 /// How long the provider may take (03 §2).
@@ -131,14 +132,12 @@ impl PendingSignIn {
             restarted: self.request.restarted,
             started: self.started.as_millis(),
         };
-        let plain = serde_json::to_vec(&sealed).unwrap_or_default();
-        Ok(URL_SAFE_NO_PAD.encode(keyring.seal(Purpose::PendingSignIn, name.as_bytes(), &plain)?))
+        sealed::seal(keyring, Purpose::PendingSignIn, name, &sealed)
     }
 
     fn open(keyring: &Keyring, name: &str, value: &[u8]) -> Option<Self> {
-        let sealed = URL_SAFE_NO_PAD.decode(value.get(..value.len().min(2 * MAX_COOKIE))?).ok()?;
-        let plain = keyring.open(Purpose::PendingSignIn, name.as_bytes(), &sealed)?;
-        let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
+        let value = value.get(..value.len().min(2 * MAX_COOKIE))?;
+        let sealed: Sealed = sealed::open(keyring, Purpose::PendingSignIn, name, value)?;
         Some(Self {
             request: SignInRequest {
                 redirect_uri: Url::parse(&sealed.redirect_uri).ok()?,

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_identity::{
     FlowCookie, FlowHash, Keyring, Purpose, RandomError, SameSite, SessionCookie, SessionId, SignInRequest, Timestamp,
     random, set_cookie,
@@ -17,6 +15,7 @@ use url::Url;
 use super::{Rounds, cookie_here, may_return_to};
 use crate::answer::Answer;
 use crate::error::SignInError;
+use crate::sealed;
 use crate::server::Shared;
 use crate::visit::{Visit, at};
 
@@ -125,16 +124,12 @@ impl Ticket {
             redirect_uri: self.redirect_uri.as_str().to_owned(),
             expires: self.expires.as_millis(),
         };
-        let plain = serde_json::to_vec(&sealed).unwrap_or_default();
-        let context = context(&self.redirect_uri);
-        Ok(URL_SAFE_NO_PAD.encode(keyring.seal(Purpose::Ticket, context.as_bytes(), &plain)?))
+        sealed::seal(keyring, Purpose::Ticket, &context(&self.redirect_uri), &sealed)
     }
 
     /// The ticket, if it is of this deployment and for this very host and port.
     fn open(keyring: &Keyring, here: &Url, text: &str) -> Option<Self> {
-        let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let plain = keyring.open(Purpose::Ticket, context(here).as_bytes(), &sealed)?;
-        let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
+        let sealed: Sealed = sealed::open(keyring, Purpose::Ticket, &context(here), text)?;
         Some(Self {
             id: sealed.id,
             session: SessionId::from_bytes(sealed.session),
