@@ -28,11 +28,10 @@ pub(crate) async fn home(shared: &Shared, visit: &Visit) -> Answer {
 
 /// A user in the words of a page.
 pub(crate) fn who(user: &User) -> Who<'_> {
-    let email = user.email.as_deref();
-    let name = user.name.as_deref();
+    let name = user.shown_name();
     Who {
-        name: name.or(email).unwrap_or(&user.id),
-        email: email.filter(|_| name.is_some()),
+        name,
+        email: user.email.as_deref().filter(|email| *email != name),
         email_unverified: user.email_verified == Some(false),
     }
 }

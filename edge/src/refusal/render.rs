@@ -110,8 +110,8 @@ impl Refusal {
                 time: &asked.now.to_string(),
             },
             who: session.map(|session| Who {
-                name: name_of(&session.user),
-                email: session.user.email.as_deref().filter(|email| *email != name_of(&session.user)),
+                name: session.user.shown_name(),
+                email: session.user.email.as_deref().filter(|email| *email != session.user.shown_name()),
                 email_unverified: session.user.email_verified == Some(false),
             }),
             unmet: &unmet,
@@ -263,10 +263,6 @@ fn to_sign_in(asked: &Asked<'_>, idp: &IdpId, redirect_uri: Url) -> Result<Draft
     let dropped = FlowCookie::drop_oldest(&config.cookie.name, fields);
     let draft = Draft::new(status).text(header::LOCATION, location.as_str()).text(header::SET_COOKIE, &flow.set());
     Ok(dropped.iter().fold(draft, |draft, cookie| draft.text(header::SET_COOKIE, cookie)))
-}
-
-fn name_of(user: &postern_identity::User) -> &str {
-    user.name.as_deref().or(user.email.as_deref()).filter(|name| !name.is_empty()).unwrap_or(&user.id)
 }
 
 fn query_escaped(text: &str) -> String {

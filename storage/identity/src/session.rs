@@ -118,6 +118,15 @@ pub struct User {
     pub claims: Claims,
 }
 
+impl User {
+    /// What a page calls them: their name, else their e-mail address, else their id.
+    #[must_use]
+    pub fn shown_name(&self) -> &str {
+        let words = [&self.name, &self.email].into_iter().flatten();
+        words.map(String::as_str).find(|words| !words.is_empty()).unwrap_or(&self.id)
+    }
+}
+
 /// What the edge needs to know of a session: who, until when, from which provider. Holds no token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
