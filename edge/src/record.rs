@@ -129,7 +129,6 @@ impl<'a> View<'a> {
         event!(
             target: AUTHORIZE,
             Level::INFO,
-            service = "authorize",
             "request-id" = line.request_id,
             "check-request-id" = line.check_request_id,
             method = line.method,
@@ -271,7 +270,6 @@ macro_rules! access_event {
                 event!(
                     target: ACCESS,
                     $level,
-                    service = "envoy",
                     "upstream-cluster" = line.upstream_cluster,
                     "cluster-stat-name" = line.cluster_stat_name,
                     method = line.method,

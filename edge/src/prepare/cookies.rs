@@ -1,7 +1,6 @@
 //! Which cookies are ours: they never go up (S-041), and no upstream sets them (S-049).
 
 use http::{HeaderMap, HeaderValue, header};
-use postern_identity::FlowCookie;
 
 /// The cookie names of one deployment.
 #[derive(Clone, Debug)]
@@ -27,7 +26,7 @@ impl OwnCookies {
         let beside = ["", "_authenticate", "_csrf", "_signed_out_redirect_uri"];
         Self {
             exact: beside.iter().map(|suffix| format!("{session}{suffix}")).collect(),
-            prefixes: vec![FlowCookie::prefix(session), format!("__Host-{session}"), format!("{session}_pkce_")],
+            prefixes: vec![format!("__Host-{session}"), format!("{session}_pkce_")],
         }
     }
 

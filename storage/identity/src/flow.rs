@@ -66,9 +66,8 @@ impl FlowCookie {
         Ok(Self { name, value: URL_SAFE_NO_PAD.encode(value) })
     }
 
-    /// What every flow cookie's name begins with; these cookies never go upstream (S-041).
-    #[must_use]
-    pub fn prefix(cookie_name: &str) -> String {
+    /// As every cookie of ours with `__Host-`, it never goes upstream (S-041).
+    fn prefix(cookie_name: &str) -> String {
         format!("__Host-{cookie_name}_flow_")
     }
 
