@@ -16,6 +16,7 @@ use crate::{OpenError, StorageConfig, StorageError};
 use breaker::Breaker;
 use embedded::Embedded;
 use memory::Memory;
+use rows::Read;
 
 /// A session, and the epoch of its owner, read at one moment.
 #[derive(Clone, Debug)]
@@ -116,67 +117,43 @@ impl Backend {
     /// The session of that handle.
     pub(crate) async fn session(&self, handle: &Key) -> Result<Option<Stored>, StorageError> {
         let key = *handle;
-        self.within(Operation::Load, async {
-            match &self.kind {
-                Kind::Memory(memory) => memory.read(|rows| rows::session(rows, &key)),
-                Kind::Embedded(file) => file.read(move |rows| rows::session(rows, &key)).await,
-                #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::session(rows, &key)),
-            }
-        })
-        .await
+        self.read(Operation::Load, move |rows| rows::session(rows, &key)).await
     }
 
     /// The session of that handle and its sealed tokens.
     pub(crate) async fn tokens(&self, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
         let key = *handle;
-        self.within(Operation::Tokens, async {
-            match &self.kind {
-                Kind::Memory(memory) => memory.read(|rows| rows::tokens(rows, &key)),
-                Kind::Embedded(file) => file.read(move |rows| rows::tokens(rows, &key)).await,
-                #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::tokens(rows, &key)),
-            }
-        })
-        .await
+        self.read(Operation::Tokens, move |rows| rows::tokens(rows, &key)).await
     }
 
     /// The sealed record of a user.
     pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
         let key = *owner;
-        self.within(Operation::User, async {
-            match &self.kind {
-                Kind::Memory(memory) => memory.read(|rows| rows::user(rows, &key)),
-                Kind::Embedded(file) => file.read(move |rows| rows::user(rows, &key)).await,
-                #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::user(rows, &key)),
-            }
-        })
-        .await
+        self.read(Operation::User, move |rows| rows::user(rows, &key)).await
     }
 
     /// The sessions of an owner, at most `limit`.
     pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
         let key = *owner;
-        self.within(Operation::List, async {
-            match &self.kind {
-                Kind::Memory(memory) => memory.read(|rows| rows::list(rows, &key, limit)),
-                Kind::Embedded(file) => file.read(move |rows| rows::list(rows, &key, limit)).await,
-                #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::list(rows, &key, limit)),
-            }
-        })
-        .await
+        self.read(Operation::List, move |rows| rows::list(rows, &key, limit)).await
     }
 
     /// Whose refresh is to be tried before that time, earliest first, at most `limit`: when that is, and whose.
     pub(crate) async fn due(&self, before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
-        self.within(Operation::Due, async {
+        self.read(Operation::Due, move |rows| rows::due(rows, before, limit)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        look: impl FnOnce(&dyn Read) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        self.within(operation, async {
             match &self.kind {
-                Kind::Memory(memory) => memory.read(|rows| rows::due(rows, before, limit)),
-                Kind::Embedded(file) => file.read(move |rows| rows::due(rows, before, limit)).await,
+                Kind::Memory(memory) => memory.read(|rows| look(rows)),
+                Kind::Embedded(file) => file.read(|rows| look(rows)).await,
                 #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.read(|rows| rows::due(rows, before, limit)),
+                Kind::Gated(gated) => gated.pass().await.read(|rows| look(rows)),
             }
         })
         .await

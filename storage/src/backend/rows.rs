@@ -48,7 +48,7 @@ pub(super) trait Change: Read {
     fn room(&self) -> Result<(), StorageError>;
 }
 
-pub(super) fn session(rows: &impl Read, handle: &Key) -> Result<Option<Stored>, StorageError> {
+pub(super) fn session(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Option<Stored>, StorageError> {
     let Some(row) = rows.find(Table::Sessions, handle)?.and_then(|bytes| Row::decode(bytes.as_slice()).ok()) else {
         return Ok(None);
     };
@@ -56,17 +56,17 @@ pub(super) fn session(rows: &impl Read, handle: &Key) -> Result<Option<Stored>, 
     Ok(Some(Stored { row, not_before }))
 }
 
-pub(super) fn tokens(rows: &impl Read, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
+pub(super) fn tokens(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
     let Some(stored) = session(rows, handle)? else { return Ok(None) };
     Ok(rows.find(Table::Tokens, handle)?.map(|tokens| (stored, tokens)))
 }
 
-pub(super) fn user(rows: &impl Read, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+pub(super) fn user(rows: &(impl Read + ?Sized), owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
     let found = rows.find(Table::Users, owner)?;
     Ok(found.and_then(|bytes| bytes.get(8..).map(<[u8]>::to_vec)))
 }
 
-pub(super) fn list(rows: &impl Read, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
+pub(super) fn list(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
     let mut found = Vec::new();
     for handle in owned(rows, owner, limit)? {
         found.extend(session(rows, &handle)?.map(|stored| (handle, stored)));
@@ -74,7 +74,7 @@ pub(super) fn list(rows: &impl Read, owner: &Key, limit: usize) -> Result<Vec<(K
     Ok(found)
 }
 
-pub(super) fn due(rows: &impl Read, before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
+pub(super) fn due(rows: &(impl Read + ?Sized), before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
     let keys = rows.keys(Table::Due, &[], &before.max(0).to_be_bytes(), limit)?;
     let parse = |key: Vec<u8>| {
         let (at, handle) = key.split_first_chunk()?;
@@ -281,13 +281,13 @@ fn put_user(rows: &mut impl Change, row: &Row, user: &[u8]) -> Result<(), Storag
     ends(rows, until, Ending::User, &owner)
 }
 
-fn owned(rows: &impl Read, owner: &Key, limit: usize) -> Result<Vec<Key>, StorageError> {
+fn owned(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Result<Vec<Key>, StorageError> {
     let end = [&owner[..], &[0xff; 33]].concat();
     let keys = rows.keys(Table::Owned, owner, &end, limit)?;
     Ok(keys.iter().filter_map(|key| key.get(32..)?.try_into().ok()).collect())
 }
 
-fn epoch(rows: &impl Read, owner: &Key) -> Result<Option<i64>, StorageError> {
+fn epoch(rows: &(impl Read + ?Sized), owner: &Key) -> Result<Option<i64>, StorageError> {
     Ok(time(rows.find(Table::Epochs, owner)?))
 }
 
