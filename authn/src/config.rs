@@ -29,7 +29,7 @@ pub struct AuthnConfig {
     pub hosts: Arc<dyn RouteHosts>,
 }
 
-/// Knows which hosts belong to routes of this deployment; the configuration answers, so that a reload is seen at once.
+/// Knows which hosts belong to routes of this deployment; the configuration answers, by the rules of the edge.
 pub trait RouteHosts: Send + Sync + std::fmt::Debug {
     /// Whether some route serves this https origin.
     fn serves(&self, url: &Url) -> bool;

@@ -23,7 +23,6 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use postern_authn::AuthnConfig;
 use postern_edge::EdgeConfig;
@@ -36,7 +35,6 @@ pub use env::Environment;
 pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
 pub use render::Colour;
-pub use resolve::RouteIndex;
 pub use watched::WatchedFile;
 
 use context::Context;
@@ -46,7 +44,7 @@ use context::Context;
 pub struct Config {
     /// The edge.
     pub edge: EdgeConfig,
-    /// Authn; it serves the routes that [`Config::route_hosts`] knows.
+    /// Authn.
     pub authn: AuthnConfig,
     /// The store.
     pub storage: StorageConfig,
@@ -54,8 +52,6 @@ pub struct Config {
     pub admin: AdminConfig,
     /// How much is logged.
     pub logs: LogLevels,
-    /// The hosts that authn may send browsers to: the same object as `authn.hosts`.
-    pub route_hosts: Arc<RouteIndex>,
     /// Files whose change is a reason to load again: the configuration file first, then all that it names.
     pub watched: Vec<WatchedFile>,
     /// `runtime_flags.config_hot_reload`: a change of a watched file reloads. SIGHUP always does.

@@ -3,11 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use postern_authn::RouteHosts;
 use postern_edge::AuthenticateTarget;
-use postern_edge::route::{HostPattern, Route};
-use url::{Host, Url};
+use postern_edge::route::{HostPattern, Route, RouteTable};
+use url::{Host, Position, Url};
 
 use super::routes::Routes;
 use crate::config::Code;
@@ -123,32 +122,20 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The hosts of all routes, for authn; replaced whole on a reload.
+/// What the edge would route, for authn: the same table, so the two never disagree on a host.
 #[derive(Debug)]
-pub struct RouteIndex(ArcSwap<Vec<HostPattern>>);
+pub(super) struct Served(RouteTable);
 
-impl RouteIndex {
-    /// The index of these routes.
-    #[must_use]
-    pub fn new(routes: &[Arc<Route>]) -> Self {
-        Self(ArcSwap::from_pointee(routes.iter().map(|route| route.hosts.clone()).collect()))
-    }
-
-    /// Knows from now on what `other` knows: after a reload authn sees the new routes at once.
-    pub fn adopt(&self, other: &Self) {
-        self.0.store(other.0.load_full());
+impl Served {
+    /// What is served under these routes.
+    pub(super) fn by(routes: &[Arc<Route>], any_port: bool) -> Self {
+        Self(RouteTable::new(routes, [], any_port))
     }
 }
 
-impl RouteHosts for RouteIndex {
+impl RouteHosts for Served {
     fn serves(&self, url: &Url) -> bool {
-        let (Some(host), "https") = (url.host_str(), url.scheme()) else { return false };
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        let asked = url.port_or_known_default();
-        let fits = |wanted: Option<u16>| wanted.is_none_or(|port| Some(port) == asked);
-        self.0.load().iter().any(|pattern| match pattern {
-            HostPattern::Exact { host: known, port } => *known == host && fits(*port),
-            HostPattern::Wildcard { regex, port, .. } => regex.is_match(&host) && fits(*port),
-        })
+        let host = postern_edge::Host::parse(url[Position::BeforeHost..Position::AfterPort].as_bytes());
+        url.scheme() == "https" && host.is_ok_and(|host| self.0.first_on(&host).is_some())
     }
 }

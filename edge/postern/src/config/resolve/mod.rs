@@ -22,8 +22,6 @@ use postern_authn::AuthnConfig;
 use postern_edge::{EdgeConfig, Listeners, ProxyConfig, PublicListener};
 use postern_identity::Keyring;
 
-pub use authenticate::RouteIndex;
-
 use super::Config;
 use super::block::Block;
 use super::context::Context;
@@ -66,7 +64,6 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let (trusted_hops, skip_xff_append) = requests::forwarded(cx, settings);
 
     let keyring = Arc::new(Keyring::derive(&secrets.shared, &secrets.cookie));
-    let route_hosts = Arc::new(RouteIndex::new(&routes.list));
     let authenticate = authenticate?;
     let authn = AuthnConfig {
         url: authenticate.url.clone(),
@@ -77,7 +74,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         idps: idps.list,
         sign_out_redirect,
         extra_roots: extra_roots.clone(),
-        hosts: Arc::<RouteIndex>::clone(&route_hosts),
+        hosts: Arc::new(authenticate::Served::by(&routes.list, flags.match_any_incoming_port)),
     };
     let edge = EdgeConfig {
         listeners: listeners?,
@@ -99,7 +96,6 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         storage: storage?,
         admin: admin?,
         logs: log_levels,
-        route_hosts,
         watched: Vec::new(),
         hot_reload: flags.hot_reload,
     })
