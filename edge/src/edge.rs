@@ -114,12 +114,11 @@ impl Edge {
         };
         let (stop, stopped) = watch::channel(false);
         let (deadline, deadlines) = watch::channel(None);
-        let listeners = bound.listeners.clone();
         let sockets = bound.into_sockets(options.workers.max(1))?;
         let begin = |(core, sockets)| Worker::begin(core, sockets, parts.clone(), (stopped.clone(), deadlines.clone()));
         let workers = sockets.into_iter().enumerate().map(begin).collect::<io::Result<Vec<_>>>()?;
         let watching = watch.clone().map(|watch| tokio::spawn(watch.run()).abort_handle());
-        Ok(RunningEdge { workers, stop, deadline, gate, upstreams, watch, watching, listeners })
+        Ok(RunningEdge { workers, stop, deadline, gate, upstreams, watch, watching })
     }
 }
 
@@ -158,14 +157,6 @@ fn door(tls: Option<Tls>, timeouts: &Timeouts, options: EdgeOptions, metrics: &M
     }
 }
 
-/// Why a reload was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// The roots for upstreams are not certificates.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
-}
-
 /// An edge that serves.
 #[derive(Debug)]
 pub struct RunningEdge {
@@ -176,19 +167,15 @@ pub struct RunningEdge {
     upstreams: Arc<Upstreams>,
     watch: Option<CertificateWatch>,
     watching: Option<AbortHandle>,
-    listeners: Listeners,
 }
 
 impl RunningEdge {
     /// Takes a new configuration: whole, or not at all. Requests under way keep the one that they began with.
     ///
     /// # Errors
-    /// [`ReloadError`]; the old configuration stays in force.
-    pub fn reload(&self, snapshot: Snapshot) -> Result<(), ReloadError> {
+    /// [`RootsError`]; the old configuration stays in force.
+    pub fn reload(&self, snapshot: Snapshot) -> Result<(), RootsError> {
         self.upstreams.reload(&snapshot.config)?;
-        if snapshot.config.listeners != self.listeners {
-            tracing::warn!("changed listener addresses take effect at the next start");
-        }
         self.gate.replace(snapshot);
         self.reload_certificates();
         Ok(())

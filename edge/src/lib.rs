@@ -37,7 +37,7 @@ pub use config::{
     EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig,
     ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
-pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
+pub use edge::{Edge, EdgeOptions, RunningEdge, StartError};
 pub use identify::Sessions;
 pub use listener::{Bound, CertificateError, CertificateNames, ClientCert, Connection, Violation};
 pub use metrics::Metrics;
