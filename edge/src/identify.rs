@@ -1,4 +1,4 @@
-//! A credential becomes a subject: the cache first, the store on a miss (architecture §2 step 5).
+//! A credential becomes a subject: the cache first, the store on a miss (step 5 of the path).
 
 use std::sync::Arc;
 

@@ -205,7 +205,7 @@ async fn report(what: &'static str, served: impl Future<Output = io::Result<()>>
     }
 }
 
-/// What became of loading the configuration (architecture: `postern_config_*`).
+/// What became of loading the configuration.
 #[derive(Debug)]
 struct Reloads {
     total: IntCounterVec,

@@ -28,12 +28,6 @@ impl Mistake {
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
-
-    /// The same with advice, if there is any.
-    #[must_use]
-    pub fn maybe_hint(self, hint: Option<String>) -> Self {
-        Self { hint, ..self }
-    }
 }
 
 /// What the parser found wrong, in words for the author of the file.
