@@ -95,6 +95,8 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// No field of HTTP, but CGI makes of it what names a program's proxy (CVE-2016-5385).
+const PROXY: HeaderName = HeaderName::from_static("proxy");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Takes away what is the client's alone to say to us: reserved and forwarding fields, hop-by-hop fields, and what its
@@ -111,6 +113,7 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
         header::TRAILER,
         header::UPGRADE,
         HTTP2_SETTINGS,
+        PROXY,
     ];
     for name in &hop {
         head.remove_header(name);
