@@ -82,6 +82,9 @@ impl<'a> View<'a> {
             for reason in reasons.iter() {
                 families.decisions.with_label_values(&[route, decision, reason.as_str()]).inc();
             }
+            if reasons.is_empty() {
+                families.decisions.with_label_values(&[route, decision, "none"]).inc();
+            }
         }
     }
 

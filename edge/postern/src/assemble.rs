@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_authn::{Authn, AuthnError};
-use postern_edge::{Edge, EdgeOptions, Gate, Metrics, RunningEdge, Snapshot, SnapshotError, StartError as EdgeError};
+use postern_edge::{
+    Edge, EdgeConfig, EdgeOptions, Gate, Metrics, RunningEdge, Snapshot, SnapshotError, StartError as EdgeError,
+};
+use postern_identity::Secret;
 use postern_storage::{CacheConfig, OpenError, Storage};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::net::TcpListener;
@@ -44,6 +47,9 @@ pub enum StartError {
     /// The edge cannot be started.
     #[error(transparent)]
     Edge(#[from] EdgeError),
+    /// The certificate that stands in for a configured one cannot be made.
+    #[error("no certificate is configured, and none can be made: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// Two metrics share a name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -64,6 +70,7 @@ pub struct Running {
     health: Health,
     telemetry: Telemetry,
     reloads: Reloads,
+    stand_in: StandIn,
     stop: DropGuard,
     tasks: TaskTracker,
 }
@@ -79,6 +86,8 @@ impl Running {
         let reloads = Reloads::register(&registry)?;
         let metrics = Metrics::register(&registry)?;
         register_process(&registry)?;
+        let stand_in = StandIn::make()?;
+        stand_in.fill(&mut config.edge);
         let bound = Edge::bind(&config.edge.listeners).map_err(|source| bind("the public address", source))?;
         let (private, authn_at) = listen((Ipv4Addr::LOCALHOST, 0).into(), "a loopback port for authn").await?;
         let storage = Storage::open(config.storage.clone(), Arc::clone(&config.edge.keyring), &registry)?;
@@ -109,6 +118,7 @@ impl Running {
             health,
             telemetry,
             reloads,
+            stand_in,
             stop: ends_all,
             tasks,
         })
@@ -134,6 +144,7 @@ impl Running {
         config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
         config.keep_secrets_of(&self.in_force);
+        self.stand_in.fill(&mut config.edge);
         let snapshot = match Snapshot::new(config.edge.clone(), self.gate_version + 1) {
             Ok(snapshot) => snapshot,
             Err(error) => return refused(&error),
@@ -202,6 +213,30 @@ async fn admin_routes(
 async fn report(what: &'static str, served: impl Future<Output = io::Result<()>>) {
     if let Err(error) = served.await {
         error!(%error, what, "a server of this process has ended");
+    }
+}
+
+/// The self-signed certificate that is served where none is configured (01 §1.5): for every name, for the life of this process.
+#[derive(Debug)]
+struct StandIn {
+    certificate: Vec<u8>,
+    key: Secret<Vec<u8>>,
+}
+
+impl StandIn {
+    fn make() -> Result<Self, rcgen::Error> {
+        let made = rcgen::generate_simple_self_signed(["*".to_owned()])?;
+        Ok(Self {
+            certificate: made.cert.pem().into_bytes(),
+            key: Secret::new(made.signing_key.serialize_pem().into_bytes()),
+        })
+    }
+
+    fn fill(&self, edge: &mut EdgeConfig) {
+        let certificates = &mut edge.certificates;
+        if certificates.inline.is_empty() && certificates.files.is_empty() {
+            certificates.inline.push((self.certificate.clone(), self.key.clone()));
+        }
     }
 }
 

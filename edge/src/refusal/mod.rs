@@ -73,8 +73,6 @@ pub enum Failure {
     UpstreamProtocol,
     /// The request body did not come in time.
     BodyTimeout,
-    /// The request body is too large.
-    BodyTooLarge,
     /// Too much at once.
     Overloaded,
     /// A bug, or no randomness (S-115, S-120).
@@ -88,7 +86,6 @@ impl Failure {
             Self::NoEndpoint | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -101,7 +98,6 @@ impl Failure {
             Self::UpstreamTimeout => "upstream-timeout",
             Self::UpstreamProtocol => "upstream-protocol",
             Self::BodyTimeout => "body-timeout",
-            Self::BodyTooLarge => "body-too-large",
             Self::Overloaded => "overloaded",
             Self::Internal => "internal-error",
         }

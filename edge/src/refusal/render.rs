@@ -197,7 +197,7 @@ impl Refusal {
                 Failure::Connect | Failure::ConnectTimeout => "The application could not be reached.",
                 Failure::UpstreamTimeout => "The application did not answer in time.",
                 Failure::UpstreamProtocol => "The application gave an answer that cannot be passed on.",
-                Failure::BodyTimeout | Failure::BodyTooLarge => sentence_of(failure.status()),
+                Failure::BodyTimeout => sentence_of(failure.status()),
                 Failure::Overloaded => "There is too much to do just now. Please try again in a moment.",
                 Failure::Internal => "Something went wrong on our side.",
             },

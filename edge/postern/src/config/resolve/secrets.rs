@@ -33,9 +33,9 @@ fn secret(
 ) -> Option<Secret<[u8; 32]>> {
     let Some((at, text)) = text(cx, settings, key, file_key) else {
         if settings.find(file_key).is_none() {
-            let what = format!(
-                "no `{key}` is configured: a random one holds until this process ends, and then everybody signs in again"
-            );
+            let lost =
+                if key == "shared_secret" { "everybody signs in again" } else { "sign-ins under way begin again" };
+            let what = format!("no `{key}` is configured: a random one holds until this process ends, and then {lost}");
             cx.advise(
                 Code::RandomSecret,
                 &At::absent(key),

@@ -42,20 +42,24 @@ fn several_blocks(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
     }
 }
 
+/// Operators, and criteria whose plain value stands for `is` or `has` (01 §3.5).
+fn compares_whole(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    matches!(key.as_str(), "is" | "has" | "email" | "user" | "domain" | "groups" | "http_method" | "http_path")
+        || key.starts_with("claim/")
+}
+
 /// A text never equals a list.
 fn lists_under_is(cx: &mut Context<'_>, field: &Field<'_>, node: &Node) {
     match &node.value {
         Value::List(nodes) => nodes.iter().for_each(|node| lists_under_is(cx, field, node)),
         Value::Map(entries) => {
             for entry in entries {
-                if entry.key == "is" && entry.value.as_list().is_some() {
-                    let what = "`is` with a list is never true";
-                    cx.advise(
-                        Code::OddPolicy,
-                        &at(field, entry.key_place),
-                        what,
-                        "write `in: [...]`, or one criterion for each value in an `or` block",
-                    );
+                if compares_whole(&entry.key) && entry.value.as_list().is_some() {
+                    let what =
+                        format!("`{}` with a list is never true: a value is compared with the whole list", entry.key);
+                    let hint = "write `in: [...]` where there is one value to compare, or one criterion for each value in an `or` block";
+                    cx.advise(Code::OddPolicy, &at(field, entry.key_place), what, hint);
                 }
                 lists_under_is(cx, field, &entry.value);
             }
