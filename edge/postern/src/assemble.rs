@@ -143,7 +143,6 @@ impl Running {
         }
         config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
-        config.keep_secrets_of(&self.in_force);
         self.stand_in.fill(&mut config.edge);
         let snapshot = match Snapshot::new(config.edge.clone(), self.gate_version + 1) {
             Ok(snapshot) => snapshot,

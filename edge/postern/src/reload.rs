@@ -202,14 +202,6 @@ impl Config {
     }
 }
 
-impl Config {
-    /// Keeps the secrets of `running`: sessions are stored and sealed under them, and half a change would sign nobody in.
-    pub fn keep_secrets_of(&mut self, running: &Self) {
-        self.edge.keyring = Arc::clone(&running.edge.keyring);
-        self.authn.keyring = Arc::clone(&running.authn.keyring);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
