@@ -362,7 +362,7 @@ mod tests {
             ]
         );
         let mut new = load(&text);
-        new.keep_secrets_of(&old);
+        new.keep_what_cannot_change(&old);
         assert!(!new.needs_restart(&old).iter().any(|key| key.ends_with("secret")));
     }
 }
