@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each step of the second can be run alone.
-# Everything is built in one profile, dev: nothing is compiled twice, and the demo serves after a third of the time
-# that an optimised build would take.
+# Everything is built in one profile, dev, so that tests and demo share what they can, and the demo serves after a third
+# of the time that an optimised build would take.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
