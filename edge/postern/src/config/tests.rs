@@ -732,6 +732,17 @@ fn authn_knows_the_hosts_of_all_routes() {
 }
 
 #[test]
+fn authn_serves_the_ports_that_the_edge_routes() {
+    let strict = config(
+        "runtime_flags: {match_any_incoming_port: false}\nroutes:\n  \
+         - {from: https://a.example.com, to: 'http://127.0.0.1', allow_public_unauthenticated_access: true}\n",
+    );
+    let serves = |url: &str| strict.authn.hosts.serves(&Url::parse(url).unwrap());
+    assert!(serves("https://a.example.com/") && serves("https://a.example.com:443/"));
+    assert!(!serves("https://a.example.com:9/"));
+}
+
+#[test]
 fn services_are_all_or_nothing_yet() {
     for services in
         ["all", "ALL", "[authenticate, authorize, databroker, proxy]", "proxy,cache, Authorize,authenticate"]
