@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -69,7 +70,10 @@ impl ProxyHttp for Proxy {
         };
         match answer {
             Some(answer) => send(downstream, answer).await.map(|()| true),
-            None => Ok(false),
+            None => {
+                distrust_zero(downstream);
+                Ok(false)
+            }
         }
     }
 
@@ -122,13 +126,15 @@ impl ProxyHttp for Proxy {
     async fn request_body_filter(
         &self,
         _downstream: &mut Downstream,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.bound.note_activity();
         if end {
             exchange.request_completed();
+            // An empty DATA frame at the end would be written as a last chunk of its own, before the last chunk (S-001).
+            *body = body.take().filter(|body| !body.is_empty());
         }
         Ok(())
     }
@@ -169,6 +175,10 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         if downstream.is_process_shutting_down() {
             downstream.set_keepalive(None);
+        }
+        if downstream.req_header().version == http::Version::HTTP_10 {
+            // It knows no chunks: the end of the connection is the end of the answer (RFC 9112 §7).
+            head.remove_header(&TRANSFER_ENCODING);
         }
         exchange.prepare_response(head)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -238,8 +248,12 @@ impl Proxy {
         let patience = self.patience;
         // The connection's own clock comes first; this one is only there in case that it does not.
         let idle = patience.idle + patience.head + SLACK;
-        let stopping = downstream.is_process_shutting_down();
-        downstream.set_keepalive(if stopping { None } else { Some(idle.as_secs()) });
+        // A client of HTTP/1.0 waits for the end of the connection, which is all it can count on; and what follows a CONNECT was
+        // meant for a tunnel, never for us (S-008).
+        let head = downstream.req_header();
+        let last = head.version == http::Version::HTTP_10 || head.method == http::Method::CONNECT;
+        let last = last || downstream.is_process_shutting_down();
+        downstream.set_keepalive(if last { None } else { Some(idle.as_secs()) });
         downstream.set_read_timeout(Some(patience.body_idle + SLACK));
         downstream.set_write_timeout(Some(patience.write_stall + SLACK));
         downstream.set_total_drain_timeout(Some(patience.linger));
@@ -284,6 +298,21 @@ impl Proxy {
 fn connection(downstream: &Downstream) -> Option<Arc<Connection>> {
     let digest = downstream.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().map(Arc::clone)
+}
+
+/// A length of zero on an HTTP/2 stream that goes on is no promise yet that nothing comes: with it, the upstream would take
+/// the message for complete before we know (S-015).
+fn distrust_zero(downstream: &mut Downstream) {
+    let length = downstream.req_header().headers.get(CONTENT_LENGTH);
+    let Some(zero) = length.filter(|length| length.as_bytes().iter().all(|digit| *digit == b'0')).cloned() else {
+        return;
+    };
+    if downstream.is_http2() {
+        downstream.req_header_mut().remove_header(&CONTENT_LENGTH);
+        if downstream.is_body_empty() {
+            let _it_was_there_before = downstream.req_header_mut().insert_header(CONTENT_LENGTH, zero);
+        }
+    }
 }
 
 async fn send(downstream: &mut Downstream, answer: Answer) -> Result<()> {

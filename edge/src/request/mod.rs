@@ -49,7 +49,7 @@ pub struct Request {
     pub(crate) strip_with_identity: Vec<HeaderName>,
 }
 
-/// Why a request is not read (400, 405, 414, 421 or 431).
+/// Why a request is not read (400, 405, 414, 417, 421 or 431).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     /// Found by the head guard, in the bytes.
@@ -94,6 +94,9 @@ pub enum BadRequest {
     /// Content-Length is not 1 to 18 digits, once (S-004), or stands beside Transfer-Encoding (S-002).
     #[error("the length of the body is not clear")]
     Framing,
+    /// An `Expect` other than one `100-continue` (RFC 9110 §10.1.1): upstreams differ in what they make of it (S-008).
+    #[error("an expectation cannot be met")]
+    Expectation,
 }
 
 impl BadRequest {
@@ -105,6 +108,7 @@ impl BadRequest {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Form
             | Self::Path(_)
             | Self::Query
@@ -136,6 +140,7 @@ impl BadRequest {
             Self::ReservedVariant => "field-reserved-variant",
             Self::ConnectionField => "connection-field",
             Self::Framing => "content-length",
+            Self::Expectation => "expectation",
         }
     }
 }
@@ -166,6 +171,7 @@ impl Request {
         let query = read_query(head)?;
         let path = read_path(head, &target, &rules.path)?;
         refuse_unclear_framing(head)?;
+        refuse_odd_expectations(head)?;
         let client = Client::behind(rules.trusted_hops, connection, &head.headers);
         let mut request = Self {
             method: head.method.clone(),
@@ -361,6 +367,12 @@ fn refuse_unclear_framing(head: &RequestHeader) -> Result<(), BadRequest> {
         return Err(BadRequest::Framing);
     }
     Ok(())
+}
+
+fn refuse_odd_expectations(head: &RequestHeader) -> Result<(), BadRequest> {
+    let mut expectations = head.headers.get_all(header::EXPECT).iter();
+    let known = expectations.next().is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if known && expectations.next().is_none() { Ok(()) } else { Err(BadRequest::Expectation) }
 }
 
 const CONNECTION_ONLY: [&str; 2] = ["keep-alive", "proxy-connection"];
