@@ -12,6 +12,7 @@ mod headers;
 mod logs;
 mod metrics;
 mod policy;
+mod raw;
 mod reload;
 mod sign_in_browser;
 mod sign_in_curl;
