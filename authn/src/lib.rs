@@ -10,7 +10,7 @@
 //!
 //! What it never does: call a provider's token endpoint for a browser that did not begin the sign-in, believe a key or an
 //! issuer that the configuration does not lead to, wait on a provider without a bound, or show a token to anybody.
-//! Start with `server.rs`, then `sign_in/mod.rs`.
+//! Start with `server.rs`, then `sign_in/mod.rs`; `refresh.rs` is what happens without a request.
 
 mod answer;
 mod config;
@@ -18,6 +18,7 @@ mod error;
 mod idp;
 mod limit;
 mod metrics;
+mod refresh;
 mod sealed;
 mod server;
 mod sign_in;
@@ -27,6 +28,7 @@ mod visit;
 
 use std::sync::Arc;
 
+use postern_identity::Timestamp;
 use postern_storage::Sessions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +57,18 @@ impl Authn {
     /// What the listener gave.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
         server::serve(Arc::clone(&self.shared), listener, shutdown).await
+    }
+
+    /// Refreshes sessions that are due, until `shutdown`; then finishes what it began, within about a minute at worst, since
+    /// a provider may have replaced a refresh token that is not saved yet. Beside others over the same store, each refresh
+    /// is tried by one (S-076).
+    pub async fn refresh(&self, shutdown: CancellationToken) {
+        refresh::run(Arc::clone(&self.shared), shutdown).await;
+    }
+
+    /// Refreshes whatever is due at `now`, and returns when it is done: one round of [`refresh`](Self::refresh).
+    pub async fn refresh_due(&self, now: Timestamp) {
+        refresh::round(Arc::clone(&self.shared), now).await;
     }
 
     /// Replaces the configuration: the next request sees the new one, a request in flight ends with the old one.

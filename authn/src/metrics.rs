@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     rate_limited: IntCounter,
     panics: IntCounter,
     in_flight: IntGauge,
+    refreshes: IntCounterVec,
+    overdue: IntGauge,
 }
 
 impl Metrics {
@@ -36,8 +38,19 @@ impl Metrics {
         registry.register(Box::new(idp_requests.clone()))?;
         let in_flight = IntGauge::new("postern_authn_requests_in_flight", "Requests that are being answered.")?;
         registry.register(Box::new(in_flight.clone()))?;
+        let overdue = IntGauge::new(
+            "postern_authn_refreshes_overdue",
+            "Sessions that this process could not refresh, and that wait for another try.",
+        )?;
+        registry.register(Box::new(overdue.clone()))?;
         Ok(Self {
             in_flight,
+            overdue,
+            refreshes: counter(
+                "postern_authn_refreshes_total",
+                "Refreshes of sessions by provider and how they ended.",
+                &["idp", "outcome"],
+            )?,
             sign_ins: counter(
                 "postern_authn_sign_ins_total",
                 "Sign-ins by provider and how they ended.",
@@ -54,6 +67,16 @@ impl Metrics {
     /// One sign-in ended.
     pub(crate) fn signed_in(&self, idp: &str, outcome: &str) {
         self.sign_ins.with_label_values(&[idp, outcome]).inc();
+    }
+
+    /// One refresh ended.
+    pub(crate) fn refreshed(&self, idp: &str, outcome: &str) {
+        self.refreshes.with_label_values(&[idp, outcome]).inc();
+    }
+
+    /// So many refreshes wait for another try.
+    pub(crate) fn overdue(&self, sessions: usize) {
+        self.overdue.set(i64::try_from(sessions).unwrap_or(i64::MAX));
     }
 
     /// One sign-out ended.

@@ -10,13 +10,17 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use postern_identity::{EDGE_TOKEN_HEADER, IdpId, is_edge_token};
 use postern_pages::{ErrorPage, Links};
 use postern_storage::Sessions;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, warn};
 
 use crate::answer::Answer;
 use crate::idp::{Idp, Trust};
@@ -33,6 +37,10 @@ const MAX_BODY_TIME: Duration = Duration::from_secs(5);
 const MAX_TIME: Duration = Duration::from_secs(25);
 /// Requests at once; more are sent away at once.
 const MAX_REQUESTS: usize = 1024;
+
+/// From one request to the end of the next one's head; longer than the edge keeps a connection that is idle.
+const HEAD_WAIT: Duration = Duration::from_secs(90);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every request shares.
 #[derive(Debug)]
@@ -67,6 +75,11 @@ impl Shared {
         })
     }
 
+    /// The configuration in force.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
     pub(crate) fn reload(&self, config: AuthnConfig) -> Result<(), AuthnError> {
         self.live.store(Arc::new(Live::new(config, &self.metrics)?));
         Ok(())
@@ -79,6 +92,11 @@ impl Live {
         let idp = |idp: &crate::IdpConfig| Idp::new(idp.clone(), &config.url, &trust, metrics.clone()).map(Arc::new);
         let idps = config.idps.iter().map(idp).collect::<Result<_, _>>()?;
         Ok(Self { config, idps })
+    }
+
+    /// How many providers there are.
+    pub(crate) fn idp_count(&self) -> usize {
+        self.idps.len()
     }
 
     /// The provider of that id.
@@ -94,13 +112,48 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new().fallback(receive).with_state(shared);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let connections = TaskTracker::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(converse(stream, router.clone(), shutdown.clone()))),
+                Err(error) => {
+                    // Such as too many open files: it passes, and does not spin.
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+/// One connection, to its end: a peer that sends no request in time is cut off.
+async fn converse(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended");
+    }
 }
 
 /// Everything that holds for every request: it came through an edge, has a place, ends in time, and a bug in it is its
 /// own. It runs to its end although the browser may leave, so that no sign-in stops half-way.
 async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let live = shared.live.load_full();
+    let live = shared.live();
     let (head, body) = request.into_parts();
     if !is_from_edge(&live, &head.headers) {
         debug!(reason = "edge-token-missing", "request refused");

@@ -44,6 +44,11 @@ pub(crate) enum IdTokenError {
 }
 
 impl IdTokenError {
+    /// Whether a token that was duly signed is of or for somebody else: it ends the session that it came for (S-075).
+    pub(crate) const fn is_of_another(self) -> bool {
+        matches!(self, Self::Issuer | Self::Audience | Self::AuthorizedParty | Self::Subject)
+    }
+
     /// The stable reason.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
@@ -77,8 +82,8 @@ pub(crate) struct Expected<'a> {
     /// What the provider's metadata promises to sign with.
     pub(crate) algorithms: &'a [Algorithm],
     pub(crate) access_token: &'a str,
-    /// What the sign-in sent.
-    pub(crate) nonce: &'a str,
+    /// What the sign-in sent; a refresh sends none (OpenID Connect Core 1.0 §12.2).
+    pub(crate) nonce: Option<&'a str>,
     pub(crate) now: Timestamp,
 }
 
@@ -120,6 +125,11 @@ impl<'t> Unverified<'t> {
         Ok(Self { algorithm, kid, signed, signature, claims: object(claims)? })
     }
 
+    /// Its claims, for a token that was verified when it was saved.
+    pub(crate) fn verified_before(self) -> Map<String, Value> {
+        self.claims
+    }
+
     /// Whether `keys` has a key that could vouch for it.
     pub(crate) fn is_known_to(&self, keys: &KeySet) -> bool {
         keys.knows(self.kid.as_deref(), self.algorithm)
@@ -145,7 +155,7 @@ impl<'t> Unverified<'t> {
         claims.check_times(expected)?;
         claims.check_access_token(self.algorithm, expected.access_token)?;
         let subject = claims.subject().ok_or(IdTokenError::Subject)?.to_owned();
-        claims.check_nonce(expected.nonce)?;
+        expected.nonce.map_or(Ok(()), |nonce| claims.check_nonce(nonce))?;
         Ok(IdToken { subject, claims: self.claims })
     }
 }

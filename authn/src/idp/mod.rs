@@ -10,6 +10,7 @@ mod json;
 mod key_set;
 mod metadata;
 mod oidc;
+mod refresh;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use openidconnect::OAuth2TokenResponse as _;
 use postern_identity::{Claims, IdpId, Secret, Timestamp, Tokens, User};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use self::cached::{Cached, Fetched};
@@ -30,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::{AuthnError, IdpConfig};
 
 pub(crate) use self::fetch::Trust;
+pub(crate) use self::refresh::{Believed, REFRESHES_AT_ONCE};
 
 /// How long metadata is fresh.
 const METADATA_FRESH: Duration = Duration::from_secs(3600);
@@ -74,6 +77,12 @@ pub(crate) enum ProviderError {
     /// The token endpoint refused the code or our client.
     #[error("the provider refused the code")]
     CodeRefused,
+    /// The token endpoint refused the refresh token: the user is to sign in again.
+    #[error("the provider refused the refresh token")]
+    GrantRefused,
+    /// The token endpoint refused our client, or the way that it asked.
+    #[error("the provider refused to let our client refresh")]
+    ClientRefused,
     /// The ID token is not believed.
     #[error("the ID token is not believed: {0}")]
     Token(#[from] IdTokenError),
@@ -91,6 +100,8 @@ impl ProviderError {
         match self {
             Self::Fetch(error) => error.reason(),
             Self::CodeRefused => "idp-code-refused",
+            Self::GrantRefused => "idp-grant-refused",
+            Self::ClientRefused => "idp-client-refused",
             Self::Token(error) => error.reason(),
             Self::TokenType => "idp-token-type",
             Self::OtherSubject => "userinfo-subject",
@@ -101,7 +112,12 @@ impl ProviderError {
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Fetch(error) => error.is_temporary(),
-            Self::CodeRefused | Self::Token(_) | Self::TokenType | Self::OtherSubject => false,
+            Self::CodeRefused
+            | Self::GrantRefused
+            | Self::ClientRefused
+            | Self::Token(_)
+            | Self::TokenType
+            | Self::OtherSubject => false,
         }
     }
 }
@@ -114,6 +130,8 @@ pub(crate) struct Idp {
     fetch: Fetch,
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
+    /// Places for refreshes: a provider that hangs holds its own, nobody else's.
+    refreshing: Semaphore,
 }
 
 impl Idp {
@@ -124,6 +142,7 @@ impl Idp {
             fetch: Fetch::new(trust, config.id.as_str(), metrics)?,
             metadata: Cached::new("metadata", DISCOVERY_GAP),
             keys: Cached::new("keys", KEYS_GAP),
+            refreshing: Semaphore::new(REFRESHES_AT_ONCE),
             config,
         })
     }
@@ -169,7 +188,7 @@ impl Idp {
         if !answer.is_bearer() {
             return Err(ProviderError::TokenType);
         }
-        let token = self.verify(&metadata, &answer, grant, now).await?;
+        let token = self.verify(&metadata, &answer, Some(&grant.nonce), now).await?;
         let userinfo = self.userinfo(&metadata, answer.access_token().secret(), &token.subject).await?;
         let user = claims::user(self.config.kind, &self.config.issuer, &token.subject, &token.claims, userinfo);
         Ok(Vouched { user, claims: claims::session_claims(&token.claims), tokens: tokens(&answer, now) })
@@ -192,7 +211,7 @@ impl Idp {
         &self,
         metadata: &Metadata,
         answer: &TokenAnswer,
-        grant: &CodeGrant,
+        nonce: Option<&str>,
         now: Timestamp,
     ) -> Result<IdToken, ProviderError> {
         let token = Unverified::parse(answer.raw_id_token().ok_or(IdTokenError::Missing)?)?;
@@ -203,7 +222,7 @@ impl Idp {
             client_id: &self.config.client_id,
             algorithms: &metadata.algorithms,
             access_token: answer.access_token().secret(),
-            nonce: &grant.nonce,
+            nonce,
             now,
         };
         Ok(token.verify(&keys, &expected)?)

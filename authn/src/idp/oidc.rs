@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use http::StatusCode;
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthPrompt, CoreErrorResponseType, CoreGenderClaim, CoreJsonWebKey, CoreJsonWebKeySet,
     CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreResponseType, CoreRevocableToken,
@@ -14,6 +15,7 @@ use openidconnect::{
     IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
     RequestTokenError, Scope, StandardErrorResponse, TokenResponse, TokenUrl,
 };
+use postern_identity::Secret;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -87,12 +89,51 @@ impl OidcClient {
             .set_pkce_verifier(PkceCodeVerifier::new(grant.verifier.expose().clone()))
             .request_async(&TokenEndpoint(fetch))
             .await
-            .map_err(|error| match error {
-                RequestTokenError::ServerResponse(_) => ProviderError::CodeRefused,
-                RequestTokenError::Request(error) => ProviderError::Fetch(error),
-                RequestTokenError::Parse(..) => FetchError::Malformed("the token answer cannot be read").into(),
-                RequestTokenError::Other(_) => FetchError::Malformed("the token answer is empty or no JSON").into(),
-            })
+            .map_err(|error| failed(error, |_| ProviderError::CodeRefused))
+    }
+
+    /// Asks for new tokens (RFC 6749 §6).
+    ///
+    /// # Errors
+    /// [`ProviderError`]; of them only [`ProviderError::GrantRefused`] says that the session is over.
+    pub(crate) async fn refresh(&self, fetch: &Fetch, token: &Secret<String>) -> Result<TokenAnswer, ProviderError> {
+        let token = RefreshToken::new(token.expose().clone());
+        self.0.exchange_refresh_token(&token).request_async(&TokenEndpoint(fetch)).await.map_err(|error| {
+            failed(
+                error,
+                |code| {
+                    if ends_the_grant(code) { ProviderError::GrantRefused } else { ProviderError::ClientRefused }
+                },
+            )
+        })
+    }
+}
+
+fn failed(
+    error: RequestTokenError<FetchError, StandardErrorResponse<CoreErrorResponseType>>,
+    refused: impl FnOnce(&CoreErrorResponseType) -> ProviderError,
+) -> ProviderError {
+    match error {
+        RequestTokenError::ServerResponse(answer) => refused(answer.error()),
+        RequestTokenError::Request(error) => ProviderError::Fetch(error),
+        RequestTokenError::Parse(..) => FetchError::Malformed("the token answer cannot be read").into(),
+        RequestTokenError::Other(_) => FetchError::Malformed("the token answer is empty or no JSON").into(),
+    }
+}
+
+/// Whether the provider wants the user, or has withdrawn the grant. The other codes speak of our client, and an operator's
+/// mistake there signs nobody out.
+fn ends_the_grant(code: &CoreErrorResponseType) -> bool {
+    const WANTS_THE_USER: [&str; 5] =
+        ["access_denied", "account_selection_required", "consent_required", "interaction_required", "login_required"];
+    match code {
+        CoreErrorResponseType::InvalidGrant => true,
+        CoreErrorResponseType::Extension(code) => WANTS_THE_USER.contains(&code.as_str()),
+        CoreErrorResponseType::InvalidClient
+        | CoreErrorResponseType::InvalidRequest
+        | CoreErrorResponseType::InvalidScope
+        | CoreErrorResponseType::UnauthorizedClient
+        | CoreErrorResponseType::UnsupportedGrantType => false,
     }
 }
 
@@ -104,7 +145,14 @@ impl<'c> AsyncHttpClient<'c> for TokenEndpoint<'_> {
     type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, FetchError>> + Send + 'c>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.0.call(Operation::Token, request))
+        Box::pin(async move {
+            let answer = self.0.call(Operation::Token, request).await?;
+            // What a provider in trouble says in its body is no refusal.
+            if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                return Err(FetchError::Status(answer.status()));
+            }
+            Ok(answer)
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use super::{authn_cookie, authn_cookie_attributes, ticket};
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::idp::Idp;
+use crate::refresh;
 use crate::server::Shared;
 use crate::visit::Visit;
 
@@ -19,7 +20,7 @@ pub(super) async fn complete(
     callback: VerifiedCallback,
 ) -> Result<Answer, SignInError> {
     let config = &visit.live.config;
-    let vouched = idp.redeem(&callback.grant, visit.now).await?;
+    let mut vouched = idp.redeem(&callback.grant, visit.now).await?;
     // Always a fresh id: nothing that the browser brought is adopted (S-080).
     let id = SessionId::generate()?;
     let session = Session {
@@ -32,6 +33,7 @@ pub(super) async fn complete(
         idle: None,
         generation: 0,
     };
+    vouched.tokens.refresh_at = refresh::due_at(&session.handle, &vouched.tokens, visit.now);
     shared.sessions.create(&session, &vouched.tokens).await?;
     info!(request.id = visit.request_id, postern.idp = idp.id().as_str(), postern.session = %session.handle, "signed in");
     let value = SessionCookie::seal(&config.keyring, visit.host(), &id);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use postern_authn::{Authn, AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Secret, SignInRequest, Timestamp};
-use postern_storage::{SessionSummary, Sessions, Storage, StorageConfig};
+use postern_storage::{CacheConfig, SessionCache, SessionSummary, Sessions, Storage, StorageConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -78,8 +78,12 @@ impl World {
 
     /// A second authn over the same store and the same keys.
     pub(crate) async fn second(&self) -> std::net::SocketAddr {
-        let authn = Authn::new(self.config.clone(), self.sessions.clone(), &prometheus::Registry::new()).unwrap();
-        serve(&authn, &self.shutdown).await
+        serve(&self.other_authn(), &self.shutdown).await
+    }
+
+    /// The same, as after a restart or on another node: it was told nothing.
+    pub(crate) fn other_authn(&self) -> Authn {
+        Authn::new(self.config.clone(), self.sessions.clone(), &prometheus::Registry::new()).unwrap()
     }
 
     pub(crate) fn browser(&self) -> Browser {
@@ -113,6 +117,11 @@ impl World {
     /// The live sessions of the provider's one user.
     pub(crate) async fn live_sessions(&self) -> Vec<SessionSummary> {
         self.sessions.list(&self.provider.issuer, "alice", now()).await.unwrap()
+    }
+
+    /// What an edge sees.
+    pub(crate) fn cache(&self) -> Arc<SessionCache<()>> {
+        self.storage.cache(CacheConfig::default())
     }
 
     /// From now on the store answers nobody.

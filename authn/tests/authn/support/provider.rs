@@ -33,6 +33,10 @@ pub(crate) struct Script {
     pub(crate) token_answer: Change<Value>,
     /// In place of any token answer.
     pub(crate) token_response: Option<Box<dyn Fn() -> Response + Send + Sync>>,
+    /// In place of any answer to a refresh.
+    pub(crate) refresh_response: Option<Box<dyn Fn() -> Response + Send + Sync>>,
+    /// Whether a refresh token works once, and another comes with each answer.
+    pub(crate) rotates: bool,
     pub(crate) userinfo: Change<Value>,
     pub(crate) userinfo_response: Option<Box<dyn Fn() -> Response + Send + Sync>>,
     pub(crate) keys: Change<Value>,
@@ -51,6 +55,8 @@ impl Default for Script {
             token: Box::new(|_| {}),
             token_answer: Box::new(|_| {}),
             token_response: None,
+            refresh_response: None,
+            rotates: false,
             userinfo: Box::new(|_| {}),
             userinfo_response: None,
             keys: Box::new(|_| {}),
@@ -69,6 +75,8 @@ pub(crate) struct Seen {
     pub(crate) authorizations: Vec<HashMap<String, String>>,
     /// Forms and `Authorization` of each call to the token endpoint.
     pub(crate) redemptions: Vec<(HashMap<String, String>, Option<String>)>,
+    /// The refresh token of each refresh.
+    pub(crate) refreshes: Vec<String>,
     pub(crate) userinfo: u32,
 }
 
@@ -80,6 +88,8 @@ struct Inner {
     seen: Seen,
     /// Authorization requests by the code that was given for them.
     codes: HashMap<String, HashMap<String, String>>,
+    /// The refresh tokens that may be used.
+    grants: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -99,6 +109,7 @@ impl Provider {
             script: Script::default(),
             seen: Seen::default(),
             codes: HashMap::new(),
+            grants: Vec::new(),
         };
         let provider = Self { issuer, inner: Arc::new(Mutex::new(inner)) };
         let router = Router::new()
@@ -127,6 +138,11 @@ impl Provider {
         inner.kid = kid.into();
     }
 
+    /// Takes back every refresh token.
+    pub(crate) fn revoke_grants(&self) {
+        self.inner.lock().unwrap().grants.clear();
+    }
+
     /// The published key, as a JWK.
     pub(crate) fn jwk(&self) -> Value {
         self.inner.lock().unwrap().jwk()
@@ -134,17 +150,26 @@ impl Provider {
 }
 
 impl Inner {
+    fn new_grant(&mut self) -> String {
+        let grant = format!("refresh-token-marked-{}", self.seen.redemptions.len() + self.seen.refreshes.len());
+        self.grants.push(grant.clone());
+        grant
+    }
+
     fn jwk(&self) -> Value {
         let point = self.key.public_key().as_ref();
         json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.kid,
                "x": base64(&point[1..33]), "y": base64(&point[33..])})
     }
 
-    fn id_token(&self, request: &HashMap<String, String>) -> String {
+    fn id_token(&self, nonce: Option<&str>) -> String {
         let now = super::now().as_secs();
         let mut header = json!({"alg": "ES256", "kid": self.kid, "typ": "JWT"});
         let mut claims = json!({"iss": self.issuer, "aud": "postern", "sub": "alice", "iat": now, "exp": now + 300,
-                                "nonce": request["nonce"], "email": "alice@example.com", "groups": ["admins"]});
+                                "email": "alice@example.com", "groups": ["admins"]});
+        if let Some(nonce) = nonce {
+            claims["nonce"] = json!(nonce);
+        }
         (self.script.header)(&mut header);
         (self.script.claims)(&mut claims);
         let mut claims = claims.to_string();
@@ -203,6 +228,9 @@ async fn token(
     headers: HeaderMap,
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
+    if form["grant_type"] == "refresh_token" {
+        return refresh(&mut provider.inner.lock().unwrap(), &form["refresh_token"]);
+    }
     let mut inner = provider.inner.lock().unwrap();
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     inner.seen.redemptions.push((form.clone(), authorization));
@@ -213,8 +241,29 @@ async fn token(
     let Some(request) = request.filter(|request| is_proven(request, &form)) else {
         return (StatusCode::BAD_REQUEST, axum::Json(json!({"error": "invalid_grant"}))).into_response();
     };
+    let grant = inner.new_grant();
     let mut answer = json!({"access_token": "access-token-marked", "token_type": "Bearer", "expires_in": 3600,
-                            "refresh_token": "refresh-token-marked", "id_token": inner.id_token(&request)});
+                            "refresh_token": grant, "id_token": inner.id_token(Some(&request["nonce"]))});
+    (inner.script.token_answer)(&mut answer);
+    json_response(&answer)
+}
+
+fn refresh(inner: &mut Inner, token: &str) -> Response {
+    inner.seen.refreshes.push(token.to_owned());
+    if let Some(response) = &inner.script.refresh_response {
+        return response();
+    }
+    if !inner.grants.iter().any(|grant| grant == token) {
+        // A token that is used again was stolen: the whole family is void.
+        inner.grants.clear();
+        return (StatusCode::BAD_REQUEST, axum::Json(json!({"error": "invalid_grant"}))).into_response();
+    }
+    let mut answer = json!({"access_token": "access-token-marked", "token_type": "Bearer", "expires_in": 60,
+                            "id_token": inner.id_token(None)});
+    if inner.script.rotates {
+        inner.grants.retain(|grant| grant != token);
+        answer["refresh_token"] = json!(inner.new_grant());
+    }
     (inner.script.token_answer)(&mut answer);
     json_response(&answer)
 }

@@ -1,0 +1,131 @@
+//! The refresh grant: what the provider says of a session that it vouched for before (OpenID Connect Core 1.0 §12).
+
+use std::time::Duration;
+
+use postern_identity::{Claims, Secret, Session, Timestamp, Tokens, User};
+use serde_json::Value;
+use tokio::sync::SemaphorePermit;
+
+use super::fetch::FetchError;
+use super::id_token::{IdToken, IdTokenError, Unverified};
+use super::oidc::{OidcClient, TokenAnswer};
+use super::{Idp, ProviderError, claims, tokens};
+
+/// Refreshes of one provider at once.
+pub(crate) const REFRESHES_AT_ONCE: usize = 8;
+/// What surrounds the grant may wait for what others fetch, but not longer.
+const MAX_WAIT: Duration = Duration::from_secs(15);
+/// Claims that stay those of the sign-in.
+const OF_THE_SIGN_IN: [&str; 4] = ["iss", "sub", "iat", "exp"];
+
+/// New tokens, and what their ID token says.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// To be saved before anything else: the refresh token that they replace may be void already.
+    pub(crate) tokens: Tokens,
+    pub(crate) believed: Believed,
+}
+
+/// What to think of the ID token that came with a refresh.
+#[derive(Debug)]
+pub(crate) enum Believed {
+    /// None came: what was known stays.
+    Nothing,
+    /// The session's claims, anew.
+    Claims(Claims),
+    /// What it says is not believed, and what was known stays.
+    Doubted(ProviderError),
+    /// It is of or for somebody else (S-075).
+    Another(IdTokenError),
+}
+
+impl Idp {
+    /// A place to refresh in, if one is free.
+    pub(crate) fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.refreshing.try_acquire().ok()
+    }
+
+    /// Asks for new tokens of this session.
+    ///
+    /// # Errors
+    /// [`ProviderError`]; of them only [`ProviderError::GrantRefused`] says that the session is over.
+    pub(crate) async fn refresh(
+        &self,
+        session: &Session,
+        held: &Tokens,
+        now: Timestamp,
+    ) -> Result<Granted, ProviderError> {
+        let token = held.refresh.as_ref().ok_or(ProviderError::ClientRefused)?;
+        let metadata = within(async { Ok(self.metadata().await?) }).await?;
+        let client = OidcClient::new(&self.config, &metadata, &self.redirect_uri)?;
+        let answer = client.refresh(&self.fetch, token).await?;
+        let verified = within(self.verify(&metadata, &answer, None, now)).await;
+        let believed = if answer.is_bearer() {
+            believe(session, &answer, verified)
+        } else {
+            Believed::Doubted(ProviderError::TokenType)
+        };
+        Ok(Granted { tokens: renewed(held, tokens(&answer, now), &believed), believed })
+    }
+
+    /// What the provider says of the user of a session now, by its new tokens.
+    ///
+    /// # Errors
+    /// [`ProviderError`].
+    pub(crate) async fn describe(&self, session: &Session, tokens: &Tokens) -> Result<User, ProviderError> {
+        let metadata = within(async { Ok(self.metadata().await?) }).await?;
+        let token = Unverified::parse(tokens.id_token.expose())?.verified_before();
+        let subject = token.get("sub").and_then(Value::as_str).ok_or(IdTokenError::Subject)?;
+        let userinfo = self.userinfo(&metadata, tokens.access.expose(), subject).await?;
+        let user = claims::user(self.config.kind, &self.config.issuer, subject, &token, userinfo);
+        let is_same = (&user.id, &user.issuer) == (&session.user.id, &session.user.issuer);
+        if is_same { Ok(user) } else { Err(ProviderError::OtherSubject) }
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
+    tokio::time::timeout(MAX_WAIT, call).await.unwrap_or_else(|_| Err(FetchError::TimedOut.into()))
+}
+
+fn believe(session: &Session, answer: &TokenAnswer, verified: Result<IdToken, ProviderError>) -> Believed {
+    match verified {
+        _ if answer.raw_id_token().is_none() => Believed::Nothing,
+        Ok(token) => speaks_of(session, &token),
+        Err(ProviderError::Token(error)) if error.is_of_another() => Believed::Another(error),
+        Err(error) => Believed::Doubted(error),
+    }
+}
+
+/// The claims of a token whose issuer, subject and audience are those of the sign-in (S-075).
+fn speaks_of(session: &Session, token: &IdToken) -> Believed {
+    let (old, mut new) = (&session.claims, claims::session_claims(&token.claims));
+    if old.find("iss") != new.find("iss") {
+        return Believed::Another(IdTokenError::Issuer);
+    }
+    if old.find("sub") != new.find("sub") {
+        return Believed::Another(IdTokenError::Subject);
+    }
+    if audience(old) != audience(&new) {
+        return Believed::Another(IdTokenError::Audience);
+    }
+    for name in OF_THE_SIGN_IN {
+        if let Some(values) = old.find(name) {
+            new.set(name, values.to_vec());
+        }
+    }
+    Believed::Claims(new)
+}
+
+/// In an order of its own: a list of audiences is a set.
+fn audience(claims: &Claims) -> Vec<&str> {
+    let mut all: Vec<&str> = claims.find("aud").unwrap_or_default().iter().filter_map(Value::as_str).collect();
+    all.sort_unstable();
+    all
+}
+
+/// The new tokens; of those that did not come, or are not believed, the old ones.
+fn renewed(held: &Tokens, came: Tokens, believed: &Believed) -> Tokens {
+    let id_token = if matches!(believed, Believed::Claims(_)) { came.id_token } else { held.id_token.clone() };
+    let refresh = came.refresh.filter(|token: &Secret<String>| !token.expose().is_empty());
+    Tokens { id_token, refresh: refresh.or_else(|| held.refresh.clone()), ..came }
+}

@@ -1,0 +1,385 @@
+//! Keeps sessions in step with their providers: new tokens before the old ones end, and with them what changed about the
+//! user (S-075 to S-078).
+//!
+//! The store knows which session is due when. A session is taken by putting its next try off by [`LEASE`]: of all that see
+//! it due one is heard, in this process or another, and if that one dies the session comes up again. Only a
+//! provider that says no ends a session; whatever else goes wrong is tried again until the session's own end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use postern_identity::{Session, SessionHandle, Timestamp, Tokens};
+use postern_storage::{Committed, Due, Lookup, StorageError};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::idp::{Believed, Idp, ProviderError, REFRESHES_AT_ONCE};
+use crate::server::{Live, Shared};
+
+/// How often the store is asked what is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longer than one refresh can take: 15 s to be ready, 10 s for the grant, 15 s for keys, [`SAVE_WITHIN`], 25 s for userinfo,
+/// [`SAVE_WITHIN`] once more.
+const LEASE: Duration = Duration::from_secs(120);
+/// A store that is away just after a grant is given this time to come back, for the sake of the new refresh token.
+const SAVE_WITHIN: Duration = Duration::from_secs(25);
+/// How long an access token lives whose provider does not say, and how long one is thought to live at most: what changes
+/// at the provider is seen within that time.
+const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
+/// Never more often than this.
+const MIN_GAP: Duration = Duration::from_secs(10);
+/// Between two tries that fail.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// When these tokens are to be refreshed: at 70 to 90 % of the access token's life, another point for each session; `None`
+/// if they cannot be.
+pub(crate) fn due_at(handle: &SessionHandle, tokens: &Tokens, now: Timestamp) -> Option<Timestamp> {
+    tokens.refresh.as_ref()?;
+    let life = tokens.access_expires_at.map_or(ASSUMED_LIFE, |end| end.since(now)).min(ASSUMED_LIFE);
+    Some(now.plus(spread(handle, life, 70, 90).max(MIN_GAP)))
+}
+
+/// When to try again what has been due since then: twice as late each time.
+fn retry_at(handle: &SessionHandle, due: Timestamp, now: Timestamp) -> Timestamp {
+    now.plus(spread(handle, now.since(due).clamp(RETRY.0, RETRY.1), 80, 120))
+}
+
+/// A share of `time`, in percent, that differs from session to session and is the same for each: no herd, and no dice.
+fn spread(handle: &SessionHandle, time: Duration, from: u32, to: u32) -> Duration {
+    let [high, low, ..] = *handle.as_bytes();
+    let share = from * 65_536 + (to - from) * u32::from(u16::from_be_bytes([high, low]));
+    time.saturating_mul(share) / (100 * 65_536)
+}
+
+/// Refreshes what is due until `shutdown`, then finishes what it began.
+pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut refresher = Refresher::new(shared);
+    while !shutdown.is_cancelled() {
+        refresher.begin_due(SystemTime::now().into()).await;
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(ended) = refresher.underway.join_next() => refresher.note(ended),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    while let Some(ended) = refresher.underway.join_next().await {
+        refresher.note(ended);
+    }
+}
+
+/// Refreshes what is due at `now`.
+pub(crate) async fn round(shared: Arc<Shared>, now: Timestamp) {
+    let mut refresher = Refresher::new(shared);
+    loop {
+        refresher.begin_due(now).await;
+        let Some(ended) = refresher.underway.join_next().await else { return };
+        refresher.note(ended);
+    }
+}
+
+/// A session whose refresh has ended, and when it is to be tried again if it failed.
+type Ended = (SessionHandle, Option<Timestamp>);
+
+struct Refresher {
+    shared: Arc<Shared>,
+    underway: JoinSet<Ended>,
+    /// Sessions that wait for another try, until then.
+    overdue: HashMap<SessionHandle, Timestamp>,
+    store_answers: bool,
+}
+
+impl Refresher {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, underway: JoinSet::new(), overdue: HashMap::new(), store_answers: true }
+    }
+
+    /// Begins as many of the refreshes that are due as there are places for.
+    async fn begin_due(&mut self, now: Timestamp) {
+        // Some waited for a session that has ended meanwhile.
+        self.overdue.retain(|_, next| next.plus(LEASE) > now);
+        self.shared.metrics.overdue(self.overdue.len());
+        let live = self.shared.live();
+        let places = REFRESHES_AT_ONCE.saturating_mul(live.idp_count()).saturating_sub(self.underway.len());
+        let begun = self.take(places, &live, now).await;
+        if let Err(error) = &begun
+            && self.store_answers
+        {
+            warn!(%error, "sessions that are due for a refresh cannot be read");
+        }
+        self.store_answers = begun.is_ok();
+    }
+
+    async fn take(&mut self, places: usize, live: &Arc<Live>, now: Timestamp) -> Result<(), StorageError> {
+        if places == 0 {
+            return Ok(());
+        }
+        for due in self.shared.sessions.due(now, places).await? {
+            let Some(claim) = self.shared.sessions.postpone(&due, now.plus(LEASE)).await? else { continue };
+            let refresh = Refresh { shared: Arc::clone(&self.shared), claim, now, begun: Instant::now() };
+            let live = Arc::clone(live);
+            self.underway.spawn(async move { refresh.run(&live).await });
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, ended: Result<Ended, JoinError>) {
+        match ended {
+            Ok((handle, Some(next))) => drop(self.overdue.insert(handle, next)),
+            Ok((handle, None)) => drop(self.overdue.remove(&handle)),
+            Err(bug) => {
+                self.shared.metrics.panicked();
+                error!(error = %bug, "a refresh ended in a panic");
+            }
+        }
+        self.shared.metrics.overdue(self.overdue.len());
+    }
+}
+
+/// How a refresh ended.
+#[derive(Debug)]
+enum Outcome {
+    /// Tokens and claims are new.
+    Refreshed,
+    /// The tokens are new, the claims are those of before; they are asked for again soon.
+    Partly(ProviderError),
+    /// Nothing is new; it is tried again.
+    Kept(Failure),
+    /// The session is over, because of this.
+    Ended(&'static str),
+    /// Somebody else refreshed or ended the session.
+    Overtaken,
+}
+
+/// Why a refresh did not come about.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    #[error(transparent)]
+    Store(#[from] StorageError),
+    #[error("the identity provider is not configured")]
+    UnknownIdp,
+    #[error("enough refreshes of the identity provider are under way")]
+    NoPlace,
+}
+
+impl Failure {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Provider(error) => error.reason(),
+            Self::Store(_) => "store-unavailable",
+            Self::UnknownIdp => "idp-not-configured",
+            Self::NoPlace => "no-place",
+        }
+    }
+
+    fn is_temporary(&self) -> bool {
+        match self {
+            Self::Provider(error) => error.is_temporary(),
+            Self::Store(_) | Self::NoPlace => true,
+            Self::UnknownIdp => false,
+        }
+    }
+}
+
+/// One refresh, of the session that was claimed.
+struct Refresh {
+    shared: Arc<Shared>,
+    claim: Due,
+    /// When it was claimed, by the clock and by the watch.
+    now: Timestamp,
+    begun: Instant,
+}
+
+impl Refresh {
+    fn now(&self) -> Timestamp {
+        self.now.plus(self.begun.elapsed())
+    }
+
+    async fn run(self, live: &Live) -> Ended {
+        let handle = self.claim.handle;
+        match self.load().await {
+            Ok(Some((session, tokens))) => {
+                let outcome = match live.idp(&session.idp) {
+                    Some(idp) => self.refresh(idp, &session, &tokens).await,
+                    None => Err(Failure::UnknownIdp),
+                };
+                let outcome = outcome.unwrap_or_else(Outcome::Kept);
+                self.tell(session.idp.as_str(), &outcome);
+                (handle, self.next(&outcome, &tokens).await)
+            }
+            Ok(None) => (handle, None),
+            // The claim runs out, and then it comes up again.
+            Err(error) => {
+                debug!(postern.session = %handle, %error, "a session that is due for a refresh cannot be read");
+                (handle, Some(self.claim.next))
+            }
+        }
+    }
+
+    async fn load(&self) -> Result<Option<(Session, Tokens)>, StorageError> {
+        let sessions = &self.shared.sessions;
+        let Lookup::Found(session) = sessions.load(&self.claim.handle, self.now()).await? else { return Ok(None) };
+        let tokens = sessions.tokens(&self.claim.handle).await?;
+        Ok(tokens.map(|tokens| (Session::clone(&session), tokens)))
+    }
+
+    async fn refresh(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Result<Outcome, Failure> {
+        let _place = idp.place().ok_or(Failure::NoPlace)?;
+        let granted = match idp.refresh(session, tokens, self.now()).await {
+            Err(error @ ProviderError::GrantRefused) => return self.refused(session, error.reason()).await,
+            granted => granted?,
+        };
+        let mut session = session.clone();
+        let doubt = match granted.believed {
+            Believed::Another(error) => return self.end(error.reason()).await,
+            Believed::Claims(claims) => {
+                session.claims = claims;
+                None
+            }
+            Believed::Doubted(error) => Some(error),
+            Believed::Nothing => None,
+        };
+        let mut tokens = granted.tokens;
+        let due = due_at(&session.handle, &tokens, self.now());
+        // Until the user is known anew; that the process ends here is one way that it may not come to that.
+        tokens.refresh_at = due.map(|due| due.min(self.now().plus(spread(&session.handle, RETRY.1, 80, 120))));
+        let Committed::Saved(generation) = self.save(&session, &tokens).await? else { return Ok(Outcome::Overtaken) };
+        session.generation = generation;
+        match doubt {
+            Some(doubt) => Ok(Outcome::Partly(doubt)),
+            None => self.describe(idp, session, Tokens { refresh_at: due, ..tokens }).await,
+        }
+    }
+
+    /// The second half: what the provider says of the user now.
+    async fn describe(&self, idp: &Idp, mut session: Session, tokens: Tokens) -> Result<Outcome, Failure> {
+        session.user = match idp.describe(&session, &tokens).await {
+            Ok(user) => user,
+            Err(error @ ProviderError::OtherSubject) => return self.end(error.reason()).await,
+            Err(error) => return Ok(Outcome::Partly(error)),
+        };
+        match self.save(&session, &tokens).await? {
+            Committed::Saved(_) => Ok(Outcome::Refreshed),
+            Committed::Moved | Committed::Ended => Ok(Outcome::Overtaken),
+        }
+    }
+
+    /// The provider said no. If the session has moved on meanwhile, that was about an older refresh token (S-076).
+    async fn refused(&self, session: &Session, reason: &'static str) -> Result<Outcome, Failure> {
+        match self.shared.sessions.load(&session.handle, self.now()).await? {
+            Lookup::Found(found) if found.generation == session.generation => self.end(reason).await,
+            Lookup::Found(_) | Lookup::Revoked | Lookup::Unknown => Ok(Outcome::Overtaken),
+        }
+    }
+
+    async fn end(&self, reason: &'static str) -> Result<Outcome, Failure> {
+        self.shared.sessions.revoke(&self.claim.handle).await?;
+        Ok(Outcome::Ended(reason))
+    }
+
+    /// Saves, and is patient with the store: what is not saved now is lost.
+    async fn save(&self, session: &Session, tokens: &Tokens) -> Result<Committed, StorageError> {
+        let (begun, mut wait, mut is_repetition) = (Instant::now(), Duration::from_millis(100), false);
+        loop {
+            match self.shared.sessions.commit(&session.handle, session.generation, session, tokens).await {
+                // A try that got no answer was heard all the same: nobody else holds the claim.
+                Ok(Committed::Moved) if is_repetition => {
+                    return Ok(Committed::Saved(session.generation.saturating_add(1)));
+                }
+                Err(_) if begun.elapsed() + wait < SAVE_WITHIN => {
+                    is_repetition = true;
+                    tokio::time::sleep(wait).await;
+                    wait = wait.saturating_mul(2);
+                }
+                saved => return saved,
+            }
+        }
+    }
+
+    /// When a failed refresh is tried again; the claim is given back until then.
+    async fn next(&self, outcome: &Outcome, held: &Tokens) -> Option<Timestamp> {
+        match outcome {
+            Outcome::Refreshed | Outcome::Ended(_) | Outcome::Overtaken => None,
+            Outcome::Partly(_) => Some(self.now().plus(RETRY.1)),
+            Outcome::Kept(_) => {
+                let next = retry_at(&self.claim.handle, held.refresh_at.unwrap_or(self.now), self.now());
+                match self.shared.sessions.postpone(&self.claim, next).await {
+                    Ok(Some(claim)) => Some(claim.next),
+                    Ok(None) => None,
+                    Err(_) => Some(self.claim.next),
+                }
+            }
+        }
+    }
+
+    /// One counter and one line. A provider that is away would fill the log, once for each session: it has its metrics.
+    fn tell(&self, idp: &str, outcome: &Outcome) {
+        let session = self.claim.handle;
+        let (name, error): (_, Option<(&dyn std::error::Error, bool)>) = match outcome {
+            Outcome::Refreshed => ("ok", None),
+            Outcome::Overtaken => ("overtaken", None),
+            Outcome::Ended(reason) => {
+                info!(postern.session = %session, postern.idp = idp, postern.reason = reason, "session ended by its provider");
+                (*reason, None)
+            }
+            Outcome::Partly(error) => (error.reason(), Some((error, error.is_temporary()))),
+            Outcome::Kept(error) => (error.reason(), Some((error, error.is_temporary()))),
+        };
+        match error {
+            Some((error, true)) => debug!(postern.session = %session, postern.idp = idp, %error, "refresh put off"),
+            Some((error, false)) => warn!(postern.session = %session, postern.idp = idp, %error, "refresh failed"),
+            None => {}
+        }
+        self.shared.metrics.refreshed(idp, name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_identity::Secret;
+
+    use super::*;
+
+    fn handle(first: u8) -> SessionHandle {
+        SessionHandle::from_bytes([first; 32])
+    }
+
+    fn tokens(life: Option<Duration>, refresh: bool) -> Tokens {
+        let secret = || Secret::new(String::new());
+        Tokens {
+            access: secret(),
+            access_expires_at: life.map(|life| Timestamp::from_secs(0).plus(life)),
+            refresh: refresh.then(secret),
+            id_token: secret(),
+            refresh_at: None,
+        }
+    }
+
+    #[test]
+    fn a_session_is_due_between_70_and_90_percent_of_its_access_tokens_life_and_each_at_its_own_time() {
+        let now = Timestamp::from_secs(0);
+        let at = |first, life| due_at(&handle(first), &tokens(life, true), now).unwrap().as_millis();
+        let life = Some(Duration::from_secs(1000));
+        assert_eq!((at(0, life), at(255, life)), (700_000, 899_996));
+        assert!((799_000..802_000).contains(&at(128, life)));
+        assert_eq!(at(0, Some(Duration::from_secs(3))), 10_000, "not too often");
+        assert_eq!(at(0, Some(Duration::from_secs(86_400))), 2_520_000, "not too seldom");
+        assert_eq!(at(0, None), 2_520_000);
+        assert_eq!(due_at(&handle(0), &tokens(life, false), now), None, "no refresh token");
+    }
+
+    #[test]
+    fn r_012_tries_that_fail_come_at_longer_and_longer_intervals_up_to_a_bound() {
+        let (due, mut now, mut waits) = (Timestamp::from_secs(0), Timestamp::from_secs(0), Vec::new());
+        for _ in 0..12 {
+            let next = retry_at(&handle(128), due, now);
+            waits.push(next.since(now).as_secs());
+            now = next;
+        }
+        assert_eq!(waits.first(), Some(&5));
+        assert!(waits.is_sorted() && waits.last() == Some(&300), "{waits:?}");
+    }
+}

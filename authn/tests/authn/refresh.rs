@@ -1,0 +1,352 @@
+//! What a refresh changes, what ends a session, and what does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::{IntoResponse as _, Redirect, Response};
+use http::StatusCode;
+use postern_identity::{Session, SessionCookie, Timestamp, Tokens};
+use postern_storage::{Cached, Loaded, Lookup};
+use serde_json::{Value, json};
+
+use crate::support::{APP, AUTHN, Script, World, log, now};
+
+/// Access tokens live for a minute, so that a refresh is due within it.
+fn short_lived() -> Script {
+    changed(|_| {})
+}
+
+/// As above, and the claims of the ID token are changed.
+fn changed(claims: impl Fn(&mut Value) + Send + Sync + 'static) -> Script {
+    Script {
+        token_answer: Box::new(|answer| answer["expires_in"] = json!(60)),
+        claims: Box::new(claims),
+        ..Script::default()
+    }
+}
+
+fn answers(response: impl Fn() -> Response + Send + Sync + 'static) -> Script {
+    Script { refresh_response: Some(Box::new(response)), ..short_lived() }
+}
+
+fn error(status: u16, code: &'static str) -> Script {
+    answers(move || (StatusCode::from_u16(status).unwrap(), axum::Json(json!({"error": code}))).into_response())
+}
+
+/// A deployment with one session.
+async fn signed_in(script: Script) -> World {
+    let world = World::new().await;
+    world.provider.does(script);
+    world.sign_in(&mut world.browser(), APP).await;
+    assert_eq!(world.live_sessions().await.len(), 1);
+    world
+}
+
+/// When the first refresh is due, whatever the share of the minute; and the ones after it.
+fn round(number: u32) -> Timestamp {
+    now().plus(Duration::from_secs(55) * number)
+}
+
+async fn session(world: &World) -> Option<Arc<Session>> {
+    let line = world.live_sessions().await.into_iter().next()?;
+    match world.sessions.load(&line.handle, now()).await.unwrap() {
+        Lookup::Found(session) => Some(session),
+        Lookup::Revoked | Lookup::Unknown => None,
+    }
+}
+
+async fn tokens(world: &World) -> Tokens {
+    let session = session(world).await.expect("a session");
+    world.sessions.tokens(&session.handle).await.unwrap().expect("tokens")
+}
+
+fn refreshes(world: &World) -> Vec<String> {
+    world.provider.seen(|seen| seen.refreshes.clone())
+}
+
+#[tokio::test]
+async fn nothing_is_refreshed_before_it_is_due() {
+    let world = signed_in(short_lived()).await;
+    world.authn.refresh_due(now().plus(Duration::from_secs(35))).await;
+    assert_eq!(refreshes(&world).len(), 0);
+    world.authn.refresh_due(round(1)).await;
+    assert_eq!(refreshes(&world), ["refresh-token-marked-1"]);
+    world.authn.refresh_due(round(1)).await;
+    assert_eq!(refreshes(&world).len(), 1, "once is enough");
+    assert_eq!(world.counted("postern_authn_refreshes_total", "ok"), 1.0);
+}
+
+#[tokio::test]
+async fn s_078_a_changed_claim_takes_effect_at_the_edge_at_the_next_refresh() {
+    let world = World::new().await;
+    world.provider.does(short_lived());
+    let mut browser = world.browser();
+    world.sign_in(&mut browser, APP).await;
+    let cookie = browser.cookie(AUTHN, "_pomerium_authenticate").unwrap();
+    let id = SessionCookie::open(&world.keyring, "auth.example.com", cookie.as_bytes()).unwrap();
+    let cache = world.cache();
+    let Loaded::Found(before) = cache.load(&id, now()).await.unwrap() else { panic!("not found") };
+    assert_eq!(before.session.user.claims.find("groups"), Some(&[json!("admins")][..]));
+
+    world.provider.does(Script {
+        userinfo: Box::new(|answer| answer["email"] = json!("new@example.com")),
+        ..changed(|claims| {
+            claims.as_object_mut().unwrap().remove("groups");
+            claims["department"] = json!("sales");
+        })
+    });
+    world.authn.refresh_due(round(1)).await;
+    assert!(matches!(cache.get(&id, now()), Cached::Miss), "what was near is old");
+    let Loaded::Found(after) = cache.load(&id, now()).await.unwrap() else { panic!("not found") };
+    let (old, new) = (&before.session, &after.session);
+    assert_eq!(new.user.claims.find("groups"), None, "policy never uses claims of an older sign-in");
+    assert_eq!(new.claims.find("groups"), None);
+    assert_eq!(new.claims.find("department"), Some(&[json!("sales")][..]));
+    assert_eq!(new.user.email.as_deref(), Some("new@example.com"));
+    assert_eq!((&new.user.id, new.issued_at, new.expires_at), (&old.user.id, old.issued_at, old.expires_at));
+    assert_eq!(new.claims.find("iat"), old.claims.find("iat"), "the sign-in was when it was");
+    assert!(new.generation > old.generation);
+    let user = world.sessions.user(&new.user.issuer, "alice").await.unwrap().unwrap();
+    assert_eq!(user, new.user, "and what is known of the user");
+}
+
+#[tokio::test]
+async fn an_id_token_that_does_not_come_leaves_the_old_one() {
+    let world = signed_in(short_lived()).await;
+    let before = tokens(&world).await.id_token.expose().clone();
+    world.provider.does(Script {
+        token_answer: Box::new(|answer| drop(answer.as_object_mut().unwrap().remove("id_token"))),
+        userinfo: Box::new(|answer| answer["name"] = json!("Alice Renamed")),
+        ..Script::default()
+    });
+    world.authn.refresh_due(round(1)).await;
+    assert_eq!(tokens(&world).await.id_token.expose(), &before);
+    let session = session(&world).await.unwrap();
+    assert_eq!(session.user.name.as_deref(), Some("Alice Renamed"));
+    assert_eq!(session.user.claims.find("groups"), Some(&[json!("admins")][..]), "of the old ID token");
+}
+
+#[tokio::test]
+async fn s_076_each_refresh_uses_the_refresh_token_that_the_last_one_brought() {
+    let world = signed_in(Script { rotates: true, ..short_lived() }).await;
+    for number in 1..4 {
+        world.authn.refresh_due(round(number)).await;
+    }
+    let used = refreshes(&world);
+    assert_eq!(used, ["refresh-token-marked-1", "refresh-token-marked-2", "refresh-token-marked-3"]);
+    assert!(session(&world).await.is_some());
+}
+
+#[tokio::test]
+async fn s_076_a_rotated_refresh_token_is_saved_although_userinfo_fails() {
+    let world = signed_in(short_lived()).await;
+    world.provider.does(Script {
+        rotates: true,
+        userinfo_response: Some(Box::new(|| StatusCode::BAD_GATEWAY.into_response())),
+        ..changed(|claims| claims["groups"] = json!(["changed"]))
+    });
+    world.authn.refresh_due(round(1)).await;
+    assert_eq!(tokens(&world).await.refresh.unwrap().expose(), "refresh-token-marked-2");
+    let session_now = session(&world).await.unwrap();
+    assert_eq!(session_now.claims.find("groups"), Some(&[json!("changed")][..]), "what was vouched for is believed");
+    assert_eq!(session_now.user.email.as_deref(), Some("alice@example.com"));
+    world.provider.does(Script { rotates: true, ..changed(|claims| claims["groups"] = json!(["changed"])) });
+    world.authn.refresh_due(round(2)).await;
+    assert_eq!(refreshes(&world), ["refresh-token-marked-1", "refresh-token-marked-2"]);
+    assert_eq!(session(&world).await.unwrap().user.claims.find("groups"), Some(&[json!("changed")][..]));
+}
+
+#[tokio::test]
+async fn s_076_a_refresh_that_the_provider_refuses_ends_the_session() {
+    for (status, code) in [(400, "invalid_grant"), (401, "invalid_grant"), (400, "interaction_required")] {
+        let world = signed_in(short_lived()).await;
+        world.provider.does(error(status, code));
+        world.authn.refresh_due(round(1)).await;
+        assert!(session(&world).await.is_none(), "{status} {code}");
+        assert_eq!(world.counted("postern_authn_refreshes_total", "idp-grant-refused"), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn s_076_a_refresh_token_that_somebody_else_used_ends_the_session() {
+    let world = signed_in(Script { rotates: true, ..short_lived() }).await;
+    world.authn.refresh_due(round(1)).await;
+    world.provider.revoke_grants();
+    world.authn.refresh_due(round(2)).await;
+    assert!(session(&world).await.is_none());
+    world.authn.refresh_due(round(9)).await;
+    assert_eq!(refreshes(&world).len(), 2, "what has ended is not asked for again");
+}
+
+#[tokio::test]
+async fn r_012_a_provider_that_is_away_or_in_trouble_ends_no_session_and_is_asked_again() {
+    let faults = [
+        ("500", answers(|| StatusCode::INTERNAL_SERVER_ERROR.into_response())),
+        ("429", answers(|| StatusCode::TOO_MANY_REQUESTS.into_response())),
+        ("a refusal in a 503", error(503, "invalid_grant")),
+        ("invalid_client", error(401, "invalid_client")),
+        ("unauthorized_client", error(400, "unauthorized_client")),
+        ("server_error", error(400, "server_error")),
+        ("no JSON", answers(|| "<html>".into_response())),
+        ("a redirect", answers(|| Redirect::to("/login").into_response())),
+        (
+            "an answer that does not end",
+            answers(|| {
+                axum::body::Body::from_stream(futures_util::stream::pending::<std::io::Result<bytes::Bytes>>())
+                    .into_response()
+            }),
+        ),
+    ];
+    for (what, script) in faults {
+        let world = signed_in(short_lived()).await;
+        let before = session(&world).await.unwrap();
+        world.provider.does(script);
+        world.authn.refresh_due(round(1)).await;
+        assert_eq!(refreshes(&world).len(), 1, "{what}: not in a loop");
+        assert_eq!(session(&world).await.as_ref(), Some(&before), "{what}");
+        world.authn.refresh_due(round(1)).await;
+        assert_eq!(refreshes(&world).len(), 1, "{what}: not at once");
+        world.provider.does(short_lived());
+        world.authn.refresh_due(round(2)).await;
+        assert_eq!(refreshes(&world).len(), 2, "{what}: again");
+        assert_eq!(world.counted("postern_authn_refreshes_total", "ok"), 1.0, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn r_012_a_provider_whose_discovery_fails_ends_no_session() {
+    let world = signed_in(short_lived()).await;
+    let gone = Script { discovery_response: Some(Box::new(|| StatusCode::NOT_FOUND.into_response())), ..short_lived() };
+    world.provider.does(gone);
+    let elsewhere = world.other_authn();
+    elsewhere.refresh_due(round(1)).await;
+    assert!(session(&world).await.is_some());
+    assert_eq!(refreshes(&world).len(), 0);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_configured_no_more_ends_no_session_by_itself() {
+    let world = signed_in(short_lived()).await;
+    let mut config = world.config.clone();
+    config.idps = vec![crate::support::idp("other", &world.provider.issuer)];
+    world.authn.reload(config).unwrap();
+    world.authn.refresh_due(round(1)).await;
+    assert!(session(&world).await.is_some());
+    world.authn.reload(world.config.clone()).unwrap();
+    world.authn.refresh_due(round(2)).await;
+    assert_eq!(refreshes(&world).len(), 1);
+}
+
+#[tokio::test]
+async fn s_075_an_id_token_of_or_for_somebody_else_ends_the_session() {
+    let others: [(&str, Script); 5] = [
+        ("id-token-subject", changed(|claims| claims["sub"] = json!("mallory"))),
+        ("id-token-issuer", changed(|claims| claims["iss"] = json!("https://evil.example"))),
+        ("id-token-audience", changed(|claims| claims["aud"] = json!("another"))),
+        (
+            "id-token-audience",
+            changed(|claims| {
+                claims["aud"] = json!(["postern", "another"]);
+                claims["azp"] = json!("postern");
+            }),
+        ),
+        ("userinfo-subject", Script { userinfo: Box::new(|answer| answer["sub"] = json!("mallory")), ..short_lived() }),
+    ];
+    for (reason, script) in others {
+        let world = signed_in(short_lived()).await;
+        world.provider.does(script);
+        world.authn.refresh_due(round(1)).await;
+        assert!(session(&world).await.is_none(), "{reason}");
+        assert_eq!(world.counted("postern_authn_refreshes_total", reason), 1.0, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn s_075_an_id_token_that_no_key_vouches_for_changes_nothing_but_the_tokens() {
+    let forged = || Script {
+        rotates: true,
+        token: Box::new(|token| {
+            let (signed, _) = token.rsplit_once('.').unwrap();
+            *token = format!("{signed}.{}", crate::support::base64([7; 64]));
+        }),
+        ..changed(|claims| claims["groups"] = json!(["root"]))
+    };
+    let world = signed_in(short_lived()).await;
+    let before = (session(&world).await.unwrap(), tokens(&world).await);
+    world.provider.does(forged());
+    world.authn.refresh_due(round(1)).await;
+    let after = (session(&world).await.unwrap(), tokens(&world).await);
+    assert_eq!((&after.0.claims, &after.0.user), (&before.0.claims, &before.0.user));
+    assert_eq!(after.1.id_token.expose(), before.1.id_token.expose());
+    assert_eq!(after.1.refresh.unwrap().expose(), "refresh-token-marked-2");
+    assert_eq!(world.counted("postern_authn_refreshes_total", "id-token-signature"), 1.0);
+}
+
+#[tokio::test]
+async fn r_026_s_076_however_many_look_each_session_is_refreshed_once() {
+    let world = World::new().await;
+    world.provider.does(Script { rotates: true, ..short_lived() });
+    for _ in 0..12 {
+        world.sign_in(&mut world.browser(), APP).await;
+    }
+    let (second, third, due) = (world.other_authn(), world.other_authn(), round(1));
+    tokio::join!(
+        world.authn.refresh_due(due),
+        world.authn.refresh_due(due),
+        second.refresh_due(due),
+        third.refresh_due(due),
+    );
+    let mut used = refreshes(&world);
+    assert_eq!(used.len(), 12);
+    used.sort();
+    used.dedup();
+    assert_eq!(used.len(), 12);
+    assert_eq!(world.live_sessions().await.len(), 12, "nobody was signed out");
+}
+
+#[tokio::test]
+async fn a_session_without_a_refresh_token_lives_to_its_own_end() {
+    let world = signed_in(Script {
+        token_answer: Box::new(|answer| {
+            answer["expires_in"] = json!(60);
+            answer.as_object_mut().unwrap().remove("refresh_token");
+        }),
+        ..Script::default()
+    })
+    .await;
+    world.authn.refresh_due(now().plus(Duration::from_secs(13 * 3600))).await;
+    assert_eq!(refreshes(&world).len(), 0);
+    assert!(session(&world).await.is_some());
+}
+
+#[tokio::test]
+async fn s_084_a_session_that_was_signed_out_is_not_refreshed() {
+    let world = signed_in(short_lived()).await;
+    let handle = session(&world).await.unwrap().handle;
+    world.sessions.revoke(&handle).await.unwrap();
+    world.authn.refresh_due(round(1)).await;
+    assert_eq!(refreshes(&world).len(), 0);
+}
+
+#[tokio::test]
+async fn s_108_no_refresh_logs_a_token() {
+    let world = signed_in(Script { rotates: true, ..short_lived() }).await;
+    world.authn.refresh_due(round(1)).await;
+    world.provider.does(error(400, "invalid_grant"));
+    world.authn.refresh_due(round(2)).await;
+    assert!(log().contains("session ended by its provider"));
+    assert!(!log().contains("token-marked"));
+}
+
+#[tokio::test]
+async fn the_task_ends_with_its_server_and_finishes_what_it_began() {
+    let world = signed_in(short_lived()).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let task = tokio::spawn({
+        let (authn, stop) = (world.authn.clone(), stop.clone());
+        async move { authn.refresh(stop).await }
+    });
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), task).await.expect("it ends").unwrap();
+    assert!(session(&world).await.is_some());
+}
