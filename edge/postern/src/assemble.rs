@@ -16,6 +16,7 @@ use postern_identity::Secret;
 use postern_storage::{CacheConfig, OpenError, Storage};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -70,6 +71,8 @@ pub struct Running {
     health: Health,
     telemetry: Telemetry,
     reloads: Reloads,
+    /// What ends the refreshing of sessions, and its task.
+    refreshing: (DropGuard, JoinHandle<()>),
     stand_in: StandIn,
     stop: DropGuard,
     tasks: TaskTracker,
@@ -102,6 +105,8 @@ impl Running {
         }
         let (server, until) = (Arc::clone(&authn), stop.clone());
         tasks.spawn(report("authn", async move { server.serve(private, until).await }));
+        let (refresher, until) = (Arc::clone(&authn), CancellationToken::new());
+        let refreshing = (until.clone().drop_guard(), tokio::spawn(async move { refresher.refresh(until).await }));
         for (purpose, address) in bound.addresses() {
             info!(%address, ?purpose, "listening");
         }
@@ -118,6 +123,7 @@ impl Running {
             health,
             telemetry,
             reloads,
+            refreshing,
             stand_in,
             stop: ends_all,
             tasks,
@@ -168,7 +174,14 @@ impl Running {
     /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest.
     pub async fn drain(self) {
         self.health.set_draining();
-        self.edge.drain(self.in_force.edge.timeouts.drain).await;
+        let (stop_refreshing, refreshed) = self.refreshing;
+        drop(stop_refreshing);
+        let bound = self.in_force.edge.timeouts.drain;
+        // A provider may just have replaced a refresh token: what was begun is saved, if it takes no longer than requests may.
+        let (refreshed, ()) = tokio::join!(tokio::time::timeout(bound, refreshed), self.edge.drain(bound));
+        if !matches!(refreshed, Ok(Ok(()))) {
+            warn!("refreshes of sessions did not finish in time");
+        }
         drop(self.stop);
         self.tasks.close();
         if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
