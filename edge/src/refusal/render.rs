@@ -100,6 +100,7 @@ impl Refusal {
         let session = asked.subject.session();
         let here = asked.request.map(|request| request.path_and_query()).unwrap_or(Cow::Borrowed("/"));
         let other = format!("/.pomerium/sign_out?pomerium_redirect_uri={}", query_escaped(&asked.url()));
+        let leave = session.is_some() && self.status() == StatusCode::FORBIDDEN;
         let page = ErrorPage {
             status: self.status().as_u16(),
             sentence: self.sentence(),
@@ -118,9 +119,8 @@ impl Refusal {
             contact: None,
             links: Links {
                 retry: Some(&*here).filter(|_| self.status().is_server_error() && asked.is_get()),
-                other_account: Some(other.as_str())
-                    .filter(|_| session.is_some() && self.status() == StatusCode::FORBIDDEN),
-                sign_out: None,
+                other_account: Some(other.as_str()).filter(|_| leave),
+                sign_out: Some("/.pomerium/sign_out").filter(|_| leave),
             },
         };
         Draft::new(self.status()).body("text/html; charset=utf-8", page.html())
