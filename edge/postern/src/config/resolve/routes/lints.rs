@@ -84,7 +84,19 @@ fn wide_wildcard(cx: &mut Context<'_>, one: &Resolved) {
         let what = format!("{} also covers hosts with more labels, such as {example}", quoted(pattern));
         let hint = "write the hosts out if that is too much; a certificate's wildcard covers one label";
         cx.advise(Code::WideWildcard, &one.at, what, hint);
+        if is_foreign(pattern) {
+            let what =
+                format!("{} also covers names of other people, and a session can be carried there", quoted(pattern));
+            let hint = "end the pattern in a domain of your own, such as `*.example.com`";
+            cx.advise(Code::WideWildcard, &one.at, what, hint);
+        }
     }
+}
+
+/// Whether a pattern ends in less than a domain that somebody can own: whoever has a name under it can receive sign-ins.
+fn is_foreign(pattern: &str) -> bool {
+    let fixed = pattern.rsplit('*').next().unwrap_or_default();
+    !fixed.strip_prefix('.').is_some_and(|domain| domain == "localhost" || domain.contains('.'))
 }
 
 fn plain_identity(cx: &mut Context<'_>, one: &Resolved) {
@@ -93,5 +105,20 @@ fn plain_identity(cx: &mut Context<'_>, one: &Resolved) {
     if let (true, Some(endpoint)) = (one.route.pass_identity_headers, exposed) {
         let what = format!("who the user is goes to {} without encryption", quoted(&endpoint.authority));
         cx.advise(Code::PlainIdentity, &one.at, what, "write an https URL as `to`");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_foreign;
+
+    #[test]
+    fn a_pattern_under_no_domain_of_ones_own_covers_other_people() {
+        for foreign in ["*", "*.com", "app.*", "*example.com", "a.*.com", "*.*"] {
+            assert!(is_foreign(foreign), "{foreign}");
+        }
+        for own in ["*.example.com", "*.a.example.com", "app-*.example.com", "*.localhost", "*.co.uk.example"] {
+            assert!(!is_foreign(own), "{own}");
+        }
     }
 }
