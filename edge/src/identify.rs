@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use postern_identity::{SessionId, Subject, Timestamp};
+use postern_identity::{Session, SessionId, Subject, Timestamp};
 use postern_storage::{Cached, Entry, Loaded, SessionCache, StorageError};
 
 use crate::AssertionSlot;
+use crate::credential::Credential;
 
 /// Sessions near the request, each with the assertions that were made of it.
 pub type Sessions = Arc<SessionCache<AssertionSlot>>;
@@ -13,12 +14,42 @@ pub type Sessions = Arc<SessionCache<AssertionSlot>>;
 /// A session and what the edge keeps beside it.
 pub(crate) type Known = Arc<Entry<AssertionSlot>>;
 
-/// The live session of an id, if there is one (S-090). Only a miss leaves the process.
-pub(crate) async fn live_session(
-    sessions: &Sessions,
-    id: &SessionId,
-    now: Timestamp,
-) -> Result<Option<Known>, StorageError> {
+/// Who knows whose a credential is.
+pub(crate) trait Identify: Sync {
+    /// The live session that it names, if there is one (S-090).
+    fn session(
+        &self,
+        credential: &Credential,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Known>, StorageError>> + Send;
+}
+
+impl Identify for Sessions {
+    async fn session(&self, credential: &Credential, now: Timestamp) -> Result<Option<Known>, StorageError> {
+        match &credential.session {
+            Some(id) => live_session(self, id, now).await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// Somebody who is known beforehand, or nobody: every credential is theirs.
+pub(crate) struct Given(Option<Known>);
+
+impl Given {
+    pub(crate) fn of(session: Option<Arc<Session>>, now: Timestamp) -> Self {
+        Self(session.map(|session| Arc::new(Entry::alone(session, now))))
+    }
+}
+
+impl Identify for Given {
+    async fn session(&self, _: &Credential, now: Timestamp) -> Result<Option<Known>, StorageError> {
+        Ok(self.0.clone().filter(|entry| entry.is_live(now)))
+    }
+}
+
+/// Only a miss leaves the process.
+async fn live_session(sessions: &Sessions, id: &SessionId, now: Timestamp) -> Result<Option<Known>, StorageError> {
     let known = match sessions.get(id, now) {
         Cached::Hit(entry) => Some(entry),
         Cached::Unknown | Cached::Revoked => None,

@@ -71,6 +71,12 @@ pub(crate) enum Standing {
 const REVOKED: u64 = u64::MAX;
 
 impl Fate {
+    /// That of a session that nothing happened to, and nothing will.
+    pub(crate) fn untouched(session: &Session) -> Self {
+        let (generation, not_before) = (Arc::default(), Arc::new(AtomicI64::new(i64::MIN)));
+        Self { generation, not_before, issued_at: session.issued_at }
+    }
+
     /// How a copy of that generation stands now.
     pub(crate) fn standing(&self, generation: u64) -> Standing {
         let oldest = self.generation.load(Ordering::Acquire);

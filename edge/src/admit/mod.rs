@@ -4,13 +4,15 @@
 #[cfg(test)]
 mod tests;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::RequestHeader;
-use postern_identity::{IdpId, Subject, Timestamp};
+use postern_identity::{IdpId, Session, Subject, Timestamp};
 use postern_policy::{ClientCertificate, Decision, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
@@ -18,7 +20,7 @@ use tracing::warn;
 use crate::answer::{Answer, Draft, NO_STORE};
 use crate::assertion::{Assertion, Purpose};
 use crate::credential::Credential;
-use crate::identify::{Known, Sessions, live_session, subject};
+use crate::identify::{Given, Identify, Known, Sessions, subject};
 use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
 use crate::reserved::{self, Reserved};
@@ -165,22 +167,52 @@ impl Gate {
         connection: &Connection,
         now: Timestamp,
     ) -> Admission {
+        Judge { snapshot, connection, now, identify: &self.sessions }.judge(head).await
+    }
+}
+
+impl Snapshot {
+    /// What the gate says to this head if `session` is whose it is, whatever credential it shows: nobody's, if there is
+    /// none. Asks no store and leaves no trace.
+    #[must_use]
+    pub fn judge(
+        &self,
+        head: &RequestHeader,
+        connection: &Connection,
+        session: Option<Arc<Session>>,
+        now: Timestamp,
+    ) -> Admission {
+        let given = Given::of(session, now);
+        let judge = Judge { snapshot: self, connection, now, identify: &given };
+        // Nothing but a store is waited for.
+        match pin!(judge.judge(head)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(admission) => admission,
+            Poll::Pending => Admission::unread(),
+        }
+    }
+}
+
+/// One request before the gate: everything that decides, but the head.
+struct Judge<'a, I> {
+    snapshot: &'a Snapshot,
+    connection: &'a Connection,
+    now: Timestamp,
+    identify: &'a I,
+}
+
+impl<I: Identify> Judge<'_, I> {
+    async fn judge(&self, head: &RequestHeader) -> Admission {
         let mut admission = Admission::unread();
-        let decided = self.decide(snapshot, head, connection, (&mut admission, now)).await;
+        let decided = self.decide(head, &mut admission).await;
         admission.verdict = decided.unwrap_or_else(Verdict::Refuse);
         admission
     }
 
-    async fn decide(
-        &self,
-        snapshot: &Snapshot,
-        head: &RequestHeader,
-        connection: &Connection,
-        (admission, now): (&mut Admission, Timestamp),
-    ) -> Result<Verdict, Refusal> {
-        let request = Arc::new(Request::read(head, connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
+    async fn decide(&self, head: &RequestHeader, admission: &mut Admission) -> Result<Verdict, Refusal> {
+        let snapshot = self.snapshot;
+        let request = Arc::new(Request::read(head, self.connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
         admission.request = Some(Arc::clone(&request));
-        if !request.host.is_unnamed() && !connection.serves(request.host.name()) {
+        if !request.host.is_unnamed() && !self.connection.serves(request.host.name()) {
             return Err(Refusal::Misdirected);
         }
         if request.redirect_to_canonical {
@@ -192,11 +224,11 @@ impl Gate {
         let credential = Credential::present_in(&head.headers, &request, snapshot);
         admission.programmatic = credential.programmatic;
         if let Some(reserved) = Reserved::of(&request, snapshot) {
-            return self.reserved(snapshot, reserved, &credential, (admission, now)).await;
+            return self.reserved(reserved, &credential, admission).await;
         }
         let (route, other_path) = find_route(snapshot, &request)?;
         admission.route = Some(Arc::clone(&route));
-        let known = self.identify(&credential, Some(&route.idp), now).await;
+        let known = self.known(&credential, Some(&route.idp)).await;
         admission.known = known.as_ref().ok().and_then(Option::clone);
         admission.subject = subject(admission.known.as_ref());
         let path = request.decoded_path();
@@ -214,29 +246,17 @@ impl Gate {
             (_, Err(error)) => return Err(store_unavailable(error)),
             (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
         }
-        self.carry(snapshot, &request, &route, (known.ok().flatten(), connection, now))
+        self.carry(&request, &route, known.ok().flatten().as_ref())
     }
 
     /// The session of a credential, if it is one of that identity provider.
-    async fn identify(
-        &self,
-        credential: &Credential,
-        idp: Option<&IdpId>,
-        now: Timestamp,
-    ) -> Result<Option<Known>, StorageError> {
-        let Some(id) = &credential.session else { return Ok(None) };
-        let known = live_session(&self.sessions, id, now).await?;
+    async fn known(&self, credential: &Credential, idp: Option<&IdpId>) -> Result<Option<Known>, StorageError> {
+        let known = self.identify.session(credential, self.now).await?;
         Ok(known.filter(|entry| idp.is_none_or(|idp| entry.session.idp == *idp)))
     }
 
     /// What an allowed request of a route comes to.
-    fn carry(
-        &self,
-        snapshot: &Snapshot,
-        request: &Arc<Request>,
-        route: &Arc<Route>,
-        (known, connection, now): (Option<Known>, &Connection, Timestamp),
-    ) -> Result<Verdict, Refusal> {
+    fn carry(&self, request: &Arc<Request>, route: &Arc<Route>, known: Option<&Known>) -> Result<Verdict, Refusal> {
         match &route.target {
             Target::Redirect(redirect) => {
                 let location = redirect.location(route, request);
@@ -250,10 +270,10 @@ impl Gate {
             Target::Upstream(_) => {}
         }
         let path = route
-            .upstream_path(&request.path, &snapshot.config.request)
+            .upstream_path(&request.path, &self.snapshot.config.request)
             .map_err(|error| Refusal::BadRequest(error.into()))?;
         let assertion = if route.pass_identity_headers || route.uses_assertion() {
-            Some(assertion(snapshot, request, route.issuer_format, (known.as_ref(), now))?)
+            Some(assertion(self.snapshot, request, route.issuer_format, (known, self.now))?)
         } else {
             None
         };
@@ -261,17 +281,17 @@ impl Gate {
             request: Arc::clone(request),
             passage: Passage::Route { route: Arc::clone(route), path },
             assertion,
-            client_cert: connection.client_cert.as_ref().map(|cert| cert.leaf.clone()),
+            client_cert: self.connection.client_cert.as_ref().map(|cert| cert.leaf.clone()),
         }))
     }
 
     async fn reserved(
         &self,
-        snapshot: &Snapshot,
         reserved: Reserved,
         credential: &Credential,
-        (admission, now): (&mut Admission, Timestamp),
+        admission: &mut Admission,
     ) -> Result<Verdict, Refusal> {
+        let snapshot = self.snapshot;
         let Some(request) = admission.request.clone() else { return Err(Refusal::NoRoute) };
         let reply = match reserved {
             Reserved::Ping => Reply::Ping,
@@ -290,13 +310,13 @@ impl Gate {
                 return Ok(Verdict::Pass(Permit { request, passage, assertion: None, client_cert: None }));
             }
             Reserved::User => {
-                self.signed_in(snapshot, credential, (admission, now)).await?;
+                self.signed_in(credential, admission).await?;
                 Reply::User
             }
             Reserved::Jwt => {
-                let known = self.signed_in(snapshot, credential, (admission, now)).await?;
+                let known = self.signed_in(credential, admission).await?;
                 let format = snapshot.config.identity.issuer_format;
-                let assertion = assertion(snapshot, &request, format, (Some(&known), now))?;
+                let assertion = assertion(snapshot, &request, format, (Some(&known), self.now))?;
                 Reply::Jwt(Bytes::copy_from_slice(assertion.token.as_bytes()))
             }
         };
@@ -304,15 +324,10 @@ impl Gate {
     }
 
     /// Whoever is signed in, by whatever provider; anybody else is sent to sign in.
-    async fn signed_in(
-        &self,
-        snapshot: &Snapshot,
-        credential: &Credential,
-        (admission, now): (&mut Admission, Timestamp),
-    ) -> Result<Known, Refusal> {
-        let known = self.identify(credential, None, now).await.map_err(|error| store_unavailable(&error))?;
+    async fn signed_in(&self, credential: &Credential, admission: &mut Admission) -> Result<Known, Refusal> {
+        let known = self.known(credential, None).await.map_err(|error| store_unavailable(&error))?;
         admission.subject = subject(known.as_ref());
-        let idp = admission.request.as_ref().and_then(|request| snapshot.idp_of(&request.host));
+        let idp = admission.request.as_ref().and_then(|request| self.snapshot.idp_of(&request.host));
         known.ok_or_else(|| idp.map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() }))
     }
 }

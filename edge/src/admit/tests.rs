@@ -570,3 +570,26 @@ fn an_admission_can_be_sent_between_threads() {
         "refused until it is decided"
     );
 }
+
+#[tokio::test]
+async fn whoever_is_given_is_judged_as_if_their_cookie_was_shown() {
+    let policy = || ppl("allow: {and: [groups: ops]}");
+    let world = World::new(config(vec![
+        guarded("app.example.com", "/", policy()),
+        Route { idp: IdpId::new("other"), ..guarded("b.example.com", "/", policy()) },
+    ]))
+    .await;
+    let snapshot = world.gate.snapshot();
+    let given = |host, session: Option<Session>, now| {
+        snapshot.judge(&get("/", &[("host", host)]), &connection(), session.map(Arc::new), now).verdict
+    };
+    for host in ["app.example.com", "b.example.com"] {
+        let own = cookie(&alices_cookie(host));
+        let shown = world.admit(&get("/", &[("host", host), ("cookie", &own)])).await.verdict;
+        let passes = |verdict: &Verdict| matches!(verdict, Verdict::Pass(_));
+        assert_eq!(passes(&given(host, Some(alice()), NOW)), passes(&shown), "{host}");
+        assert_eq!(passes(&shown), host == "app.example.com", "a session of another provider is none");
+        assert!(!passes(&given(host, None, NOW)));
+        assert!(!passes(&given(host, Some(alice()), alice().expires_at)), "S-090");
+    }
+}

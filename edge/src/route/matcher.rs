@@ -83,6 +83,13 @@ impl RouteTable {
         }
     }
 
+    /// The routes whose host this is, in the order in which their paths are tried.
+    pub(super) fn candidates(&self, host: &Host) -> impl Iterator<Item = &Arc<Route>> {
+        let named = self.named(host);
+        let wild = named.is_none().then(|| self.wild(host));
+        named.into_iter().flatten().chain(wild.into_iter().flatten())
+    }
+
     fn virtual_host(&mut self, host: &str, port: Option<u16>) -> &mut Vec<Arc<Route>> {
         let ports = self.exact.entry_ref(host).or_default();
         let Some(port) = port else { return ports.any.get_or_insert_default() };
@@ -112,7 +119,8 @@ impl RouteTable {
         })
     }
 
-    fn takes_any(&self, host: &Host) -> bool {
+    /// Whether routes that name no port serve that of `host`.
+    pub(super) fn takes_any(&self, host: &Host) -> bool {
         self.any_port || matches!(host.port(), None | Some(443))
     }
 }

@@ -4,6 +4,7 @@ mod matcher;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use postern_identity::IdpId;
 use regex::Regex;
 
 pub use matcher::RouteTable;
+pub use trace::Miss;
 
 use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
 

@@ -33,6 +33,16 @@ impl<X> Entry<X> {
         !matches!(self.standing(), Standing::Revoked | Standing::Over) && !self.is_expired(now)
     }
 
+    /// A copy that no cache keeps and nothing happens to, of a session that was not read from the store.
+    #[must_use]
+    pub fn alone(session: Arc<Session>, now: Timestamp) -> Self
+    where
+        X: Default,
+    {
+        let fate = Fate::untouched(&session);
+        Self::new(session, fate, 0, now)
+    }
+
     pub(super) fn new(session: Arc<Session>, fate: Fate, resets: u64, now: Timestamp) -> Self
     where
         X: Default,
