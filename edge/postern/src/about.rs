@@ -1,10 +1,11 @@
-//! `postern version`, and what a bare `postern` says.
+//! `postern version`, `postern help CODE`, and what a bare `postern` says.
 
 use std::io::Write as _;
 
 use serde_json::json;
 
 use crate::cli::{self, Exit, Format};
+use crate::config::Code;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -28,6 +29,22 @@ pub(crate) fn status() -> Exit {
          postern run --config config.yaml    run it\n\n\
          postern help                        all commands\n"
     ))
+}
+
+/// Prints what a kind of problem means and how to mend it.
+#[must_use]
+pub(crate) fn problem(code: &str) -> Exit {
+    match Code::find(code) {
+        Ok(code) => print(&format!("{code}\n\n{}\n", code.page())),
+        Err(near) => {
+            let near = near.map_or_else(
+                || "`postern check FILE` prints the code of each problem that it finds".to_owned(),
+                |near| format!("did you mean {near}, {}?", near.title()),
+            );
+            crate::tell(&format!("there is no problem {code}; {near}"));
+            Exit::Usage
+        }
+    }
 }
 
 fn print(text: &str) -> Exit {

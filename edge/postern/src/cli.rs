@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::Code;
+
 /// How a command ended; the number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -50,6 +52,9 @@ pub enum Command {
     /// A short orientation; what a bare `postern` does
     #[command(skip)]
     Status,
+    /// What a kind of problem means (`postern help PST-0204`)
+    #[command(skip)]
+    Problem(String),
 }
 
 /// Options of `postern demo`.
@@ -115,6 +120,7 @@ pub enum Format {
 
 #[derive(Debug, Parser)]
 #[command(name = "postern", version, about = "An identity-aware access proxy", args_conflicts_with_subcommands = true)]
+#[command(after_help = "`postern help PST-0204` explains that kind of problem.")]
 struct Line {
     #[command(subcommand)]
     command: Option<Command>,
@@ -144,6 +150,9 @@ impl Invocation {
     /// [`Refused`], which knows how to explain itself.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
         let (arguments, warning) = modern(arguments);
+        if let Some(code) = asked_code(&arguments) {
+            return Ok(Self { command: Command::Problem(code), warning });
+        }
         let line = Line::try_parse_from(arguments).map_err(Refused)?;
         let asked_to_run = line.run.config.is_some() || line.run.lenient;
         let command = match line.command {
@@ -153,6 +162,13 @@ impl Invocation {
         };
         Ok(Self { command, warning })
     }
+}
+
+/// The code of `help CODE`; clap's own `help` knows commands only.
+fn asked_code(arguments: &[OsString]) -> Option<String> {
+    let [_, help, word] = arguments else { return None };
+    let word = word.to_str().filter(|word| Code::is_meant(word))?;
+    (help == "help").then(|| word.to_owned())
 }
 
 /// The arguments with the old `-config` spelled `--config`, and what to say about it (01 §1.1).
@@ -209,6 +225,20 @@ mod tests {
     fn check_takes_its_options_in_any_order() {
         let Command::Check(check) = parse("check --format json a.yaml --lenient").unwrap().command else { panic!() };
         assert!(check.lenient && check.format == Format::Json);
+    }
+
+    #[test]
+    fn help_takes_a_code_or_a_command() {
+        for (line, code) in [("help PST-0204", "PST-0204"), ("help pst-1", "pst-1"), ("help 0204", "0204")] {
+            let Command::Problem(asked) = parse(line).unwrap().command else { panic!("{line}") };
+            assert_eq!(asked, code);
+        }
+        for line in ["help", "help check", "help run"] {
+            assert_eq!(parse(line).unwrap_err(), Exit::Ok, "{line}");
+        }
+        for line in ["help nonsense", "help PST-0204 more", "PST-0204"] {
+            assert_eq!(parse(line).unwrap_err(), Exit::Usage, "{line}");
+        }
     }
 
     #[test]

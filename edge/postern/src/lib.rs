@@ -28,6 +28,7 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Check(asked) => check::check(&asked),
         Command::Version(asked) => about::version(&asked),
         Command::Status => about::status(),
+        Command::Problem(code) => about::problem(&code),
         Command::Demo(asked) => run::demo(&asked),
         Command::Run(asked) => run::run(&asked),
         Command::Health(asked) => run::health(&asked),

@@ -11,6 +11,7 @@ mod env;
 mod keys;
 mod masked;
 mod merge;
+mod page;
 mod problem;
 mod reference;
 mod render;

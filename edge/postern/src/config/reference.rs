@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::Code;
 use super::keys::{CERTIFICATE, FLAGS, Key, REDIRECT, RESPONSE, ROUTE, SETTINGS, Scope, Status};
 
-/// Every key with its type, default and status, every flag and every kind of problem, as Markdown tables.
+/// Every key with its type, default and status, and every flag, as Markdown tables.
 #[must_use]
 pub fn reference() -> String {
     let mut out = String::new();
@@ -20,7 +19,6 @@ pub fn reference() -> String {
         let _infallible = keys(&mut out, title, scope);
     }
     let _infallible = flags(&mut out);
-    let _infallible = problems(&mut out);
     out
 }
 
@@ -49,9 +47,4 @@ fn flags(out: &mut String) -> std::fmt::Result {
         writeln!(out, "| `{name}` | {} | {} |", if *default { "on" } else { "off" }, told(*status))?;
     }
     writeln!(out)
-}
-
-fn problems(out: &mut String) -> std::fmt::Result {
-    writeln!(out, "## Kinds of problem\n\n| code | about |\n| --- | --- |")?;
-    Code::ALL.iter().try_for_each(|code| writeln!(out, "| `{code}` | {} |", code.title()))
 }

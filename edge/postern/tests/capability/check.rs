@@ -75,6 +75,9 @@ fn what_cannot_be_read_or_understood_has_an_exit_code_of_its_own() -> Result<()>
         (&["run", "--bogus"], 2),
         (&["health", "--address", "127.0.0.1:9"], 3),
         (&["version"], 0),
+        (&["help", "pst-0204"], 0),
+        (&["help", "PST-0240"], 2),
+        (&["help", "check"], 0),
         (&["--help"], 0),
     ] {
         let ended = postern(arguments)?;
