@@ -13,6 +13,7 @@ mod exchange;
 #[cfg(test)]
 mod faults;
 mod identify;
+mod inquiry;
 pub mod listener;
 mod metrics;
 pub mod prepare;
@@ -39,6 +40,7 @@ pub use config::{
 };
 pub use edge::{Edge, EdgeOptions, RunningEdge, StartError};
 pub use identify::Sessions;
+pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
 pub use listener::{Bound, CertificateError, CertificateNames, ClientCert, Connection, Violation};
 pub use metrics::Metrics;
 pub use refusal::{Asked, Failure, Refusal};

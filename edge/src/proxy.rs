@@ -23,7 +23,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session as Downstream};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admit::{Gate, Verdict};
+use crate::admit::Gate;
 use crate::answer::Answer;
 use crate::bound::Bound;
 use crate::exchange::{End, Exchange};
@@ -351,11 +351,7 @@ impl Exchange {
     /// The answer of ours; `None` if the request is to be carried.
     fn verdict(&mut self, head: &RequestHeader) -> Option<Answer> {
         let verdict = &self.admission.as_ref()?.verdict;
-        self.end = match verdict {
-            Verdict::Pass(_) => return None,
-            Verdict::Reply(_) => End::Answered,
-            Verdict::Refuse(refusal) => End::Refused(refusal.reason()),
-        };
+        self.end = verdict.end();
         verdict.answer(&self.asked(head))
     }
 

@@ -20,6 +20,7 @@ use tracing::warn;
 use crate::answer::{Answer, Draft, NO_STORE};
 use crate::assertion::{Assertion, Purpose};
 use crate::credential::Credential;
+use crate::exchange::End;
 use crate::identify::{Given, Identify, Known, Sessions, subject};
 use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
@@ -174,8 +175,7 @@ impl Gate {
 impl Snapshot {
     /// What the gate says to this head if `session` is whose it is, whatever credential it shows: nobody's, if there is
     /// none. Asks no store and leaves no trace.
-    #[must_use]
-    pub fn judge(
+    pub(crate) fn judge(
         &self,
         head: &RequestHeader,
         connection: &Connection,
@@ -435,6 +435,21 @@ impl Admission {
 }
 
 impl Verdict {
+    /// The stable text that the access record has for it, unless something fails later.
+    #[must_use]
+    pub fn details(&self) -> &'static str {
+        self.end().as_str()
+    }
+
+    /// How the exchange ends, unless something fails later.
+    pub(crate) fn end(&self) -> End {
+        match self {
+            Self::Pass(_) => End::Upstream,
+            Self::Reply(_) => End::Answered,
+            Self::Refuse(refusal) => End::Refused(refusal.reason()),
+        }
+    }
+
     /// The answer of ours; `None` if the request is carried.
     #[must_use]
     pub fn answer(&self, asked: &Asked<'_>) -> Option<Answer> {

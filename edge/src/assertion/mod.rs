@@ -7,6 +7,8 @@ mod tests;
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
 use postern_identity::{RandomError, Session, Timestamp, uuid};
 use serde_json::{Map, Value, json};
@@ -76,6 +78,12 @@ impl Assertion {
     fn is_fresh(&self, now: Timestamp) -> bool {
         now >= self.issued && now.since(self.issued) < REUSE
     }
+}
+
+/// What a token of ours says, as JSON.
+pub(crate) fn payload(token: &str) -> Option<String> {
+    let payload = token.split('.').nth(1)?;
+    String::from_utf8(URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
 /// The claims of 01 §5.1.

@@ -1,0 +1,266 @@
+//! A request that nobody sent: what the gate says to it, what would go up, and what would come down. The steps are those of
+//! traffic; only the store and the upstream are not asked.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header};
+use pingora_http::RequestHeader;
+use postern_identity::{EDGE_TOKEN_HEADER, Session, Timestamp};
+
+use crate::admit::{Admission, Verdict};
+use crate::assertion::ASSERTION_HEADER;
+use crate::route::Miss;
+use crate::{ClientCert, Connection, Host, Snapshot, prepare};
+
+/// What is asked about.
+#[derive(Clone, Debug)]
+pub struct Inquiry {
+    /// The method.
+    pub method: Method,
+    /// `host[:port]`, as a client would write it.
+    pub authority: String,
+    /// Path and query, as a client would write them.
+    pub target: String,
+    /// The other fields.
+    pub fields: HeaderMap,
+    /// Whose request it is, if anybody's.
+    pub session: Option<Arc<Session>>,
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// It comes over TLS that ends here.
+    pub tls: bool,
+    /// The certificate that the client shows.
+    pub client_cert: Option<ClientCert>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Why a request can be sent by nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no request can be written with this method, address or host")]
+pub struct Unsendable;
+
+/// What the gate says to an inquiry.
+#[derive(Debug)]
+pub struct Finding<'s> {
+    snapshot: &'s Snapshot,
+    head: RequestHeader,
+    now: Timestamp,
+    /// All that was found out.
+    pub admission: Admission,
+}
+
+/// The request that would go up.
+#[derive(Clone, Debug)]
+pub struct Upward {
+    /// The address that would be dialled.
+    pub address: String,
+    /// Over TLS.
+    pub tls: bool,
+    /// How many endpoints take turns; this is the first of them.
+    pub endpoints: usize,
+    /// Path and query.
+    pub target: String,
+    /// The fields; the assertion is without its signature, whoever reads this has no use for it.
+    pub fields: HeaderMap,
+    /// The payload of the assertion, as JSON, wherever in the fields it goes.
+    pub claims: Option<String>,
+}
+
+/// Stands for the name that a request would be given.
+pub const SOME_REQUEST: &str = "00000000-0000-0000-0000-000000000000";
+/// Stands for what is not shown.
+const LEFT_OUT: &str = "[signature]";
+
+impl Inquiry {
+    /// Asks the gate of this configuration.
+    ///
+    /// # Errors
+    /// [`Unsendable`].
+    pub fn ask<'s>(&self, snapshot: &'s Snapshot) -> Result<Finding<'s>, Unsendable> {
+        let head = self.head()?;
+        let port = if self.tls { 443 } else { 80 };
+        let local = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        let mut connection = Connection::plain(SocketAddr::new(self.source, 0), local);
+        connection.tls = self.tls;
+        connection.client_cert.clone_from(&self.client_cert);
+        let admission = snapshot.judge(&head, &connection, self.session.clone(), self.now);
+        Ok(Finding { snapshot, head, now: self.now, admission })
+    }
+
+    fn head(&self) -> Result<RequestHeader, Unsendable> {
+        let mut head =
+            RequestHeader::build(self.method.clone(), self.target.as_bytes(), None).map_err(|_| Unsendable)?;
+        head.set_version(Version::HTTP_11);
+        if !self.fields.contains_key(header::HOST) {
+            let host = HeaderValue::from_str(&self.authority).map_err(|_| Unsendable)?;
+            head.append_header(header::HOST, host).map_err(|_| Unsendable)?;
+        }
+        for (name, value) in &self.fields {
+            head.append_header(name.clone(), value.clone()).map_err(|_| Unsendable)?;
+        }
+        Ok(head)
+    }
+}
+
+impl Finding<'_> {
+    /// The route, and why not those before it, all in the order of the file.
+    pub fn considered(&self) -> impl Iterator<Item = Option<Miss>> {
+        let asked = self.admission.request.as_deref().filter(|_| self.met_routes());
+        let traced = asked.map(|request| self.trace_of(&request.host, &request.path));
+        traced.into_iter().flatten()
+    }
+
+    fn trace_of(&self, host: &Host, path: &str) -> impl Iterator<Item = Option<Miss>> {
+        self.snapshot.table.trace(&self.snapshot.config.routes, host, path).map(|(_, miss)| miss)
+    }
+
+    /// Whether the routes were looked at: not for what cannot be read, and not for paths of our own.
+    fn met_routes(&self) -> bool {
+        let none = matches!(&self.admission.verdict, Verdict::Refuse(crate::Refusal::NoRoute));
+        self.admission.route.is_some() || (none && !self.is_reserved())
+    }
+
+    /// Whether the path is one of ours, whatever routes there are.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        let request = self.admission.request.as_deref();
+        request.is_some_and(|request| crate::reserved::Reserved::of(request, self.snapshot).is_some())
+    }
+
+    /// The answer of ours, if the request is not carried.
+    #[must_use]
+    pub fn answer(&self) -> Option<Response<Bytes>> {
+        let asked = self.admission.asked(self.snapshot, &self.head, SOME_REQUEST, self.now);
+        let answer = self.admission.verdict.answer(&asked)?;
+        let mut response = Response::new(answer.body);
+        *response.status_mut() = answer.head.status;
+        response.headers_mut().clone_from(&answer.head.headers);
+        Some(response)
+    }
+
+    /// What would go to the upstream of a route, or to authn, if the request is carried.
+    #[must_use]
+    pub fn upward(&self) -> Option<Upward> {
+        let Verdict::Pass(permit) = &self.admission.verdict else { return None };
+        let endpoint = permit.upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
+        let (endpoint, endpoints) = endpoint.unwrap_or((None, 1));
+        let mut head = self.head.clone();
+        let authority = endpoint.map_or("", |endpoint| endpoint.authority.as_str());
+        prepare::request(permit, self.snapshot, &HeaderValue::from_static(SOME_REQUEST), authority, &mut head);
+        let mut fields = head.headers.clone();
+        let token = permit.assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
+        for (name, value) in &mut fields {
+            disarm(name, value, token);
+        }
+        Some(Upward {
+            address: endpoint.map_or_else(String::new, |endpoint| format!("{}:{}", endpoint.host, endpoint.port)),
+            tls: endpoint.is_some_and(|endpoint| endpoint.tls),
+            endpoints,
+            target: String::from_utf8_lossy(head.raw_path()).into_owned(),
+            fields,
+            claims: token.and_then(crate::assertion::payload),
+        })
+    }
+}
+
+/// Takes out of a field what would open something: the signature of the assertion, and the proof that we are the edge.
+fn disarm(name: &HeaderName, value: &mut HeaderValue, token: Option<&str>) {
+    if name == EDGE_TOKEN_HEADER {
+        *value = HeaderValue::from_static("[token]");
+    }
+    let Some((token, (signed, _))) = token.and_then(|token| Some((token, token.rsplit_once('.')?))) else { return };
+    let shown = if *name == ASSERTION_HEADER { signed } else { "[assertion]" };
+    let text = value.to_str().ok().filter(|text| text.contains(token));
+    let text = text.map(|text| text.replace(token, &format!("{shown}.{LEFT_OUT}")));
+    if let Some(harmless) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        *value = harmless;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeaderRule;
+    use crate::route::Route;
+    use crate::testing::*;
+
+    fn inquiry(target: &str) -> Inquiry {
+        Inquiry {
+            method: Method::GET,
+            authority: "app.example.com".to_owned(),
+            target: target.to_owned(),
+            fields: HeaderMap::new(),
+            session: Some(Arc::new(alice())),
+            source: connection().peer.ip(),
+            tls: false,
+            client_cert: None,
+            now: NOW,
+        }
+    }
+
+    fn snapshot(routes: Vec<Route>) -> Snapshot {
+        Snapshot::new(config(routes), 1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_would_go_up_is_what_goes_up_but_for_what_opens_something() {
+        let template =
+            HeaderRule::Set(HeaderName::from_static("x-token"), HeaderValue::from_static("jwt ${pomerium.jwt}"));
+        let routes =
+            || vec![Route { request_headers: vec![template.clone()], ..guarded("app.example.com", "/", any_user()) }];
+        let snapshot = snapshot(routes());
+        let found = inquiry("/a/../b?x=1").ask(&snapshot).unwrap();
+        let told = found.upward().unwrap();
+        let world = World::new(config(routes())).await;
+        let own = format!("_pomerium={}", alices_cookie("app.example.com"));
+        let carried = world.carried(&get("/a/../b?x=1", &[("cookie", &own)])).await.unwrap();
+
+        assert_eq!(told.target.as_bytes(), carried.raw_path());
+        let names = |fields: &HeaderMap| fields.keys().map(HeaderName::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&told.fields), names(&carried.headers));
+        let (signed, real) =
+            (values(&told.fields, "x-pomerium-jwt-assertion"), values(&carried.headers, "x-pomerium-jwt-assertion"));
+        assert_eq!(signed.rsplit_once('.').unwrap().1, LEFT_OUT);
+        assert_eq!(signed.split('.').next(), real.split('.').next());
+        assert_eq!(values(&told.fields, "x-token"), format!("jwt [assertion].{LEFT_OUT}"));
+        let claims: serde_json::Value = serde_json::from_str(&told.claims.unwrap()).unwrap();
+        assert_eq!(
+            (claims["email"].as_str(), claims["aud"].as_str()),
+            (Some("alice@example.com"), Some("app.example.com"))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_would_come_down_is_what_comes_down() {
+        let routes = || vec![guarded("app.example.com", "/", ppl("allow: {and: [groups: admins]}"))];
+        let (snapshot, world) = (snapshot(routes()), World::new(config(routes())).await);
+        let own = format!("_pomerium={}", alices_cookie("app.example.com"));
+        for (target, accept) in
+            [("/", "text/html"), ("/%00", "application/json"), ("/ping", "*/*"), ("/robots.txt", "*/*")]
+        {
+            let mut asked = inquiry(target);
+            asked.fields.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            let told = asked.ask(&snapshot).unwrap().answer().unwrap();
+            let real = world.answer(&get(target, &[("accept", accept), ("cookie", &own)])).await.unwrap();
+            let text = |body: &Bytes| String::from_utf8_lossy(body).replace(TEST_ID, SOME_REQUEST);
+            assert_eq!((told.status(), text(told.body())), (real.head.status, text(&real.body)), "{target}");
+        }
+    }
+
+    #[test]
+    fn paths_of_ours_meet_no_route_and_what_is_no_request_is_none() {
+        let snapshot = snapshot(vec![route("b.example.com", "/"), route("app.example.com", "/x")]);
+        let considered = |target: &str| {
+            inquiry(target).ask(&snapshot).map(|found| (found.is_reserved(), found.considered().collect::<Vec<_>>()))
+        };
+        assert_eq!(considered("/x/1"), Ok((false, vec![Some(Miss::Host), None])));
+        assert_eq!(considered("/y"), Ok((false, vec![Some(Miss::Host), Some(Miss::Path)])));
+        assert_eq!(considered("/.pomerium/nothing"), Ok((true, Vec::new())));
+        assert_eq!(considered("/%00"), Ok((false, Vec::new())));
+        let broken = Inquiry { authority: "a\nb".to_owned(), ..inquiry("/") };
+        assert_eq!(broken.ask(&snapshot).err(), Some(Unsendable));
+    }
+}
