@@ -8,11 +8,12 @@ use url::Url;
 
 use super::context::Context;
 use super::keys::{Key, Scope, Status};
+use super::merge::Variable;
 use super::problem::{At, KeyPath, Origin, Severity};
 use super::value::{Field, Pair, Spanned};
 use super::{Code, Problems};
 
-/// The entries of a map that work, by lower-case name.
+/// The entries of a map that mean something, by lower-case name.
 #[derive(Debug, Clone)]
 pub(super) struct Block<'n> {
     scope: &'static Scope,
@@ -22,6 +23,10 @@ pub(super) struct Block<'n> {
 }
 
 impl<'n> Block<'n> {
+    fn empty(at: At, scope: &'static Scope) -> Self {
+        Self { scope, at, fields: BTreeMap::new() }
+    }
+
     /// Sorts the entries of the map `field`; `None` if it is no map.
     pub(super) fn open(cx: &mut Context<'_>, field: &Field<'n>, scope: &'static Scope) -> Option<Self> {
         let Some(entries) = field.entries() else {
@@ -30,7 +35,7 @@ impl<'n> Block<'n> {
             cx.fatal(code, &field.at, what, "write `key: value` lines, indented alike");
             return None;
         };
-        let mut block = Self { scope, at: field.at.clone(), fields: BTreeMap::new() };
+        let mut block = Self::empty(field.at.clone(), scope);
         for (written, entry) in entries {
             block.sort_in(cx, &written, entry);
         }
@@ -45,40 +50,45 @@ impl<'n> Block<'n> {
         if field.node.is_null() {
             return;
         }
-        match key.status {
-            Status::Works => self.insert(cx, key, field),
-            Status::NotYet | Status::NotYetHarmless | Status::NoEffect(_) | Status::Removed(_) => {
-                tell(&mut cx.problems, key, &field);
-            }
-        }
-    }
-
-    fn insert(&mut self, cx: &mut Context<'_>, key: &'static Key, field: Field<'n>) {
         let at = field.key_at();
-        if self.fields.insert(key.name, field).is_some() {
+        if self.fields.contains_key(key.name) {
             let what = format!("`{}` is here twice, in two spellings", key.name);
             cx.fatal(Code::WrittenTwice, &at, what, "keep one of them");
         }
+        self.take(cx, key, field);
     }
 
-    /// Lets `field`, from the environment, take the place of what the file says.
-    pub(super) fn override_with(&mut self, cx: &mut Context<'_>, key: &'static Key, field: Field<'n>) {
+    /// Lets what the environment says take the place of what the file says.
+    pub(super) fn override_with(&mut self, cx: &mut Context<'_>, variables: &'n [Variable]) {
+        for variable in variables {
+            let field = variable.field();
+            match variable.parent {
+                None => self.take(cx, variable.key, field),
+                Some(parent) => {
+                    tell(&mut cx.problems, parent, &field);
+                    field.check(cx, &variable.key.kind);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>, key: &'static Key, field: Field<'n>) {
+        tell(&mut cx.problems, key, &field);
         match key.status {
+            Status::Removed(_) => {}
+            Status::NoEffect(_) | Status::NotYet | Status::NotYetHarmless | Status::AsItsBlock => {
+                field.check(cx, &key.kind);
+            }
             Status::Works => {
                 self.fields.insert(key.name, field);
-            }
-            Status::NotYet | Status::NotYetHarmless | Status::NoEffect(_) | Status::Removed(_) => {
-                tell(&mut cx.problems, key, &field);
             }
         }
     }
 
     /// The value of a key that is there and not null.
     pub(super) fn find(&self, name: &str) -> Option<&Field<'n>> {
-        debug_assert!(
-            self.scope.find(name).is_some_and(|key| key.status == Status::Works),
-            "{name} is not declared as working"
-        );
+        let read = |key: &Key| !matches!(key.status, Status::NoEffect(_) | Status::Removed(_));
+        debug_assert!(self.scope.find(name).is_some_and(read), "{name} is not declared as read");
         self.fields.get(name)
     }
 
@@ -153,7 +163,7 @@ fn unknown(cx: &mut Context<'_>, scope: &'static Scope, written: &str, at: &At) 
 fn tell(problems: &mut Problems, key: &Key, field: &Field<'_>) {
     let (at, name) = (field.key_at(), key.name);
     match key.status {
-        Status::Works => {}
+        Status::Works | Status::AsItsBlock => {}
         Status::NotYet if !is_off(field) => {
             let hint = "remove it; Postern does not start rather than do less than it says";
             problems.fatal(Code::NotYet, &at, format!("`{name}` is not supported yet"), hint);

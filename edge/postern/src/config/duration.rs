@@ -33,6 +33,43 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
+/// The duration that JSON of a protocol buffer writes: a number of seconds and `s`.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    let number = text.strip_suffix('s')?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if plain(whole) && plain(fraction) && fraction.len() <= 9 { parse(text) } else { None }
+}
+
+/// A duration in the spelling of Go: `1h30m`, `1.5s`, `250ms`.
+pub(super) fn written(duration: Duration) -> String {
+    if duration.is_zero() {
+        return "0".to_owned();
+    }
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    if seconds == 0 {
+        let (number, unit) = match nanos {
+            ..1_000 => (f64::from(nanos), "ns"),
+            1_000..1_000_000 => (f64::from(nanos) / 1e3, "us"),
+            1_000_000.. => (f64::from(nanos) / 1e6, "ms"),
+        };
+        return format!("{number}{unit}");
+    }
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let fraction = format!("{nanos:09}");
+    let fraction = fraction.trim_end_matches('0');
+    let parts = [
+        (hours > 0).then(|| format!("{hours}h")),
+        (minutes > 0).then(|| format!("{minutes}m")),
+        match (rest, fraction) {
+            (0, "") => None,
+            (_, "") => Some(format!("{rest}s")),
+            _ => Some(format!("{rest}.{fraction}s")),
+        },
+    ];
+    parts.into_iter().flatten().collect()
+}
+
 /// The first `NUMBER UNIT` of `text` in nanoseconds, and what follows.
 fn leading(text: &str) -> Option<(u64, &str)> {
     let (whole, rest) = digits(text);
@@ -88,6 +125,25 @@ mod tests {
             ("2540400h", 9_145_440_000_000_000_000),
         ] {
             assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_written_as_it_is_read() {
+        for text in ["0", "1ns", "1.5us", "250ms", "1s", "1.5s", "5m", "1h30m", "26h0.5s", "1m0.000000001s"] {
+            let duration = parse(text).unwrap();
+            assert_eq!(parse(&written(duration)), Some(duration), "{text}");
+        }
+        assert_eq!(written(Duration::from_secs(5400)), "1h30m");
+        assert_eq!(written(Duration::from_millis(1500)), "1.5s");
+    }
+
+    #[test]
+    fn a_protocol_buffer_counts_in_seconds_alone() {
+        assert_eq!(seconds("60s"), Some(Duration::from_secs(60)));
+        assert_eq!(seconds("0.5s"), Some(Duration::from_millis(500)));
+        for text in ["1m", "500ms", "60", "1m30s", "-1s", "s", ".5s", "1.s", "1.0000000001s", "1h60s", ""] {
+            assert_eq!(seconds(text), None, "{text}");
         }
     }
 

@@ -5,34 +5,42 @@ use postern_policy::document::{self, Entry, Node, Place, Value};
 use serde_json::json;
 
 use super::Code;
-use super::block::Block;
 use super::context::Context;
-use super::keys::{Key, NESTED, SETTINGS};
+use super::keys::{Key, Kind, SETTINGS, Scope};
 use super::problem::{At, KeyPath, Origin};
 use super::value::Field;
 
-/// The document with `head.rest: value` at its top written as `head: {rest: value}` (01 §1.1).
-pub(super) fn undotted(root: &Node) -> Node {
-    let Some(entries) = root.as_map() else { return root.clone() };
-    let (plain, dotted): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(|entry| head(&entry.key).is_none());
+/// The document with `head.rest: value` at its top written as `head: {rest: value}`, and with texts of JSON where a map is
+/// wanted (01 §1.1).
+pub(super) fn unfolded(root: Node) -> Node {
+    let place = root.place;
+    let Value::Map(entries) = root.value else { return root };
+    let (plain, dotted): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| head(&entry.key).is_none());
     let mut entries = plain;
     for entry in dotted {
         let Some((head, rest)) = head(&entry.key) else { continue };
-        let inner = Entry { key: rest.to_owned(), ..entry.clone() };
-        let outer = entries.iter_mut().find(|other| other.key.eq_ignore_ascii_case(head));
+        let (head, rest) = (head.to_owned(), rest.to_owned());
+        let outer = entries.iter_mut().find(|other| other.key.eq_ignore_ascii_case(&head));
+        let inner = Entry { key: rest, ..entry };
         match outer.map(|outer| &mut outer.value.value) {
             Some(Value::Map(inside)) => inside.push(inner),
             // The two contradict each other: both stay, and the second is told of.
-            Some(_) => entries.push(map_of(&head.to_uppercase(), &inner)),
-            None => entries.push(map_of(head, &inner)),
+            Some(_) => entries.push(map_of(&head.to_uppercase(), inner)),
+            None => entries.push(map_of(&head, inner)),
         }
     }
-    Node { place: root.place, value: Value::Map(entries) }
+    for entry in &mut entries {
+        if let Some(key) = SETTINGS.find(&entry.key.to_ascii_lowercase()) {
+            json_for_map(key, &mut entry.value);
+        }
+    }
+    Node { place, value: Value::Map(entries) }
 }
 
-fn map_of(key: &str, inner: &Entry) -> Entry {
-    let value = Node { place: inner.key_place, value: Value::Map(vec![inner.clone()]) };
-    Entry { key: key.to_owned(), key_place: inner.key_place, value }
+fn map_of(key: &str, inner: Entry) -> Entry {
+    let key_place = inner.key_place;
+    let value = Node { place: key_place, value: Value::Map(vec![inner]) };
+    Entry { key: key.to_owned(), key_place, value }
 }
 
 /// A known key and what follows its dot.
@@ -41,49 +49,68 @@ fn head(key: &str) -> Option<(&str, &str)> {
     SETTINGS.find(&head.to_ascii_lowercase()).map(|_| (head, rest))
 }
 
-/// A key that the environment gives, and its value.
-#[derive(Debug)]
-pub(super) struct Variable {
-    key: &'static Key,
-    at: At,
-    node: Node,
+/// A text where a map is wanted is that map, as JSON; every part of it stands where the text stands.
+fn json_for_map(key: &Key, node: &mut Node) {
+    let wanted = matches!(key.kind, Kind::Map(_) | Kind::Block(_) | Kind::Named(_));
+    let Some(text) = node.as_str().filter(|text| wanted && text.trim_start().starts_with('{')) else { return };
+    if let Ok(json) = serde_json::from_str(text) {
+        *node = placed(Node::from_json(json), node.place);
+    }
 }
 
-/// Keys that have no variable: maps of structs, and a key of ours.
-const WITHOUT: &[&str] =
-    &["set_response_headers", "circuit_breaker_thresholds", "blob_storage", "debug", "downstream_mtls"];
+fn placed(node: Node, place: Place) -> Node {
+    let value = match node.value {
+        Value::List(nodes) => Value::List(nodes.into_iter().map(|node| placed(node, place)).collect()),
+        Value::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|entry| Entry { key_place: place, value: placed(entry.value, place), ..entry })
+                .collect(),
+        ),
+        scalar @ (Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_)) => scalar,
+    };
+    Node { place, value }
+}
+
+/// A key that the environment gives, and its value.
+#[derive(Debug, Clone)]
+pub(super) struct Variable {
+    /// The map that the key is in, unless it is at the top.
+    pub(super) parent: Option<&'static Key>,
+    pub(super) key: &'static Key,
+    pub(super) at: At,
+    pub(super) node: Node,
+}
+
+impl Variable {
+    pub(super) fn field(&self) -> Field<'_> {
+        Field { at: self.at.clone(), key_place: Place::default(), node: &self.node }
+    }
+}
 
 /// Every variable that stands for a key.
 pub(super) fn variables(cx: &mut Context<'_>) -> Vec<Variable> {
-    let plain = SETTINGS.keys.iter().filter(|key| !WITHOUT.contains(&key.name));
-    let named = plain.map(|key| (key.name.to_ascii_uppercase(), key));
-    let nested = NESTED.iter().flat_map(|(parent, keys)| {
-        let key = SETTINGS.find(parent);
-        keys.iter().filter_map(move |name| Some((format!("{parent}_{name}").to_ascii_uppercase(), key?)))
-    });
-    let headers = SETTINGS.find("set_response_headers").map(|key| ("HEADERS".to_owned(), key));
-    let all: Vec<_> = named.chain(nested).chain(headers).collect();
-    all.into_iter().filter_map(|(name, key)| variable(cx, &name, key)).collect()
+    let mut found = Vec::new();
+    for key in SETTINGS.keys {
+        found.extend(variable(cx, &SETTINGS, None, key));
+        let Kind::Block(scope) = key.kind else { continue };
+        found.extend(scope.keys.iter().filter_map(|inner| variable(cx, scope, Some(key), inner)));
+    }
+    found
 }
 
-fn variable(cx: &mut Context<'_>, name: &str, key: &'static Key) -> Option<Variable> {
-    let text = cx.environment.get(name)?.expose();
-    let at =
-        At { origin: Origin::Environment(name.into()), place: Place::default(), key: KeyPath::default().key(key.name) };
-    let node = match key.name {
+fn variable(cx: &mut Context<'_>, scope: &Scope, parent: Option<&'static Key>, key: &'static Key) -> Option<Variable> {
+    let name = scope.variable(key)?;
+    let text = cx.environment.get(&name)?.expose();
+    let path = parent.map_or_else(KeyPath::default, |parent| KeyPath::default().key(parent.name)).key(key.name);
+    let at = At { origin: Origin::Environment(name.into()), place: Place::default(), key: path };
+    let mut node = match key.name {
         "routes" | "policy" => routes(cx, &at, text)?,
         "set_response_headers" => headers(text),
         _ => scalar(text),
     };
-    Some(Variable { key, at, node })
-}
-
-/// Puts them over what the file says.
-pub(super) fn over<'n>(cx: &mut Context<'_>, settings: &mut Block<'n>, variables: &'n [Variable]) {
-    for variable in variables {
-        let field = Field { at: variable.at.clone(), key_place: Place::default(), node: &variable.node };
-        settings.override_with(cx, variable.key, field);
-    }
+    json_for_map(key, &mut node);
+    Some(Variable { parent, key, at, node })
 }
 
 fn scalar(text: &str) -> Node {

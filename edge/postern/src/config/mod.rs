@@ -7,6 +7,7 @@ mod block;
 mod code;
 mod context;
 mod duration;
+mod effective;
 mod env;
 mod keys;
 mod masked;
@@ -16,12 +17,14 @@ mod problem;
 mod reference;
 mod render;
 mod resolve;
+mod toml;
 mod value;
 mod watched;
 
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +35,7 @@ use postern_storage::StorageConfig;
 use tracing::level_filters::LevelFilter;
 
 pub use code::Code;
+pub use effective::{Effective, effective};
 pub use env::Environment;
 pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
@@ -95,6 +99,21 @@ pub struct Loaded {
     pub problems: Problems,
     /// As [`Config::watched`], known also when the load failed, so that the repair is noticed.
     pub watched: Vec<WatchedFile>,
+    /// What was written, for [`effective`]; nothing if the text could not be read.
+    written: Option<Written>,
+}
+
+/// What a configuration was made from: the document and the variables over it. It holds secrets.
+#[derive(Clone)]
+struct Written {
+    root: Node,
+    variables: Vec<merge::Variable>,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").finish_non_exhaustive()
+    }
 }
 
 /// Loads the configuration; everything that is wrong is told at once.
@@ -105,7 +124,10 @@ pub fn load(source: &Source, environment: &Environment) -> Loaded {
     };
     let name = file.display().to_string();
     let (content, mut loaded) = match read(file) {
-        Ok(text) => (Some(text.clone()), load_text(Some(&name), &text, source.lenient, environment)),
+        Ok((format, text)) => {
+            let loaded = load_as(format, Some(&name), &text, source.lenient, environment);
+            (Some(text), loaded)
+        }
         Err((code, what, hint)) => (None, refused(name, code, &what, hint)),
     };
     let watched = WatchedFile::new(file, content.as_deref().map(str::as_bytes), MAX_FILE);
@@ -116,28 +138,49 @@ pub fn load(source: &Source, environment: &Environment) -> Loaded {
     loaded
 }
 
-/// Loads the configuration that `text` holds; `name` stands for its file in problems.
+/// Loads the configuration that `text` holds, as YAML or JSON; `name` stands for its file in problems.
 #[must_use]
 pub fn load_text(name: Option<&str>, text: &str, lenient: bool, environment: &Environment) -> Loaded {
+    load_as(Format::Yaml, name, text, lenient, environment)
+}
+
+/// What a text is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// YAML, and so JSON.
+    Yaml,
+    Toml,
+}
+
+fn load_as(format: Format, name: Option<&str>, text: &str, lenient: bool, environment: &Environment) -> Loaded {
     let problems = Problems::of(name.map(str::to_owned));
     let mut cx = Context { problems, environment, lenient, watched: Vec::new() };
-    let config = parse(&mut cx, text).and_then(|root| {
-        cx.problems.lines = masked::lines(text, Some(&root));
-        resolve_all(&mut cx, &root)
+    let written = parse(&mut cx, format, text).map(|root| Written {
+        root: merge::unfolded(if root.is_null() { nothing() } else { root }),
+        variables: merge::variables(&mut cx),
     });
+    let config = written.as_ref().and_then(|written| resolve_all(&mut cx, written));
     let Context { mut problems, mut watched, .. } = cx;
-    if problems.lines.is_empty() {
-        problems.lines = masked::lines(text, None);
+    if problems.iter().next().is_some() {
+        problems.lines = masked::lines(text, written.as_ref().map(|written| &written.root));
     }
     problems.sort();
     watched.sort();
     watched.dedup();
     let config = config.filter(|_| !problems.any_fatal()).map(|config| Config { watched: watched.clone(), ..config });
-    Loaded { config, problems, watched }
+    Loaded { config, problems, watched, written }
 }
 
-fn parse(cx: &mut Context<'_>, text: &str) -> Option<Node> {
-    match document::read(text) {
+const fn nothing() -> Node {
+    Node { place: Place::NONE, value: document::Value::Map(Vec::new()) }
+}
+
+fn parse(cx: &mut Context<'_>, format: Format, text: &str) -> Option<Node> {
+    let read = match format {
+        Format::Yaml => document::read(text),
+        Format::Toml => toml::read(text),
+    };
+    match read {
         Ok(root) => Some(root),
         Err(mistakes) => {
             for mistake in mistakes {
@@ -150,12 +193,9 @@ fn parse(cx: &mut Context<'_>, text: &str) -> Option<Node> {
     }
 }
 
-fn resolve_all(cx: &mut Context<'_>, root: &Node) -> Option<Config> {
-    let empty = Node { place: Place::default(), value: document::Value::Map(Vec::new()) };
-    let root = merge::undotted(if root.is_null() { &empty } else { root });
-    let from_environment = merge::variables(cx);
-    let mut settings = block::Block::open(cx, &block::root(&root), &keys::SETTINGS)?;
-    merge::over(cx, &mut settings, &from_environment);
+fn resolve_all(cx: &mut Context<'_>, written: &Written) -> Option<Config> {
+    let mut settings = block::Block::open(cx, &block::root(&written.root), &keys::SETTINGS)?;
+    settings.override_with(cx, &written.variables);
     resolve::config(cx, &settings)
 }
 
@@ -164,16 +204,22 @@ const MAX_FILE: u64 = document::MAX_BYTES as u64;
 
 type Unread = (Code, String, &'static str);
 
-fn read(file: &Path) -> Result<String, Unread> {
+fn read(file: &Path) -> Result<(Format, String), Unread> {
     let kind = file.extension().and_then(|extension| extension.to_str()).unwrap_or("yaml").to_ascii_lowercase();
-    if !matches!(kind.as_str(), "yaml" | "yml" | "json") {
-        let what = format!("files of the type `.{kind}` are not read");
-        return Err((Code::FileType, what, "write the configuration as YAML or JSON, in a file that ends in .yaml"));
-    }
+    let format = match kind.as_str() {
+        "yaml" | "yml" | "json" => Format::Yaml,
+        "toml" => Format::Toml,
+        _ => {
+            let what = format!("files of the type `.{kind}` are not read");
+            let hint = "write the configuration as YAML, JSON or TOML, in a file that ends in .yaml, .json or .toml";
+            return Err((Code::FileType, what, hint));
+        }
+    };
     let bytes = watched::read_any(file, MAX_FILE).map_err(|error| {
         (Code::FileUnreadable, format!("the file cannot be read: {error}"), "name a file that exists")
     })?;
-    String::from_utf8(bytes)
+    let text = String::from_utf8(bytes);
+    text.map(|text| (format, text))
         .map_err(|_| (Code::FileUnreadable, "the file is not UTF-8 text".to_owned(), "save the file as UTF-8"))
 }
 
@@ -181,5 +227,5 @@ fn refused(name: String, code: Code, what: &str, hint: &str) -> Loaded {
     let mut problems = Problems::of(Some(name));
     let at = At { origin: Origin::File, place: Place::default(), key: KeyPath::default() };
     problems.fatal(code, &at, what, hint);
-    Loaded { config: None, problems, watched: Vec::new() }
+    Loaded { config: None, problems, watched: Vec::new(), written: None }
 }

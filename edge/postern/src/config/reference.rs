@@ -2,19 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{CERTIFICATE, FLAGS, Key, REDIRECT, RESPONSE, ROUTE, SETTINGS, Scope, Status};
+use super::keys::{FLAGS, Key, SCOPES, Scope};
 
-/// Every key with its type, default and status, and every flag, as Markdown tables.
+/// Every key with its type, default, variable, status and difference, and every flag, as Markdown tables.
 #[must_use]
 pub fn reference() -> String {
     let mut out = String::new();
-    for (title, scope) in [
-        ("Top of the file", &SETTINGS),
-        ("A route", &ROUTE),
-        ("`redirect` of a route", &REDIRECT),
-        ("`response` of a route", &RESPONSE),
-        ("An entry of `certificates`", &CERTIFICATE),
-    ] {
+    for (title, scope) in SCOPES {
         // Writing to a string cannot fail.
         let _infallible = keys(&mut out, title, scope);
     }
@@ -23,28 +17,26 @@ pub fn reference() -> String {
 }
 
 fn keys(out: &mut String, title: &str, scope: &Scope) -> std::fmt::Result {
-    writeln!(out, "## {title}\n\n| key | type | default | status |\n| --- | --- | --- | --- |")?;
-    for Key { name, kind, default, status } in scope.keys {
-        let default = if default.is_empty() { "" } else { default };
-        writeln!(out, "| `{name}` | {kind} | {default} | {} |", told(*status))?;
+    writeln!(out, "## {title}\n")?;
+    if scope.keys.is_empty() {
+        return writeln!(out, "It holds no keys: write `{{}}`.\n");
+    }
+    let named = scope.prefix.is_some();
+    let (head, rule) = if named { (" variable |", " --- |") } else { ("", "") };
+    writeln!(out, "| key | type | default |{head} status | differs from Pomerium |")?;
+    writeln!(out, "| --- | --- | --- |{rule} --- | --- |")?;
+    for key @ Key { name, kind, default, status, differs, .. } in scope.keys {
+        let variable = scope.variable(key).map_or_else(|| "none".to_owned(), |variable| format!("`{variable}`"));
+        let variable = if named { format!(" {variable} |") } else { String::new() };
+        writeln!(out, "| `{name}` | {kind} | {default} |{variable} {} | {differs} |", status.told())?;
     }
     writeln!(out)
-}
-
-fn told(status: Status) -> String {
-    match status {
-        Status::Works => "works".to_owned(),
-        Status::NotYet => "not supported yet; refused".to_owned(),
-        Status::NotYetHarmless => "not supported yet; ignored with a warning".to_owned(),
-        Status::NoEffect(why) => format!("no effect; {why}"),
-        Status::Removed(instead) => format!("removed; {instead}"),
-    }
 }
 
 fn flags(out: &mut String) -> std::fmt::Result {
     writeln!(out, "## `runtime_flags`\n\n| flag | default | status |\n| --- | --- | --- |")?;
     for (name, default, status) in FLAGS {
-        writeln!(out, "| `{name}` | {} | {} |", if *default { "on" } else { "off" }, told(*status))?;
+        writeln!(out, "| `{name}` | {} | {} |", if *default { "on" } else { "off" }, status.told())?;
     }
     writeln!(out)
 }

@@ -14,7 +14,7 @@ use postern_identity::SameSite;
 use proptest::prelude::*;
 use url::Url;
 
-use super::keys::{FLAGS, ROUTE, SETTINGS, Scope, Status};
+use super::keys::{FLAGS, Key, Kind, ROUTE, SCOPES, SETTINGS, Scope, Status};
 use super::*;
 
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -123,7 +123,7 @@ fn a_file_that_cannot_be_read_is_a_problem_like_any_other() {
     for (name, content, code) in [
         ("missing.yaml", None, Code::FileUnreadable),
         ("latin1.yaml", Some(&b"name: caf\xe9"[..]), Code::FileUnreadable),
-        ("config.toml", Some(&b"address = \":443\""[..]), Code::FileType),
+        ("config.ini", Some(&b"address = :443"[..]), Code::FileType),
     ] {
         let file = folder.path().join(name);
         content.into_iter().for_each(|content| fs::write(&file, content).unwrap());
@@ -259,19 +259,48 @@ fn is_told(loaded: &Loaded, key: &str) -> bool {
 
 #[test]
 fn every_key_that_does_not_work_is_named_where_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
     let check = |scope: &Scope, head: &str, path: &str| {
         for key in scope.keys.iter().filter(|key| key.status != Status::Works) {
-            let loaded = loaded(&format!("{BASE}{head}{}: on\n", key.name));
-            let found = loaded.problems.iter().find(|problem| problem.at.key.as_str() == format!("{path}{}", key.name));
+            let sample = sample(key, folder.path());
+            let loaded = loaded(&format!("{BASE}{head}{}: {sample}\n", key.name));
+            let told = [Code::NotYet, Code::NoEffect, Code::RemovedKey];
+            let found = loaded.problems.iter().find(|problem| {
+                problem.at.key.as_str() == format!("{path}{}", key.name) && told.contains(&problem.code)
+            });
             let Some(problem) = found else { panic!("{} is silently ignored", key.name) };
             let fatal = matches!(key.status, Status::NotYet | Status::Removed(_));
             assert_eq!(problem.severity == Severity::Fatal, fatal, "{}", key.name);
             assert!(problem.at.place.is_known() && !problem.hint.is_empty(), "{}", key.name);
-            assert_eq!(loaded.config.is_none(), fatal, "{}", key.name);
         }
     };
     check(&SETTINGS, "", "");
     check(&ROUTE, &(route_text("    to: http://127.0.0.1\n") + "    "), "routes[0].");
+}
+
+/// A value of a key, as YAML, that is of the right shape and switches something on.
+fn sample(key: &Key, folder: &Path) -> String {
+    match key.kind {
+        Kind::Bool => "true".to_owned(),
+        Kind::Number(least, _) => least.max(1).to_string(),
+        Kind::Fraction => "0.5".to_owned(),
+        Kind::Duration | Kind::Seconds => "30s".to_owned(),
+        Kind::Milliseconds => "500".to_owned(),
+        Kind::Choice(names) => names[1].to_owned(),
+        Kind::Address => "127.0.0.1:9000".to_owned(),
+        Kind::Url => "https://other.example.com".to_owned(),
+        Kind::Host => "other.example.com".to_owned(),
+        Kind::Regex => "'/(.*)'".to_owned(),
+        Kind::Header => "X-Other".to_owned(),
+        Kind::Colour => "'#6F43E7'".to_owned(),
+        Kind::Base64 | Kind::Pem => SECRET.to_owned(),
+        Kind::File => folder.join("tls.crt").display().to_string(),
+        Kind::Map(_) => "{a: b}".to_owned(),
+        Kind::Block(_) | Kind::Named(_) => "{}".to_owned(),
+        Kind::Blocks(_) => "[{}]".to_owned(),
+        Kind::Text | Kind::List(_) | Kind::Special(_) => "other".to_owned(),
+    }
 }
 
 #[test]
@@ -302,7 +331,7 @@ fn keys_are_read_in_any_case_and_claims_keep_theirs() {
 
 #[test]
 fn a_key_with_a_dot_sits_in_the_map_before_the_dot() {
-    assert_eq!(errors("downstream_mtls.ca_file: /etc/ca.pem\n"), ["PST-0103 downstream_mtls"]);
+    assert_eq!(errors("downstream_mtls.max_verify_depth: 2\n"), ["PST-0103 downstream_mtls"]);
     let text = "runtime_flags: {mcp: false}\nRuntime_Flags.match_any_incoming_port: false\n";
     assert!(!config(text).edge.request.match_any_incoming_port);
     assert!(!config("runtime_flags.match_any_incoming_port: false\n").edge.request.match_any_incoming_port);
@@ -372,9 +401,98 @@ fn a_bare_number_of_nanoseconds_is_a_duration_in_the_file_only() {
 }
 
 #[test]
+fn every_variable_stands_for_one_key() {
+    let mut seen = BTreeSet::new();
+    for (title, scope) in SCOPES {
+        for key in scope.keys {
+            if let Some(name) = scope.variable(key) {
+                assert!(seen.insert(name.clone()), "{title}: {name}");
+            }
+        }
+    }
+    assert!(seen.contains("HEADERS") && seen.contains("DOWNSTREAM_MTLS_CA_FILE") && !seen.contains("BLOB_STORAGE"));
+}
+
+#[test]
+fn what_holds_is_told_with_its_origin_and_without_secrets() {
+    let text = format!(
+        "{BASE}timeout_read: 5400000000000\ncodec_type: CODEC_TYPE_HTTP2\nidp_client_secret: hunter2\nmerge_slashes: f\n\
+         routes:\n  - {{from: https://a.example.com, to: 'http://127.0.0.1', allowed_users: [a, b], \
+         set_request_headers: {{Authorization: Bearer hunter2, X-A: b}}, redirect: {{https_redirect: t}}}}\n"
+    );
+    let variables = environment(&[
+        ("COOKIE_NAME", "door"),
+        ("DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH", "2"),
+        ("COOKIE_SECRET", "swordfish"),
+        ("RUNTIME_FLAGS", r#"{"mcp":false}"#),
+    ]);
+    let all = effective(&load_text(Some("config.yaml"), &text, false, &variables));
+    let told: Vec<_> = all
+        .iter()
+        .map(|one| {
+            let origin = match &one.at.origin {
+                Origin::File => format!("line {}", one.at.place.line),
+                Origin::Environment(name) => name.to_string(),
+                Origin::Absent => "default".to_owned(),
+            };
+            format!("{} = {} ({origin}; {})", one.at.key, one.value, one.status)
+        })
+        .collect();
+    for expected in [
+        "timeout_read = 1h30m (line 8; works)",
+        "codec_type = http2 (line 9; works)",
+        "merge_slashes = false (line 11; works)",
+        "idp_client_secret = [redacted] (line 10; works)",
+        "cookie_secret = [redacted] (COOKIE_SECRET; works)",
+        "cookie_name = door (COOKIE_NAME; works)",
+        "cookie_expire = 14h (default; works)",
+        "runtime_flags = {\"mcp\":false} (RUNTIME_FLAGS; works)",
+        "downstream_mtls.max_verify_depth = 2 (DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH; not supported yet; refused)",
+        "downstream_mtls.enforcement = policy_with_default_deny (default; not supported yet; refused)",
+        "routes[0].allowed_users = a, b (line 13; works)",
+        "routes[0].set_request_headers = {\"Authorization\":\"[redacted]\",\"X-A\":\"b\"} (line 13; works)",
+        "routes[0].redirect.https_redirect = true (line 13; works)",
+    ] {
+        assert!(told.iter().any(|told| told == expected), "{expected}: {told:#?}");
+    }
+    assert!(!format!("{all:?}").contains("hunter2"));
+    let top: Vec<_> = all.iter().filter(|one| !one.at.key.as_str().contains(['.', '['])).collect();
+    let kept = SETTINGS.keys.iter().filter(|key| !matches!(key.status, Status::Removed(_)));
+    assert_eq!(top.len(), kept.count() - 2, "`routes` and `downstream_mtls` are told key by key");
+}
+
+#[test]
+fn a_toml_file_is_read_like_a_yaml_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let text = format!(
+        "insecure_server = true\nshared_secret = '{SECRET}'\ncookie_secret = '{SECRET}'\nadress = ':80'\n\
+         [runtime_flags]\nmatch_any_incoming_port = false\n\n[[routes]]\nfrom = 'https://a.example.com'\n\
+         to = 'http://127.0.0.1'\nallow_public_unauthenticated_access = true\ncolour = 'red'\n"
+    );
+    let load = |text: &str| {
+        fs::write(&file, text).unwrap();
+        load(&Source { file: Some(file.clone()), lenient: false }, &environment(&[]))
+    };
+    let broken = load(&text);
+    let places: Vec<_> = broken
+        .problems
+        .iter()
+        .filter(|problem| problem.code == Code::UnknownKey)
+        .map(|problem| (problem.at.key.as_str().to_owned(), problem.at.place.line, problem.at.place.column))
+        .collect();
+    assert_eq!(places, [("adress".to_owned(), 4, 1), ("routes[0].colour".to_owned(), 12, 1)]);
+    assert!(!broken.problems.to_human(Colour::Plain).contains(SECRET), "s_108");
+    let config = load(&text.replace("colour", "name")).config.unwrap();
+    assert_eq!(config.edge.routes[0].name, "red");
+    assert!(!config.edge.request.match_any_incoming_port);
+    assert_eq!(load("address = [\n").problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::Syntax]);
+}
+
+#[test]
 fn a_nested_variable_is_named_like_its_key() {
-    let loaded = load_text(None, BASE, false, &environment(&[("DOWNSTREAM_MTLS_CA_FILE", "/etc/ca.pem")]));
-    assert_eq!(told(&loaded, Severity::Fatal), ["PST-0103 downstream_mtls"]);
+    let loaded = load_text(None, BASE, false, &environment(&[("DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH", "2")]));
+    assert_eq!(told(&loaded, Severity::Fatal), ["PST-0103 downstream_mtls.max_verify_depth"]);
 }
 
 #[test]
@@ -803,7 +921,8 @@ fn s_117_an_open_route_with_a_policy_that_chooses_is_told_of() {
 
 #[test]
 fn the_reference_page_is_made_from_the_tables() {
-    let page = fs::read_to_string("../../docs/reference/configuration.md").unwrap();
+    let file = "../../docs/reference/configuration.md";
+    let page = fs::read_to_string(file).unwrap();
     let (_, tables) = page.split_once("<!-- tables -->\n\n").expect("the mark that the tables follow");
     assert!(tables == reference(), "put this into docs/reference/configuration.md:\n\n{}", reference());
 }
@@ -812,9 +931,9 @@ fn the_reference_page_is_made_from_the_tables() {
 fn every_flag_is_declared_once() {
     let names: BTreeSet<_> = FLAGS.iter().map(|(name, ..)| name).collect();
     assert_eq!(names.len(), FLAGS.len());
-    for scope in [&SETTINGS, &ROUTE] {
+    for (title, scope) in SCOPES {
         let names: BTreeSet<_> = scope.keys.iter().map(|key| key.name).collect();
-        assert_eq!(names.len(), scope.keys.len());
+        assert_eq!(names.len(), scope.keys.len(), "{title}");
     }
 }
 

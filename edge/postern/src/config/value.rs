@@ -8,7 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use postern_policy::document::{Node, Place, Value};
 use url::Url;
 
+use super::block::Block;
 use super::context::Context;
+use super::keys::Kind;
 use super::problem::{At, Origin};
 use super::{Code, duration};
 
@@ -60,13 +62,18 @@ impl<'n> Field<'n> {
 
     /// A bool: a real one, a number, or what Go reads as one.
     pub(super) fn boolean(&self, cx: &mut Context<'_>) -> Option<bool> {
+        self.as_boolean().or_else(|| self.wrong(cx, "`true` or `false`"))
+    }
+
+    /// The same, if it is one.
+    pub(super) fn as_boolean(&self) -> Option<bool> {
         if let Some(number) = self.node.as_f64() {
             return Some(number != 0.0);
         }
         match self.scalar().as_deref() {
             Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Some(true),
             Some("0" | "f" | "F" | "FALSE" | "false" | "False" | "") => Some(false),
-            _ => self.wrong(cx, "`true` or `false`"),
+            _ => None,
         }
     }
 
@@ -81,16 +88,63 @@ impl<'n> Field<'n> {
         number
     }
 
-    /// A Go duration; a bare number in the file is nanoseconds.
-    pub(super) fn duration(&self, cx: &mut Context<'_>) -> Option<Duration> {
+    /// A whole number from `least` to `most`.
+    pub(super) fn within(&self, cx: &mut Context<'_>, least: u64, most: u64) -> Option<u64> {
+        let number = self.number(cx)?;
+        if (least..=most).contains(&number) {
+            return Some(number);
+        }
+        let what = format!("{} is out of the range of this key", self.shown());
+        cx.fatal(Code::OutOfRange, &self.at, what, format!("write a number from {least} to {most}"));
+        None
+    }
+
+    /// A number from 0 to 1.
+    pub(super) fn fraction(&self, cx: &mut Context<'_>) -> Option<f64> {
+        let number = self.scalar().and_then(|text| text.trim().parse::<f64>().ok());
+        let Some(number) = number else { return self.wrong(cx, "a number from 0 to 1") };
+        if (0.0..=1.0).contains(&number) {
+            return Some(number);
+        }
+        let what = format!("{} is out of the range of this key", self.shown());
+        cx.fatal(Code::OutOfRange, &self.at, what, "write a number from 0 to 1, for example `0.1`");
+        None
+    }
+
+    /// A whole number of milliseconds.
+    pub(super) fn milliseconds(&self, cx: &mut Context<'_>) -> Option<Duration> {
+        let number = self.scalar().and_then(|text| text.trim().parse().ok());
+        if number.is_none() {
+            let what = format!("{} is no number of milliseconds", self.shown());
+            cx.fatal(Code::BadDuration, &self.at, what, "write a whole number without a unit: `5000` is five seconds");
+        }
+        number.map(Duration::from_millis)
+    }
+
+    /// A duration as JSON of a protocol buffer writes it: in seconds, and nothing else.
+    pub(super) fn seconds(&self, cx: &mut Context<'_>) -> Option<Duration> {
+        let found = self.node.as_str().and_then(duration::seconds);
+        if found.is_none() {
+            let what = format!("{} is no duration in seconds", self.shown());
+            cx.fatal(Code::BadDuration, &self.at, what, "write seconds and `s`, in this block alone: `60s`, `0.5s`");
+        }
+        found
+    }
+
+    /// The duration, if it is one.
+    pub(super) fn as_duration(&self) -> Option<Duration> {
         let from_file = self.at.origin == Origin::File;
-        let found = match &self.node.value {
+        match &self.node.value {
             Value::Number { value, .. } if from_file => value.as_u64().map(Duration::from_nanos),
             Value::Number { .. } | Value::Null | Value::Bool(_) | Value::String(_) | Value::List(_) | Value::Map(_) => {
                 self.scalar().and_then(|text| duration::parse(&text))
             }
-        };
-        let Some(found) = found else {
+        }
+    }
+
+    /// A Go duration; a bare number in the file is nanoseconds.
+    pub(super) fn duration(&self, cx: &mut Context<'_>) -> Option<Duration> {
+        let Some(found) = self.as_duration() else {
             let written = self.shown();
             let what = format!("{written} is no duration");
             cx.fatal(Code::BadDuration, &self.at, what, "write a number and a unit: `30s`, `5m`, `1h30m`, or `0`");
@@ -183,12 +237,7 @@ impl<'n> Field<'n> {
         prefix: &str,
         choices: &[(&str, T)],
     ) -> Option<T> {
-        let text = self.text(cx)?.to_ascii_lowercase();
-        if text.is_empty() {
-            return choices.first().map(|(_, value)| *value);
-        }
-        let bare = text.strip_prefix(prefix).unwrap_or(&text);
-        let found = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(bare));
+        let found = choose(&self.text(cx)?, prefix, choices.iter().map(|(name, value)| (*name, *value)));
         if found.is_none() {
             // Each choice once, by its first name that can be written.
             let named = choices.iter().filter(|(name, _)| !name.is_empty());
@@ -202,7 +251,25 @@ impl<'n> Field<'n> {
             let what = format!("{} is none of the choices", self.shown());
             cx.fatal(Code::BadChoice, &self.at, what, format!("write one of {}", names.join(", ")));
         }
-        found.map(|(_, value)| *value)
+        found
+    }
+
+    /// Tells of a value that is not of its kind, where nothing else reads it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are texts of a form that only their reader knows")]
+    pub(super) fn check(&self, cx: &mut Context<'_>, kind: &Kind) {
+        match kind {
+            Kind::Bool => drop(self.boolean(cx)),
+            Kind::Duration => drop(self.duration(cx)),
+            Kind::Number(least, most) => drop(self.within(cx, *least, *most)),
+            Kind::List(_) => drop(self.texts(cx)),
+            Kind::Text | Kind::Address | Kind::Url | Kind::Host | Kind::File => drop(self.text(cx)),
+            Kind::Fraction => drop(self.fraction(cx)),
+            Kind::Milliseconds => drop(self.milliseconds(cx)),
+            Kind::Seconds => drop(self.seconds(cx)),
+            Kind::Block(scope) => drop(Block::open(cx, self, scope)),
+            Kind::Blocks(scope) => self.elements().iter().for_each(|element| drop(Block::open(cx, element, scope))),
+            _ => {}
+        }
     }
 
     /// The bytes of standard base64 with padding; line ends inside are skipped, as Go does.
@@ -243,6 +310,19 @@ impl<'n> Field<'n> {
             None => self.node.kind().to_owned(),
         }
     }
+}
+
+/// The choice that a text names, in any case: in full, without the enum's own `prefix`, or what follows a `_` in it
+/// (01 §1.1). Empty is the first.
+pub(super) fn choose<'c, T>(text: &str, prefix: &str, choices: impl IntoIterator<Item = (&'c str, T)>) -> Option<T> {
+    let text = text.to_ascii_lowercase();
+    let named = |name: &str| {
+        let full = format!("{prefix}{name}").to_ascii_lowercase();
+        let before = full.strip_suffix(&text);
+        before.is_some_and(|before| before.is_empty() || (!prefix.is_empty() && before.ends_with('_')))
+    };
+    let mut choices = choices.into_iter().filter(|(name, _)| text.is_empty() || named(name));
+    choices.next().map(|(_, value)| value)
 }
 
 /// Text in a message: quoted, short, without control characters.

@@ -67,6 +67,11 @@ fn tell(cx: &mut Context<'_>, name: &Spanned<String>, on: bool) {
             let what = format!("the flag `{known}` has no effect here");
             cx.advise(Code::NoEffect, &name.at, what, format!("{why}; remove it"));
         }
-        Status::Works | Status::NotYet | Status::NotYetHarmless | Status::NoEffect(_) | Status::Removed(_) => {}
+        Status::Works
+        | Status::NotYet
+        | Status::NotYetHarmless
+        | Status::AsItsBlock
+        | Status::NoEffect(_)
+        | Status::Removed(_) => {}
     }
 }

@@ -60,7 +60,8 @@ fn redirect(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Redirect> {
         let what = format!("{} is no host", quoted(&host.value));
         cx.fatal(Code::BadTarget, &host.at, what, "write `host` or `host:port`");
     }
-    let port = block.find("port_redirect").and_then(|field| field.number::<u16>(cx)).filter(|port| *port > 0);
+    let port = block.find("port_redirect").and_then(|field| field.within(cx, 0, u16::MAX.into()));
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
     let path = redirect_path(cx, block, "path_redirect");
     let prefix = redirect_path(cx, block, "prefix_rewrite");
     let strip_query = block.flag(cx, "strip_query");

@@ -1,0 +1,364 @@
+//! The keys of maps inside of the file and of routes.
+
+use super::Kind::{
+    Address, Block, Blocks, Bool, Choice, File, Header, Host, List, Number, Pem, Seconds, Special, Text, Url,
+};
+use super::{Kind, Scope, Variable, no_effect, part, works};
+
+const COUNT: Kind = Kind::COUNT;
+const PERCENT: Kind = Kind::PERCENT;
+const TEXTS: Kind = List(&Text);
+const NO_ENVOY: &str = "it configures Envoy, and Postern has none";
+
+/// `redirect` of a route (01 §2.8).
+pub(crate) static REDIRECT: Scope = Scope {
+    name: "`redirect`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        works("https_redirect", Bool, "`false`"),
+        works("scheme_redirect", Text, "the request's"),
+        works("host_redirect", Host, "the request's").differs("refused if it cannot be sent"),
+        works("port_redirect", Number(0, 65_535), "the request's"),
+        works("path_redirect", Text, "the request's"),
+        works("prefix_rewrite", Text, "none"),
+        works("response_code", Choice(&["301", "302", "303", "307", "308"]), "`301`"),
+        works("strip_query", Bool, "`false`"),
+    ],
+};
+
+/// `response` of a route (01 §2.8).
+pub(crate) static RESPONSE: Scope = Scope {
+    name: "`response`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[works("status", Number(200, 599), "required"), works("body", Text, "empty")],
+};
+
+/// An entry of `certificates`.
+pub(crate) static CERTIFICATE: Scope = Scope {
+    name: "an entry of `certificates`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[works("cert", File, "required"), works("key", File, "required")],
+};
+
+/// An entry of `rewrite_response_headers` (01 §2.1).
+pub(crate) static REWRITE_RESPONSE_HEADER: Scope = Scope {
+    name: "an entry of `rewrite_response_headers`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[part("header", Header, "required"), part("prefix", Text, "empty"), part("value", Text, "empty")],
+};
+
+/// An entry of `sub_policies` (01 §2.1).
+pub(crate) static SUB_POLICY: Scope = Scope {
+    name: "an entry of `sub_policies`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("id", Text, "none"),
+        part("name", Text, "none"),
+        part("allowed_users", TEXTS, "none"),
+        part("allowed_domains", TEXTS, "none"),
+        part("allowed_idp_claims", Kind::Map(&TEXTS), "none"),
+        part("rego", TEXTS, "none"),
+        part("explanation", Text, "none"),
+        part("remediation", Text, "none"),
+    ],
+};
+
+/// `downstream_mtls` (01 §1.6).
+pub(crate) static DOWNSTREAM_MTLS: Scope = Scope {
+    name: "`downstream_mtls`",
+    guarded: true,
+    prefix: Some("DOWNSTREAM_MTLS_"),
+    hints: &[],
+    keys: &[
+        part("ca", Pem, "none"),
+        part("ca_file", File, "none"),
+        part("crl", Pem, "none"),
+        part("crl_file", File, "none"),
+        part(
+            "enforcement",
+            Choice(&["policy_with_default_deny", "policy", "reject_connection"]),
+            "`policy_with_default_deny`",
+        ),
+        part(
+            "match_subject_alt_names",
+            List(&Special("`{TYPE: REGEX}`, TYPE one of `dns`, `email`, `ip_address`, `uri`, `user_principal_name`")),
+            "none",
+        )
+        .variable(Variable::None),
+        part("max_verify_depth", COUNT, "`1`"),
+    ],
+};
+
+/// An entry of `identity_providers` (01 §1.8).
+pub(crate) static IDENTITY_PROVIDER: Scope = Scope {
+    name: "an entry of `identity_providers`",
+    guarded: true,
+    prefix: None,
+    hints: &[("jwks_uri", "write `jwks_url`"), ("issuer_url", "write `issuer`"), ("audience", "write `audiences`")],
+    keys: &[
+        part("issuer", Url, "required"),
+        part("jwks_url", Url, "found by discovery"),
+        part("supported_algs", TEXTS, "`RS256`, `ES256`, `EdDSA`"),
+        part("audiences", TEXTS, "required"),
+    ],
+};
+
+/// An entry of `databroker_cluster_nodes` (01 §1.9).
+pub(crate) static CLUSTER_NODE: Scope = Scope {
+    name: "an entry of `databroker_cluster_nodes`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("id", Text, "required"),
+        part("grpc_address", Text, "required"),
+        part("raft_address", Address, "none"),
+    ],
+};
+
+/// `blob_storage` (01 §1.9).
+pub(crate) static BLOB_STORAGE: Scope = Scope {
+    name: "`blob_storage`",
+    guarded: false,
+    prefix: None,
+    hints: &[],
+    keys: &[part("bucket_uri", Text, "none"), part("managed_prefix", Text, "none")],
+};
+
+/// `circuit_breaker_thresholds`, of all routes or of one (01 §1.3).
+pub(crate) static CIRCUIT_BREAKERS: Scope = Scope {
+    name: "`circuit_breaker_thresholds`",
+    guarded: false,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("max_connections", COUNT, "`1024`"),
+        part("max_pending_requests", COUNT, "`1024`"),
+        part("max_requests", COUNT, "`1024`"),
+        part("max_retries", COUNT, "`3`"),
+        part("max_connection_pools", COUNT, "none: no limit"),
+    ],
+};
+
+/// An entry of `health_checks` (01 §2.11): the keys of Envoy's message.
+pub(crate) static HEALTH_CHECK: Scope = Scope {
+    name: "an entry of `health_checks`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("timeout", Seconds, "required"),
+        part("interval", Seconds, "required"),
+        part("unhealthy_threshold", COUNT, "required"),
+        part("healthy_threshold", COUNT, "required"),
+        part("http_health_check", Block(&HTTP_HEALTH_CHECK), "none"),
+        part("tcp_health_check", Block(&TCP_HEALTH_CHECK), "none"),
+        part("grpc_health_check", Block(&GRPC_HEALTH_CHECK), "none"),
+        part("initial_jitter", Seconds, "none"),
+        part("interval_jitter", Seconds, "none"),
+        part("interval_jitter_percent", COUNT, "none"),
+        part("no_traffic_interval", Seconds, "`60s`"),
+        part("no_traffic_healthy_interval", Seconds, "`no_traffic_interval`"),
+        part("unhealthy_interval", Seconds, "`interval`"),
+        part("unhealthy_edge_interval", Seconds, "`unhealthy_interval`"),
+        part("healthy_edge_interval", Seconds, "`interval`"),
+        part("alt_port", Number(0, 65_535), "the endpoint's"),
+        part("reuse_connection", Bool, "`true`"),
+        part("always_log_health_check_failures", Bool, "`false`"),
+        part("always_log_health_check_success", Bool, "`false`"),
+        no_effect("custom_health_check", Special("map"), NO_ENVOY),
+        no_effect("event_log_path", File, NO_ENVOY),
+        no_effect("event_logger", Special("list"), NO_ENVOY),
+        no_effect("event_service", Special("map"), NO_ENVOY),
+        no_effect("tls_options", Special("map"), NO_ENVOY),
+        no_effect("transport_socket_match_criteria", Special("map"), NO_ENVOY),
+    ],
+};
+
+/// `http_health_check` (01 §2.11).
+pub(crate) static HTTP_HEALTH_CHECK: Scope = Scope {
+    name: "`http_health_check`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("host", Host, "the endpoint's"),
+        part("path", Text, "required"),
+        part(
+            "method",
+            Choice(&["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "METHOD_UNSPECIFIED"]),
+            "`GET`",
+        ),
+        part("send", Block(&PAYLOAD), "none"),
+        part("receive", Special("list of maps, see below"), "none"),
+        part("expected_statuses", Blocks(&STATUS_RANGE), "200 alone"),
+        part("retriable_statuses", Blocks(&STATUS_RANGE), "none"),
+        part("request_headers_to_add", Special("list of `{header: {key, value}}`"), "none"),
+        part("request_headers_to_remove", List(&Header), "none"),
+        part("codec_client_type", Choice(&["http1", "http2", "http3"]), "`http1`"),
+        no_effect("response_buffer_size", COUNT, NO_ENVOY),
+        no_effect("service_name_matcher", Special("map"), NO_ENVOY),
+    ],
+};
+
+/// `tcp_health_check` (01 §2.11).
+pub(crate) static TCP_HEALTH_CHECK: Scope = Scope {
+    name: "`tcp_health_check`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("send", Block(&PAYLOAD), "none: connecting is enough"),
+        part("receive", Blocks(&PAYLOAD), "none"),
+        no_effect("proxy_protocol_config", Special("map"), NO_ENVOY),
+    ],
+};
+
+/// `grpc_health_check` (01 §2.11).
+pub(crate) static GRPC_HEALTH_CHECK: Scope = Scope {
+    name: "`grpc_health_check`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("service_name", Text, "empty: the whole server"),
+        part("authority", Host, "the endpoint's"),
+        part("initial_metadata", Special("list of `{header: {key, value}}`"), "none"),
+    ],
+};
+
+/// What is sent, or must be received (01 §2.11).
+pub(crate) static PAYLOAD: Scope = Scope {
+    name: "a payload",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[part("text", Special("hex"), "none"), part("binary", Kind::Base64, "none")],
+};
+
+/// A range of status codes.
+pub(crate) static STATUS_RANGE: Scope = Scope {
+    name: "a range of statuses",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[part("start", Number(100, 599), "required"), part("end", Number(101, 600), "required; not included")],
+};
+
+/// `outlier_detection` (01 §2.11): the keys of Envoy's message.
+pub(crate) static OUTLIER_DETECTION: Scope = Scope {
+    name: "`outlier_detection`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("consecutive_5xx", COUNT, "`5`"),
+        part("interval", Seconds, "`10s`"),
+        part("base_ejection_time", Seconds, "`30s`"),
+        part("max_ejection_time", Seconds, "`300s`"),
+        part("max_ejection_time_jitter", Seconds, "`0s`"),
+        part("max_ejection_percent", PERCENT, "`10`"),
+        part("enforcing_consecutive_5xx", PERCENT, "`100`"),
+        part("consecutive_gateway_failure", COUNT, "`5`"),
+        part("enforcing_consecutive_gateway_failure", PERCENT, "`0`"),
+        part("enforcing_success_rate", PERCENT, "`100`"),
+        part("success_rate_minimum_hosts", COUNT, "`5`"),
+        part("success_rate_request_volume", COUNT, "`100`"),
+        part("success_rate_stdev_factor", COUNT, "`1900`"),
+        part("failure_percentage_threshold", PERCENT, "`85`"),
+        part("enforcing_failure_percentage", PERCENT, "`0`"),
+        part("enforcing_failure_percentage_local_origin", PERCENT, "`0`"),
+        part("failure_percentage_minimum_hosts", COUNT, "`5`"),
+        part("failure_percentage_request_volume", COUNT, "`50`"),
+        part("split_external_local_origin_errors", Bool, "`false`"),
+        part("consecutive_local_origin_failure", COUNT, "`5`"),
+        part("enforcing_consecutive_local_origin_failure", PERCENT, "`100`"),
+        part("enforcing_local_origin_success_rate", PERCENT, "`100`"),
+        part("successful_active_health_check_uncheck_outlier", Bool, "`true`"),
+        part("always_eject_one_host", Bool, "`false`"),
+        no_effect("monitors", Special("list"), NO_ENVOY),
+    ],
+};
+
+/// `mcp` of a route (01 §2.1).
+pub(crate) static MCP: Scope = Scope {
+    name: "`mcp`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[part("server", Block(&MCP_SERVER), "none"), part("client", Block(&MCP_CLIENT), "none")],
+};
+
+/// `mcp.server`.
+pub(crate) static MCP_SERVER: Scope = Scope {
+    name: "`mcp.server`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("upstream_oauth2", Block(&MCP_OAUTH2), "none"),
+        part("max_request_bytes", COUNT, "`4096`"),
+        part("path", Text, "`/`"),
+        part("authorization_server_url", Url, "none"),
+    ],
+};
+
+/// `mcp.server.upstream_oauth2`.
+pub(crate) static MCP_OAUTH2: Scope = Scope {
+    name: "`upstream_oauth2`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("client_id", Text, "required"),
+        part("client_secret", Text, "none"),
+        part("endpoint", Block(&MCP_OAUTH2_ENDPOINT), "required"),
+        part("scopes", TEXTS, "none"),
+        part("authorization_url_params", Kind::Map(&Text), "none"),
+    ],
+};
+
+/// `mcp.server.upstream_oauth2.endpoint`.
+pub(crate) static MCP_OAUTH2_ENDPOINT: Scope = Scope {
+    name: "`endpoint`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("auth_url", Url, "required"),
+        part("token_url", Url, "required"),
+        part("auth_style", Choice(&["", "header", "params"]), "found out"),
+    ],
+};
+
+/// `mcp.client`: it holds nothing.
+pub(crate) static MCP_CLIENT: Scope =
+    Scope { name: "`mcp.client`", guarded: true, prefix: None, hints: &[], keys: &[] };
+
+/// `upstream_tunnel` of a route.
+pub(crate) static UPSTREAM_TUNNEL: Scope = Scope {
+    name: "`upstream_tunnel`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[part("ssh_policy", Special("policy (PPL)"), "none")],
+};
+
+/// `session_recording` of a route.
+pub(crate) static SESSION_RECORDING: Scope = Scope {
+    name: "`session_recording`",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[part("enabled", Bool, "`false`")],
+};
