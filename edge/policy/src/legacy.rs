@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::criterion::{Accept, AuthenticatedUser, Claim, CorsPreflight, Criterion, Domain, Email, User};
+use crate::document::Place;
 use crate::matcher::{ListMatcher, StringMatcher};
-use crate::policy::{Action, Operator, Rule};
+use crate::policy::{Action, Operator, Origin, Rule, Written};
 
 /// The access keys of a route that came before the policy language (01 §3.6).
 #[derive(Clone, Debug, Default)]
@@ -48,7 +49,9 @@ impl Legacy {
         if criteria.is_empty() {
             return Vec::new();
         }
-        vec![Rule { action: Action::Allow, operator: Operator::Or, criteria: criteria.into() }]
+        let places = criteria.iter().map(|_| Place::NONE).collect();
+        let written = Written { origin: Origin::AccessKeys, place: Place::NONE, criteria: places };
+        vec![Rule { action: Action::Allow, operator: Operator::Or, criteria: criteria.into(), written }]
     }
 }
 

@@ -18,10 +18,12 @@ mod policy;
 pub mod ppl;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod unmet;
 
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
-pub use facts::{ClientCertificate, Email, Facts};
+pub use facts::{Certificate, ClientCertificate, Device, Email, Enrolment, Facts, Mcp, Record, Ssh, SshCertificate};
 pub use legacy::Legacy;
-pub use policy::{Policy, Rule};
+pub use policy::{Action, Operator, Origin, Policy, Rule};
+pub use trace::{CriterionTrace, RuleTrace, Trace};
 pub use unmet::Unmet;

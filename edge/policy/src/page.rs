@@ -31,7 +31,7 @@ fn every_example_of_the_page_can_be_read() {
 #[test]
 fn the_page_names_every_criterion_matcher_and_reason() {
     let named = |name: &str| PAGE.contains(&format!("`{name}`")) || PAGE.contains(&format!("`{name}/NAME`"));
-    for name in Name::ALL {
+    for name in Name::ALL.iter().copied() {
         assert!(named(name.as_str()), "{name:?}");
         let used = examples().iter().any(|example| example.contains(&format!("- {}", name.as_str())));
         assert!(used, "no example of {name:?}");

@@ -1,14 +1,17 @@
 //! Policies: allow and deny rules over and / or / not / nor.
 
+use std::sync::Arc;
+
 use crate::criterion::Criterion;
+use crate::document::Place;
 use crate::unmet::{self, Unmet};
 use crate::{Decision, Evaluation, Facts, Reasons, RuleResult};
 
 /// A compiled policy. One evaluator serves the policy language and the legacy access keys alike. The default denies all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
-    allow: Box<[Rule]>,
-    deny: Box<[Rule]>,
+    /// In the order in which they were written.
+    rules: Box<[Rule]>,
 }
 
 /// One block of criteria under one operator that allows or denies. Made by [`crate::ppl::parse`] and [`crate::Legacy::rules`].
@@ -16,19 +19,62 @@ pub struct Policy {
 pub struct Rule {
     pub(crate) action: Action,
     pub(crate) operator: Operator,
-    pub(crate) criteria: Box<[Criterion]>,
+    /// Named policies lend the same criteria to every route.
+    pub(crate) criteria: Arc<[Criterion]>,
+    pub(crate) written: Written,
+}
+
+/// Rules that say the same are the same, wherever they were written.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        (self.action, self.operator, &self.criteria) == (other.action, other.operator, &other.criteria)
+    }
+}
+
+/// Where a rule was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) origin: Origin,
+    /// The operator's key.
+    pub(crate) place: Place,
+    /// Each criterion's key, in order.
+    pub(crate) criteria: Arc<[Place]>,
+}
+
+/// What a rule belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The older access keys of the route.
+    AccessKeys,
+    /// The `policy` of the route itself.
+    Policy,
+    /// The policy of that name.
+    Named(Arc<str>),
 }
 
 /// What a rule does when it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
+    /// It lets the request pass.
     Allow,
+    /// It refuses the request.
     Deny,
+}
+
+impl Action {
+    /// As the policy language writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// How the criteria of a rule are joined (01 §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operator {
+pub enum Operator {
     /// All hold.
     And,
     /// One holds.
@@ -39,20 +85,30 @@ pub(crate) enum Operator {
     Nor,
 }
 
+impl Operator {
+    /// As the policy language writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Not => "not",
+            Self::Nor => "nor",
+        }
+    }
+}
+
 impl Policy {
     /// The policy of a route: its legacy access keys, then its `policy` (01 §3.6). With neither it denies all (S-097).
     #[must_use]
     pub fn new(legacy: Vec<Rule>, ppl: Vec<Rule>) -> Self {
-        let (allow, deny): (Vec<_>, Vec<_>) =
-            legacy.into_iter().chain(ppl).partition(|rule| rule.action == Action::Allow);
-        Self { allow: allow.into(), deny: deny.into() }
+        Self { rules: legacy.into_iter().chain(ppl).collect() }
     }
 
     /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
     #[must_use]
     pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
-        let evaluate = |rules: &[Rule]| any(rules.iter().map(|rule| rule.evaluate(facts)));
-        Evaluation { allow: evaluate(&self.allow), deny: evaluate(&self.deny) }
+        evaluate(&self.rules, facts)
     }
 
     /// What is to happen with the request.
@@ -69,10 +125,19 @@ impl Policy {
     pub fn unmet(&self, facts: &Facts<'_>) -> Vec<Unmet> {
         let Evaluation { allow, deny } = self.evaluate(facts);
         match (deny.value, allow.value) {
-            (true, _) => unmet::of_denial(&self.deny, facts),
-            (false, false) => unmet::of_no_allowance(&self.allow, facts),
+            (true, _) => unmet::of_denial(self.of(Action::Deny), facts),
+            (false, false) => unmet::of_no_allowance(self.of(Action::Allow), facts),
             (false, true) => Vec::new(),
         }
+    }
+
+    /// The rules, in the order in which they were written.
+    pub(crate) const fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    fn of(&self, action: Action) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(move |rule| rule.action == action)
     }
 
     /// Whether every request is surely allowed, whoever sends it: an allow rule without a condition, and nothing that denies
@@ -80,23 +145,41 @@ impl Policy {
     #[must_use]
     pub fn is_public(&self) -> bool {
         let asks_for_sign_in = |rule: &Rule| rule.inverts() && rule.needs_session();
-        self.deny.is_empty() && self.allow.iter().any(Rule::always_holds) && !self.allow.iter().any(asks_for_sign_in)
+        self.of(Action::Deny).next().is_none()
+            && self.of(Action::Allow).any(Rule::always_holds)
+            && !self.of(Action::Allow).any(asks_for_sign_in)
     }
 
     /// Whether any criterion looks at the session: if none does, no session needs to be loaded to decide.
     #[must_use]
     pub fn needs_session(&self) -> bool {
-        self.allow.iter().chain(&self.deny).any(Rule::needs_session)
+        self.rules.iter().any(Rule::needs_session)
     }
+}
+
+/// Both halves: all allow rules, and all deny rules, each or-ed.
+fn evaluate(rules: &[Rule], facts: &Facts<'_>) -> Evaluation {
+    let (mut allow, mut deny) = (Joined::any(), Joined::any());
+    for rule in rules {
+        let result = rule.evaluate(facts);
+        match rule.action {
+            Action::Allow => allow.add(result),
+            Action::Deny => deny.add(result),
+        }
+    }
+    Evaluation { allow: allow.result(), deny: deny.result() }
 }
 
 impl Rule {
     pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
-        let results = self.criteria.iter().map(|criterion| self.result(criterion, facts));
-        match self.operator {
-            Operator::And | Operator::Not => all(results),
-            Operator::Or | Operator::Nor => any(results),
+        let mut joined = match self.operator {
+            Operator::And | Operator::Not => Joined::all(),
+            Operator::Or | Operator::Nor => Joined::any(),
+        };
+        for criterion in &*self.criteria {
+            joined.add(self.result(criterion, facts));
         }
+        joined.result()
     }
 
     /// What one criterion comes to under the operator: an inverted result keeps its reasons.
@@ -125,25 +208,37 @@ impl Rule {
     }
 }
 
-/// All of them: the reasons of all if so, else of the false ones.
-fn all(results: impl Iterator<Item = RuleResult>) -> RuleResult {
-    joined(results, false)
-}
-
-/// Any of them: the reasons of the true ones if so, else of all.
-fn any(results: impl Iterator<Item = RuleResult>) -> RuleResult {
-    joined(results, true)
-}
-
 /// Results joined so that one of value `decisive` decides: then it is the reasons of its like that count.
-fn joined(results: impl Iterator<Item = RuleResult>, decisive: bool) -> RuleResult {
-    let start = (false, Reasons::NONE, Reasons::NONE);
-    let (decided, deciding, every) =
-        results.fold(start, |(decided, deciding, every), RuleResult { value, reasons }| {
-            let decides = value == decisive;
-            (decided || decides, if decides { deciding.and(reasons) } else { deciding }, every.and(reasons))
-        });
-    RuleResult { value: decided == decisive, reasons: if decided { deciding } else { every } }
+struct Joined {
+    decisive: bool,
+    decided: bool,
+    deciding: Reasons,
+    every: Reasons,
+}
+
+impl Joined {
+    /// All of them: the reasons of all if so, else of the false ones.
+    const fn all() -> Self {
+        Self { decisive: false, decided: false, deciding: Reasons::NONE, every: Reasons::NONE }
+    }
+
+    /// Any of them: the reasons of the true ones if so, else of all.
+    const fn any() -> Self {
+        Self { decisive: true, ..Self::all() }
+    }
+
+    const fn add(&mut self, RuleResult { value, reasons }: RuleResult) {
+        self.every = self.every.and(reasons);
+        if value == self.decisive {
+            self.decided = true;
+            self.deciding = self.deciding.and(reasons);
+        }
+    }
+
+    const fn result(&self) -> RuleResult {
+        let reasons = if self.decided { self.deciding } else { self.every };
+        RuleResult { value: self.decided == self.decisive, reasons }
+    }
 }
 
 #[cfg(test)]

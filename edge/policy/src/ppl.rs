@@ -1,12 +1,8 @@
 //! The policy language -> rules, with the place of every mistake (01 §3).
 
-use crate::criterion::{
-    Accept, AuthenticatedUser, Claim, CorsPreflight, Criterion, Domain, Email, Groups, HttpMethod, HttpPath, Name,
-    Reject, SourceIp, User, parse_name,
-};
-use crate::document::{Entry, Mistake, Node, nearest};
-use crate::matcher::{IpMatcher, ListMatcher, StringMatcher};
-use crate::policy::{Action, Operator, Rule};
+use crate::criterion::{Criterion, parse_name};
+use crate::document::{Entry, Mistake, Node, Place, nearest};
+use crate::policy::{Action, Operator, Origin, Rule, Written};
 
 /// The rules of a `policy` key: one rule object or a list of them; nothing at all gives none.
 ///
@@ -81,14 +77,19 @@ impl Reading {
                 .hint("begin each criterion with `- `"),
             );
         };
-        let criteria: Box<[_]> = nodes.iter().filter_map(|node| self.criterion(node)).collect();
-        if !criteria.is_empty() {
-            self.rules.push(Rule { action, operator, criteria });
+        let read: (Vec<_>, Vec<_>) = nodes.iter().filter_map(|node| self.criterion(node)).unzip();
+        if !read.0.is_empty() {
+            let (criteria, places) = (read.0.into(), read.1.into());
+            let written = Written { origin: Origin::Policy, place: entry.key_place, criteria: places };
+            self.rules.push(Rule { action, operator, criteria, written });
         }
     }
 
-    fn criterion(&mut self, node: &Node) -> Option<Criterion> {
-        let parsed = only_entry(node).map_err(|mistake| vec![mistake]).and_then(criterion);
+    fn criterion(&mut self, node: &Node) -> Option<(Criterion, Place)> {
+        let parsed = only_entry(node).map_err(|mistake| vec![mistake]).and_then(|entry| {
+            let criterion = criterion(entry)?;
+            Ok((criterion, entry.key_place))
+        });
         parsed.map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
     }
 }
@@ -110,21 +111,7 @@ fn only_entry(node: &Node) -> Result<&Entry, Mistake> {
 
 fn criterion(entry: &Entry) -> Result<Criterion, Vec<Mistake>> {
     let (name, sub_path) = parse_name(entry).map_err(|mistake| vec![mistake])?;
-    let data = &entry.value;
-    Ok(match name {
-        Name::Accept => Criterion::Accept(Accept),
-        Name::Reject => Criterion::Reject(Reject),
-        Name::AuthenticatedUser => Criterion::AuthenticatedUser(AuthenticatedUser),
-        Name::User => Criterion::User(User(StringMatcher::parse(data)?)),
-        Name::Email => Criterion::Email(Email(StringMatcher::parse(data)?)),
-        Name::Domain => Criterion::Domain(Domain(StringMatcher::parse(data)?)),
-        Name::Claim => Criterion::Claim(Claim::new(sub_path.unwrap_or_default(), ListMatcher::parse(data)?)),
-        Name::Groups => Criterion::Groups(Groups(ListMatcher::parse(data)?)),
-        Name::HttpMethod => Criterion::HttpMethod(HttpMethod(StringMatcher::parse(data)?)),
-        Name::HttpPath => Criterion::HttpPath(HttpPath(StringMatcher::parse(data)?)),
-        Name::SourceIp => Criterion::SourceIp(SourceIp(IpMatcher::parse(data)?)),
-        Name::CorsPreflight => Criterion::CorsPreflight(CorsPreflight),
-    })
+    Criterion::parse(name, sub_path.unwrap_or_default(), &entry.value)
 }
 
 fn unknown(what: &str, entry: &Entry, known: &[&'static str]) -> Mistake {

@@ -16,8 +16,8 @@ pub struct Unmet {
 }
 
 /// What made the deny rules true.
-pub(crate) fn of_denial(rules: &[Rule], facts: &Facts<'_>) -> Vec<Unmet> {
-    let denying = rules.iter().filter(|rule| rule.evaluate(facts).value);
+pub(crate) fn of_denial<'a>(rules: impl Iterator<Item = &'a Rule>, facts: &Facts<'_>) -> Vec<Unmet> {
+    let denying = rules.filter(|rule| rule.evaluate(facts).value);
     distinct(denying.flat_map(|rule| criteria(rule, facts, true)), |criterion, inverted| {
         let condition = if inverted { "not " } else { "" };
         format!("denied by rule: {condition}{}", criterion.words())
@@ -25,8 +25,8 @@ pub(crate) fn of_denial(rules: &[Rule], facts: &Facts<'_>) -> Vec<Unmet> {
 }
 
 /// What kept the allow rules from being true.
-pub(crate) fn of_no_allowance(rules: &[Rule], facts: &Facts<'_>) -> Vec<Unmet> {
-    distinct(rules.iter().flat_map(|rule| criteria(rule, facts, false)), |criterion, inverted| {
+pub(crate) fn of_no_allowance<'a>(rules: impl Iterator<Item = &'a Rule>, facts: &Facts<'_>) -> Vec<Unmet> {
+    distinct(rules.flat_map(|rule| criteria(rule, facts, false)), |criterion, inverted| {
         if criterion.constant().is_some() {
             "open to nobody".to_owned()
         } else if inverted {

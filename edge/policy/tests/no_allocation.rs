@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::document::read;
-use postern_policy::{ClientCertificate, Decision, Facts, Legacy, Policy, ppl};
+use postern_policy::{Decision, Facts, Legacy, Policy, ppl};
 
 const EVERY_CRITERION: &str = "
 - allow:
@@ -33,14 +33,8 @@ fn session() -> Session {
 }
 
 fn facts(session: Option<&Session>) -> Facts<'_> {
-    Facts {
-        session,
-        method: "GET",
-        path: "/a",
-        source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-        cors_preflight: false,
-        client_certificate: ClientCertificate::NONE,
-    }
+    let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    Facts { session, ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(0)) }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::RequestHeader;
 use postern_identity::{IdpId, Session, Subject, Timestamp};
-use postern_policy::{ClientCertificate, Decision, Evaluation};
+use postern_policy::{Decision, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
 
@@ -232,12 +232,12 @@ impl<I: Identify> Judge<'_, I> {
         admission.known = known.as_ref().ok().and_then(Option::clone);
         admission.subject = subject(admission.known.as_ref());
         let path = request.decoded_path();
-        let evaluation = route.policy.evaluate(&facts(&request, &path, &admission.subject));
+        let evaluation = route.policy.evaluate(&facts(&request, &path, &admission.subject, self.now));
         admission.evaluation = Some(evaluation);
         match (evaluation.decision(), &known) {
             (Decision::Allow, _) => {
                 // Nor may a criterion on the path be met, or missed, by what a lenient upstream does not see.
-                let decide = |path: &str| route.policy.decide(&facts(&request, path, &admission.subject));
+                let decide = |path: &str| route.policy.decide(&facts(&request, path, &admission.subject, self.now));
                 if other_path.is_some_and(|path| decide(&path) != Decision::Allow) {
                     return Err(Refusal::AmbiguousPath);
                 }
@@ -347,14 +347,16 @@ fn find_route(snapshot: &Snapshot, request: &Request) -> Result<(Arc<Route>, Opt
 }
 
 /// What the policy may look at.
-pub(crate) fn facts<'a>(request: &'a Request, path: &'a str, subject: &'a Subject) -> postern_policy::Facts<'a> {
+pub(crate) fn facts<'a>(
+    request: &'a Request,
+    path: &'a str,
+    subject: &'a Subject,
+    now: Timestamp,
+) -> postern_policy::Facts<'a> {
     postern_policy::Facts {
         session: subject.session(),
-        method: request.method.as_str(),
-        path,
-        source: request.client.address,
         cors_preflight: request.cors_preflight,
-        client_certificate: ClientCertificate::NONE,
+        ..postern_policy::Facts::anonymous(request.method.as_str(), path, request.client.address, now)
     }
 }
 

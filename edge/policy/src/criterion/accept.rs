@@ -1,15 +1,34 @@
 //! `accept`: always true, for everybody.
 
-use super::verdict;
-use crate::{Reason, RuleResult};
+use super::{Test, verdict};
+use crate::document::{Mistake, Node};
+use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Accept;
 
-impl Accept {
-    pub(super) const fn evaluate(self) -> RuleResult {
+impl Test for Accept {
+    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+        Ok(Self)
+    }
+
+    fn evaluate(&self, _: &Facts<'_>) -> RuleResult {
         verdict(true, Reason::Accept, Reason::Accept)
     }
+
+    fn words(&self) -> String {
+        "everybody".to_owned()
+    }
+
+    fn data(&self) -> String {
+        String::new()
+    }
+
+    fn saw(&self, _: &Facts<'_>) -> String {
+        "any request".to_owned()
+    }
+
+    const CONSTANT: Option<bool> = Some(true);
 }
 
 #[cfg(test)]

@@ -1,15 +1,34 @@
 //! `authenticated_user`: somebody is signed in.
 
-use super::{of_session, verdict};
+use super::{Test, of_session, seen, seen_of_session, verdict};
+use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AuthenticatedUser;
 
-impl AuthenticatedUser {
-    pub(super) fn evaluate(self, facts: &Facts<'_>) -> RuleResult {
+impl Test for AuthenticatedUser {
+    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+        Ok(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         of_session(facts, |session| verdict(!session.user.id.is_empty(), Reason::UserOk, Reason::UserUnauthorized))
     }
+
+    fn words(&self) -> String {
+        "a signed-in user".to_owned()
+    }
+
+    fn data(&self) -> String {
+        String::new()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        seen_of_session(facts, |session| seen(&session.user.id, "a session without a user"))
+    }
+
+    const NEEDS_SESSION: bool = true;
 }
 
 #[cfg(test)]

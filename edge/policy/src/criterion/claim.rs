@@ -3,11 +3,12 @@
 use postern_identity::Session;
 use serde_json::Value;
 
-use super::{of_session, verdict};
-use crate::matcher::{ListMatcher, Want};
+use super::{Test, of_session, seen_of_session, verdict};
+use crate::document::{Mistake, Node};
+use crate::matcher::{ListMatcher, Want, listed};
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Claim {
     name: ClaimName,
     values: ListMatcher,
@@ -17,19 +18,21 @@ impl Claim {
     pub(crate) fn new(name: &str, values: ListMatcher) -> Self {
         Self { name: ClaimName::new(name), values }
     }
+}
 
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for Claim {
+    fn parse(name: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        Ok(Self::new(name, ListMatcher::parse(data)?))
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         of_session(facts, |session| {
             let values = self.name.find(session).unwrap_or_default();
             verdict(self.values.matches(values), Reason::ClaimOk, Reason::ClaimUnauthorized)
         })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name.written
-    }
-
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         let name = &self.name.written;
         let wants = self.values.wants().map(|want| match want {
             Want::Has(value) => format!("claim {name} with {value}"),
@@ -39,11 +42,26 @@ impl Claim {
         let wants: Vec<_> = wants.collect();
         if wants.is_empty() { format!("claim {name} of any kind") } else { wants.join(" and ") }
     }
+
+    fn data(&self) -> String {
+        self.values.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        let none = || format!("no claim {}", self.name.written);
+        seen_of_session(facts, |session| self.name.find(session).map_or_else(none, listed))
+    }
+
+    const NEEDS_SESSION: bool = true;
+
+    fn sub_path(&self) -> &str {
+        &self.name.written
+    }
 }
 
 /// The flat name of a claim, as written; its lower-cased form is tried as well, because Pomerium lower-cases the keys of its
 /// file. Stored claims are flat, so a nested one is reached by its dotted name and by no other path (01 §3.4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClaimName {
     written: Box<str>,
     lower: Option<Box<str>>,

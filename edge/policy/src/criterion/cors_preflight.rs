@@ -1,14 +1,31 @@
 //! `cors_preflight`: `OPTIONS` that asks for permission (Fetch §4.8), which browsers send without any credential (S-035).
 
-use super::verdict;
+use super::{Test, verdict};
+use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct CorsPreflight;
 
-impl CorsPreflight {
-    pub(super) const fn evaluate(self, facts: &Facts<'_>) -> RuleResult {
+impl Test for CorsPreflight {
+    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+        Ok(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         verdict(facts.cors_preflight, Reason::CorsRequest, Reason::NonCorsRequest)
+    }
+
+    fn words(&self) -> String {
+        "a CORS preflight request".to_owned()
+    }
+
+    fn data(&self) -> String {
+        String::new()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        if facts.cors_preflight { "a CORS preflight request" } else { "no CORS preflight request" }.to_owned()
     }
 }
 

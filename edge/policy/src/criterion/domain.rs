@@ -1,17 +1,22 @@
 //! `domain`: what stands between the first and the second `@` of the e-mail address.
 
-use super::{of_session, verdict};
+use super::{Test, of_session, verdict};
+use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, facts};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Domain(pub(crate) StringMatcher);
 
-impl Domain {
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for Domain {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        StringMatcher::parse(data).map(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         of_session(facts, |_| {
             let domain = match facts.email() {
-                facts::Email::Address(address) => address.split('@').nth(1),
+                facts::Email::Address(address) => domain_of(address),
                 facts::Email::NoSession | facts::Email::Unverified => None,
             };
             let matches = domain.is_some_and(|domain| self.0.matches(domain));
@@ -19,13 +24,34 @@ impl Domain {
         })
     }
 
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         if self.0.names_values() {
             format!("an e-mail address at {}", self.0.words())
         } else {
             format!("an e-mail address at a domain {}", self.0.words())
         }
     }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        match facts.email() {
+            facts::Email::NoSession => "no session".to_owned(),
+            facts::Email::Unverified => "an address that is not verified".to_owned(),
+            facts::Email::Address("") => "no address".to_owned(),
+            facts::Email::Address(address) => {
+                domain_of(address).map_or_else(|| format!("no domain in {address}"), ToOwned::to_owned)
+            }
+        }
+    }
+
+    const NEEDS_SESSION: bool = true;
+}
+
+fn domain_of(address: &str) -> Option<&str> {
+    address.split('@').nth(1)
 }
 
 #[cfg(test)]

@@ -1,14 +1,19 @@
 //! `email`: the e-mail address, unless the provider says that it is not verified (S-069).
 
-use super::{of_session, verdict};
+use super::{Test, of_session, seen, verdict};
+use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, facts};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Email(pub(crate) StringMatcher);
 
-impl Email {
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for Email {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        StringMatcher::parse(data).map(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         of_session(facts, |_| {
             let matches = match facts.email() {
                 facts::Email::Address(address) => self.0.matches(address),
@@ -18,14 +23,27 @@ impl Email {
         })
     }
 
-    /// Persons are not named to those who are refused.
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         if self.0.names_values() {
             "an e-mail address on its list".to_owned()
         } else {
             format!("an e-mail address {}", self.0.words())
         }
     }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        match facts.email() {
+            facts::Email::NoSession => "no session".to_owned(),
+            facts::Email::Unverified => "an address that is not verified".to_owned(),
+            facts::Email::Address(address) => seen(address, "no address"),
+        }
+    }
+
+    const NEEDS_SESSION: bool = true;
 }
 
 #[cfg(test)]

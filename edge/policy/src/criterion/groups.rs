@@ -1,23 +1,30 @@
 //! `groups`: the groups of the user, which the `groups` claim names.
 
-use super::{of_session, verdict};
-use crate::matcher::{ListMatcher, Want};
+use postern_identity::Session;
+use serde_json::Value;
+
+use super::{Test, of_session, seen_of_session, verdict};
+use crate::document::{Mistake, Node};
+use crate::matcher::{ListMatcher, Want, listed};
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Groups(pub(crate) ListMatcher);
 
-impl Groups {
+impl Test for Groups {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        ListMatcher::parse(data).map(Self)
+    }
+
     /// Without any word on groups from the provider it is false, even for `exclude`.
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         of_session(facts, |session| {
-            let groups = session.user.claims.find(CLAIM).or_else(|| session.claims.find(CLAIM));
-            let matches = groups.is_some_and(|groups| self.0.matches(groups));
+            let matches = groups(session).is_some_and(|groups| self.0.matches(groups));
             verdict(matches, Reason::GroupsOk, Reason::GroupsUnauthorized)
         })
     }
 
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         let wants = self.0.wants().map(|want| match want {
             Want::Has(group) => format!("group {group}"),
             Want::Only(group) => format!("group {group} and no other"),
@@ -26,6 +33,20 @@ impl Groups {
         let wants: Vec<_> = wants.collect();
         if wants.is_empty() { "groups of any kind".to_owned() } else { wants.join(" and ") }
     }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        seen_of_session(facts, |session| groups(session).map_or_else(|| "no groups claim".to_owned(), listed))
+    }
+
+    const NEEDS_SESSION: bool = true;
+}
+
+fn groups(session: &Session) -> Option<&[Value]> {
+    session.user.claims.find(CLAIM).or_else(|| session.claims.find(CLAIM))
 }
 
 const CLAIM: &str = "groups";

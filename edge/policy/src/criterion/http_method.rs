@@ -1,19 +1,32 @@
 //! `http_method`: the request method, compared case-sensitively.
 
-use super::verdict;
+use super::{Test, verdict};
+use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HttpMethod(pub(crate) StringMatcher);
 
-impl HttpMethod {
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for HttpMethod {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        StringMatcher::parse(data).map(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         verdict(self.0.matches(facts.method), Reason::HttpMethodOk, Reason::HttpMethodUnauthorized)
     }
 
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         format!("method {}", self.0.words())
+    }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        facts.method.to_owned()
     }
 }
 

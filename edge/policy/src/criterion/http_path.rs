@@ -1,19 +1,32 @@
 //! `http_path`: the canonical path, percent-decoded and without query.
 
-use super::verdict;
+use super::{Test, seen, verdict};
+use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HttpPath(pub(crate) StringMatcher);
 
-impl HttpPath {
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for HttpPath {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        StringMatcher::parse(data).map(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         verdict(self.0.matches(facts.path), Reason::HttpPathOk, Reason::HttpPathUnauthorized)
     }
 
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         format!("path {}", self.0.words())
+    }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        seen(facts.path, "a path that is not text")
     }
 }
 

@@ -1,57 +1,7 @@
 //! The names of criteria: those that are known, and those that are known elsewhere.
 
+use super::Name;
 use crate::document::{Entry, Mistake, nearest};
-
-/// The criteria that a policy may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    Accept,
-    Reject,
-    AuthenticatedUser,
-    User,
-    Email,
-    Domain,
-    Claim,
-    Groups,
-    HttpMethod,
-    HttpPath,
-    SourceIp,
-    CorsPreflight,
-}
-
-impl Name {
-    pub(crate) const ALL: [Self; 12] = [
-        Self::Accept,
-        Self::Reject,
-        Self::AuthenticatedUser,
-        Self::User,
-        Self::Email,
-        Self::Domain,
-        Self::Claim,
-        Self::Groups,
-        Self::HttpMethod,
-        Self::HttpPath,
-        Self::SourceIp,
-        Self::CorsPreflight,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Reject => "reject",
-            Self::AuthenticatedUser => "authenticated_user",
-            Self::User => "user",
-            Self::Email => "email",
-            Self::Domain => "domain",
-            Self::Claim => "claim",
-            Self::Groups => "groups",
-            Self::HttpMethod => "http_method",
-            Self::HttpPath => "http_path",
-            Self::SourceIp => "source_ip",
-            Self::CorsPreflight => "cors_preflight",
-        }
-    }
-}
 
 /// Criteria of Pomerium that Postern does not have yet.
 pub(crate) const NOT_YET: [&str; 14] = [
@@ -80,7 +30,7 @@ pub(crate) fn parse_name(entry: &Entry) -> Result<(Name, Option<&str>), Mistake>
         None => (entry.key.as_str(), None),
     };
     let lower = written.to_ascii_lowercase();
-    let Some(name) = Name::ALL.into_iter().find(|name| name.as_str() == lower) else {
+    let Some(name) = Name::ALL.iter().copied().find(|name| name.as_str() == lower) else {
         return Err(unknown(entry, written, &lower));
     };
     let at = |message: String| Err(Mistake::at(entry.key_place, message));
@@ -116,7 +66,7 @@ fn unknown(entry: &Entry, written: &str, lower: &str) -> Mistake {
 }
 
 fn known() -> Vec<&'static str> {
-    Name::ALL.into_iter().map(Name::as_str).collect()
+    Name::ALL.iter().map(|name| name.as_str()).collect()
 }
 
 #[cfg(test)]
@@ -137,7 +87,7 @@ mod tests {
 
     #[test]
     fn names_are_known_in_any_case_and_claims_keep_theirs() {
-        for name in Name::ALL.into_iter().filter(|name| *name != Name::Claim) {
+        for name in Name::ALL.iter().copied().filter(|name| *name != Name::Claim) {
             assert_eq!(parse_name(&entry(&name.as_str().to_uppercase())), Ok((name, None)));
         }
         assert_eq!(parse_name(&entry("Claim/Dept/Unit")), Ok((Name::Claim, Some("Dept/Unit"))));

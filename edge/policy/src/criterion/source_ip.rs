@@ -1,19 +1,32 @@
 //! `source_ip`: the trusted address of the client.
 
-use super::verdict;
+use super::{Test, verdict};
+use crate::document::{Mistake, Node};
 use crate::matcher::IpMatcher;
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceIp(pub(crate) IpMatcher);
 
-impl SourceIp {
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for SourceIp {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        IpMatcher::parse(data).map(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         verdict(self.0.contains(facts.source), Reason::SourceIpOk, Reason::SourceIpUnauthorized)
     }
 
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         format!("a source address in {}", self.0.words())
+    }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        facts.source.to_canonical().to_string()
     }
 }
 

@@ -1,21 +1,35 @@
 //! `user`: the user id, which the identity provider calls `sub`.
 
-use super::{of_session, verdict};
+use super::{Test, of_session, seen, seen_of_session, verdict};
+use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct User(pub(crate) StringMatcher);
 
-impl User {
-    pub(super) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+impl Test for User {
+    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+        StringMatcher::parse(data).map(Self)
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         of_session(facts, |session| verdict(self.0.matches(&session.user.id), Reason::UserOk, Reason::UserUnauthorized))
     }
 
-    /// Persons are not named to those who are refused.
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         if self.0.names_values() { "a user on its list".to_owned() } else { format!("a user id {}", self.0.words()) }
     }
+
+    fn data(&self) -> String {
+        self.0.words()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        seen_of_session(facts, |session| seen(&session.user.id, "a session without a user"))
+    }
+
+    const NEEDS_SESSION: bool = true;
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::document::{Entry, Mistake, Node, nearest};
 
 /// Compares one text; all of its tests must hold, and with none it always does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StringMatcher(Box<[StringTest]>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum StringTest {
     /// `None`: the value is no text, and so equals none.
     Is(Option<Box<str>>),
@@ -24,7 +24,7 @@ enum StringTest {
 }
 
 /// A sorted set of texts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Texts(Box<[Box<str>]>);
 
 impl Texts {
@@ -111,10 +111,10 @@ impl StringMatcher {
 }
 
 /// Compares the values of a claim; all of its tests must hold, and with none it always does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ListMatcher(Box<[ListTest]>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum ListTest {
     Has(Value),
     HasAny(Box<[Value]>),
@@ -158,6 +158,17 @@ impl ListMatcher {
         })
     }
 
+    /// What it asks for, in one line.
+    pub(crate) fn words(&self) -> String {
+        let words = self.wants().map(|want| match want {
+            Want::Has(value) => value,
+            Want::Only(value) => format!("{value} and nothing else"),
+            Want::Lacks(value) => format!("not {value}"),
+        });
+        let words: Vec<_> = words.collect();
+        if words.is_empty() { "anything".to_owned() } else { words.join(" and ") }
+    }
+
     /// What it asks for, each test by itself: an element that must be there, or must not.
     pub(crate) fn wants(&self) -> impl Iterator<Item = Want> {
         self.0.iter().map(|test| match test {
@@ -177,7 +188,7 @@ pub(crate) enum Want {
 }
 
 /// A set of addresses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct IpMatcher(Box<[IpNet]>);
 
 impl IpMatcher {
@@ -282,6 +293,11 @@ fn unknown_operator(entry: &Entry, known: &[&'static str]) -> Mistake {
         None => format!("write one of {}", known.join(", ")),
     };
     Mistake::at(entry.key_place, format!("unknown operator `{}`", entry.key)).hint(hint)
+}
+
+/// The elements of a claim, for a person.
+pub(crate) fn listed(values: &[Value]) -> String {
+    if values.is_empty() { "an empty list".to_owned() } else { values.iter().map(plain).collect::<Vec<_>>().join(", ") }
 }
 
 fn plain(value: &Value) -> String {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::document::Node;
-use postern_policy::{ClientCertificate, Decision, Evaluation, Facts, Policy, Reasons, Rule, ppl};
+use postern_policy::{Action, Decision, Evaluation, Facts, Policy, Reasons, Rule, ppl};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
@@ -23,11 +23,13 @@ impl Request {
     fn facts(&self) -> Facts<'_> {
         Facts {
             session: self.session.as_ref(),
-            method: self.method,
-            path: self.path,
-            source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, self.last_octet)),
             cors_preflight: self.cors_preflight,
-            client_certificate: ClientCertificate::NONE,
+            ..Facts::anonymous(
+                self.method,
+                self.path,
+                IpAddr::V4(Ipv4Addr::new(192, 0, 2, self.last_octet)),
+                Timestamp::from_secs(0),
+            )
         }
     }
 }
@@ -215,6 +217,30 @@ proptest! {
             | Decision::EnrolDevice
             | Decision::ClientCertificate(_)
             | Decision::DeviceUnauthorized(_) => {}
+        }
+    }
+
+    #[test]
+    fn a_trace_tells_what_was_decided_and_all_that_led_to_it(rules in rules(), request in requests()) {
+        let policy = policy(&rules);
+        let trace = policy.trace(&request.facts());
+        prop_assert_eq!(trace.decision, policy.decide(&request.facts()));
+        prop_assert_eq!(trace.evaluation, policy.evaluate(&request.facts()));
+        let written: Vec<_> = rules.iter().flat_map(|rule| rule.as_object().expect("a rule"))
+            .flat_map(|(action, block)| block.as_object().expect("a block").iter().map(move |block| (action, block)))
+            .filter(|(_, (_, criteria))| criteria != &&json!([]))
+            .map(|(action, (operator, criteria))| (action.as_str(), operator.as_str(), criteria.as_array().map(Vec::len)))
+            .collect();
+        let traced: Vec<_> = trace.rules.iter()
+            .map(|rule| (rule.action.as_str(), rule.operator.as_str(), Some(rule.criteria.len())))
+            .collect();
+        prop_assert_eq!(traced, written);
+        for (action, half) in [(Action::Allow, trace.evaluation.allow), (Action::Deny, trace.evaluation.deny)] {
+            let results = trace.rules.iter().filter(|rule| rule.action == action).map(|rule| rule.result);
+            prop_assert_eq!(results.clone().any(|result| result.value), half.value);
+            let counting: Reasons =
+                results.filter(|result| result.value == half.value).flat_map(|result| result.reasons.iter()).collect();
+            prop_assert_eq!(counting, half.reasons);
         }
     }
 

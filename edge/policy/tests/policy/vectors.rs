@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::document::{Node, read};
-use postern_policy::{ClientCertificate, Decision, Evaluation, Facts, Legacy, Policy, Reason, RuleResult, ppl};
+use postern_policy::{Decision, Evaluation, Facts, Legacy, Policy, Reason, RuleResult, ppl};
 use serde_json::{Value, json};
 
 const VECTORS: &str = include_str!("../ppl-vectors.yaml");
@@ -96,11 +96,8 @@ fn verdict(policy: &Policy, fixtures: &Value, input: &Value) -> Value {
     let has = |header: &str| http["headers"][header].as_str().is_some_and(|value| !value.is_empty());
     let facts = Facts {
         session: session.as_ref(),
-        method: &method,
-        path: &path,
-        source: ip.parse::<IpAddr>().expect("an address"),
         cors_preflight: method == "OPTIONS" && has("Origin") && has("Access-Control-Request-Method"),
-        client_certificate: ClientCertificate::NONE,
+        ..Facts::anonymous(&method, &path, ip.parse::<IpAddr>().expect("an address"), Timestamp::from_secs(0))
     };
     let Evaluation { allow, deny } = policy.evaluate(&facts);
     json!({"allow": result(allow), "deny": result(deny), "outcome": outcome(policy.decide(&facts))})

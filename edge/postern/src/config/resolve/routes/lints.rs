@@ -68,7 +68,7 @@ fn open_prefixes(cx: &mut Context<'_>, one: &Resolved, before: &ByHost<'_>) {
         let takes = !prefix.ends_with('/')
             && same_hosts(&earlier.route.hosts, &one.route.hosts)
             && covers(&one.route.path, &longer);
-        if takes && format!("{:?}", one.route.policy) != format!("{:?}", earlier.route.policy) {
+        if takes && one.route.policy != earlier.route.policy {
             let (prefix, behind) = (prefix.as_str(), place(&one.at));
             let what =
                 format!("the prefix `{prefix}` also covers `{prefix}x`, and {behind} behind it has another policy");
