@@ -5,37 +5,62 @@
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.chars().flat_map(char::to_lowercase).take(MAX_LENGTH).collect();
     let allowed = word.len().div_ceil(3).min(3);
-    known
-        .into_iter()
-        .map(|candidate| (distance(&word, &candidate.chars().collect::<Vec<_>>()), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let mut rows = Rows::default();
+    let mut nearest = None;
+    let mut less_than = allowed + 1;
+    for candidate in known {
+        if let Some(distance) = rows.distance(&word, candidate, less_than) {
+            (nearest, less_than) = (Some(candidate), distance);
+        }
+    }
+    nearest
 }
 
 /// Longer words are not compared in full: no key of ours is that long.
 const MAX_LENGTH: usize = 64;
 
-/// How many characters to insert, remove, replace or swap with their neighbour (optimal string alignment).
-fn distance(from: &[char], to: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (row, from_char) in from.iter().enumerate() {
-        let mut next = vec![row + 1];
-        for (column, to_char) in to.iter().enumerate() {
-            let at = |line: &[usize], index: usize| line.get(index).copied().unwrap_or(usize::MAX / 2);
-            let replaced = at(&last, column) + usize::from(from_char != to_char);
-            let mut least = replaced.min(at(&last, column + 1) + 1).min(at(&next, column) + 1);
-            let swapped =
-                row > 0 && column > 0 && from.get(row - 1) == Some(to_char) && to.get(column - 1) == Some(from_char);
-            if swapped {
-                least = least.min(at(&before, column - 1) + 1);
-            }
-            next.push(least);
+/// The last rows of the table that distances are counted in, kept for the next word.
+#[derive(Default)]
+struct Rows {
+    before: Vec<usize>,
+    last: Vec<usize>,
+    next: Vec<usize>,
+}
+
+impl Rows {
+    /// How many characters to insert, remove, replace or swap with their neighbour (optimal string alignment), if that is
+    /// less than `limit`.
+    fn distance(&mut self, from: &[char], to: &str, limit: usize) -> Option<usize> {
+        // Each change makes a word longer or shorter by one at most.
+        if to.chars().count().abs_diff(from.len()) >= limit {
+            return None;
         }
-        before = std::mem::replace(&mut last, next);
+        self.before.clear();
+        self.last.clear();
+        self.last.extend(0..=to.chars().count());
+        let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
+        for (row, from_char) in from.iter().enumerate() {
+            self.next.clear();
+            self.next.push(row + 1);
+            let mut to_before = None;
+            for (column, to_char) in to.chars().enumerate() {
+                let replaced = at(&self.last, column) + usize::from(*from_char != to_char);
+                let mut least = replaced.min(at(&self.last, column + 1) + 1).min(at(&self.next, column) + 1);
+                let from_before = row.checked_sub(1).and_then(|row| from.get(row));
+                if from_before == Some(&to_char) && to_before == Some(*from_char) {
+                    least = least.min(at(&self.before, column - 1) + 1);
+                }
+                self.next.push(least);
+                to_before = Some(to_char);
+            }
+            if self.next.iter().chain(&self.last).all(|distance| *distance >= limit) {
+                return None;
+            }
+            std::mem::swap(&mut self.before, &mut self.last);
+            std::mem::swap(&mut self.last, &mut self.next);
+        }
+        self.last.last().copied().filter(|distance| *distance < limit)
     }
-    last.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -56,5 +81,21 @@ mod tests {
         assert_eq!(nearest("colour", KNOWN), None);
         assert_eq!(nearest("", KNOWN), None);
         assert_eq!(nearest("x", KNOWN), None);
+    }
+
+    #[test]
+    fn distances_count_single_changes_and_swaps() {
+        let distance = |from: &str, to| Rows::default().distance(&from.chars().collect::<Vec<_>>(), to, 9);
+        for (from, to, changes) in [
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("abc", "abc", 0),
+            ("abcd", "acbd", 1),
+            ("kitten", "sitting", 3),
+            ("ca", "abc", 3),
+        ] {
+            assert_eq!(distance(from, to), Some(changes), "{from} {to}");
+        }
+        assert_eq!(distance("abcdefghijk", "zyxwvutsrqp"), None);
     }
 }

@@ -148,11 +148,14 @@ impl<'n> Block<'n> {
 /// Tells of a key that does not exist, with the one that was probably meant.
 fn unknown(cx: &mut Context<'_>, scope: &'static Scope, written: &str, at: &At) {
     let lower = written.to_ascii_lowercase();
-    let near = nearest(&lower, scope.keys.iter().map(|key| key.name)).and_then(|name| scope.find(name));
+    // Beyond a thousand nobody reads what was meant; then each is taken as the worst that it could be.
+    let searched = cx.problems.may_search();
+    let near = searched.then(|| nearest(&lower, scope.keys.iter().map(|key| key.name))).flatten();
+    let near = near.and_then(|name| scope.find(name));
     let hint = scope.hints.iter().find(|(name, _)| *name == lower).map(|(_, hint)| (*hint).to_owned());
     let hint = hint.or_else(|| near.map(|key| format!("did you mean `{}`?", key.name)));
     // Outside of routes an unknown key is advice, unless the key that was meant would have guarded something.
-    let guards = near.is_some_and(|key| key.status == Status::NotYet);
+    let guards = !searched || near.is_some_and(|key| key.status == Status::NotYet);
     let severity = if (scope.guarded || guards) && !cx.lenient { Severity::Fatal } else { Severity::Advisory };
     let what = format!("{} has no key {}", scope.name, super::value::quoted(written));
     let hint = hint.unwrap_or_else(|| "remove it, or look it up in docs/reference/configuration.md".to_owned());

@@ -1,18 +1,34 @@
 //! The lines of the file as snippets may show them: without secrets (S-108).
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
 use postern_policy::document::{Node, Value};
 
 use super::keys;
 
 const MASK: &str = "[redacted]";
 
-/// The lines of `text`; values of secret keys are masked, by place where the document was understood, by line where not.
-pub(super) fn lines(text: &str, root: Option<&Node>) -> Vec<String> {
-    let mut lines: Vec<String> = text.lines().map(mask_line).collect();
+/// How many bytes may be looked at for copies of secrets, each line once for each secret. Where it takes more, no line is shown.
+const MAX_SEARCH: usize = 1 << 30;
+
+/// The `wanted` lines of `text`, from 1; values of secret keys are masked, by place where the document was understood, by line
+/// where not.
+pub(super) fn lines(text: &str, root: Option<&Node>, wanted: &BTreeSet<u32>) -> BTreeMap<u32, String> {
+    let mut secrets = Secrets::default();
     if let Some(root) = root {
-        mask_node(&mut lines, root, false);
+        secrets.gather(root, false);
     }
-    lines
+    let kept: Vec<(u32, &str)> = (1..).zip(split(text)).filter(|(number, _)| wanted.contains(number)).collect();
+    let length: usize = kept.iter().map(|(_, line)| line.len()).sum();
+    if length.saturating_mul(secrets.parts.len()) > MAX_SEARCH {
+        return BTreeMap::new();
+    }
+    kept.into_iter().map(|(number, line)| (number, secrets.mask(number, mask_line(line)))).collect()
+}
+
+/// Lines as YAML ends them: by a line feed, a carriage return, or both.
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
 /// Masks what follows a secret key on its own line, and whatever looks like the body of a key.
@@ -35,36 +51,51 @@ fn mask_line(line: &str) -> String {
     line.to_owned()
 }
 
-/// Masks every scalar under a secret key, wherever it stands.
-fn mask_node(lines: &mut [String], node: &Node, secret: bool) {
-    match &node.value {
-        Value::Map(entries) => {
-            entries.iter().for_each(|entry| mask_node(lines, &entry.value, secret || keys::is_secret(&entry.key)));
-        }
-        Value::List(nodes) => nodes.iter().for_each(|node| mask_node(lines, node, secret)),
-        Value::String(text) if secret => mask_text(lines, node, text),
-        Value::Number { text, .. } if secret => mask_text(lines, node, text),
-        Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => {}
-    }
+/// What no line may show.
+#[derive(Default)]
+struct Secrets<'n> {
+    /// From which column on each line is secret.
+    begin: BTreeMap<u32, u32>,
+    /// The lines of all secrets, trimmed.
+    parts: HashSet<&'n str>,
 }
 
-fn mask_text(lines: &mut [String], node: &Node, text: &str) {
-    let first = usize::try_from(node.place.line).unwrap_or(usize::MAX).saturating_sub(1);
-    let column = usize::try_from(node.place.column).unwrap_or(1).saturating_sub(1);
-    if let Some(line) = lines.get_mut(first) {
-        let head: String = line.chars().take(column).collect();
-        *line = format!("{head}{MASK}");
-    }
-    // A text of several lines: its further lines follow directly.
-    let further = text.lines().count();
-    for line in lines.iter_mut().skip(first + 1).take(further) {
-        if text.lines().any(|part| !part.trim().is_empty() && line.trim() == part.trim()) {
-            MASK.clone_into(line);
+impl<'n> Secrets<'n> {
+    /// Takes every scalar under a secret key, wherever it stands.
+    fn gather(&mut self, node: &'n Node, secret: bool) {
+        match &node.value {
+            Value::Map(entries) => {
+                entries.iter().for_each(|entry| self.gather(&entry.value, secret || keys::is_secret(&entry.key)));
+            }
+            Value::List(nodes) => nodes.iter().for_each(|node| self.gather(node, secret)),
+            Value::String(text) | Value::Number { text, .. } if secret => {
+                let begin = self.begin.entry(node.place.line).or_insert(node.place.column);
+                *begin = node.place.column.min(*begin);
+                self.parts.extend(text.lines().map(str::trim).filter(|part| !part.is_empty()));
+            }
+            Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => {}
         }
     }
-    // An alias or a merge key shows the same value elsewhere.
-    for part in text.lines().map(str::trim).filter(|part| part.len() >= 6) {
-        lines.iter_mut().filter(|line| line.contains(part)).for_each(|line| *line = line.replace(part, MASK));
+
+    fn mask(&self, number: u32, mut line: String) -> String {
+        if let Some(column) = self.begin.get(&number) {
+            let before = usize::try_from(*column).unwrap_or(1).saturating_sub(1);
+            if let Some((end, _)) = line.char_indices().nth(before) {
+                line.truncate(end);
+                line.push_str(MASK);
+            }
+        }
+        // A text of several lines goes on below.
+        if self.parts.contains(line.trim()) {
+            return MASK.to_owned();
+        }
+        // An alias, a merge key or another key shows the same value elsewhere.
+        for part in self.parts.iter().filter(|part| part.len() >= 6) {
+            if line.contains(part) {
+                line = line.replace(part, MASK);
+            }
+        }
+        line
     }
 }
 
@@ -76,7 +107,8 @@ mod tests {
 
     fn shown(text: &str) -> String {
         let root = document::read(text).ok();
-        lines(text, root.as_ref()).join("\n")
+        let all = (1..=64).collect();
+        lines(text, root.as_ref(), &all).into_values().collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -100,5 +132,20 @@ mod tests {
     fn what_is_no_secret_is_shown() {
         let text = "address: :443\nshared_secret_file: /run/secret\ncookie_name: biscuit";
         assert_eq!(shown(text), text);
+    }
+
+    #[test]
+    fn only_the_lines_that_are_wanted_are_kept_however_lines_end() {
+        let kept = lines("a: 1\r\nb: 2\rc: 3\nd: 4\n", None, &BTreeSet::from([2, 3]));
+        assert_eq!(kept, BTreeMap::from([(2, "b: 2".to_owned()), (3, "c: 3".to_owned())]));
+    }
+
+    #[test]
+    fn where_too_much_is_secret_no_line_is_shown() {
+        let secrets: String = (0..20_000).map(|number| format!("  x{number}_secret: hunter{number}\n")).collect();
+        let text = format!("map:\n{secrets}last: {}", "x".repeat(60_000));
+        let root = document::read(&text).unwrap();
+        assert!(lines(&text, Some(&root), &BTreeSet::from([20_002])).is_empty());
+        assert_eq!(lines(&text, Some(&root), &BTreeSet::from([1])).len(), 1);
     }
 }

@@ -1,5 +1,7 @@
 //! The environment over the file, key by key (01 §1.1).
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use postern_policy::document::{self, Entry, Node, Place, Value};
 use serde_json::json;
@@ -17,16 +19,26 @@ pub(super) fn unfolded(root: Node) -> Node {
     let Value::Map(entries) = root.value else { return root };
     let (plain, dotted): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| head(&entry.key).is_none());
     let mut entries = plain;
+    // Where each known key stands first.
+    let mut places: HashMap<&'static str, usize> = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        if let Some(key) = SETTINGS.find(&entry.key.to_ascii_lowercase()) {
+            places.entry(key.name).or_insert(index);
+        }
+    }
     for entry in dotted {
-        let Some((head, rest)) = head(&entry.key) else { continue };
-        let (head, rest) = (head.to_owned(), rest.to_owned());
-        let outer = entries.iter_mut().find(|other| other.key.eq_ignore_ascii_case(&head));
+        let Some((key, written, rest)) = head(&entry.key) else { continue };
+        let (written, rest) = (written.to_owned(), rest.to_owned());
+        let outer = places.get(key.name).and_then(|index| entries.get_mut(*index));
         let inner = Entry { key: rest, ..entry };
         match outer.map(|outer| &mut outer.value.value) {
             Some(Value::Map(inside)) => inside.push(inner),
             // The two contradict each other: both stay, and the second is told of.
-            Some(_) => entries.push(map_of(&head.to_uppercase(), inner)),
-            None => entries.push(map_of(&head, inner)),
+            Some(_) => entries.push(map_of(&written.to_uppercase(), inner)),
+            None => {
+                places.insert(key.name, entries.len());
+                entries.push(map_of(&written, inner));
+            }
         }
     }
     for entry in &mut entries {
@@ -43,10 +55,10 @@ fn map_of(key: &str, inner: Entry) -> Entry {
     Entry { key: key.to_owned(), key_place, value }
 }
 
-/// A known key and what follows its dot.
-fn head(key: &str) -> Option<(&str, &str)> {
+/// A known key, how it is written, and what follows its dot.
+fn head(key: &str) -> Option<(&'static Key, &str, &str)> {
     let (head, rest) = key.split_once('.')?;
-    SETTINGS.find(&head.to_ascii_lowercase()).map(|_| (head, rest))
+    SETTINGS.find(&head.to_ascii_lowercase()).map(|known| (known, head, rest))
 }
 
 /// A text where a map is wanted is that map, as JSON; every part of it stands where the text stands.

@@ -161,10 +161,8 @@ fn load_as(format: Format, name: Option<&str>, text: &str, lenient: bool, enviro
     });
     let config = written.as_ref().and_then(|written| resolve_all(&mut cx, written));
     let Context { mut problems, mut watched, .. } = cx;
-    if problems.iter().next().is_some() {
-        problems.lines = masked::lines(text, written.as_ref().map(|written| &written.root));
-    }
     problems.sort();
+    problems.lines = masked::lines(text, written.as_ref().map(|written| &written.root), &problems.numbers());
     watched.sort();
     watched.dedup();
     let config = config.filter(|_| !problems.any_fatal()).map(|config| Config { watched: watched.clone(), ..config });

@@ -1,5 +1,7 @@
 //! One mistake in a configuration, with its place, what was wrong and what to write; and all of them together.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,7 +26,8 @@ impl KeyPath {
     /// The path of `key` in the map that is here.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        if self.0.is_empty() { Self(key.to_owned()) } else { Self(format!("{}.{key}", self.0)) }
+        let key = readable(key);
+        if self.0.is_empty() { Self(key.into_owned()) } else { Self(format!("{}.{key}", self.0)) }
     }
 
     /// The path of the element `index` in the list that is here.
@@ -51,6 +54,18 @@ impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The most characters of a key that are shown: one of a megabyte would stand in every path below it.
+const MAX_KEY: usize = 80;
+
+/// A key as it may be shown: of one line, not too long.
+fn readable(key: &str) -> Cow<'_, str> {
+    if key.len() <= MAX_KEY && !key.contains(char::is_control) {
+        return Cow::Borrowed(key);
+    }
+    let more = if key.chars().nth(MAX_KEY).is_some() { "…" } else { "" };
+    Cow::Owned(key.chars().take(MAX_KEY).flat_map(char::escape_debug).chain(more.chars()).collect())
 }
 
 /// What a value was read from. The order is the order in which problems are told.
@@ -98,12 +113,24 @@ pub struct Problem {
     pub hint: String,
 }
 
-/// All that was found, ordered by place, with the text that it was found in (secrets masked).
+/// The most problems of one severity that are kept and told, those that stand first in the file; of the rest only the number.
+pub(super) const MAX_TOLD: usize = 200;
+
+/// So many unknown words are compared with the known ones; more would take longer than the rest of the load.
+const MAX_SEARCHES: usize = 1000;
+
+/// All that was found, ordered by place, with the lines that it was found in (secrets masked).
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
     list: Vec<Problem>,
+    /// How many there were of each severity, those that are not kept included.
+    fatal: usize,
+    advisory: usize,
+    /// How often it was searched for what was meant.
+    searches: usize,
     file: Option<String>,
-    pub(super) lines: Vec<String>,
+    /// The lines of the file that problems stand on, by number.
+    pub(super) lines: BTreeMap<u32, String>,
 }
 
 impl Problems {
@@ -123,16 +150,50 @@ impl Problems {
     }
 
     pub(super) fn add(&mut self, severity: Severity, code: Code, at: &At, what: String, hint: String) {
+        *self.counter(severity) += 1;
         self.list.push(Problem { at: at.clone(), severity, code, what, hint });
+        if self.list.len() > 4 * MAX_TOLD {
+            self.sort();
+        }
     }
 
+    fn counter(&mut self, severity: Severity) -> &mut usize {
+        match severity {
+            Severity::Fatal => &mut self.fatal,
+            Severity::Advisory => &mut self.advisory,
+        }
+    }
+
+    /// Puts them in order and drops those that are too many to be told.
     pub(super) fn sort(&mut self) {
         self.list.sort_by(|a, b| (&a.at, a.severity, a.code).cmp(&(&b.at, b.severity, b.code)));
+        let (mut fatal, mut advisory) = (0, 0);
+        self.list.retain(|problem| {
+            let kept = match problem.severity {
+                Severity::Fatal => &mut fatal,
+                Severity::Advisory => &mut advisory,
+            };
+            *kept += 1;
+            *kept <= MAX_TOLD
+        });
     }
 
-    /// Each problem, in order of place.
+    /// Whether it is worth a search to say what a word was meant to be; counts the searches.
+    pub(super) fn may_search(&mut self) -> bool {
+        self.searches += 1;
+        self.searches <= MAX_SEARCHES
+    }
+
+    /// Each problem that is told, in order of place.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.list.iter()
+    }
+
+    /// The numbers of the lines of the file that problems stand on.
+    pub(super) fn numbers(&self) -> BTreeSet<u32> {
+        let in_file =
+            self.list.iter().filter(|problem| problem.at.origin == Origin::File && problem.at.place.is_known());
+        in_file.map(|problem| problem.at.place.line).collect()
     }
 
     /// Whether some problem stops the load.
@@ -141,10 +202,19 @@ impl Problems {
         self.count(Severity::Fatal) > 0
     }
 
-    /// How many there are of one severity.
+    /// How many there are of one severity, told or not.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {
-        self.list.iter().filter(|problem| problem.severity == severity).count()
+        match severity {
+            Severity::Fatal => self.fatal,
+            Severity::Advisory => self.advisory,
+        }
+    }
+
+    /// How many of one severity are only counted.
+    #[must_use]
+    pub fn untold(&self, severity: Severity) -> usize {
+        self.count(severity) - self.list.iter().filter(|problem| problem.severity == severity).count()
     }
 
     /// The file's name, as it was given; `None` when everything came from the environment.

@@ -39,8 +39,21 @@ impl Problems {
             // Writing to a string cannot fail.
             let _infallible = self.one(&mut out, problem, colour);
         }
-        let _infallible = writeln!(out, "{}: {}", self.subject(), self.verdict());
+        let _infallible = self.end(&mut out);
         out
+    }
+
+    /// How many there are, told or not, and where to read on.
+    fn end(&self, out: &mut String) -> std::fmt::Result {
+        let untold = [(Severity::Fatal, "error"), (Severity::Advisory, "warning")];
+        for (number, noun) in untold.map(|(severity, noun)| (self.untold(severity), noun)) {
+            if number > 0 {
+                writeln!(out, "and {} more\n", counted(number, noun))?;
+            }
+        }
+        writeln!(out, "{}: {}", self.subject(), self.verdict())?;
+        let first = self.iter().min_by_key(|problem| problem.severity);
+        first.map_or(Ok(()), |first| writeln!(out, "`postern help {}` says more of the first", first.code))
     }
 
     /// The same as one JSON document (`docs/reference/configuration.md`).
@@ -50,6 +63,7 @@ impl Problems {
             "file": self.file(),
             "ok": !self.any_fatal(),
             "problems": self.iter().map(|problem| self.to_json_one(problem)).collect::<Vec<_>>(),
+            "more": { "fatal": self.untold(Severity::Fatal), "advisory": self.untold(Severity::Advisory) },
         })
     }
 
@@ -63,6 +77,7 @@ impl Problems {
         let known = |number: u32| (place.line > 0).then_some(number);
         json!({
             "code": problem.code.to_string(),
+            "page": format!("docs/reference/problems.md#{}", problem.code).to_lowercase(),
             "severity": match problem.severity { Severity::Fatal => "fatal", Severity::Advisory => "advisory" },
             "key": problem.at.key.as_str(),
             "file": file,
@@ -116,11 +131,9 @@ impl Problems {
             Origin::File if place.line == 0 => writeln!(out, "{gutter}{blue}-->{reset} {}", self.subject()),
             Origin::File => {
                 writeln!(out, "{gutter}{blue}-->{reset} {}:{}:{}", self.subject(), place.line, place.column)?;
-                let index = usize::try_from(place.line).unwrap_or(usize::MAX).wrapping_sub(1);
-                let Some(line) = self.lines.get(index) else { return Ok(()) };
-                let number = place.line;
-                let (pad, width) = underline(line, place.column, place.length);
-                writeln!(out, "{gutter} {blue}|{reset}\n{blue}{number} |{reset} {line}")?;
+                let Some(line) = self.lines.get(&place.line) else { return Ok(()) };
+                let (number, Snippet { text, pad, width }) = (place.line, snippet(line, place.column, place.length));
+                writeln!(out, "{gutter} {blue}|{reset}\n{blue}{number} |{reset} {text}")?;
                 writeln!(out, "{gutter} {blue}|{reset} {pad}{tint}{}{reset}", "^".repeat(width))
             }
         }
@@ -132,14 +145,81 @@ fn gutter(problem: &Problem) -> String {
     " ".repeat(problem.at.place.line.to_string().len())
 }
 
-/// What stands before the caret (tabs kept, so that it lines up) and how wide the caret is, within the line.
-fn underline(line: &str, column: u32, length: u32) -> (String, usize) {
-    let before = usize::try_from(column.max(1)).unwrap_or(1) - 1;
-    let pad: String = line.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let room = line.chars().count().saturating_sub(before).max(1);
-    (pad, usize::try_from(length.max(1)).unwrap_or(1).min(room))
+/// A line as it is shown, what stands before the caret, and how wide the caret is.
+struct Snippet {
+    text: String,
+    pad: String,
+    width: usize,
+}
+
+/// The most characters of a line that are shown.
+const MAX_WIDTH: usize = 160;
+/// How many of them stand before the caret where the line is cut there.
+const BEFORE: usize = 40;
+
+/// The part of a line around the caret; tabs are kept before the caret, so that it lines up.
+fn snippet(line: &str, column: u32, length: u32) -> Snippet {
+    let number = |number: u32| usize::try_from(number.max(1)).unwrap_or(1);
+    let column = number(column) - 1;
+    let is_long = line.chars().nth(MAX_WIDTH).is_some();
+    let begin = if is_long { column.saturating_sub(BEFORE) } else { 0 };
+    let part: Vec<char> = line.chars().skip(begin).take(MAX_WIDTH).map(harmless).collect();
+    let ends_here = line.chars().nth(begin + MAX_WIDTH).is_none();
+    let (head, tail) = (if begin > 0 { "…" } else { "" }, if ends_here { "" } else { "…" });
+    let before = column - begin;
+    let pad = head.chars().map(|_| ' ');
+    let pad = pad.chain(part.iter().take(before).map(|c| if *c == '\t' { '\t' } else { ' ' })).collect();
+    let room = part.len().saturating_sub(before).max(1);
+    Snippet { text: head.chars().chain(part).chain(tail.chars()).collect(), pad, width: number(length).min(room) }
+}
+
+/// A character that moves no cursor and turns no text around: a file may hold anything.
+const fn harmless(c: char) -> char {
+    match c {
+        '\t' => c,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        _ => c,
+    }
 }
 
 fn counted(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str, column: u32, length: u32) -> (String, String) {
+        let Snippet { text, pad, width } = snippet(line, column, length);
+        (text, format!("{pad}{}", "^".repeat(width)))
+    }
+
+    #[test]
+    fn the_caret_stands_below_its_word() {
+        assert_eq!(shown("name: word", 7, 4), ("name: word".to_owned(), "      ^^^^".to_owned()));
+        assert_eq!(shown("\tname: word", 8, 99), ("\tname: word".to_owned(), "\t      ^^^^".to_owned()));
+        assert_eq!(shown("", 1, 1), (String::new(), "^".to_owned()));
+        assert_eq!(shown("ab", 9, 1), ("ab".to_owned(), "  ^".to_owned()));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_caret() {
+        let line = format!("{}word{}", "ä".repeat(1000), "z".repeat(1_000_000));
+        let (text, caret) = shown(&line, 1001, 4);
+        assert_eq!(text.chars().count(), MAX_WIDTH + 2);
+        assert_eq!(text, format!("…{}word{}…", "ä".repeat(BEFORE), "z".repeat(MAX_WIDTH - BEFORE - 4)));
+        assert_eq!(caret, format!("{}^^^^", " ".repeat(BEFORE + 1)));
+        let (text, caret) = shown(&line, 1, 2_000_000);
+        assert!(text.starts_with("ää") && text.ends_with('…') && caret == "^".repeat(MAX_WIDTH), "{caret}");
+        let (text, _) = shown(&line, 1_001_004, 1);
+        assert!(text.starts_with('…') && text.ends_with('z'));
+    }
+
+    #[test]
+    fn a_line_cannot_steer_a_terminal() {
+        let (text, caret) = shown("a\u{1b}[31m\u{202e}b: x", 9, 1);
+        assert_eq!(text, "a\u{fffd}[31m\u{fffd}b: x");
+        assert_eq!(caret, "        ^");
+    }
 }

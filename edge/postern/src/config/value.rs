@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postern_policy::document::{Node, Place, Value};
+use postern_policy::document::{Node, Place, Value, nearest};
 use url::Url;
 
 use super::block::Block;
@@ -249,7 +249,11 @@ impl<'n> Field<'n> {
             };
             let names: Vec<_> = named.filter(first).map(|(name, _)| format!("`{name}`")).collect();
             let what = format!("{} is none of the choices", self.shown());
-            cx.fatal(Code::BadChoice, &self.at, what, format!("write one of {}", names.join(", ")));
+            let written = self.scalar().unwrap_or_default();
+            let named = choices.iter().map(|(name, _)| *name).filter(|name| !name.is_empty());
+            let near = cx.problems.may_search().then(|| nearest(&written, named)).flatten();
+            let meant = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+            cx.fatal(Code::BadChoice, &self.at, what, format!("{meant}write one of {}", names.join(", ")));
         }
         found
     }

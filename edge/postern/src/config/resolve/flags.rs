@@ -53,7 +53,8 @@ fn boolean(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<bool> {
 fn tell(cx: &mut Context<'_>, name: &Spanned<String>, on: bool) {
     let lower = name.value.to_ascii_lowercase();
     let Some((known, default, status)) = FLAGS.iter().find(|(known, ..)| *known == lower) else {
-        let near = nearest(&lower, FLAGS.iter().map(|(known, ..)| *known));
+        let searched = cx.problems.may_search();
+        let near = searched.then(|| nearest(&lower, FLAGS.iter().map(|(known, ..)| *known))).flatten();
         let hint = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
         let what = format!("there is no runtime flag {}", quoted(&name.value));
         return cx.advise(Code::UnknownFlag, &name.at, what, hint);

@@ -55,7 +55,8 @@ fn list<T>(
     let known = written.iter().filter_map(|name| {
         let field = parse(name.value.trim());
         if field.is_none() {
-            let near = nearest(&name.value, names.iter().copied());
+            let searched = cx.problems.may_search();
+            let near = searched.then(|| nearest(&name.value, names.iter().copied())).flatten();
             let hint = near
                 .map_or_else(|| format!("known are {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
             let what = format!("there is no log field {}", quoted(&name.value));
