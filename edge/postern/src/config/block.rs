@@ -20,11 +20,15 @@ pub(super) struct Block<'n> {
     /// The map itself.
     pub(super) at: At,
     fields: BTreeMap<&'static str, Field<'n>>,
+    /// What the environment says of keys in maps that are in here.
+    nested: Vec<(&'static str, &'static Key, Field<'n>)>,
+    /// Some key that is not supported yet asks for something.
+    pub(super) asks_ahead: bool,
 }
 
 impl<'n> Block<'n> {
     fn empty(at: At, scope: &'static Scope) -> Self {
-        Self { scope, at, fields: BTreeMap::new() }
+        Self { scope, at, fields: BTreeMap::new(), nested: Vec::new(), asks_ahead: false }
     }
 
     /// Sorts the entries of the map `field`; `None` if it is no map.
@@ -40,6 +44,26 @@ impl<'n> Block<'n> {
             block.sort_in(cx, &written, entry);
         }
         Some(block)
+    }
+
+    /// The map under `name`, together with what the environment says of its keys.
+    pub(super) fn inner(&self, cx: &mut Context<'_>, name: &str, scope: &'static Scope) -> Option<Self> {
+        let overrides: Vec<_> = self.nested.iter().filter(|(parent, ..)| *parent == name).collect();
+        let mut block = match self.find(name) {
+            Some(field) => Self::open(cx, field, scope)?,
+            None if overrides.is_empty() => return None,
+            None => Self::empty(self.missing(name), scope),
+        };
+        for (_, key, field) in overrides {
+            block.fields.insert(key.name, field.clone());
+        }
+        Some(block)
+    }
+
+    /// Each map of the list under `name`.
+    pub(super) fn list(&self, cx: &mut Context<'_>, name: &str, scope: &'static Scope) -> Vec<Self> {
+        let elements = self.find(name).map(Field::elements).unwrap_or_default();
+        elements.iter().filter_map(|element| Self::open(cx, element, scope)).collect()
     }
 
     /// Puts one entry where it belongs: among the fields, or among the problems.
@@ -66,7 +90,8 @@ impl<'n> Block<'n> {
                 None => self.take(cx, variable.key, field),
                 Some(parent) => {
                     tell(&mut cx.problems, parent, &field);
-                    field.check(cx, &variable.key.kind);
+                    self.asks_ahead |= is_ahead(parent);
+                    self.nested.push((parent.name, variable.key, field));
                 }
             }
         }
@@ -76,10 +101,9 @@ impl<'n> Block<'n> {
         tell(&mut cx.problems, key, &field);
         match key.status {
             Status::Removed(_) => {}
-            Status::NoEffect(_) | Status::NotYet | Status::NotYetHarmless | Status::AsItsBlock => {
-                field.check(cx, &key.kind);
-            }
-            Status::Works => {
+            Status::NoEffect(_) => field.check(cx, &key.kind),
+            Status::Works | Status::NotYet | Status::NotYetHarmless | Status::AsItsBlock => {
+                self.asks_ahead |= is_ahead(key) && !is_off(&field);
                 self.fields.insert(key.name, field);
             }
         }
@@ -122,6 +146,16 @@ impl<'n> Block<'n> {
     /// A bool that is false unless written.
     pub(super) fn flag(&self, cx: &mut Context<'_>, name: &str) -> bool {
         self.boolean(cx, name).unwrap_or(false)
+    }
+
+    /// A whole number that fits its type.
+    pub(super) fn number<N: std::str::FromStr>(&self, cx: &mut Context<'_>, name: &str) -> Option<N> {
+        self.find(name)?.number(cx)
+    }
+
+    /// A duration.
+    pub(super) fn duration(&self, cx: &mut Context<'_>, name: &str) -> Option<Duration> {
+        self.find(name)?.duration(cx)
     }
 
     /// A duration of which 0 means none; `default` where nothing usable is written.
@@ -182,6 +216,11 @@ fn tell(problems: &mut Problems, key: &Key, field: &Field<'_>) {
             problems.fatal(Code::RemovedKey, &at, format!("`{name}` was removed from the configuration"), instead);
         }
     }
+}
+
+/// Whether a key is to work one day.
+const fn is_ahead(key: &Key) -> bool {
+    matches!(key.status, Status::NotYet | Status::NotYetHarmless)
 }
 
 /// Whether a value switches nothing on.

@@ -45,6 +45,7 @@ codes! {
     MissingKey = 211 "a key that must be there",
     Conflict = 212 "keys that exclude each other",
     OutOfRange = 213 "a number out of its range",
+    BadHost = 214 "a host name that cannot be",
     BadSecret = 301 "a secret that is not what it must be",
     RandomSecret = 302 "a secret that is made anew at each start",
     InlineSecret = 303 "a secret that stands in the file itself",

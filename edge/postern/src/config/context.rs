@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::problem::{At, Problems};
+use super::resolve::planned::Planned;
 use super::{Code, Environment, WatchedFile, watched};
 
 /// The state of one load.
@@ -14,6 +15,8 @@ pub(super) struct Context<'e> {
     pub(super) lenient: bool,
     /// Every file that the configuration names, readable or not.
     pub(super) watched: Vec<WatchedFile>,
+    /// What was understood of keys that nothing acts on yet.
+    pub(super) planned: Planned,
 }
 
 /// The largest file that a key may name (01 §1.5).

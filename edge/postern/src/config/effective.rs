@@ -58,6 +58,9 @@ impl Walk<'_> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "all that holds no keys of its own")]
     fn written(&mut self, key: &Key, field: &Field<'_>, status: Status, all: bool) {
         match key.kind {
+            Kind::Block(_) | Kind::Named(_) if !all && field.node.as_map().is_some_and(<[_]>::is_empty) => {
+                self.out.push(Effective { at: field.at.clone(), value: "{}".to_owned(), status: status.told() });
+            }
             Kind::Block(scope) if field.node.as_map().is_some() => self.scope(scope, Some(key), field, status, all),
             Kind::Blocks(scope) if !field.node.is_null() => {
                 for element in field.elements() {
@@ -112,6 +115,9 @@ fn text(key: &Key, field: &Field<'_>) -> String {
 fn spelled(kind: &Kind, field: &Field<'_>, written: &str) -> Option<String> {
     match kind {
         Kind::Bool => field.as_boolean().map(|on| on.to_string()),
+        Kind::List(_) if field.node.as_str().is_some() => {
+            Some(written.split(',').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "))
+        }
         Kind::Duration => field.as_duration().map(duration::written),
         Kind::Choice(names) => {
             let lower = written.to_ascii_lowercase();

@@ -22,6 +22,8 @@ mod value;
 mod watched;
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -40,9 +42,11 @@ pub use env::Environment;
 pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
 pub use render::Colour;
+pub use resolve::planned;
 pub use watched::WatchedFile;
 
 use context::Context;
+use planned::Planned;
 
 /// A whole configuration, already valid.
 #[derive(Debug, Clone)]
@@ -99,6 +103,8 @@ pub struct Loaded {
     pub problems: Problems,
     /// As [`Config::watched`], known also when the load failed, so that the repair is noticed.
     pub watched: Vec<WatchedFile>,
+    /// What was understood of keys that nothing acts on yet, whether or not they were refused for it.
+    pub planned: Planned,
     /// What was written, for [`effective`]; nothing if the text could not be read.
     written: Option<Written>,
 }
@@ -154,19 +160,19 @@ enum Format {
 
 fn load_as(format: Format, name: Option<&str>, text: &str, lenient: bool, environment: &Environment) -> Loaded {
     let problems = Problems::of(name.map(str::to_owned));
-    let mut cx = Context { problems, environment, lenient, watched: Vec::new() };
+    let mut cx = Context { problems, environment, lenient, watched: Vec::new(), planned: Planned::default() };
     let written = parse(&mut cx, format, text).map(|root| Written {
         root: merge::unfolded(if root.is_null() { nothing() } else { root }),
         variables: merge::variables(&mut cx),
     });
     let config = written.as_ref().and_then(|written| resolve_all(&mut cx, written));
-    let Context { mut problems, mut watched, .. } = cx;
+    let Context { mut problems, mut watched, planned, .. } = cx;
     problems.sort();
     problems.lines = masked::lines(text, written.as_ref().map(|written| &written.root), &problems.numbers());
     watched.sort();
     watched.dedup();
     let config = config.filter(|_| !problems.any_fatal()).map(|config| Config { watched: watched.clone(), ..config });
-    Loaded { config, problems, watched, written }
+    Loaded { config, problems, watched, planned, written }
 }
 
 const fn nothing() -> Node {
@@ -225,5 +231,5 @@ fn refused(name: String, code: Code, what: &str, hint: &str) -> Loaded {
     let mut problems = Problems::of(Some(name));
     let at = At { origin: Origin::File, place: Place::default(), key: KeyPath::default() };
     problems.fatal(code, &at, what, hint);
-    Loaded { config: None, problems, watched: Vec::new(), written: None }
+    Loaded { config: None, problems, watched: Vec::new(), planned: Planned::default(), written: None }
 }

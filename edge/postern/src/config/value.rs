@@ -8,10 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use postern_policy::document::{Node, Place, Value, nearest};
 use url::Url;
 
-use super::block::Block;
 use super::context::Context;
 use super::keys::Kind;
-use super::problem::{At, Origin};
+use super::problem::{At, Origin, Severity};
 use super::{Code, duration};
 
 /// A value and where it stands.
@@ -94,21 +93,37 @@ impl<'n> Field<'n> {
         if (least..=most).contains(&number) {
             return Some(number);
         }
-        let what = format!("{} is out of the range of this key", self.shown());
-        cx.fatal(Code::OutOfRange, &self.at, what, format!("write a number from {least} to {most}"));
+        self.tell_range(cx, Severity::Fatal, &format!("write a number from {least} to {most}"));
         None
     }
 
-    /// A number from 0 to 1.
+    /// A whole number from `least` to `most`; the nearest of them where another is written.
+    pub(super) fn clamped(&self, cx: &mut Context<'_>, least: u64, most: u64) -> Option<u64> {
+        let number: u64 = self.number(cx)?;
+        let nearest = number.clamp(least, most);
+        if nearest != number {
+            let hint = format!("{nearest} is taken; write a number from {least} to {most}");
+            self.tell_range(cx, Severity::Advisory, &hint);
+        }
+        Some(nearest)
+    }
+
+    fn tell_range(&self, cx: &mut Context<'_>, severity: Severity, hint: &str) {
+        let what = format!("{} is out of the range of this key", self.shown());
+        cx.problems.add(severity, Code::OutOfRange, &self.at, what, hint.to_owned());
+    }
+
+    /// A number from 0 to 1; the nearest of them where another is written.
     pub(super) fn fraction(&self, cx: &mut Context<'_>) -> Option<f64> {
         let number = self.scalar().and_then(|text| text.trim().parse::<f64>().ok());
-        let Some(number) = number else { return self.wrong(cx, "a number from 0 to 1") };
-        if (0.0..=1.0).contains(&number) {
-            return Some(number);
+        let Some(number) = number.filter(|number| number.is_finite()) else {
+            return self.wrong(cx, "a number from 0 to 1");
+        };
+        let nearest = number.clamp(0.0, 1.0);
+        if !(0.0..=1.0).contains(&number) {
+            self.tell_range(cx, Severity::Advisory, &format!("{nearest} is taken; write a number from 0 to 1"));
         }
-        let what = format!("{} is out of the range of this key", self.shown());
-        cx.fatal(Code::OutOfRange, &self.at, what, "write a number from 0 to 1, for example `0.1`");
-        None
+        Some(nearest)
     }
 
     /// A whole number of milliseconds.
@@ -267,11 +282,6 @@ impl<'n> Field<'n> {
             Kind::Number(least, most) => drop(self.within(cx, *least, *most)),
             Kind::List(_) => drop(self.texts(cx)),
             Kind::Text | Kind::Address | Kind::Url | Kind::Host | Kind::File => drop(self.text(cx)),
-            Kind::Fraction => drop(self.fraction(cx)),
-            Kind::Milliseconds => drop(self.milliseconds(cx)),
-            Kind::Seconds => drop(self.seconds(cx)),
-            Kind::Block(scope) => drop(Block::open(cx, self, scope)),
-            Kind::Blocks(scope) => self.elements().iter().for_each(|element| drop(Block::open(cx, element, scope))),
             _ => {}
         }
     }

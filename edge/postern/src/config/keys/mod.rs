@@ -7,10 +7,10 @@ mod settings;
 
 pub(crate) use kind::Kind;
 pub(crate) use nested::{
-    BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, GRPC_HEALTH_CHECK, HEALTH_CHECK,
-    HTTP_HEALTH_CHECK, IDENTITY_PROVIDER, MCP, MCP_CLIENT, MCP_OAUTH2, MCP_OAUTH2_ENDPOINT, MCP_SERVER,
-    OUTLIER_DETECTION, PAYLOAD, REDIRECT, RESPONSE, REWRITE_RESPONSE_HEADER, SESSION_RECORDING, STATUS_RANGE,
-    SUB_POLICY, TCP_HEALTH_CHECK, UPSTREAM_TUNNEL,
+    BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, GRPC_HEALTH_CHECK, HEADER,
+    HEADER_OPTION, HEALTH_CHECK, HTTP_HEALTH_CHECK, IDENTITY_PROVIDER, MCP, MCP_CLIENT, MCP_OAUTH2,
+    MCP_OAUTH2_ENDPOINT, MCP_SERVER, OUTLIER_DETECTION, PAYLOAD, REDIRECT, RESPONSE, REWRITE_RESPONSE_HEADER,
+    SESSION_RECORDING, STATUS_RANGE, SUB_POLICY, TCP_HEALTH_CHECK, UPSTREAM_TUNNEL,
 };
 pub(crate) use route::ROUTE;
 pub(crate) use settings::{FLAGS, SETTINGS};
@@ -134,6 +134,8 @@ pub(crate) static SCOPES: &[(&str, &Scope)] = &[
     ("`grpc_health_check`", &GRPC_HEALTH_CHECK),
     ("An entry of `expected_statuses`, `retriable_statuses`", &STATUS_RANGE),
     ("`send` and `receive` of a health check", &PAYLOAD),
+    ("An entry of `request_headers_to_add`, `initial_metadata`", &HEADER_OPTION),
+    ("Its `header`", &HEADER),
     ("`outlier_detection`", &OUTLIER_DETECTION),
     ("`circuit_breaker_thresholds`", &CIRCUIT_BREAKERS),
     ("`mcp`", &MCP),

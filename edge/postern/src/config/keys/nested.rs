@@ -200,10 +200,10 @@ pub(crate) static HTTP_HEALTH_CHECK: Scope = Scope {
             "`GET`",
         ),
         part("send", Block(&PAYLOAD), "none"),
-        part("receive", Special("list of maps, see below"), "none"),
+        part("receive", Blocks(&PAYLOAD), "none"),
         part("expected_statuses", Blocks(&STATUS_RANGE), "200 alone"),
         part("retriable_statuses", Blocks(&STATUS_RANGE), "none"),
-        part("request_headers_to_add", Special("list of `{header: {key, value}}`"), "none"),
+        part("request_headers_to_add", Blocks(&HEADER_OPTION), "none"),
         part("request_headers_to_remove", List(&Header), "none"),
         part("codec_client_type", Choice(&["http1", "http2", "http3"]), "`http1`"),
         no_effect("response_buffer_size", COUNT, NO_ENVOY),
@@ -233,8 +233,30 @@ pub(crate) static GRPC_HEALTH_CHECK: Scope = Scope {
     keys: &[
         part("service_name", Text, "empty: the whole server"),
         part("authority", Host, "the endpoint's"),
-        part("initial_metadata", Special("list of `{header: {key, value}}`"), "none"),
+        part("initial_metadata", Blocks(&HEADER_OPTION), "none"),
     ],
+};
+
+/// An entry of `request_headers_to_add`, `initial_metadata`.
+pub(crate) static HEADER_OPTION: Scope = Scope {
+    name: "a header to add",
+    guarded: true,
+    prefix: None,
+    hints: &[],
+    keys: &[
+        part("header", Block(&HEADER), "required"),
+        no_effect("append_action", Text, NO_ENVOY),
+        no_effect("keep_empty_value", Bool, NO_ENVOY),
+    ],
+};
+
+/// Its `header`.
+pub(crate) static HEADER: Scope = Scope {
+    name: "`header`",
+    guarded: true,
+    prefix: None,
+    hints: &[("name", "write `key`")],
+    keys: &[part("key", Header, "required"), part("value", Text, "empty")],
 };
 
 /// What is sent, or must be received (01 §2.11).

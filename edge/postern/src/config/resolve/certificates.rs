@@ -91,7 +91,7 @@ fn pair(cx: &mut Context<'_>, certificate: Spanned<String>, key: Spanned<String>
 }
 
 /// Whether chain and key can be read and belong together.
-fn matching(cx: &mut Context<'_>, at: &At, chain: &[u8], key: &Secret<Vec<u8>>) -> bool {
+pub(super) fn matching(cx: &mut Context<'_>, at: &At, chain: &[u8], key: &Secret<Vec<u8>>) -> bool {
     match certified(chain, key.expose()) {
         Ok(()) => true,
         Err(why) => {

@@ -36,6 +36,15 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
     }
 }
 
+/// Whether a flag is on, without a word about the others.
+pub(super) fn is_on(settings: &Block<'_>, wanted: &str) -> bool {
+    let written = settings.find("runtime_flags").map(|field| field.node.entries()).unwrap_or_default();
+    let own = written.iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(wanted));
+    let value = own.and_then(|entry| entry.value.as_text());
+    let default = FLAGS.iter().any(|(name, default, _)| *name == wanted && *default);
+    value.map_or(default, |text| !matches!(text.to_ascii_lowercase().as_str(), "false" | "f" | "0" | ""))
+}
+
 fn boolean(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<bool> {
     match value.value.as_str() {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),

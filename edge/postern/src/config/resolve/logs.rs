@@ -32,7 +32,7 @@ pub(super) fn levels(cx: &mut Context<'_>, settings: &Block<'_>) -> LogLevels {
     LogLevels { all, access: access.unwrap_or(all) }
 }
 
-fn level(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Option<LevelFilter> {
+pub(super) fn level(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Option<LevelFilter> {
     settings.find(key)?.choice(cx, "", &LEVELS)
 }
 

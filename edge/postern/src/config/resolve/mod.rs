@@ -10,6 +10,7 @@ mod identity;
 mod idp;
 mod listeners;
 mod logs;
+pub mod planned;
 mod requests;
 mod routes;
 mod secrets;
@@ -42,6 +43,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let identity = identity::resolve(cx, settings, flags);
     let mut idps = idp::resolve(cx, settings);
     let request = requests::resolve(cx, settings, flags);
+    planned::resolve(cx, settings);
     let routes = routes::resolve(
         cx,
         settings,

@@ -5,6 +5,7 @@ use postern_identity::Secret;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
+use crate::config::keys::ROUTE;
 use crate::config::problem::{At, Origin};
 use crate::config::value::decode_base64;
 
@@ -75,7 +76,14 @@ pub(super) fn text(
 pub(super) fn tell_inline(cx: &mut Context<'_>, at: &At, key: &str, file_key: &str) {
     if at.origin == Origin::File {
         let what = format!("`{key}` stands in the configuration file itself");
-        let hint = format!("put it into a file of its own and write `{file_key}`, or set {}", key.to_ascii_uppercase());
+        // Keys of routes have no variable of their own, and some no file either.
+        let hint = if !at.key.as_str().contains('.') {
+            format!("put it into a file of its own and write `{file_key}`, or set {}", key.to_ascii_uppercase())
+        } else if ROUTE.find(file_key).is_some() {
+            format!("put it into a file of its own and write `{file_key}`")
+        } else {
+            "give the routes as the variable ROUTES, or let nobody else read this file".to_owned()
+        };
         cx.advise(Code::InlineSecret, at, what, hint);
     }
 }

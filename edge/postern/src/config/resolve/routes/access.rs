@@ -52,7 +52,10 @@ fn legacy(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Legacy> {
 }
 
 /// Claim (flat, dotted) to list; one value is a list of one.
-fn claims(cx: &mut Context<'_>, field: &Field<'_>) -> Option<BTreeMap<String, Vec<serde_json::Value>>> {
+pub(in crate::config::resolve) fn claims(
+    cx: &mut Context<'_>,
+    field: &Field<'_>,
+) -> Option<BTreeMap<String, Vec<serde_json::Value>>> {
     let json = field.node.as_str().and_then(|text| serde_json::from_str(text).ok()).map(Node::from_json);
     let node = json.as_ref().unwrap_or(field.node);
     let Some(entries) = node.as_map() else {
@@ -107,7 +110,7 @@ fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legac
     );
 }
 
-fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
+pub(in crate::config::resolve) fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
     let at = at(field, mistake.place);
     let hint = mistake.hint.unwrap_or_else(|| {
         "write `allow` or `deny`, an operator (and, or, not, nor), and a list of criteria".to_owned()

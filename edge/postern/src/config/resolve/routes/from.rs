@@ -6,6 +6,7 @@ use postern_edge::route::HostPattern;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
+use crate::config::planned::{Carried, Tunnel};
 use crate::config::problem::At;
 use crate::config::value::quoted;
 
@@ -24,19 +25,22 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<From> {
         return None;
     };
     let text = written.value.trim().to_owned();
-    let hosts = parse(cx, &written.at, &text)?;
+    let hosts = parse(cx, route, &written.at, &text)?;
     Some(From { hosts, written: text })
 }
 
-fn parse(cx: &mut Context<'_>, at: &At, text: &str) -> Option<HostPattern> {
+fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option<HostPattern> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return refuse(cx, at, format!("{} has no scheme", quoted(text)), HINT);
     };
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "https" => 443,
         "http" => 80,
-        tunnel @ ("tcp+https" | "udp+https" | "tcp+http" | "udp+http" | "ssh") => {
-            let what = format!("routes of the scheme `{tunnel}` are not supported yet");
+        scheme @ ("tcp+https" | "udp+https" | "tcp+http" | "udp+http" | "ssh") => {
+            if let Some(tunnel) = tunnel(cx, at, scheme, rest) {
+                cx.planned.tunnels.push((route.at.key.as_str().to_owned(), tunnel));
+            }
+            let what = format!("routes of the scheme `{scheme}` are not supported yet");
             cx.fatal(Code::NotYet, at, what, "remove the route until they are");
             return None;
         }
@@ -53,6 +57,25 @@ fn parse(cx: &mut Context<'_>, at: &At, text: &str) -> Option<HostPattern> {
     };
     // The default port insists on nothing; what a host without port matches is the table's to know (01 §2.2).
     pattern(cx, at, host, port.filter(|port| *port != default_port))
+}
+
+/// The hosts of a route that carries no requests: the parts of its path if it has one, else its host (01 §2.2).
+fn tunnel(cx: &mut Context<'_>, at: &At, scheme: &str, rest: &str) -> Option<Tunnel> {
+    let carried = match scheme.split('+').next() {
+        Some("tcp") => Carried::Tcp,
+        Some("udp") => Carried::Udp,
+        _ => Carried::Ssh,
+    };
+    let (proxy, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let hosts = if parts.is_empty() || carried == Carried::Ssh { vec![proxy] } else { parts };
+    for host in std::iter::once(&proxy).chain(&hosts) {
+        if split(host).is_none() {
+            let hint = "write the host that clients ask for: `from: tcp+https://db.example.com:5432`";
+            return refuse(cx, at, format!("{} is no host", quoted(host)), hint);
+        }
+    }
+    Some(Tunnel { carried, hosts: hosts.into_iter().map(str::to_owned).collect() })
 }
 
 fn pattern(cx: &mut Context<'_>, at: &At, host: String, port: Option<u16>) -> Option<HostPattern> {
@@ -95,7 +118,7 @@ fn ascii(authority: &str) -> Option<String> {
 }
 
 /// Whether a text is `host` or `host:port` as a request may carry it (03 §3.2).
-pub(super) fn is_authority(text: &str) -> bool {
+pub(in crate::config::resolve) fn is_authority(text: &str) -> bool {
     Host::parse(text.as_bytes()).is_ok()
 }
 

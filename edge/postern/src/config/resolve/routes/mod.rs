@@ -8,6 +8,9 @@ mod path;
 mod target;
 mod to;
 
+pub(super) use access::{claims, tell as tell_policy};
+pub(super) use from::is_authority;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Ro
 use super::headers;
 use super::identity::{self, Identity};
 use super::idp::Idps;
+use super::planned;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
@@ -64,6 +68,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idp
             written += 1;
             if let Some(block) = Block::open(cx, &field, &ROUTE) {
                 resolved.extend(route(cx, &block, idps, defaults));
+                planned::of_route(cx, &block);
             }
         }
     }
@@ -152,7 +157,7 @@ fn host_rewrite(cx: &mut Context<'_>, block: &Block<'_>) -> HostRewrite {
     let Some(written) = block.filled(cx, "host_rewrite") else {
         return if preserve { HostRewrite::Preserve } else { HostRewrite::Upstream };
     };
-    let valid = from::is_authority(&written.value);
+    let valid = is_authority(&written.value);
     match HeaderValue::from_str(&written.value) {
         Ok(value) if valid => HostRewrite::Literal(value),
         Ok(_) | Err(_) => {

@@ -58,7 +58,7 @@ fn redirect(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Redirect> {
     let host = block.filled(cx, "host_redirect");
     if let Some(host) = host.as_ref().filter(|host| !from::is_authority(&host.value)) {
         let what = format!("{} is no host", quoted(&host.value));
-        cx.fatal(Code::BadTarget, &host.at, what, "write `host` or `host:port`");
+        cx.fatal(Code::BadHost, &host.at, what, "write `host` or `host:port`");
     }
     let port = block.find("port_redirect").and_then(|field| field.within(cx, 0, u16::MAX.into()));
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);

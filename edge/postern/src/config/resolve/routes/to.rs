@@ -7,6 +7,7 @@ use super::from;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
+use crate::config::planned::{Endpoint, Scheme};
 use crate::config::resolve::authenticate::is_loopback;
 use crate::config::value::{Spanned, quoted};
 
@@ -22,15 +23,54 @@ const HINT: &str = "write scheme and host: `to: http://app.internal:8080`";
 
 pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<To> {
     let texts = urls(cx, route)?;
-    let before = texts.len();
-    let parsed: Vec<_> = texts.iter().filter_map(|text| endpoint(cx, text)).collect();
-    if parsed.len() < before {
+    let entries: Vec<_> = texts.iter().filter_map(|text| entry(cx, text)).collect();
+    if entries.len() < texts.len() || !fit_together(cx, route, &texts, &entries) {
         return None;
     }
-    let path = parsed.first().map(|(_, path)| path.clone()).filter(|path| !path.is_empty());
+    if entries.iter().any(|entry| entry.planned.is_some()) {
+        let endpoints = entries.iter().map(|entry| entry.planned.clone().unwrap_or_else(|| entry.served()));
+        cx.planned.endpoints.push((route.at.key.as_str().to_owned(), endpoints.collect()));
+        return None;
+    }
+    let path = entries.first().map(|entry| entry.path.clone()).filter(|path| !path.is_empty());
     let written = texts.iter().map(|text| text.value.trim()).collect::<Vec<_>>().join(",");
-    let endpoints = parsed.into_iter().map(|(endpoint, _)| endpoint).collect();
+    let endpoints = entries.into_iter().filter_map(|entry| entry.endpoint).collect();
     Some(To { upstream: Upstream { endpoints }, path, written })
+}
+
+/// One entry of `to`: what is served, or what is not served yet.
+struct Entry {
+    scheme: Scheme,
+    weighted: bool,
+    endpoint: Option<UpstreamEndpoint>,
+    planned: Option<Endpoint>,
+    path: String,
+}
+
+impl Entry {
+    /// What is served beside others that are not.
+    fn served(&self) -> Endpoint {
+        let address = self.endpoint.as_ref().map(|endpoint| endpoint.authority.clone()).unwrap_or_default();
+        Endpoint { scheme: self.scheme, address, weight: None }
+    }
+}
+
+/// Entries of one kind, and all with a weight or none (01 §2.5).
+fn fit_together(cx: &mut Context<'_>, route: &Block<'_>, texts: &[Spanned<String>], entries: &[Entry]) -> bool {
+    let Some((first, text)) = entries.first().zip(texts.last()) else { return true };
+    let from = route.find("from").and_then(|field| field.node.as_text()).unwrap_or_default().into_owned();
+    let ssh = from.trim_start().to_ascii_lowercase().starts_with("ssh://");
+    let (what, hint) = if entries.iter().any(|entry| entry.scheme.family() != first.scheme.family()) {
+        ("these upstreams are of different kinds", "write a route for each kind")
+    } else if entries.iter().any(|entry| entry.weighted != first.weighted) {
+        ("some upstreams have a weight, and some have none", "write a weight behind each URL, or behind none")
+    } else if ssh && (entries.len() > 1 || first.scheme != Scheme::Ssh) {
+        ("an ssh route leads to exactly one ssh upstream", "write `to: ssh://host:22`")
+    } else {
+        return true;
+    };
+    cx.fatal(Code::BadTo, &text.at, what, hint);
+    false
 }
 
 /// Each URL. A text is one URL: its comma would divide off a weight, not another URL.
@@ -44,31 +84,19 @@ fn urls(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Vec<Spanned<String>>>
     texts.collect()
 }
 
-fn endpoint(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<(UpstreamEndpoint, String)> {
+fn entry(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Entry> {
     let written = text.value.trim();
-    if let Some((_, weight)) = written.split_once(',') {
-        if weight.trim().parse::<u32>().is_ok_and(|weight| weight > 0) {
-            cx.fatal(Code::NotYet, &text.at, "weights of upstreams are not supported yet", "write the URL alone");
-        } else {
-            let what = format!("{} is no weight", quoted(weight));
-            cx.fatal(Code::BadTo, &text.at, what, "write one URL in each entry of the list");
-        }
-        return None;
-    }
+    let (written, weight) = match written.split_once(',') {
+        Some((url, weight)) => (url.trim(), Some(self::weight(cx, text, weight)?)),
+        None => (written, None),
+    };
     let refuse = |cx: &mut Context<'_>, what: String| {
         cx.fatal(Code::BadTo, &text.at, what, HINT);
         None
     };
     let Ok(url) = Url::parse(written) else { return refuse(cx, format!("{} is no URL", quoted(written))) };
-    let tls = match url.scheme() {
-        "https" => true,
-        "http" => false,
-        scheme @ ("h2c" | "tcp" | "udp" | "ssh" | "unix" | "https+unix") => {
-            let what = format!("upstreams of the scheme `{scheme}` are not supported yet");
-            cx.fatal(Code::NotYet, &text.at, what, "write an http or https URL");
-            return None;
-        }
-        _ => return refuse(cx, format!("{} has no scheme that can be dialled", quoted(written))),
+    let Some((name, scheme)) = Scheme::ALL.into_iter().find(|(name, _)| *name == url.scheme()) else {
+        return refuse(cx, format!("{} has no scheme that can be dialled", quoted(written)));
     };
     if !written.contains("://") {
         return refuse(cx, format!("{} has no host", quoted(written)));
@@ -76,10 +104,41 @@ fn endpoint(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<(UpstreamEnd
     if !url.username().is_empty() || url.password().is_some() {
         return refuse(cx, "an upstream URL cannot hold a user or a password".to_owned());
     }
+    let address = match (scheme, url.host_str()) {
+        (Scheme::Unix | Scheme::UnixTls, None | Some("")) if url.path().len() > 1 => url.path().to_owned(),
+        (Scheme::Unix | Scheme::UnixTls, _) => return refuse(cx, format!("{} names no socket", quoted(written))),
+        (_, Some(host)) if !host.is_empty() => authority(written, &url).to_owned(),
+        (_, _) => return refuse(cx, format!("{} has no host", quoted(written))),
+    };
+    let tls = match (scheme, weight) {
+        (Scheme::Https, None) => true,
+        (Scheme::Http, None) => false,
+        (_, _) => {
+            let (what, hint) = if weight.is_some() {
+                ("weights of upstreams are not supported yet".to_owned(), "write the URL alone")
+            } else {
+                (format!("upstreams of the scheme `{name}` are not supported yet"), "write an http or https URL")
+            };
+            cx.fatal(Code::NotYet, &text.at, what, hint);
+            let planned = Some(Endpoint { scheme, address, weight });
+            return Some(Entry { scheme, weighted: weight.is_some(), endpoint: None, planned, path: String::new() });
+        }
+    };
     let Some(host) = url.host() else { return refuse(cx, format!("{} has no host", quoted(written))) };
     let port = url.port().unwrap_or(if tls { 443 } else { 80 });
-    let endpoint = UpstreamEndpoint { tls, host: dialled(&host), port, authority: authority(written, &url).to_owned() };
-    Some((endpoint, path(written).to_owned()))
+    let endpoint = UpstreamEndpoint { tls, host: dialled(&host), port, authority: address };
+    let path = path(written).to_owned();
+    Some(Entry { scheme, weighted: false, endpoint: Some(endpoint), planned: None, path })
+}
+
+/// What follows the comma: a whole number, not 0.
+fn weight(cx: &mut Context<'_>, text: &Spanned<String>, weight: &str) -> Option<u32> {
+    let found = weight.trim().parse().ok().filter(|weight| *weight > 0);
+    if found.is_none() {
+        let what = format!("{} is no weight", quoted(weight));
+        cx.fatal(Code::BadTo, &text.at, what, "write one URL in each entry of the list");
+    }
+    found
 }
 
 /// What is dialled: an address without brackets; `localhost` is 127.0.0.1 (01 §2.5).

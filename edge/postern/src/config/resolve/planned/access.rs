@@ -1,0 +1,160 @@
+//! Who may pass and what else is opened for them, beyond what works already (01 §2.1, §2.13).
+
+use std::collections::BTreeMap;
+
+use postern_identity::Secret;
+use postern_policy::ppl;
+use url::Url;
+
+use super::names;
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::keys::{SESSION_RECORDING, SUB_POLICY, UPSTREAM_TUNNEL};
+use crate::config::resolve::secrets;
+use crate::config::value::{Spanned, decode_base64, quoted};
+
+/// Keys of a route about people.
+#[derive(Debug, Clone, Default)]
+pub struct RouteAccess {
+    /// `sub_policies`.
+    pub sub_policies: Vec<SubPolicy>,
+    /// `jwt_groups_filter`: the groups that an assertion may name; none: all.
+    pub groups_filter: Vec<String>,
+    /// `idp_access_token_allowed_audiences`; an empty list allows none, `None` takes the global ones.
+    pub audiences: Option<Vec<String>>,
+    /// `kubernetes_service_account_token(_file)`.
+    pub kubernetes_token: Option<Secret<String>>,
+    /// `enable_google_cloud_serverless_authentication`.
+    pub serverless: bool,
+    /// `depends_on`: hosts that get a cookie too.
+    pub depends_on: Vec<String>,
+    /// `upstream_tunnel`: the upstream connects by itself, and this many rules say who may.
+    pub tunnel_rules: Option<usize>,
+    /// `session_recording`.
+    pub recorded: bool,
+}
+
+/// An entry of `sub_policies`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubPolicy {
+    /// `name`, else `id`.
+    pub name: String,
+    /// `allowed_users`.
+    pub users: Vec<String>,
+    /// `allowed_domains`.
+    pub domains: Vec<String>,
+    /// `allowed_idp_claims`.
+    pub claims: BTreeMap<String, Vec<serde_json::Value>>,
+    /// `rego`: scripts.
+    pub scripts: Vec<String>,
+    /// `explanation`.
+    pub explanation: String,
+    /// `remediation`.
+    pub remediation: String,
+}
+
+/// More hosts than this are not walked through.
+const MAX_DEPENDS_ON: usize = 5;
+
+pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> RouteAccess {
+    let audiences = route.find("idp_access_token_allowed_audiences").is_some();
+    let recording = route.inner(cx, "session_recording", &SESSION_RECORDING);
+    RouteAccess {
+        sub_policies: sub_policies(cx, route),
+        groups_filter: names(cx, route, "jwt_groups_filter"),
+        audiences: audiences.then(|| names(cx, route, "idp_access_token_allowed_audiences")),
+        kubernetes_token: kubernetes_token(cx, route),
+        serverless: route.flag(cx, "enable_google_cloud_serverless_authentication"),
+        depends_on: depends_on(cx, route),
+        tunnel_rules: tunnel(cx, route),
+        recorded: recording.is_some_and(|block| block.flag(cx, "enabled")),
+    }
+}
+
+fn sub_policies(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<SubPolicy> {
+    let blocks = route.list(cx, "sub_policies", &SUB_POLICY);
+    let one = |block: &Block<'_>| {
+        let (id, name) = (block.text(cx, "id").unwrap_or_default(), block.text(cx, "name"));
+        let claims = block.find("allowed_idp_claims");
+        SubPolicy {
+            name: name.filter(|name| !name.is_empty()).unwrap_or(id),
+            users: names(cx, block, "allowed_users"),
+            domains: names(cx, block, "allowed_domains"),
+            claims: claims.and_then(|field| super::super::routes::claims(cx, field)).unwrap_or_default(),
+            scripts: names(cx, block, "rego"),
+            explanation: block.text(cx, "explanation").unwrap_or_default(),
+            remediation: block.text(cx, "remediation").unwrap_or_default(),
+        }
+    };
+    blocks.iter().map(one).collect()
+}
+
+fn kubernetes_token(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Secret<String>> {
+    let (key, file_key) = ("kubernetes_service_account_token", "kubernetes_service_account_token_file");
+    if let (Some(_), Some(file)) = (route.filled(cx, key), route.filled(cx, file_key)) {
+        let what = format!("`{key}` and `{file_key}` say the same thing twice");
+        cx.fatal(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
+        return None;
+    }
+    let (_, token) = secrets::text(cx, route, key, file_key)?;
+    // A line end after a token in a file is never part of it.
+    Some(Secret::new(token.expose().trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+fn depends_on(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<String> {
+    let texts = route.texts(cx, "depends_on").unwrap_or_default();
+    if texts.len() > MAX_DEPENDS_ON {
+        let what = format!("`depends_on` names {} hosts, and {MAX_DEPENDS_ON} are the most", texts.len());
+        cx.fatal(Code::OutOfRange, &route.at("depends_on"), what, "keep those that pages of this route call");
+    }
+    texts.iter().filter_map(|text| dependency(cx, text)).collect()
+}
+
+/// A host, or a URL that is cut to its host.
+fn dependency(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<String> {
+    let written = text.value.trim();
+    let host = if written.contains('/') {
+        let url = Url::parse(written).ok().filter(|_| written.contains("://"));
+        url.and_then(|url| {
+            Some(url[url::Position::BeforeHost..url::Position::AfterPort].to_owned()).filter(|host| !host.is_empty())
+        })
+    } else {
+        super::super::routes::is_authority(written).then(|| written.to_owned())
+    };
+    if host.is_none() {
+        let what = format!("{} is no host", quoted(written));
+        cx.fatal(Code::BadHost, &text.at, what, "write `api.example.com`, or `https://api.example.com`");
+    }
+    host
+}
+
+/// The policy is read so that its mistakes are told; it is kept as text until tunnels are served.
+fn tunnel(cx: &mut Context<'_>, route: &Block<'_>) -> Option<usize> {
+    let block = route.inner(cx, "upstream_tunnel", &UPSTREAM_TUNNEL)?;
+    let Some(field) = block.find("ssh_policy") else { return Some(0) };
+    match ppl::parse(field.node) {
+        Ok(rules) => Some(rules.len()),
+        Err(mistakes) => {
+            mistakes.into_iter().for_each(|mistake| super::super::routes::tell_policy(cx, field, mistake));
+            None
+        }
+    }
+}
+
+/// The account that asks for tokens of the upstream: JSON, or base64 of it.
+pub(super) fn service_account(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Secret<String>> {
+    let key = "google_cloud_serverless_authentication_service_account";
+    let text = settings.filled(cx, key)?;
+    let json = match decode_base64(text.value.trim()).and_then(|bytes| String::from_utf8(bytes).ok()) {
+        Some(decoded) => decoded,
+        None => text.value,
+    };
+    let object = serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|json| json.is_object());
+    if !object {
+        let what = "this is neither a service account in JSON nor base64 of one";
+        cx.fatal(Code::BadSecret, &text.at, what, "give the key file that Google made, with `base64 -w0 KEY.json`");
+        return None;
+    }
+    Some(Secret::new(json))
+}

@@ -1,0 +1,87 @@
+//! Keys of listeners that nothing acts on yet (01 §1.3), and upgrades (01 §2.6).
+
+use std::net::IpAddr;
+
+use super::{address, host, names};
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::quoted;
+
+/// What is asked of listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration, and any mix of them is valid")]
+pub struct Listener {
+    /// `use_proxy_protocol`: every connection must begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// `debug_address`.
+    pub debug: Option<String>,
+    /// `health_check_systemd_disabled`: the service manager is told nothing.
+    pub systemd_disabled: bool,
+    /// `allow_upgrades`: the names of protocols, in lower case.
+    pub upgrades: Vec<String>,
+    /// `envoy_bind_config_source_address`: where connections to upstreams come from.
+    pub source: Option<IpAddr>,
+    /// `envoy_bind_config_freebind`: that address may belong to nobody yet.
+    pub freebind: bool,
+    /// `tls_derive`: the name of a certificate that is derived from the shared secret.
+    pub derived_name: Option<String>,
+    /// `installation_id`.
+    pub installation_id: Option<String>,
+    /// `auto_apply_changesets`.
+    pub auto_apply_changesets: bool,
+    /// `session_recording_concurrency`.
+    pub session_recordings: Option<u32>,
+    /// `jwt_groups_filter`: the groups that an assertion may name; none: all.
+    pub groups_filter: Vec<String>,
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
+    Listener {
+        proxy_protocol: settings.flag(cx, "use_proxy_protocol"),
+        debug: address(cx, settings, "debug_address"),
+        systemd_disabled: settings.flag(cx, "health_check_systemd_disabled"),
+        upgrades: upgrades_of(cx, settings),
+        source: source(cx, settings),
+        freebind: settings.flag(cx, "envoy_bind_config_freebind"),
+        derived_name: host(cx, settings, "tls_derive"),
+        installation_id: settings.filled(cx, "installation_id").map(|text| text.value),
+        auto_apply_changesets: settings.flag(cx, "auto_apply_changesets"),
+        session_recordings: settings.number(cx, "session_recording_concurrency"),
+        groups_filter: names(cx, settings, "jwt_groups_filter"),
+    }
+}
+
+fn source(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IpAddr> {
+    let text = settings.filled(cx, "envoy_bind_config_source_address")?;
+    let address = text.value.trim().parse().ok();
+    if address.is_none() {
+        let what = format!("{} is no IP address", quoted(&text.value));
+        cx.fatal(Code::BadAddress, &text.at, what, "write an address of this machine, without a port");
+    }
+    address
+}
+
+/// The names in `allow_upgrades`; empty ones are ignored (01 §2.1).
+fn upgrades_of(cx: &mut Context<'_>, block: &Block<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for text in block.texts(cx, "allow_upgrades").unwrap_or_default() {
+        let name = text.value.trim().to_ascii_lowercase();
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~/".contains(c);
+        if !name.chars().all(token) {
+            let what = format!("{} is no name of a protocol", quoted(&name));
+            cx.fatal(Code::BadHeader, &text.at, what, "write `websocket`, `spdy/3.1`, or another token");
+        } else if !name.is_empty() && !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// The upgrades of a route: `allow_spdy` and its own list.
+pub(super) fn upgrades(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<String> {
+    let spdy = route.flag(cx, "allow_spdy").then(|| "spdy/3.1".to_owned());
+    let mut all = upgrades_of(cx, route);
+    all.extend(spdy.filter(|spdy| !all.contains(spdy)));
+    all
+}

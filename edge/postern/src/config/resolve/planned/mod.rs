@@ -1,0 +1,248 @@
+//! Keys that nothing acts on yet: read, checked and made into the types that will be acted on. `check` says of each that it
+//! is not supported yet until then.
+
+mod access;
+mod autocert;
+mod balancing;
+mod branding;
+mod cluster;
+mod dns;
+mod health;
+mod listener;
+mod mcp;
+mod metrics;
+mod mtls;
+mod outliers;
+mod rewriting;
+mod ssh;
+mod tokens;
+mod tracing;
+mod tunnel;
+mod upstream_tls;
+
+use postern_identity::Secret;
+use regex::Regex;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+pub use access::{RouteAccess, SubPolicy};
+pub use autocert::{Autocert, ExternalAccount};
+pub use balancing::{Balancing, CircuitBreakers, LoadBalancing};
+pub use branding::Branding;
+pub use cluster::{BlobStorage, Cluster, ClusterNode};
+pub use dns::{Dns, DnsFamily, DnsResolver};
+pub use health::{GrpcCheck, HealthCheck, HttpCheck, Payload, Probe, StatusRange, TcpCheck};
+pub use listener::Listener;
+pub use mcp::{Mcp, McpOauth2, McpServer};
+pub use metrics::{BasicAuth, MetricsTls};
+pub use mtls::{DownstreamMtls, Enforcement, NameKind, NamePattern};
+pub use outliers::OutlierDetection;
+pub use rewriting::{RegexRewrite, ResponseRewrite, Rewriting};
+pub use ssh::Ssh;
+pub use tokens::{BearerTokens, IdentityProvider, TokenFormat};
+pub use tracing::{Otlp, OtlpProtocol, Tracing};
+pub use tunnel::{Carried, Endpoint, Scheme, Tunnel};
+pub use upstream_tls::UpstreamTls;
+
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::{Spanned, quoted};
+use crate::config::{At, Code};
+
+/// What the top of the file asks for, and each route that asks for something.
+#[derive(Debug, Clone, Default)]
+pub struct Planned {
+    /// Listeners and upgrades.
+    pub listener: Listener,
+    /// How names of upstreams are looked up.
+    pub dns: Dns,
+    /// Certificates from an authority.
+    pub autocert: Autocert,
+    /// Certificates of clients.
+    pub downstream_mtls: DownstreamMtls,
+    /// Bearer tokens in place of a session.
+    pub tokens: BearerTokens,
+    /// SSH.
+    pub ssh: Ssh,
+    /// Several stores that agree.
+    pub cluster: Cluster,
+    /// `blob_storage`.
+    pub blob_storage: Option<BlobStorage>,
+    /// `circuit_breaker_thresholds` of all routes.
+    pub circuit_breakers: CircuitBreakers,
+    /// Who may read metrics.
+    pub metrics_auth: Option<BasicAuth>,
+    /// How metrics are encrypted.
+    pub metrics_tls: Option<MetricsTls>,
+    /// Where traces go.
+    pub tracing: Tracing,
+    /// How pages look.
+    pub branding: Branding,
+    /// `mcp_allowed_client_id_domains`.
+    pub mcp_client_domains: Vec<String>,
+    /// `mcp_allowed_as_metadata_domains`.
+    pub mcp_metadata_domains: Vec<String>,
+    /// `google_cloud_serverless_authentication_service_account`, as JSON.
+    pub serverless_account: Option<Secret<String>>,
+    /// Routes that carry something else than requests: the key of each, and what is asked for.
+    pub tunnels: Vec<(String, Tunnel)>,
+    /// Upstreams that are not dialled yet: the key of each route, and its upstreams.
+    pub endpoints: Vec<(String, Vec<Endpoint>)>,
+    /// In the order of the file.
+    pub routes: Vec<PlannedRoute>,
+}
+
+/// What one route asks for.
+#[derive(Debug, Clone)]
+pub struct PlannedRoute {
+    /// Its key: `routes[3]`.
+    pub key: String,
+    /// `allow_spdy`, `allow_upgrades`: the names of protocols, in lower case.
+    pub upgrades: Vec<String>,
+    /// How an endpoint is chosen.
+    pub balancing: Balancing,
+    /// `health_checks`.
+    pub health_checks: Vec<HealthCheck>,
+    /// `outlier_detection`.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// TLS to the upstream, and certificates of clients of this route.
+    pub tls: UpstreamTls,
+    /// How requests and responses change on the way.
+    pub rewriting: Rewriting,
+    /// Who may pass, with what, and what else is opened for them.
+    pub access: RouteAccess,
+    /// `mcp`.
+    pub mcp: Option<Mcp>,
+    /// `bearer_token_format`.
+    pub token_format: Option<TokenFormat>,
+    /// `identity_providers`: the names of those whose tokens are taken here; none: of all.
+    pub identity_providers: Vec<String>,
+    /// `logo_url`.
+    pub logo_url: Option<String>,
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) {
+    if !settings.asks_ahead {
+        return;
+    }
+    cx.planned = Planned {
+        listener: listener::resolve(cx, settings),
+        dns: dns::resolve(cx, settings),
+        autocert: autocert::resolve(cx, settings),
+        downstream_mtls: mtls::resolve(cx, settings),
+        tokens: tokens::resolve(cx, settings),
+        ssh: ssh::resolve(cx, settings),
+        cluster: cluster::resolve(cx, settings),
+        blob_storage: cluster::blob_storage(cx, settings),
+        circuit_breakers: balancing::breakers(cx, settings),
+        metrics_auth: metrics::auth(cx, settings),
+        metrics_tls: metrics::tls(cx, settings),
+        tracing: tracing::resolve(cx, settings),
+        branding: branding::resolve(cx, settings),
+        mcp_client_domains: mcp::domains(cx, settings, "mcp_allowed_client_id_domains"),
+        mcp_metadata_domains: mcp::domains(cx, settings, "mcp_allowed_as_metadata_domains"),
+        serverless_account: access::service_account(cx, settings),
+        tunnels: Vec::new(),
+        endpoints: Vec::new(),
+        routes: Vec::new(),
+    };
+}
+
+/// What a route asks for, if it asks for anything.
+pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) {
+    if !route.asks_ahead {
+        return;
+    }
+    let (token_format, identity_providers) = tokens::of_route(cx, route);
+    let planned = PlannedRoute {
+        key: route.at.key.as_str().to_owned(),
+        upgrades: listener::upgrades(cx, route),
+        balancing: balancing::resolve(cx, route),
+        health_checks: health::resolve(cx, route),
+        outlier_detection: outliers::resolve(cx, route),
+        tls: upstream_tls::resolve(cx, route),
+        rewriting: rewriting::resolve(cx, route),
+        access: access::resolve(cx, route),
+        mcp: mcp::resolve(cx, route),
+        token_format,
+        identity_providers,
+        logo_url: branding::picture(cx, route, "logo_url"),
+    };
+    cx.planned.routes.push(planned);
+}
+
+/// The texts of a list, trimmed, empty ones left out.
+fn names(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Vec<String> {
+    let texts = block.texts(cx, key).unwrap_or_default();
+    texts.into_iter().map(|text| text.value.trim().to_owned()).filter(|text| !text.is_empty()).collect()
+}
+
+/// `host:port` with a port that can be bound; the host is not looked up.
+fn address(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
+    let text = block.filled(cx, key)?;
+    let port = text.value.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none_or(|port| port == 0) || text.value.contains(char::is_whitespace) {
+        super::listeners::refuse(cx, &text.at, &text.value, "it needs a port from 1 to 65535");
+        return None;
+    }
+    Some(text.value)
+}
+
+/// A host name as it may stand in a certificate; `*` stands for a part of it.
+fn host(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
+    let text = block.filled(cx, key)?;
+    let name = text.value.trim();
+    if super::routes::is_authority(&name.replace('*', "x")) {
+        return Some(name.to_owned());
+    }
+    cx.fatal(Code::BadHost, &text.at, format!("{} is no host name", quoted(name)), "write a name: `app.example.com`");
+    None
+}
+
+/// The two keys of one thing, of which only one may be written (01 §1.1): inline base64, or a file.
+fn one_of(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
+    let inline = block.filled(cx, key);
+    let file = block.filled(cx, file_key);
+    match (inline, file) {
+        (None, None) => None,
+        (Some(inline), None) => Some((inline.at, block.find(key)?.base64(cx)?)),
+        (None, Some(file)) => {
+            let content = cx.file(&file.at, &file.value)?;
+            Some((file.at, content))
+        }
+        (Some(_), Some(file)) => {
+            let what = format!("`{key}` and `{file_key}` say the same thing twice");
+            cx.fatal(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
+            None
+        }
+    }
+}
+
+/// One or more certificates of authorities, as PEM.
+fn authorities(cx: &mut Context<'_>, found: Option<(At, Vec<u8>)>) -> Option<Vec<u8>> {
+    let (at, pem) = found?;
+    let mut certificates = CertificateDer::pem_slice_iter(&pem).peekable();
+    let any = certificates.peek().is_some();
+    let readable = certificates.all(|found| {
+        found.is_ok_and(|found| x509_parser::parse_x509_certificate(&found).is_ok_and(|(rest, _)| rest.is_empty()))
+    });
+    if any && readable {
+        return Some(pem);
+    }
+    let hint = "give one or more PEM certificates";
+    cx.fatal(Code::BadCertificate, &at, "there is no certificate in PEM that can be read here", hint);
+    None
+}
+
+/// An expression of RE2's syntax; `whole`: it must match from end to end.
+fn regex(cx: &mut Context<'_>, text: &Spanned<String>, whole: bool) -> Option<Regex> {
+    let written = if whole { format!("^(?:{})$", text.value) } else { text.value.clone() };
+    let compiled = Regex::new(&written);
+    if let Err(error) = &compiled {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let what = format!("this expression cannot be compiled: {why}");
+        cx.fatal(Code::BadRegex, &text.at, what, "RE2 syntax holds: no look-around and no back-references");
+    }
+    compiled.ok()
+}

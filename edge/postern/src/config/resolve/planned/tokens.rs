@@ -1,0 +1,188 @@
+//! Bearer tokens in place of a session: `bearer_token_format`, `identity_providers` and their kin (01 §1.8).
+
+use postern_policy::document::nearest;
+use url::Url;
+
+use super::names as listed;
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::keys::IDENTITY_PROVIDER;
+use crate::config::resolve::authenticate::is_loopback;
+use crate::config::value::{Field, quoted};
+
+/// What is taken in an `Authorization: Bearer` field, and from whom.
+#[derive(Debug, Clone, Default)]
+pub struct BearerTokens {
+    /// `bearer_token_format`, where a route says nothing.
+    pub format: TokenFormat,
+    /// `identity_providers`, by name.
+    pub providers: Vec<IdentityProvider>,
+    /// `idp_access_token_allowed_audiences`; an empty list allows none, `None` does not look.
+    pub audiences: Option<Vec<String>>,
+    /// `programmatic_redirect_domain_whitelist`: hosts that a sign-in by a program may return to.
+    pub programmatic_hosts: Vec<String>,
+}
+
+/// `bearer_token_format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// Passed to the upstream as it is.
+    #[default]
+    Passed,
+    /// An access token of the identity provider.
+    AccessToken,
+    /// An ID token of the identity provider.
+    IdToken,
+    /// A token of one of the `identity_providers`.
+    Jwt,
+}
+
+/// An issuer of tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityProvider {
+    /// Its name, in lower case.
+    pub name: String,
+    /// `issuer`, as written.
+    pub issuer: String,
+    /// `jwks_url`; `None` is found by discovery.
+    pub jwks_url: Option<Url>,
+    /// `supported_algs`.
+    pub algorithms: Vec<String>,
+    /// `audiences`.
+    pub audiences: Vec<String>,
+}
+
+const ALGORITHMS: [&str; 10] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
+/// `supported_algs` unless written.
+const USUAL: [&str; 3] = ["RS256", "ES256", "EdDSA"];
+/// The issuer that stands for the cluster that the process runs in.
+const IN_CLUSTER: &str = "kubernetes:///";
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> BearerTokens {
+    let audiences = settings.find("idp_access_token_allowed_audiences").is_some();
+    let hosts = listed(cx, settings, "programmatic_redirect_domain_whitelist");
+    let tokens = BearerTokens {
+        format: format(cx, settings).unwrap_or_default(),
+        providers: providers(cx, settings),
+        audiences: audiences.then(|| listed(cx, settings, "idp_access_token_allowed_audiences")),
+        programmatic_hosts: if hosts.is_empty() { vec!["localhost".to_owned()] } else { hosts },
+    };
+    if tokens.format == TokenFormat::Jwt && tokens.providers.is_empty() {
+        let what = "`bearer_token_format: jwt` needs somebody whose tokens are taken";
+        cx.fatal(Code::MissingKey, &settings.at("bearer_token_format"), what, HINT);
+    }
+    tokens
+}
+
+const HINT: &str =
+    "write `identity_providers: {NAME: {issuer: https://issuer.example.com, audiences: [https://app.example.com]}}`";
+
+/// `bearer_token_format`, of the whole or of a route.
+pub(super) fn format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<TokenFormat> {
+    let formats = [
+        ("default", TokenFormat::Passed),
+        ("unknown", TokenFormat::Passed),
+        ("idp_access_token", TokenFormat::AccessToken),
+        ("idp_identity_token", TokenFormat::IdToken),
+        ("jwt", TokenFormat::Jwt),
+    ];
+    block.find("bearer_token_format")?.choice(cx, "bearer_token_format_", &formats)
+}
+
+/// `bearer_token_format` and `identity_providers` of a route: each of them must exist, and the route must take their tokens.
+pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) -> (Option<TokenFormat>, Vec<String>) {
+    let own = format(cx, route);
+    let wanted = listed(cx, route, "identity_providers");
+    let wanted: Vec<_> = wanted.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+    let known: Vec<_> = cx.planned.tokens.providers.iter().map(|provider| provider.name.clone()).collect();
+    if own == Some(TokenFormat::Jwt) && known.is_empty() {
+        let what = "a route with `bearer_token_format: jwt` needs somebody whose tokens are taken";
+        cx.fatal(Code::MissingKey, &route.at("bearer_token_format"), what, HINT);
+    }
+    let at = route.at("identity_providers");
+    if !wanted.is_empty() && own.unwrap_or(cx.planned.tokens.format) != TokenFormat::Jwt {
+        let what = "`identity_providers` of a route choose whose tokens are taken, and this route takes none";
+        cx.fatal(Code::Conflict, &at, what, "write `bearer_token_format: jwt`, or remove `identity_providers`");
+    }
+    for name in wanted.iter().filter(|name| !known.contains(name)) {
+        let near = nearest(name, known.iter().map(String::as_str));
+        let hint = near.map_or_else(|| HINT.to_owned(), |near| format!("did you mean `{near}`?"));
+        cx.fatal(Code::BadChoice, &at, format!("there is no identity provider {}", quoted(name)), hint);
+    }
+    (own, wanted)
+}
+
+fn providers(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<IdentityProvider> {
+    let Some(field) = settings.find("identity_providers") else { return Vec::new() };
+    let Some(entries) = field.entries() else {
+        cx.fatal(Code::WrongType, &field.at, "`identity_providers` must be a map of names", HINT);
+        return Vec::new();
+    };
+    let mut found: Vec<IdentityProvider> = Vec::new();
+    for (name, field) in entries {
+        let Some(provider) = provider(cx, &name, &field) else { continue };
+        if let Some(other) = found.iter().find(|other| other.issuer == provider.issuer) {
+            let what = format!("{} has the issuer of {}", quoted(&name), quoted(&other.name));
+            cx.fatal(Code::Conflict, &field.at, what, "an issuer says whose token it is: write each once");
+        }
+        found.push(provider);
+    }
+    found
+}
+
+fn provider(cx: &mut Context<'_>, name: &str, field: &Field<'_>) -> Option<IdentityProvider> {
+    let name = name.to_ascii_lowercase();
+    if name.is_empty() || name.contains('/') {
+        let what = format!("{} cannot be the name of a provider", quoted(&name));
+        cx.fatal(Code::BadChoice, &field.key_at(), what, "write a name in lower case, without `/`");
+    }
+    let block = Block::open(cx, field, &IDENTITY_PROVIDER)?;
+    let audiences = listed(cx, &block, "audiences");
+    if audiences.is_empty() {
+        let what = format!("{} names no audience: every token of its issuer would do", quoted(&name));
+        cx.fatal(Code::MissingKey, &block.at("audiences"), what, "write `audiences: [https://app.example.com]`");
+    }
+    let algorithms = algorithms(cx, &block);
+    let jwks_url = block.url(cx, "jwks_url");
+    if let Some(url) = &jwks_url {
+        refuse_plain(cx, &block, "jwks_url", url);
+    }
+    let issuer = issuer(cx, &block)?;
+    Some(IdentityProvider { name, issuer, jwks_url, algorithms, audiences })
+}
+
+fn issuer(cx: &mut Context<'_>, block: &Block<'_>) -> Option<String> {
+    let Some(text) = block.filled(cx, "issuer") else {
+        let hint = "write the `iss` of its tokens: `issuer: https://issuer.example.com`";
+        cx.fatal(Code::MissingKey, &block.at("issuer"), "the provider has no `issuer`", hint);
+        return None;
+    };
+    if text.value != IN_CLUSTER {
+        let url = block.url(cx, "issuer")?;
+        refuse_plain(cx, block, "issuer", &url);
+    }
+    Some(text.value)
+}
+
+/// Keys go only over TLS, except on this machine.
+fn refuse_plain(cx: &mut Context<'_>, block: &Block<'_>, key: &str, url: &Url) {
+    if url.scheme() == "http" && !is_loopback(url) {
+        let what = format!("`{key}` would be asked without TLS");
+        cx.fatal(Code::BadUrl, &block.at(key), what, "write an https URL; http is for this machine only");
+    }
+}
+
+fn algorithms(cx: &mut Context<'_>, block: &Block<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for text in block.texts(cx, "supported_algs").unwrap_or_default() {
+        let known = ALGORITHMS.iter().find(|known| known.eq_ignore_ascii_case(text.value.trim()));
+        if known.is_none() {
+            let what = format!("{} is no algorithm that tokens may be signed with", quoted(&text.value));
+            cx.fatal(Code::BadChoice, &text.at, what, format!("write one of {}", ALGORITHMS.join(", ")));
+        }
+        found.extend(known.map(|known| (*known).to_owned()));
+    }
+    if found.is_empty() { USUAL.map(str::to_owned).to_vec() } else { found }
+}
