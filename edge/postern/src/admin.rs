@@ -1,19 +1,23 @@
-//! Metrics and health on addresses of their own, never on the public listener (S-113).
+//! Metrics, health and reload on addresses of their own, never on the public listener (S-113).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use postern_storage::Storage;
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::reload::Asker;
 
 /// A probe that takes longer than this has failed.
 const PROBE: Duration = Duration::from_millis(80);
@@ -110,10 +114,72 @@ async fn metrics(State(registry): State<Registry>) -> Response {
     }
 }
 
+/// `/reload`: loads the configuration again and tells what became of it. It is for programs on this machine alone (S-113): the
+/// address may be open to probes from elsewhere.
+pub(crate) fn reload_routes(askers: mpsc::Sender<Asker>) -> Router {
+    Router::new().route("/reload", post(reload)).with_state(askers)
+}
+
+async fn reload(
+    State(askers): State<mpsc::Sender<Asker>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_local_program(peer, &headers) {
+        return (StatusCode::FORBIDDEN, "only a program on the same machine may ask for a reload\n").into_response();
+    }
+    let (asker, verdict) = oneshot::channel();
+    if askers.try_send(asker).is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many wait for a reload, or Postern ends\n").into_response();
+    }
+    let Ok(verdict) = verdict.await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "Postern ends, or could not load\n").into_response();
+    };
+    let status = if verdict.is_good() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    if headers.get(header::ACCEPT).is_some_and(|accept| accept == "application/json") {
+        return (status, axum::Json(verdict.to_json())).into_response();
+    }
+    (status, verdict.to_human()).into_response()
+}
+
+/// Browsers name an origin with every POST, and proxies say for whom they ask; what is left on the loopback is a program.
+fn is_local_program(peer: SocketAddr, headers: &HeaderMap) -> bool {
+    let for_others =
+        [header::ORIGIN, header::FORWARDED, header::VIA].into_iter().any(|name| headers.contains_key(name))
+            || headers
+                .keys()
+                .any(|name| name.as_str().starts_with("x-forwarded-") || name.as_str().starts_with("sec-fetch-"));
+    peer.ip().to_canonical().is_loopback() && !for_others
+}
+
 /// Serves `routes` until `shutdown`.
 ///
 /// # Errors
 /// If the listener breaks.
 pub(crate) async fn serve(listener: TcpListener, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s_113_only_a_program_on_this_machine_may_ask_for_a_reload() {
+        let may = |peer: &str, name: Option<&'static str>| {
+            let headers = name.map(|name| (name.parse().unwrap(), "x".parse().unwrap())).into_iter().collect();
+            is_local_program(peer.parse().unwrap(), &headers)
+        };
+        for peer in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(may(peer, None), "{peer}");
+            assert!(may(peer, Some("accept")), "{peer}");
+            for name in ["origin", "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "sec-fetch-site"] {
+                assert!(!may(peer, Some(name)), "{peer} {name}");
+            }
+        }
+        for peer in ["10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1", "0.0.0.0:1"] {
+            assert!(!may(peer, None), "{peer}");
+        }
+    }
 }

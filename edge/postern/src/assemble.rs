@@ -16,6 +16,7 @@ use postern_identity::Secret;
 use postern_storage::{CacheConfig, OpenError, Storage};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -23,7 +24,9 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Health};
 use crate::config::{Config, Loaded};
+use crate::reload::Asker;
 use crate::telemetry::Telemetry;
+use crate::verdict::{Outcome, Verdict};
 
 /// Why nothing runs.
 #[derive(Debug, thiserror::Error)]
@@ -79,11 +82,15 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts everything, inside of the control runtime.
+    /// Starts everything, inside of the control runtime; who asks for a reload on the admin address is told to `askers`.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start(mut config: Config, telemetry: Telemetry) -> Result<Self, StartError> {
+    pub async fn start(
+        mut config: Config,
+        telemetry: Telemetry,
+        askers: mpsc::Sender<Asker>,
+    ) -> Result<Self, StartError> {
         let registry = Registry::new();
         telemetry.register(&registry)?;
         let reloads = Reloads::register(&registry)?;
@@ -100,7 +107,7 @@ impl Running {
         let health = Health::new(storage.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let ends_all = stop.clone().drop_guard();
-        for (listener, routes) in admin_routes(&config, registry, &health).await? {
+        for (listener, routes) in admin_routes(&config, registry, &health, askers).await? {
             tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));
         }
         let (server, until) = (Arc::clone(&authn), stop.clone());
@@ -112,7 +119,7 @@ impl Running {
         }
         let edge = Edge::start(bound, gate, &metrics, EdgeOptions::default())?;
         health.set_serving();
-        reloads.outcome(true);
+        reloads.started();
         Ok(Self {
             gate_version: 0,
             in_force: config,
@@ -138,37 +145,43 @@ impl Running {
 
     /// Puts a newly loaded configuration in force, whole; one with a fatal problem, or one that a room refuses, changes
     /// nothing. What cannot change live is named and stays as it was.
-    pub fn reload(&mut self, loaded: Loaded) {
-        let applied = loaded.config.is_some_and(|config| self.apply(config));
-        self.reloads.outcome(applied);
+    pub fn reload(&mut self, loaded: Loaded) -> Verdict {
+        let needs_restart = loaded.config.as_ref().map(|config| config.needs_restart(&self.in_force));
+        let outcome = match loaded.config {
+            None => Outcome::Refused,
+            Some(config) if config.watched == self.in_force.watched => Outcome::Unchanged,
+            Some(config) => self.apply(config).map_or_else(Outcome::Unfit, |()| Outcome::Applied),
+        };
+        let verdict = Verdict {
+            outcome,
+            version: self.gate_version,
+            routes: self.in_force.edge.routes.len(),
+            needs_restart: needs_restart.unwrap_or_default(),
+            problems: loaded.problems,
+        };
+        self.reloads.count(&verdict);
+        verdict.log();
+        verdict
     }
 
-    fn apply(&mut self, mut config: Config) -> bool {
-        for key in config.needs_restart(&self.in_force) {
-            warn!(key, "changed, but takes effect only at the next start");
-        }
+    /// All of it, or nothing and why not.
+    fn apply(&mut self, mut config: Config) -> Result<(), String> {
         config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
         self.stand_in.fill(&mut config.edge);
-        let snapshot = match Snapshot::new(config.edge.clone(), self.gate_version + 1) {
-            Ok(snapshot) => snapshot,
-            Err(error) => return refused(&error),
-        };
-        if let Err(error) = self.authn.reload(config.authn.clone()) {
-            return refused(&error);
-        }
+        let snapshot = Snapshot::new(config.edge.clone(), self.gate_version + 1).map_err(|error| error.to_string())?;
+        self.authn.reload(config.authn.clone()).map_err(|error| error.to_string())?;
         if let Err(error) = self.edge.reload(snapshot) {
             // Authn took the new one a moment ago: give it the old one back.
             if let Err(again) = self.authn.reload(self.in_force.authn.clone()) {
                 error!(error = %again, "authn could not go back to the configuration before");
             }
-            return refused(&error);
+            return Err(error.to_string());
         }
         self.gate_version += 1;
         self.telemetry.set_levels(config.logs);
         self.in_force = config;
-        info!(version = self.gate_version, routes = self.in_force.edge.routes.len(), "configuration in force");
-        true
+        Ok(())
     }
 
     /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest.
@@ -192,11 +205,6 @@ impl Running {
     }
 }
 
-fn refused(error: &dyn std::error::Error) -> bool {
-    error!(%error, "the configuration before stays in force");
-    false
-}
-
 fn bind(what: &str, source: io::Error) -> StartError {
     StartError::Bind { what: what.to_owned(), source }
 }
@@ -212,9 +220,10 @@ async fn admin_routes(
     config: &Config,
     registry: Registry,
     health: &Health,
+    askers: mpsc::Sender<Asker>,
 ) -> Result<Vec<(TcpListener, axum::Router)>, StartError> {
     let (listener, _) = listen(config.admin.health, "health (health_check_addr)").await?;
-    let mut served = vec![(listener, admin::health_routes(health.clone()))];
+    let mut served = vec![(listener, admin::health_routes(health.clone()).merge(admin::reload_routes(askers)))];
     if let Some(address) = config.admin.metrics {
         let (listener, _) = listen(address, "metrics (metrics_address)").await?;
         served.push((listener, admin::metrics_routes(registry)));
@@ -264,16 +273,25 @@ impl Reloads {
         let opts = Opts::new("postern_config_reloads_total", "Configurations loaded, the first included, by outcome.");
         let reloads = Self {
             total: IntCounterVec::new(opts, &["outcome"])?,
-            last: IntGauge::new("postern_config_last_reload_success", "1 if the last load took effect, else 0.")?,
+            last: IntGauge::new(
+                "postern_config_last_reload_success",
+                "1 if what the last load found is in force, else 0.",
+            )?,
         };
         registry.register(Box::new(reloads.total.clone()))?;
         registry.register(Box::new(reloads.last.clone()))?;
         Ok(reloads)
     }
 
-    fn outcome(&self, applied: bool) {
-        self.total.with_label_values(&[if applied { "applied" } else { "refused" }]).inc();
-        self.last.set(i64::from(applied));
+    /// The configuration of the start is in force.
+    fn started(&self) {
+        self.total.with_label_values(&["applied"]).inc();
+        self.last.set(1);
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        self.total.with_label_values(&[verdict.word()]).inc();
+        self.last.set(i64::from(verdict.is_good()));
     }
 }
 

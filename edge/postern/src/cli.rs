@@ -47,6 +47,8 @@ pub enum Command {
     Check(Check),
     /// Ask a running Postern whether it is well
     Health(Health),
+    /// Have a running Postern load its configuration again, and say what became of it
+    Reload(Reload),
     /// Show the version
     Version(Version),
     /// A short orientation; what a bare `postern` does
@@ -99,6 +101,17 @@ pub struct Health {
     /// `health_check_addr` of the Postern to ask
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:28080")]
     pub address: String,
+}
+
+/// Options of `postern reload`.
+#[derive(Debug, Clone, Args)]
+pub struct Reload {
+    /// `health_check_addr` of the Postern to ask, on this machine
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:28080")]
+    pub address: String,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
 }
 
 /// Options of `postern version`.

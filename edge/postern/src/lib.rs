@@ -14,6 +14,7 @@ mod docs;
 pub mod reload;
 mod run;
 pub mod telemetry;
+pub mod verdict;
 
 use cli::{Command, Exit, Invocation};
 
@@ -32,6 +33,7 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Demo(asked) => run::demo(&asked),
         Command::Run(asked) => run::run(&asked),
         Command::Health(asked) => run::health(&asked),
+        Command::Reload(asked) => run::reload(&asked),
     }
 }
 

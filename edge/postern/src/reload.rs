@@ -1,20 +1,23 @@
-//! Follows the configuration: on a change of any file that it names, and on SIGHUP, it is loaded again (01 §1.2).
-//!
-//! A load that fails changes nothing: what runs goes on, and every problem is logged.
+//! Follows the configuration: on a change of any file that it names, on SIGHUP, and when `postern reload` asks, it is loaded
+//! again (01 §1.2). What becomes of a load is for others to say, see `verdict.rs`.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use postern_edge::PublicListener;
+use postern_storage::StorageConfig;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use crate::config::{self, Config, Environment, Loaded, Problems, Severity, Source, WatchedFile};
+use crate::config::{self, Config, Environment, Loaded, Source, WatchedFile};
+use crate::verdict::Verdict;
 
 /// A burst of changes is over when nothing more happened for so long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -23,14 +26,36 @@ const BURST: Duration = Duration::from_secs(1);
 /// Files are compared so often even if no change was reported: some file systems report none (03 §2: within 5 s).
 const POLL: Duration = Duration::from_secs(4);
 
-/// Loads again whenever there is a reason to, until `shutdown`, and hands each outcome to `loaded`, fatal ones too.
-/// What is handed on was logged already.
+/// Somebody who waits to hear what becomes of a reload.
+pub type Asker = oneshot::Sender<Verdict>;
+
+/// A load that is to be put in force, and who waits to hear of it.
+#[derive(Debug)]
+pub struct Reload {
+    /// What was loaded, errors or not.
+    pub loaded: Loaded,
+    /// Who asked, if somebody did.
+    pub asker: Option<Asker>,
+}
+
+/// Why it is loaded again.
+enum Reason {
+    /// Perhaps a file has changed.
+    Look,
+    /// SIGHUP.
+    HungUp,
+    /// `postern reload`.
+    Asked(Asker),
+}
+
+/// Loads again whenever there is a reason to, until `shutdown`, and hands each outcome on, fatal ones too.
 pub async fn follow(
     source: Source,
     environment: Environment,
     running: &Config,
+    mut askers: mpsc::Receiver<Asker>,
+    loads: mpsc::Sender<Reload>,
     shutdown: CancellationToken,
-    mut loaded: impl FnMut(Loaded),
 ) {
     let mut hang_up = signal(SignalKind::hangup()).inspect_err(|error| warn!(%error, "SIGHUP will not reload")).ok();
     let (tell, mut changes) = mpsc::channel(1);
@@ -39,23 +64,27 @@ pub async fn follow(
     let mut poll = interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let asked = tokio::select! {
+        let reason = tokio::select! {
             () = shutdown.cancelled() => return,
-            Some(()) = hung_up(&mut hang_up) => true,
-            Some(()) = changes.recv() => { settled(&mut changes).await; false }
-            _ = poll.tick() => false,
+            Some(()) = hung_up(&mut hang_up) => Reason::HungUp,
+            Some(asker) = askers.recv() => Reason::Asked(asker),
+            Some(()) = changes.recv() => { settled(&mut changes).await; Reason::Look }
+            _ = poll.tick() => Reason::Look,
         };
-        let due = asked || (hot && files.changed().await);
-        if !due {
-            continue;
-        }
-        let Some(outcome) = load(source.clone(), environment.clone()).await else { continue };
-        log(&outcome);
-        if let Some(config) = &outcome.config {
+        let asker = match reason {
+            Reason::Asked(asker) => Some(asker),
+            Reason::HungUp => None,
+            Reason::Look if hot && files.changed().await => None,
+            Reason::Look => continue,
+        };
+        let Some(loaded) = load(source.clone(), environment.clone()).await else { continue };
+        if let Some(config) = &loaded.config {
             hot = config.hot_reload;
         }
-        files.watch(&outcome.watched);
-        loaded(outcome);
+        files.watch(&loaded.watched);
+        if loads.send(Reload { loaded, asker }).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -82,27 +111,6 @@ async fn settled(changes: &mut mpsc::Receiver<()>) {
 async fn load(source: Source, environment: Environment) -> Option<Loaded> {
     let load = tokio::task::spawn_blocking(move || config::load(&source, &environment));
     load.await.inspect_err(|error| error!(%error, "the configuration could not be loaded")).ok()
-}
-
-fn log(loaded: &Loaded) {
-    problems(&loaded.problems);
-    if loaded.config.is_some() {
-        info!("configuration loaded");
-    } else {
-        error!("the configuration has errors; the one before stays in force");
-    }
-}
-
-/// Logs every problem, one line each.
-pub fn problems(problems: &Problems) {
-    for problem in problems {
-        let (code, key, hint) = (problem.code, problem.at.key.as_str(), problem.hint.as_str());
-        let (line, column) = (problem.at.place.line, problem.at.place.column);
-        match problem.severity {
-            Severity::Fatal => error!(%code, key, line, column, hint, "{}", problem.what),
-            Severity::Advisory => warn!(%code, key, line, column, hint, "{}", problem.what),
-        }
-    }
 }
 
 /// The files that matter, and the watched folders that hold them.
@@ -178,11 +186,14 @@ impl Config {
             !postern_identity::same(&of(self), &of(old))
         };
         [
-            (new.public != was.public, "address"),
+            (at(&new.public) != at(&was.public), "address"),
+            (is_plain(&new.public) != is_plain(&was.public), "insecure_server"),
+            (codecs_differ(&new.public, &was.public), "codec_type"),
             (new.redirect != was.redirect, "http_redirect_addr"),
             (self.admin.metrics != old.admin.metrics, "metrics_address"),
             (self.admin.health != old.admin.health, "health_check_addr"),
-            (self.storage != old.storage, "databroker_storage_type"),
+            (kind(&self.storage) != kind(&old.storage), "databroker_storage_type"),
+            (folder_of(&self.storage) != folder_of(&old.storage), "databroker_storage_connection_string"),
             (key(postern_identity::Purpose::StoreId), "shared_secret"),
             (key(postern_identity::Purpose::Form), "cookie_secret"),
         ]
@@ -202,10 +213,42 @@ impl Config {
     }
 }
 
+fn at(listener: &PublicListener) -> &[SocketAddr] {
+    let (PublicListener::Tls { addresses, .. } | PublicListener::Plain { addresses }) = listener;
+    addresses
+}
+
+const fn is_plain(listener: &PublicListener) -> bool {
+    matches!(listener, PublicListener::Plain { .. })
+}
+
+/// Whether two TLS listeners offer different versions of HTTP.
+fn codecs_differ(a: &PublicListener, b: &PublicListener) -> bool {
+    match (a, b) {
+        (PublicListener::Tls { h2, http1, .. }, PublicListener::Tls { h2: other_h2, http1: other_http1, .. }) => {
+            (h2, http1) != (other_h2, other_http1)
+        }
+        (PublicListener::Tls { .. } | PublicListener::Plain { .. }, _) => false,
+    }
+}
+
+fn kind(storage: &StorageConfig) -> std::mem::Discriminant<StorageConfig> {
+    std::mem::discriminant(storage)
+}
+
+fn folder_of(storage: &StorageConfig) -> Option<&Path> {
+    match storage {
+        StorageConfig::Memory => None,
+        StorageConfig::File { path } => Some(path),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    use crate::config::{Code, Colour};
 
     use super::*;
 
@@ -217,7 +260,8 @@ mod tests {
 
     struct World {
         folder: tempfile::TempDir,
-        outcomes: mpsc::UnboundedReceiver<Loaded>,
+        outcomes: mpsc::Receiver<Reload>,
+        askers: Option<mpsc::Sender<Asker>>,
         shutdown: CancellationToken,
     }
 
@@ -228,24 +272,24 @@ mod tests {
             fs::write(folder.path().join("secret"), SECRET).unwrap();
             let text = VALID.replace("SECRET", folder.path().join("secret").to_str().unwrap());
             prepare(folder.path(), &text);
-            let (_, outcomes) = mpsc::unbounded_channel();
-            let mut world = Self { folder, outcomes, shutdown: CancellationToken::new() };
-            world.outcomes = world.another("config.yaml");
+            let (_, outcomes) = mpsc::channel(1);
+            let mut world = Self { folder, outcomes, askers: None, shutdown: CancellationToken::new() };
+            let (ask, askers) = mpsc::channel(1);
+            world.outcomes = world.another("config.yaml", askers);
+            world.askers = Some(ask);
             world
         }
 
         /// One more that follows a file of the same folder.
-        fn another(&self, name: &str) -> mpsc::UnboundedReceiver<Loaded> {
+        fn another(&self, name: &str, askers: mpsc::Receiver<Asker>) -> mpsc::Receiver<Reload> {
             let source = Source { file: Some(self.path(name)), lenient: false };
             let environment = Environment::of::<&str, &str>([]).unwrap();
             let loaded = config::load(&source, &environment);
-            let problems = loaded.problems.to_human(config::Colour::Plain);
+            let problems = loaded.problems.to_human(Colour::Plain);
             let running = loaded.config.unwrap_or_else(|| panic!("{problems}"));
-            let (send, outcomes) = mpsc::unbounded_channel();
+            let (send, outcomes) = mpsc::channel(16);
             let stop = self.shutdown.clone();
-            tokio::spawn(async move {
-                follow(source, environment, &running, stop, |loaded| drop(send.send(loaded))).await;
-            });
+            tokio::spawn(async move { follow(source, environment, &running, askers, send, stop).await });
             outcomes
         }
 
@@ -254,6 +298,10 @@ mod tests {
         }
 
         async fn outcome(&mut self) -> Loaded {
+            self.reload().await.loaded
+        }
+
+        async fn reload(&mut self) -> Reload {
             tokio::time::timeout(DEADLINE, self.outcomes.recv()).await.expect("a reload in time").unwrap()
         }
     }
@@ -282,6 +330,48 @@ mod tests {
 
         fs::write(world.path("config.yaml"), good).unwrap();
         assert!(world.outcome().await.config.is_some());
+    }
+
+    #[tokio::test]
+    async fn r_019_a_file_that_is_gone_or_half_written_is_told_of_and_one_that_is_back_is_loaded() {
+        let mut world = World::start(plain);
+        let path = world.path("config.yaml");
+        let good = fs::read_to_string(&path).unwrap();
+        let broken = |loaded: Loaded, code: Code| {
+            assert!(loaded.config.is_none(), "{code}");
+            assert_eq!(
+                loaded.problems.iter().next().unwrap().code,
+                code,
+                "{}",
+                loaded.problems.to_human(Colour::Plain)
+            );
+        };
+        fs::remove_file(&path).unwrap();
+        broken(world.outcome().await, Code::FileUnreadable);
+        fs::write(&path, &good).unwrap();
+        assert!(world.outcome().await.config.is_some());
+
+        fs::rename(&path, world.path("elsewhere.yaml")).unwrap();
+        broken(world.outcome().await, Code::FileUnreadable);
+        fs::rename(world.path("elsewhere.yaml"), &path).unwrap();
+        assert!(world.outcome().await.config.is_some());
+
+        let all = good + "access_log_fields: [method, path]\n";
+        fs::write(&path, all.split_once(" path").unwrap().0).unwrap();
+        broken(world.outcome().await, Code::Syntax);
+        fs::write(&path, all).unwrap();
+        assert!(world.outcome().await.config.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_handed_on_with_the_load() {
+        let mut world = World::start(plain);
+        let (asker, verdict) = oneshot::channel();
+        world.askers.as_ref().unwrap().send(asker).await.unwrap();
+        let Reload { loaded, asker } = world.reload().await;
+        assert!(loaded.config.is_some());
+        drop(asker.expect("the one who asked"));
+        assert!(verdict.await.is_err(), "nobody else holds the asker");
     }
 
     #[tokio::test]
@@ -321,7 +411,7 @@ mod tests {
             plain(folder, &(text.to_owned() + cold));
             fs::write(folder.join("hot.yaml"), text).unwrap();
         });
-        let mut witness = world.another("hot.yaml");
+        let mut witness = world.another("hot.yaml", mpsc::channel(1).1);
         for secret in [OTHER, SECRET] {
             fs::write(world.path("secret"), secret).unwrap();
             tokio::time::timeout(DEADLINE, witness.recv()).await.expect("the witness reloads").unwrap();
@@ -353,14 +443,19 @@ mod tests {
             load(&text).needs_restart(&old),
             [
                 "address",
+                "insecure_server",
                 "http_redirect_addr",
                 "metrics_address",
                 "health_check_addr",
                 "databroker_storage_type",
+                "databroker_storage_connection_string",
                 "shared_secret",
                 "cookie_secret"
             ]
         );
+        let plain = load("address: 127.0.0.1:1");
+        assert_eq!(plain.needs_restart(&old), ["insecure_server"]);
+        assert_eq!(load("address: 127.0.0.1:1\ncodec_type: http1").needs_restart(&plain), ["codec_type"]);
         let mut new = load(&text);
         new.keep_what_cannot_change(&old);
         assert!(!new.needs_restart(&old).iter().any(|key| key.ends_with("secret")));

@@ -1,24 +1,27 @@
-//! `postern run`, `postern demo` and `postern health`: what keeps a process alive, and what ends it.
+//! `postern run`, `postern demo`, `postern health` and `postern reload`: what keeps a process alive, and what ends it.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::assemble::Running;
 use crate::check;
-use crate::cli::{self, Exit};
-use crate::config::{Config, Environment, Loaded, Source};
+use crate::cli::{self, Exit, Format};
+use crate::config::{Config, Environment, Source};
 use crate::demo;
-use crate::reload;
+use crate::reload::{self, Asker, Reload};
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// Threads of the control runtime: authn, the store, admin, reload. Traffic has runtimes of its own.
 const CONTROL_THREADS: usize = 2;
+
+/// So many may wait for a reload at once; more are told to come again.
+const ASKERS: usize = 8;
 
 /// Runs with a configuration until it is told to stop.
 #[must_use]
@@ -82,19 +85,57 @@ pub(crate) fn health(asked: &cli::Health) -> Exit {
     }
 }
 
+/// Asks a running Postern to load its configuration again, and tells what became of it.
+#[must_use]
+pub(crate) fn reload(asked: &cli::Reload) -> Exit {
+    let url = format!("http://{}/reload", asked.address);
+    let accept = match asked.format {
+        Format::Human => "text/plain",
+        Format::Json => "application/json",
+    };
+    let asking = async {
+        let client = reqwest::Client::builder().no_proxy().timeout(RELOAD).build().ok()?;
+        let answer = client.post(&url).header(reqwest::header::ACCEPT, accept).send().await.ok()?;
+        Some((answer.status(), answer.text().await.ok()?))
+    };
+    match control_runtime().map(|runtime| runtime.block_on(asking)) {
+        Ok(Some((status, text))) if status.is_success() => {
+            print(&text);
+            Exit::Ok
+        }
+        Ok(Some((reqwest::StatusCode::UNPROCESSABLE_ENTITY, text))) => {
+            print(&text);
+            Exit::Problem
+        }
+        Ok(Some((status, text))) => failed(&format!("{} answers {status}: {}", asked.address, text.trim())),
+        Ok(None) => {
+            failed(&format!("nothing answers at {}", asked.address));
+            Exit::Unreachable
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// A load of many routes takes seconds at most; a disk may hang for longer.
+const RELOAD: Duration = Duration::from_secs(60);
+
 /// Serves until SIGTERM or SIGINT, then drains; a second signal cuts.
 async fn serve(config: Config, source: Source, environment: Environment, ready: impl FnOnce()) -> Result<(), Exit> {
     let telemetry = Telemetry::start(LogFormat::detect(environment.no_color()), config.logs)
         .map_err(|error| failed(&error.to_string()))?;
     let mut stop = Stop::listen().map_err(|error| failed(&error.to_string()))?;
-    let mut running = Running::start(config, telemetry).await.map_err(|error| failed(&chain(&error)))?;
+    let (ask, askers) = mpsc::channel(ASKERS);
+    let mut running = Running::start(config, telemetry, ask).await.map_err(|error| failed(&chain(&error)))?;
     ready();
-    let (follow, mut loads) = follow(&running, source, environment);
+    let (follow, mut loads) = follow(&running, source, environment, askers);
     loop {
         tokio::select! {
-            Ok(()) = loads.changed() => {
-                let loaded = loads.borrow_and_update().clone();
-                loaded.into_iter().for_each(|loaded| running.reload(loaded));
+            Some(Reload { loaded, asker }) = loads.recv() => {
+                let verdict = running.reload(loaded);
+                if let Some(asker) = asker {
+                    // Who asked may have gone away.
+                    drop(asker.send(verdict));
+                }
             }
             () = stop.asked() => break,
         }
@@ -110,20 +151,16 @@ async fn serve(config: Config, source: Source, environment: Environment, ready: 
     }
 }
 
-/// Starts watching the configuration until the token is cancelled; of several loads only the last one matters.
+/// Starts watching the configuration until the token is cancelled.
 fn follow(
     running: &Running,
     source: Source,
     environment: Environment,
-) -> (CancellationToken, watch::Receiver<Option<Loaded>>) {
-    let (stop, (tell, loads)) = (CancellationToken::new(), watch::channel(None));
+    askers: mpsc::Receiver<Asker>,
+) -> (CancellationToken, mpsc::Receiver<Reload>) {
+    let (stop, (tell, loads)) = (CancellationToken::new(), mpsc::channel(1));
     let (config, until) = (running.config().clone(), stop.clone());
-    tokio::spawn(async move {
-        reload::follow(source, environment, &config, until, |loaded| {
-            tell.send_replace(Some(loaded));
-        })
-        .await;
-    });
+    tokio::spawn(async move { reload::follow(source, environment, &config, askers, tell, until).await });
     (stop, loads)
 }
 

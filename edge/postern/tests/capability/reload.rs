@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use reqwest::StatusCode;
 
-use crate::support::{Browser, NO_PROVIDER, Postern, Provider, Upstream, World, eventually, plain_client};
+use crate::support::{Browser, NO_PROVIDER, PUBLIC, Postern, Provider, Upstream, World, eventually, plain_client};
 
 /// A configuration whose one route answers `word`, in its body and in a header.
 fn saying(world: &World, word: &str) -> String {
@@ -103,13 +103,150 @@ async fn r_021_a_renewed_certificate_is_served_and_a_broken_one_is_not() -> Resu
 }
 
 #[tokio::test]
-async fn sighup_reads_the_file_again() -> Result<()> {
+async fn sighup_reads_the_file_again_whatever_is_watched() -> Result<()> {
     let world = World::new()?;
-    let postern = Postern::run(&world, &saying(&world, "first")).await?;
-    let before = reloads(&world, "applied").await?;
+    let cold = |word: &str| saying(&world, word) + "runtime_flags: { config_hot_reload: false }\n";
+    let postern = Postern::run(&world, &cold("first")).await?;
     postern.signal("HUP")?;
-    eventually("the reload to be counted", async || (reloads(&world, "applied").await.ok()? > before).then_some(()))
+    eventually("the look to be counted", async || (reloads(&world, "unchanged").await.ok()? == 1).then_some(()))
         .await?;
+    assert_eq!(reloads(&world, "applied").await?, 1, "only the start");
+
+    world.write_config(&cold("second"))?;
+    postern.signal("HUP")?;
+    eventually("the reload to be counted", async || (reloads(&world, "applied").await.ok()? == 2).then_some(()))
+        .await?;
+    world.write_config("routes: [")?;
+    postern.signal("HUP")?;
+    eventually("the failure to be counted", async || (reloads(&world, "refused").await.ok()? == 1).then_some(()))
+        .await?;
+    let told = postern.told();
+    for sentence in [
+        "nothing has changed: version 0 stays in force",
+        "applied: version 1 is in force, with 1 routes",
+        "`[` is never closed",
+        "refused: the configuration has errors; version 1 stays in force",
+    ] {
+        assert!(told.contains(sentence), "{sentence}: {told}");
+    }
+    Ok(())
+}
+
+/// `postern reload` at this world's admin address: its exit code and all that it said.
+fn ask_to_reload(world: &World, more: &[&str]) -> Result<(Option<i32>, String)> {
+    let address = format!("127.0.0.1:{}", world.health);
+    let ended = Postern::once(world.folder(), &[&["reload", "--address", &address], more].concat())?;
+    Ok((ended.status.code(), ended.told()))
+}
+
+#[tokio::test]
+async fn r_019_postern_reload_reports_the_verdict_and_every_problem() -> Result<()> {
+    let world = World::new()?;
+    let cold = |text: &str| text.to_owned() + "runtime_flags: { config_hot_reload: false }\n";
+    let (code, told) = ask_to_reload(&world, &[])?;
+    assert_eq!(code, Some(3), "{told}");
+
+    let _postern = Postern::run(&world, &cold(&saying(&world, "first"))).await?;
+    let (code, told) = ask_to_reload(&world, &[])?;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("nothing has changed: version 0 stays in force"), "{told}");
+
+    world.write_config(&cold(&saying(&world, "second")))?;
+    let (code, told) = ask_to_reload(&world, &[])?;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("applied: version 1 is in force, with 1 routes"), "{told}");
+    let mut browser = Browser::new(&world.ca_pem())?;
+    assert_eq!(
+        browser.peek(world.url("open", "/")).await?.body.trim(),
+        "second",
+        "it is in force when the answer comes"
+    );
+
+    // Every problem, in the words of `check`.
+    let broken = cold(&saying(&world, "third")).replace("body:", "boddy:") + "log_level: chatty\n";
+    let file = world.write_config(&broken)?.display().to_string();
+    let (code, told) = ask_to_reload(&world, &[])?;
+    assert_eq!(code, Some(1), "{told}");
+    let checked = Postern::once(world.folder(), &["check", &file])?.stdout;
+    assert!(checked.contains("PST-0101") && checked.contains("PST-0204"), "{checked}");
+    assert!(told.contains(checked.trim()), "{told}\n--- but check says\n{checked}");
+    assert!(told.contains("version 1 stays in force"), "{told}");
+    let (code, told) = ask_to_reload(&world, &["--format", "json"])?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    assert_eq!((code, &told["verdict"], &told["version"]), (Some(1), &"refused".into(), &1.into()), "{told}");
+    let problems = told["check"]["problems"].as_array().context("problems")?;
+    assert!(problems.iter().any(|problem| problem["code"] == "PST-0204"), "{told}");
+
+    // What cannot change live is named, and the rest holds; asked again nothing has changed, and it is named again.
+    let moved = cold(&saying(&world, "fourth")) + "http_redirect_addr: 127.0.0.1:1\ntimeout_write: 7s\n";
+    world.write_config(&moved)?;
+    for verdict in ["applied", "unchanged"] {
+        let (code, told) = ask_to_reload(&world, &["--format", "json"])?;
+        let told: serde_json::Value = serde_json::from_str(&told)?;
+        assert_eq!((code, &told["verdict"], &told["version"]), (Some(0), &verdict.into(), &2.into()), "{told}");
+        assert_eq!(told["needs_restart"], serde_json::json!(["http_redirect_addr"]), "{told}");
+    }
+    let (_, told) = ask_to_reload(&world, &[])?;
+    assert!(told.contains("`http_redirect_addr` has changed, and takes effect only at the next start"), "{told}");
+    assert_eq!(browser.peek(world.url("open", "/")).await?.body.trim(), "fourth");
+    Ok(())
+}
+
+#[tokio::test]
+async fn s_113_nobody_but_a_program_on_this_machine_reloads() -> Result<()> {
+    let world = World::new()?;
+    let _postern = Postern::run(&world, &saying(&world, "first")).await?;
+    let admin = format!("http://127.0.0.1:{}/reload", world.health);
+    let client = plain_client()?;
+    assert_eq!(client.post(&admin).send().await?.status(), StatusCode::OK);
+    assert_eq!(client.get(&admin).send().await?.status(), StatusCode::METHOD_NOT_ALLOWED);
+    for name in ["Origin", "X-Forwarded-For", "Via"] {
+        assert_eq!(client.post(&admin).header(name, "x").send().await?.status(), StatusCode::FORBIDDEN, "{name}");
+    }
+    let metrics = format!("http://127.0.0.1:{}/reload", world.metrics);
+    assert_eq!(client.post(&metrics).send().await?.status(), StatusCode::NOT_FOUND);
+    let mut browser = Browser::new(&world.ca_pem())?;
+    assert_eq!(browser.peek(world.url("nowhere", "/reload")).await?.status, StatusCode::NOT_FOUND);
+    assert_eq!(browser.peek(world.url("open", "/reload")).await?.body.trim(), "first", "it is the route's");
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_020_a_policy_or_regex_that_cannot_be_compiled_leaves_routes_and_policies_as_they_were() -> Result<()> {
+    let world = World::new()?;
+    let upstream = Upstream::start().await?;
+    let open = world.route("open", &upstream.url(), PUBLIC);
+    let good = world.config(NO_PROVIDER, &open);
+    let _postern = Postern::run(&world, &good).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    let closed = ["policy: [{ deny: { or: [{ accept: true }] } }]"];
+    for (broken, code) in [
+        (&["policy: [{ allow: { or: [{ emial: { is: a } }] } }]"][..], "PST-0701"),
+        (&["policy: [{ permit: { or: [{ accept: true }] } }]"], "PST-0701"),
+        (&["regex: '/(?=x)'", "allow_public_unauthenticated_access: true"], "PST-0209"),
+    ] {
+        let late = [
+            world.route("late", &upstream.url(), PUBLIC),
+            world.route("open", &upstream.url(), &closed),
+            world.route("odd", &upstream.url(), broken),
+        ];
+        let text = world.config(NO_PROVIDER, &late.concat());
+        let file = world.write_config(&text)?.display().to_string();
+        let (exit, told) = ask_to_reload(&world, &[])?;
+        assert_eq!(exit, Some(1), "{told}");
+        assert!(told.contains(code), "{told}");
+        assert_eq!(browser.peek(world.url("late", "/")).await?.status, StatusCode::NOT_FOUND, "no new route");
+        assert_eq!(browser.peek(world.url("open", "/")).await?.status, StatusCode::OK, "no new policy");
+        // The same file is no start either.
+        let started = Postern::once(world.folder(), &["run", "--config", &file])?;
+        assert_eq!(started.status.code(), Some(1), "{started:?}");
+        assert!(started.told().contains(code), "{started:?}");
+    }
+    let both = [world.route("late", &upstream.url(), PUBLIC), world.route("open", &upstream.url(), &closed)];
+    world.write_config(&world.config(NO_PROVIDER, &both.concat()))?;
+    assert_eq!(ask_to_reload(&world, &[])?.0, Some(0));
+    assert_eq!(browser.peek(world.url("late", "/")).await?.status, StatusCode::OK);
+    assert_eq!(browser.peek(world.url("open", "/")).await?.status, StatusCode::FORBIDDEN);
     Ok(())
 }
 
