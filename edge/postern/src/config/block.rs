@@ -22,7 +22,7 @@ pub(super) struct Block<'n> {
     fields: BTreeMap<&'static str, Field<'n>>,
     /// What the environment says of keys in maps that are in here.
     nested: Vec<(&'static str, &'static Key, Field<'n>)>,
-    /// Some key that is not supported yet asks for something.
+    /// Some key that is not supported yet is written.
     pub(super) asks_ahead: bool,
 }
 
@@ -103,7 +103,7 @@ impl<'n> Block<'n> {
             Status::Removed(_) => {}
             Status::NoEffect(_) => field.check(cx, &key.kind),
             Status::Works | Status::NotYet | Status::NotYetHarmless | Status::AsItsBlock => {
-                self.asks_ahead |= is_ahead(key) && !is_off(&field);
+                self.asks_ahead |= is_ahead(key);
                 self.fields.insert(key.name, field);
             }
         }

@@ -39,7 +39,7 @@ fn mask_line(line: &str) -> String {
         return line.replace(body, MASK);
     }
     let mut rest = line;
-    while let Some((before, after)) = rest.split_once(':') {
+    while let Some((before, after)) = rest.split_once([':', '=']) {
         let key =
             before.trim_end_matches(['"', '\'', ' ']).rsplit([' ', '{', ',', '"', '\'']).next().unwrap_or_default();
         if keys::is_secret(key) && !after.trim().is_empty() {
@@ -125,6 +125,14 @@ mod tests {
             "databroker_storage_connection_string: redis://:hunter22@host",
         ] {
             assert!(!shown(text).contains("hunter22"), "{}", shown(text));
+        }
+    }
+
+    #[test]
+    fn s_108_no_line_of_unreadable_toml_shows_a_secret() {
+        for text in ["shared_secret = 'hunter22'\nx = [", "routes = [{ idp_client_secret = \"hunter22\" }, ="] {
+            let shown = lines(text, None, &(1..=2).collect());
+            assert!(shown.values().all(|line| !line.contains("hunter22")), "{shown:?}");
         }
     }
 

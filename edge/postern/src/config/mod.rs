@@ -25,6 +25,8 @@ mod watched;
 mod samples;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod validation;
 
 use std::fmt;
 use std::net::SocketAddr;

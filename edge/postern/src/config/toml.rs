@@ -139,6 +139,10 @@ mod tests {
         assert_eq!(told("a = 99999999999999999999\n"), [1]);
         let deep = format!("a = {}1{}", "[".repeat(70), "]".repeat(70));
         assert!(read(&deep).unwrap_err()[0].message.contains("deep"));
-        assert!(read(&"[a.".repeat(100_000)).is_err());
+        for hostile in
+            ["[a.".repeat(100_000), format!("a{} = 1", ".a".repeat(100_000)), "[[a]]\n".repeat(100_000) + "x"]
+        {
+            assert!(read(&hostile).is_err());
+        }
     }
 }

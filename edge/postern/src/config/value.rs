@@ -280,8 +280,14 @@ impl<'n> Field<'n> {
             Kind::Bool => drop(self.boolean(cx)),
             Kind::Duration => drop(self.duration(cx)),
             Kind::Number(least, most) => drop(self.within(cx, *least, *most)),
+            Kind::Url => drop(self.text(cx).map(|text| self.absolute(cx, &text))),
+            Kind::List(Kind::Url) => {
+                for text in self.texts(cx).unwrap_or_default() {
+                    self.absolute(cx, &text.value);
+                }
+            }
             Kind::List(_) => drop(self.texts(cx)),
-            Kind::Text | Kind::Address | Kind::Url | Kind::Host | Kind::File => drop(self.text(cx)),
+            Kind::Text | Kind::Address | Kind::Host | Kind::File => drop(self.text(cx)),
             _ => {}
         }
     }
@@ -313,6 +319,15 @@ impl<'n> Field<'n> {
             return refuse(cx, "this URL holds a user or a password".to_owned());
         }
         Some(url)
+    }
+
+    /// Refuses a URL without scheme or host, of whatever scheme.
+    fn absolute(&self, cx: &mut Context<'_>, text: &str) {
+        let found = Url::parse(text.trim()).is_ok_and(|url| url.has_host());
+        if !found && !text.is_empty() {
+            let what = format!("{} is no URL with scheme and host", quoted(text));
+            cx.fatal(Code::BadUrl, &self.at, what, "write scheme and host, or remove the key");
+        }
     }
 
     /// The value as it may be shown in a message: short, and never that of a secret key.

@@ -2,7 +2,7 @@
 
 use postern_identity::Secret;
 
-use super::{authorities, one_of};
+use super::{authorities, either};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -41,9 +41,9 @@ pub(super) fn auth(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<BasicAu
 }
 
 pub(super) fn tls(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<MetricsTls> {
-    let certificate = one_of(cx, settings, "metrics_certificate", "metrics_certificate_file");
-    let key = one_of(cx, settings, "metrics_certificate_key", "metrics_certificate_key_file");
-    let client_ca = one_of(cx, settings, "metrics_client_ca", "metrics_client_ca_file");
+    let certificate = either(cx, settings, "metrics_certificate", "metrics_certificate_file");
+    let key = either(cx, settings, "metrics_certificate_key", "metrics_certificate_key_file");
+    let client_ca = either(cx, settings, "metrics_client_ca", "metrics_client_ca_file");
     let client_at = client_ca.as_ref().map(|(at, _)| at.clone());
     let client_ca = authorities(cx, client_ca);
     let ((at, certificate), (_, key)) = match (certificate, key) {

@@ -201,21 +201,27 @@ fn host(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
 
 /// The two keys of one thing, of which only one may be written (01 §1.1): inline base64, or a file.
 fn one_of(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
-    let inline = block.filled(cx, key);
-    let file = block.filled(cx, file_key);
-    match (inline, file) {
-        (None, None) => None,
-        (Some(inline), None) => Some((inline.at, block.find(key)?.base64(cx)?)),
-        (None, Some(file)) => {
-            let content = cx.file(&file.at, &file.value)?;
-            Some((file.at, content))
-        }
-        (Some(_), Some(file)) => {
-            let what = format!("`{key}` and `{file_key}` say the same thing twice");
-            cx.fatal(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
-            None
-        }
+    if let (Some(_), Some(file)) = (block.filled(cx, key), block.filled(cx, file_key)) {
+        let what = format!("`{key}` and `{file_key}` say the same thing twice");
+        cx.fatal(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
+        return None;
     }
+    either(cx, block, key, file_key)
+}
+
+/// The same, of keys where the inline form goes before the file.
+fn either(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
+    let file = block.filled(cx, file_key);
+    if let Some(inline) = block.filled(cx, key) {
+        if let Some(file) = file {
+            let what = format!("`{file_key}` is not looked at next to `{key}`");
+            cx.advise(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
+        }
+        return Some((inline.at, block.find(key)?.base64(cx)?));
+    }
+    let file = file?;
+    let content = cx.file(&file.at, &file.value)?;
+    Some((file.at, content))
 }
 
 /// One or more certificates of authorities, as PEM.

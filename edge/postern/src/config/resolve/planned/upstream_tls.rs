@@ -2,7 +2,7 @@
 
 use postern_identity::Secret;
 
-use super::{authorities, host, one_of};
+use super::{authorities, either, host};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -27,8 +27,8 @@ pub struct UpstreamTls {
 
 pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> UpstreamTls {
     let (upstream, server) = (host(cx, route, "tls_upstream_server_name"), host(cx, route, "tls_server_name"));
-    let custom = one_of(cx, route, "tls_custom_ca", "tls_custom_ca_file");
-    let downstream = one_of(cx, route, "tls_downstream_client_ca", "tls_downstream_client_ca_file");
+    let custom = either(cx, route, "tls_custom_ca", "tls_custom_ca_file");
+    let downstream = either(cx, route, "tls_downstream_client_ca", "tls_downstream_client_ca_file");
     UpstreamTls {
         skip_verify: route.flag(cx, "tls_skip_verify"),
         name: upstream.or(server),
@@ -51,8 +51,8 @@ fn client(cx: &mut Context<'_>, route: &Block<'_>) -> Option<(Vec<u8>, Secret<Ve
         cx.fatal(Code::MissingKey, &at, what, "write both `tls_client_cert_file` and `tls_client_key_file`");
         return None;
     }
-    let certificate = one_of(cx, route, "tls_client_cert", "tls_client_cert_file");
-    let key = one_of(cx, route, "tls_client_key", "tls_client_key_file");
+    let certificate = either(cx, route, "tls_client_cert", "tls_client_cert_file");
+    let key = either(cx, route, "tls_client_key", "tls_client_key_file");
     let ((at, certificate), key) = (certificate?, Secret::new(key?.1));
     certificates::matching(cx, &at, &certificate, &key).then_some((certificate, key))
 }

@@ -1,46 +1,120 @@
 //! Routes that can be served and probably mean something else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use postern_edge::route::{HostPattern, PathMatcher, Target};
 
-use super::{Resolved, covers, place, same_hosts, to};
+use super::{Resolved, place, to};
 use crate::config::Code;
 use crate::config::context::Context;
 use crate::config::value::quoted;
 
-/// The routes of each host name or pattern, in order.
-type ByHost<'r> = HashMap<&'r str, Vec<&'r Resolved>>;
-
 pub(super) fn all(cx: &mut Context<'_>, routes: &[Resolved]) {
-    let mut before = ByHost::new();
-    for one in routes {
+    let mut before: HashMap<Hosts<'_>, Earlier<'_>> = HashMap::new();
+    for (index, one) in routes.iter().enumerate() {
         hidden(cx, one, &before);
         open_prefixes(cx, one, &before);
-        before.entry(name(&one.route.hosts)).or_default().push(one);
+        before.entry(Hosts::of(&one.route.hosts)).or_default().add(index, one);
         wide_wildcard(cx, one);
         plain_identity(cx, one);
     }
 }
 
-fn name(hosts: &HostPattern) -> &str {
-    match hosts {
-        HostPattern::Exact { host, .. } => host,
-        HostPattern::Wildcard { pattern, .. } => pattern,
+/// A host set, to find routes of the same one. A host named with its port is a virtual host of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Hosts<'r> {
+    wildcard: bool,
+    name: &'r str,
+    port: Option<u16>,
+}
+
+impl<'r> Hosts<'r> {
+    const EVERY: Self = Self { wildcard: true, name: "*", port: None };
+
+    fn of(hosts: &'r HostPattern) -> Self {
+        match hosts {
+            HostPattern::Exact { host, port } => Self { wildcard: false, name: host, port: *port },
+            HostPattern::Wildcard { pattern, port, .. } => Self { wildcard: true, name: pattern, port: *port },
+        }
     }
 }
 
-/// A route whose every request an earlier one takes: order decides, nothing else (01 §2.3).
-fn hidden(cx: &mut Context<'_>, one: &Resolved, before: &ByHost<'_>) {
-    let everywhere = matches!(one.route.hosts, HostPattern::Wildcard { .. }).then_some("*");
-    let names = everywhere.into_iter().chain([name(&one.route.hosts)]);
-    let mut earlier = names.filter_map(|name| before.get(name)).flatten();
-    let hides = |earlier: &&&Resolved| {
-        takes_hosts(&earlier.route.hosts, &one.route.hosts)
-            && covers(&earlier.route.path, &one.route.path)
-            && !is_duplicate(earlier, one)
-    };
-    if let Some(earlier) = earlier.find(hides) {
+/// A route and its number.
+type Numbered<'r> = (usize, &'r Resolved);
+
+/// The routes of one host set so far, by their paths: no route is compared with all others.
+#[derive(Default)]
+struct Earlier<'r> {
+    prefixes: BTreeMap<&'r str, Vec<Numbered<'r>>>,
+    exact: HashMap<&'r str, Vec<Numbered<'r>>>,
+    regexes: Vec<Numbered<'r>>,
+    /// The same, by their text.
+    same_regex: HashMap<&'r str, Vec<Numbered<'r>>>,
+}
+
+impl<'r> Earlier<'r> {
+    fn add(&mut self, index: usize, one: &'r Resolved) {
+        let numbered = (index, one);
+        match &one.route.path {
+            PathMatcher::Prefix(prefix) => self.prefixes.entry(prefix).or_default().push(numbered),
+            PathMatcher::Exact(path) => self.exact.entry(path).or_default().push(numbered),
+            PathMatcher::Regex(regex) => {
+                self.regexes.push(numbered);
+                self.same_regex.entry(regex.as_str()).or_default().push(numbered);
+            }
+        }
+    }
+
+    /// The first that takes every path of `one`, as far as that can be told.
+    fn hiding(&self, one: &Resolved) -> Option<Numbered<'r>> {
+        let first = |found: Option<&Vec<Numbered<'r>>>| {
+            found.into_iter().flatten().copied().find(|(_, earlier)| !is_duplicate(earlier, one))
+        };
+        let by_prefix = |path: &str| {
+            let ends = path.char_indices().map(|(end, _)| end).chain([path.len()]);
+            ends.filter_map(|end| first(self.prefixes.get(path.get(..end)?))).min_by_key(|(index, _)| *index)
+        };
+        let found = match &one.route.path {
+            PathMatcher::Prefix(prefix) => [by_prefix(prefix), None, None],
+            PathMatcher::Exact(path) => {
+                let matches = |(_, earlier): &&Numbered<'r>| {
+                    matches!(&earlier.route.path, PathMatcher::Regex(regex) if regex.is_match(path))
+                        && !is_duplicate(earlier, one)
+                };
+                [by_prefix(path), first(self.exact.get(path.as_str())), self.regexes.iter().find(matches).copied()]
+            }
+            PathMatcher::Regex(regex) => {
+                [first(self.prefixes.get("/")), first(self.same_regex.get(regex.as_str())), None]
+            }
+        };
+        found.into_iter().flatten().min_by_key(|(index, _)| *index)
+    }
+
+    /// Every prefix that also covers a longer name, with that name, which `one` takes too.
+    fn open(&self, one: &Resolved) -> Vec<Numbered<'r>> {
+        let open = |prefix: &&str| !prefix.ends_with('/');
+        let named = |path: &str| path.strip_suffix('x').and_then(|prefix| self.prefixes.get_key_value(prefix));
+        let found: Vec<_> = match &one.route.path {
+            PathMatcher::Prefix(path) => {
+                let longer = self.prefixes.range(path.as_str()..).take_while(|(prefix, _)| prefix.starts_with(path));
+                longer.chain(named(path)).collect()
+            }
+            PathMatcher::Exact(path) => named(path).into_iter().collect(),
+            PathMatcher::Regex(regex) => {
+                self.prefixes.iter().filter(|(prefix, _)| regex.is_match(&format!("{prefix}x"))).collect()
+            }
+        };
+        found.into_iter().filter(|(prefix, _)| open(prefix)).flat_map(|(_, routes)| routes).copied().collect()
+    }
+}
+
+/// A route whose every request an earlier one takes: order decides, nothing else (01 §2.3). An exact host never falls back to
+/// a wildcard.
+fn hidden(cx: &mut Context<'_>, one: &Resolved, before: &HashMap<Hosts<'_>, Earlier<'_>>) {
+    let own = Hosts::of(&one.route.hosts);
+    let every = (own.wildcard && own != Hosts::EVERY).then_some(Hosts::EVERY);
+    let earlier = every.into_iter().chain([own]).filter_map(|hosts| before.get(&hosts)?.hiding(one));
+    if let Some((_, earlier)) = earlier.min_by_key(|(index, _)| *index) {
         let what = format!("no request reaches this route: {} takes them all", place(&earlier.at));
         cx.advise(Code::HiddenRoute, &one.at, what, "put this route before the other one, or remove it");
     }
@@ -51,25 +125,13 @@ fn is_duplicate(a: &Resolved, b: &Resolved) -> bool {
     a.identity == b.identity && matches!(a.route.target, Target::Upstream(_))
 }
 
-/// Whether a route of `outer` hosts is asked for every host of `inner`: a host named with its port is a virtual host of its
-/// own, and an exact host never falls back to a wildcard.
-fn takes_hosts(outer: &HostPattern, inner: &HostPattern) -> bool {
-    match (outer, inner) {
-        (HostPattern::Wildcard { pattern, port: None, .. }, HostPattern::Wildcard { .. }) if pattern == "*" => true,
-        _ => same_hosts(outer, inner),
-    }
-}
-
 /// Earlier prefixes that also take longer names from this route, which lets other people pass (01 §2.4).
-fn open_prefixes(cx: &mut Context<'_>, one: &Resolved, before: &ByHost<'_>) {
-    for earlier in before.get(name(&one.route.hosts)).into_iter().flatten() {
+fn open_prefixes(cx: &mut Context<'_>, one: &Resolved, before: &HashMap<Hosts<'_>, Earlier<'_>>) {
+    let Some(earlier) = before.get(&Hosts::of(&one.route.hosts)) else { return };
+    for (_, earlier) in earlier.open(one) {
         let PathMatcher::Prefix(prefix) = &earlier.route.path else { continue };
-        let longer = PathMatcher::Exact(format!("{prefix}x"));
-        let takes = !prefix.ends_with('/')
-            && same_hosts(&earlier.route.hosts, &one.route.hosts)
-            && covers(&one.route.path, &longer);
-        if takes && one.route.policy != earlier.route.policy {
-            let (prefix, behind) = (prefix.as_str(), place(&one.at));
+        if one.route.policy != earlier.route.policy {
+            let behind = place(&one.at);
             let what =
                 format!("the prefix `{prefix}` also covers `{prefix}x`, and {behind} behind it has another policy");
             let hint = format!("write `prefix: {prefix}/`, and `path: {prefix}` on a second route");

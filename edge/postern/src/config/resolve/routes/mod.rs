@@ -19,7 +19,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use http::HeaderValue;
 use postern_edge::ResponseHeaders;
-use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
+use postern_edge::route::{HostRewrite, PathRewrite, Route, Target};
 
 use super::headers;
 use super::identity::{self, Identity};
@@ -190,29 +190,4 @@ fn refuse_duplicates(cx: &mut Context<'_>, routes: &[Resolved]) {
 fn place(at: &At) -> String {
     let key = at.key.as_str().trim_end_matches(".from");
     if at.place.is_known() { format!("`{key}` on line {}", at.place.line) } else { format!("`{key}`") }
-}
-
-/// Whether two host sets are the same.
-fn same_hosts(a: &HostPattern, b: &HostPattern) -> bool {
-    match (a, b) {
-        (HostPattern::Exact { host: a, port: p }, HostPattern::Exact { host: b, port: q }) => a == b && p == q,
-        (HostPattern::Wildcard { pattern: a, port: p, .. }, HostPattern::Wildcard { pattern: b, port: q, .. }) => {
-            a == b && p == q
-        }
-        (HostPattern::Exact { .. }, HostPattern::Wildcard { .. })
-        | (HostPattern::Wildcard { .. }, HostPattern::Exact { .. }) => false,
-    }
-}
-
-/// Whether every path that `inner` matches is matched by `outer`, as far as that can be told.
-fn covers(outer: &PathMatcher, inner: &PathMatcher) -> bool {
-    match (outer, inner) {
-        (PathMatcher::Prefix(prefix), PathMatcher::Prefix(path) | PathMatcher::Exact(path)) => path.starts_with(prefix),
-        (PathMatcher::Exact(a), PathMatcher::Exact(b)) => a == b,
-        (PathMatcher::Regex(regex), PathMatcher::Exact(path)) => regex.is_match(path),
-        (PathMatcher::Regex(a), PathMatcher::Regex(b)) => a.as_str() == b.as_str(),
-        (PathMatcher::Prefix(prefix), PathMatcher::Regex(_)) => prefix == "/",
-        (PathMatcher::Exact(_), PathMatcher::Prefix(_) | PathMatcher::Regex(_))
-        | (PathMatcher::Regex(_), PathMatcher::Prefix(_)) => false,
-    }
 }

@@ -1,0 +1,527 @@
+//! Every way in which a key can be refused (01 §1.4, §1.6, §1.8, §1.11, §2.9, §2.11), and what those that nothing acts on yet
+//! are understood as.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postern_edge::route::{HostPattern, PathMatcher, Route};
+use proptest::prelude::*;
+
+use super::planned::{
+    Carried, DnsFamily, Enforcement, LoadBalancing, Mcp, NameKind, OtlpProtocol, Payload, PlannedRoute, Probe, Scheme,
+    StatusRange, TokenFormat,
+};
+use super::*;
+
+/// The least that runs.
+const BASE: &str = "insecure_server: true\nshared_secret_file: tests/problems/secret\ncookie_secret_file: tests/problems/secret\n\
+    authenticate_service_url: https://authenticate.example.com\nidp_provider: oidc\nidp_provider_url: https://idp.example.com\n\
+    idp_client_id: postern\n";
+
+fn loaded(text: &str) -> Loaded {
+    load_text(Some("config.yaml"), &format!("{BASE}{text}"), false, &Environment::of::<&str, &str>([]).unwrap())
+}
+
+fn routed(keys: &str) -> Loaded {
+    let head = "routes:\n  - from: https://a.example.com\n    allow_public_unauthenticated_access: true\n";
+    let to = if keys.contains("to:") || keys.contains("from:") { "" } else { "    to: https://b.internal\n" };
+    let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
+    loaded(&format!("{head}{to}{keys}"))
+}
+
+/// `CODE key` of what is wrong with a file, apart from keys that are not supported yet.
+fn wrong(loaded: &Loaded) -> Vec<String> {
+    let fatal = loaded.problems.iter().filter(|problem| problem.severity == Severity::Fatal);
+    let wrong = fatal.filter(|problem| problem.code != Code::NotYet);
+    wrong.map(|problem| format!("{} {}", problem.code, problem.at.key)).collect()
+}
+
+#[test]
+fn each_key_at_the_top_is_refused_for_what_cannot_be() {
+    let mut missed = String::new();
+    for (text, expected) in [
+        // 01 §1.3.
+        ("debug_address: localhost", "PST-0205 debug_address"),
+        ("debug_address: localhost:0", "PST-0205 debug_address"),
+        ("envoy_bind_config_source_address: 10.0.0.1:80", "PST-0205 envoy_bind_config_source_address"),
+        ("allow_upgrades: ['a b']", "PST-0208 allow_upgrades[0]"),
+        ("circuit_breaker_thresholds: {max_connections: -1}", "PST-0201 circuit_breaker_thresholds.max_connections"),
+        ("circuit_breaker_thresholds: 3", "PST-0201 circuit_breaker_thresholds"),
+        ("grpc_client_timeout: soon", "PST-0202 grpc_client_timeout"),
+        ("databroker_service_urls: [localhost]", "PST-0206 databroker_service_urls"),
+        ("authorize_service_url: /path", "PST-0206 authorize_service_url"),
+        // 01 §1.4.
+        ("dns_lookup_family: V5_ONLY", "PST-0204 dns_lookup_family"),
+        ("dns_refresh_rate: 100us", "PST-0202 dns_refresh_rate"),
+        ("dns_failure_refresh_rate: 0", "PST-0202 dns_failure_refresh_rate"),
+        ("dns_query_timeout: -1s", "PST-0202 dns_query_timeout"),
+        ("dns_query_tries: many", "PST-0201 dns_query_tries"),
+        ("dns_resolvers: [udp://dns.internal:53]", "PST-0205 dns_resolvers[0]"),
+        ("dns_resolvers: [10.0.0.53]", "PST-0205 dns_resolvers[0]"),
+        ("dns_resolvers: udp://10.0.0.53", "PST-0205 dns_resolvers"),
+        // 01 §1.5.
+        ("tls_derive: a b", "PST-0214 tls_derive"),
+        ("autocert_ca: acme.example.com", "PST-0206 autocert_ca"),
+        ("autocert_eab_key_id: a", "PST-0211 autocert_eab_key_id"),
+        ("autocert_eab_mac_key: YQ", "PST-0211 autocert_eab_mac_key"),
+        ("autocert_eab_key_id: a\nautocert_eab_mac_key: YQ==", "PST-0207 autocert_eab_mac_key"),
+        ("autocert_trusted_ca: YQ==", "PST-0304 autocert_trusted_ca"),
+        ("autocert_trusted_ca_file: /no/such", "PST-0210 autocert_trusted_ca_file"),
+        ("autocert_trusted_ca: YQ==\nautocert_trusted_ca_file: /no/such", "PST-0212 autocert_trusted_ca_file"),
+        ("autocert_dir: ftp://x/y", "PST-0206 autocert_dir"),
+        // 01 §1.6.
+        ("downstream_mtls: {ca: YQ==, ca_file: /x}", "PST-0212 downstream_mtls.ca_file"),
+        ("downstream_mtls: {crl: YQ==, crl_file: /x}", "PST-0212 downstream_mtls.crl_file"),
+        ("downstream_mtls: {ca: '***'}", "PST-0207 downstream_mtls.ca"),
+        ("downstream_mtls: {ca: YQ==}", "PST-0304 downstream_mtls.ca"),
+        ("downstream_mtls: {crl: YQ==}", "PST-0304 downstream_mtls.crl"),
+        ("downstream_mtls: {enforcement: maybe}", "PST-0204 downstream_mtls.enforcement"),
+        (
+            "downstream_mtls: {match_subject_alt_names: [{name: x}]}",
+            "PST-0204 downstream_mtls.match_subject_alt_names[0].name",
+        ),
+        (
+            "downstream_mtls: {match_subject_alt_names: [{dns: '('}]}",
+            "PST-0209 downstream_mtls.match_subject_alt_names[0].dns",
+        ),
+        ("downstream_mtls: {match_subject_alt_names: [dns]}", "PST-0201 downstream_mtls.match_subject_alt_names[0]"),
+        ("downstream_mtls: {max_verify_depth: -1}", "PST-0201 downstream_mtls.max_verify_depth"),
+        ("downstream_mtls: {cafile: x}", "PST-0101 downstream_mtls.cafile"),
+        // 01 §1.8.
+        ("bearer_token_format: cookie", "PST-0204 bearer_token_format"),
+        ("bearer_token_format: jwt", "PST-0211 bearer_token_format"),
+        ("identity_providers: {a: {audiences: [x]}}", "PST-0211 identity_providers.a.issuer"),
+        ("identity_providers: {a: {issuer: https://i}}", "PST-0211 identity_providers.a.audiences"),
+        ("identity_providers: {a: {issuer: http://i, audiences: [x]}}", "PST-0206 identity_providers.a.issuer"),
+        ("identity_providers: {a: {issuer: i, audiences: [x]}}", "PST-0206 identity_providers.a.issuer"),
+        (
+            "identity_providers: {a: {issuer: https://i, audiences: [x], jwks_url: http://i/k}}",
+            "PST-0206 identity_providers.a.jwks_url",
+        ),
+        (
+            "identity_providers: {a: {issuer: https://i, audiences: [x], supported_algs: [HS256]}}",
+            "PST-0204 identity_providers.a.supported_algs[0]",
+        ),
+        (
+            "identity_providers: {a: {issuer: https://i, audiences: x}, b: {issuer: https://i, audiences: x}}",
+            "PST-0212 identity_providers.b",
+        ),
+        ("identity_providers: {a/b: {issuer: https://i, audiences: x}}", "PST-0204 identity_providers.a/b"),
+        ("mcp_allowed_client_id_domains: ['']", "PST-0214 mcp_allowed_client_id_domains[0]"),
+        ("mcp_allowed_as_metadata_domains: ['a b']", "PST-0214 mcp_allowed_as_metadata_domains[0]"),
+        (
+            "google_cloud_serverless_authentication_service_account: text",
+            "PST-0301 google_cloud_serverless_authentication_service_account",
+        ),
+        ("ssh_address: ':0'", "PST-0205 ssh_address"),
+        ("ssh_address: :22\nssh_host_key_files: [/no/such]", "PST-0210 ssh_host_key_files[0]"),
+        ("ssh_user_ca_key_file: /no/such", "PST-0210 ssh_user_ca_key_file"),
+        // 01 §1.9.
+        ("databroker_storage_type: etcd", "PST-0501 databroker_storage_type"),
+        ("databroker_cluster_node_id: a", "PST-0501 databroker_cluster_node_id"),
+        (
+            "databroker_cluster_leader_id: b\ndatabroker_cluster_nodes: [{id: a, grpc_address: 'a:1'}]",
+            "PST-0501 databroker_cluster_leader_id",
+        ),
+        ("databroker_cluster_nodes: [{grpc_address: 'a:1'}]", "PST-0211 databroker_cluster_nodes[0].id"),
+        (
+            "databroker_cluster_nodes: [{id: a, grpc_address: 'a b'}]",
+            "PST-0205 databroker_cluster_nodes[0].grpc_address",
+        ),
+        (
+            "databroker_cluster_nodes: [{id: a, grpc_address: 'a:1', raft_address: a}]",
+            "PST-0205 databroker_cluster_nodes[0].raft_address",
+        ),
+        ("databroker_raft_bind_address: a", "PST-0205 databroker_raft_bind_address"),
+        ("blob_storage: {bucket_uri: recordings}", "PST-0206 blob_storage.bucket_uri"),
+        // 01 §1.10.
+        ("metrics_basic_auth: dXNlcg==", "PST-0301 metrics_basic_auth"),
+        ("metrics_basic_auth: '***'", "PST-0207 metrics_basic_auth"),
+        ("metrics_certificate: YQ==", "PST-0211 metrics_certificate"),
+        ("metrics_certificate: YQ==\nmetrics_certificate_key: YQ==", "PST-0304 metrics_certificate"),
+        ("primary_color: 'red; }'", "PST-0201 primary_color"),
+        ("logo_url: javascript:alert(1)", "PST-0206 logo_url"),
+        ("otel_exporter_otlp_headers: [a]", "PST-0201 otel_exporter_otlp_headers[0]"),
+        ("otel_exporter_otlp_timeout: 5s", "PST-0202 otel_exporter_otlp_timeout"),
+        ("otel_traces_exporter: zipkin", "PST-0204 otel_traces_exporter"),
+        ("otel_exporter_otlp_protocol: http/json", "PST-0204 otel_exporter_otlp_protocol"),
+        ("otel_traces_sampler_arg: often", "PST-0201 otel_traces_sampler_arg"),
+    ] {
+        let found = wrong(&loaded(&format!("{text}\n")));
+        if found != [expected] {
+            missed += &format!("{text}\n    wanted {expected}, found {found:?}\n");
+        }
+    }
+    assert!(missed.is_empty(), "\n{missed}");
+}
+
+#[test]
+fn each_key_of_a_route_is_refused_for_what_cannot_be() {
+    let mut missed = String::new();
+    let check = "timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1";
+    let probe = |probe: &str| format!("health_checks: [{{{check}, {probe}}}]");
+    let server = |keys: &str| format!("mcp: {{server: {{{keys}}}}}");
+    for (text, expected) in [
+        // 01 §2.2, §2.5.
+        ("to: ['https://a', 'tcp://b:1']".to_owned(), "PST-0602 to[1]"),
+        ("to: ['https://a,1', 'https://b']".to_owned(), "PST-0602 to[1]"),
+        ("to: ['https://a,0']".to_owned(), "PST-0602 to[0]"),
+        ("to: ['unix:///a', 'https://b']".to_owned(), "PST-0602 to[1]"),
+        ("to: unix://".to_owned(), "PST-0602 to"),
+        ("to: 'tcp://'".to_owned(), "PST-0602 to"),
+        ("to: http+unix:///a".to_owned(), "PST-0602 to"),
+        // 01 §2.7, §2.10.
+        ("prefix_rewrite: /a\nregex_rewrite_pattern: /b".to_owned(), "PST-0212 regex_rewrite_pattern"),
+        ("regex_rewrite_pattern: '('".to_owned(), "PST-0209 regex_rewrite_pattern"),
+        (
+            "regex_rewrite_pattern: '(a)'\nregex_rewrite_substitution: '\\2'".to_owned(),
+            "PST-0209 regex_rewrite_substitution",
+        ),
+        ("host_path_regex_rewrite_pattern: '(?=a)'".to_owned(), "PST-0209 host_path_regex_rewrite_pattern"),
+        ("host_rewrite_header: 'a b'".to_owned(), "PST-0208 host_rewrite_header"),
+        ("rewrite_response_headers: [{prefix: a}]".to_owned(), "PST-0211 rewrite_response_headers[0].header"),
+        ("rewrite_response_headers: [{header: 'a b'}]".to_owned(), "PST-0208 rewrite_response_headers[0].header"),
+        // 01 §2.9, §2.12, §2.13.
+        ("tls_custom_ca: '***'".to_owned(), "PST-0207 tls_custom_ca"),
+        ("tls_custom_ca_file: /no/such".to_owned(), "PST-0210 tls_custom_ca_file"),
+        ("tls_downstream_client_ca: '***'".to_owned(), "PST-0207 tls_downstream_client_ca"),
+        ("tls_client_cert: YQ==".to_owned(), "PST-0211 tls_client_cert"),
+        ("tls_client_key_file: /no/such".to_owned(), "PST-0211 tls_client_key_file"),
+        ("tls_client_cert: YQ==\ntls_client_key: YQ==".to_owned(), "PST-0304 tls_client_cert"),
+        ("tls_server_name: 'a b'".to_owned(), "PST-0214 tls_server_name"),
+        (
+            "kubernetes_service_account_token: a\nkubernetes_service_account_token_file: /x".to_owned(),
+            "PST-0212 kubernetes_service_account_token_file",
+        ),
+        ("depends_on: [a, b, c, d, e, f]".to_owned(), "PST-0213 depends_on"),
+        ("depends_on: [/a]".to_owned(), "PST-0214 depends_on[0]"),
+        ("depends_on: ['a b']".to_owned(), "PST-0214 depends_on[0]"),
+        ("mcp: {}".to_owned(), "PST-0211 mcp"),
+        ("mcp: {server: {}, client: {}}".to_owned(), "PST-0212 mcp.client"),
+        (server("authorization_server_url: http://a"), "PST-0206 mcp.server.authorization_server_url"),
+        (server("path: mcp"), "PST-0603 mcp.server.path"),
+        (server("upstream_oauth2: {client_id: a}"), "PST-0211 mcp.server.upstream_oauth2.endpoint"),
+        (
+            server("upstream_oauth2: {endpoint: {auth_url: https://a, token_url: https://b}}"),
+            "PST-0211 mcp.server.upstream_oauth2.client_id",
+        ),
+        (
+            server("upstream_oauth2: {client_id: a, endpoint: {auth_url: https://a}}"),
+            "PST-0211 mcp.server.upstream_oauth2.endpoint.token_url",
+        ),
+        ("upstream_tunnel: {ssh_policy: [{permit: x}]}".to_owned(), "PST-0701 upstream_tunnel.ssh_policy[0].permit"),
+        ("bearer_token_format: jwt".to_owned(), "PST-0211 bearer_token_format"),
+        ("identity_providers: []\nbearer_token_format: basic".to_owned(), "PST-0204 bearer_token_format"),
+        ("logo_url: 'a b'".to_owned(), "PST-0206 logo_url"),
+        ("allow_upgrades: ['a b']".to_owned(), "PST-0208 allow_upgrades[0]"),
+        // 01 §2.11.
+        ("load_balancing_policy: fastest".to_owned(), "PST-0204 load_balancing_policy"),
+        ("healthy_panic_threshold: 101".to_owned(), "PST-0213 healthy_panic_threshold"),
+        ("outlier_detection: {interval: 1m}".to_owned(), "PST-0202 outlier_detection.interval"),
+        (
+            "outlier_detection: {max_ejection_percent: 200}".to_owned(),
+            "PST-0213 outlier_detection.max_ejection_percent",
+        ),
+        ("outlier_detection: {consecutive5xx: 3}".to_owned(), "PST-0101 outlier_detection.consecutive5xx"),
+        (
+            "health_checks: [{timeout: 1s, interval: 1s, healthy_threshold: 1, tcp_health_check: {}}]".to_owned(),
+            "PST-0211 health_checks[0].unhealthy_threshold",
+        ),
+        (probe("tcp_health_check: {}, initial_jitter: 1m"), "PST-0202 health_checks[0].initial_jitter"),
+        (format!("health_checks: [{{{check}}}]"), "PST-0211 health_checks[0]"),
+        (probe("tcp_health_check: {}, grpc_health_check: {}"), "PST-0212 health_checks[0]"),
+        (probe("http_health_check: {host: a}"), "PST-0211 health_checks[0].http_health_check.path"),
+        (
+            probe("http_health_check: {path: /, expected_statuses: [{start: 300, end: 200}]}"),
+            "PST-0213 health_checks[0].http_health_check.expected_statuses[0]",
+        ),
+        (
+            probe("http_health_check: {path: /, expected_statuses: [{start: 1, end: 200}]}"),
+            "PST-0213 health_checks[0].http_health_check.expected_statuses[0].start",
+        ),
+        (
+            probe("http_health_check: {path: /, codec_client_type: spdy}"),
+            "PST-0204 health_checks[0].http_health_check.codec_client_type",
+        ),
+        (probe("tcp_health_check: {send: {text: PING}}"), "PST-0201 health_checks[0].tcp_health_check.send.text"),
+        (
+            probe("tcp_health_check: {receive: [{text: '50', binary: UA==}]}"),
+            "PST-0212 health_checks[0].tcp_health_check.receive[0].text",
+        ),
+        (
+            probe("grpc_health_check: {initial_metadata: [{header: {value: a}}]}"),
+            "PST-0211 health_checks[0].grpc_health_check.initial_metadata[0]",
+        ),
+    ] {
+        let found = wrong(&routed(&text));
+        if found != [expected.replacen(' ', " routes[0].", 1)] {
+            missed += &format!("{text}\n    wanted {expected}, found {found:?}\n");
+        }
+    }
+    assert!(missed.is_empty(), "\n{missed}");
+}
+
+#[test]
+fn routes_that_choose_providers_choose_those_that_there_are() {
+    let with = |global: &str, route: &str| {
+        let head = format!("identity_providers: {{ci: {{issuer: https://ci, audiences: a}}}}\n{global}");
+        let keys =
+            format!("from: https://a.example.com, to: https://b, allow_public_unauthenticated_access: true, {route}");
+        wrong(&loaded(&format!("{head}routes: [{{{keys}}}]\n")))
+    };
+    let (jwt, ci) = ("bearer_token_format: jwt\n", "identity_providers: [CI]");
+    assert_eq!(with(jwt, ci), [] as [&str; 0]);
+    assert_eq!(with("", &format!("bearer_token_format: jwt, {ci}")), [] as [&str; 0]);
+    assert_eq!(with("", ci), ["PST-0212 routes[0].identity_providers"]);
+    assert_eq!(with(jwt, "identity_providers: [c1]"), ["PST-0204 routes[0].identity_providers"]);
+}
+
+#[test]
+fn from_of_a_tunnel_names_hosts() {
+    let tunnel = |from: &str, to: &str| {
+        let text = format!("routes: [{{from: '{from}', to: '{to}', allow_public_unauthenticated_access: true}}]\n");
+        let loaded = loaded(&text);
+        let hosts = loaded.planned.tunnels.first().map(|(_, tunnel)| (tunnel.carried, tunnel.hosts.join(" ")));
+        (wrong(&loaded), hosts)
+    };
+    let told =
+        |hosts: Option<(Carried, &str)>| (Vec::<String>::new(), hosts.map(|(kind, text)| (kind, text.to_owned())));
+    assert_eq!(
+        tunnel("tcp+https://db.example.com:5432", "tcp://a:1"),
+        told(Some((Carried::Tcp, "db.example.com:5432")))
+    );
+    assert_eq!(tunnel("tcp+https://p.example.com/a:1/b:2", "tcp://a:1"), told(Some((Carried::Tcp, "a:1 b:2"))));
+    assert_eq!(tunnel("udp+https://dns.example.com:53", "udp://a:1"), told(Some((Carried::Udp, "dns.example.com:53"))));
+    assert_eq!(tunnel("ssh://bastion", "ssh://a:22"), told(Some((Carried::Ssh, "bastion"))));
+    assert_eq!(tunnel("ssh://bastion", "tcp://a:22").0, ["PST-0602 routes[0].to"]);
+    assert_eq!(tunnel("tcp+https://", "tcp://a:1"), (vec!["PST-0601 routes[0].from".to_owned()], None));
+    assert_eq!(tunnel("tcp+https://p.example.com/a b", "tcp://a:1").0, ["PST-0601 routes[0].from"]);
+}
+
+#[test]
+fn upstreams_that_are_not_dialled_yet_keep_scheme_and_weight() {
+    let loaded = routed("to: ['h2c://a:81,3', 'https://b/path,1']\n");
+    let (key, endpoints) = loaded.planned.endpoints.first().unwrap();
+    assert_eq!(key, "routes[0]");
+    let told: Vec<_> = endpoints.iter().map(|one| (one.scheme, one.address.as_str(), one.weight)).collect();
+    assert_eq!(told, [(Scheme::H2c, "a:81", Some(3)), (Scheme::Https, "b", Some(1))]);
+    let socket = routed("to: unix:///run/app.sock\n");
+    assert_eq!(socket.planned.endpoints[0].1[0].address, "/run/app.sock");
+}
+
+#[test]
+fn keys_at_the_top_mean_what_they_say() {
+    let planned = loaded(
+        "use_proxy_protocol: t\nallow_upgrades: WebSocket,spdy/3.1,websocket\ndns_lookup_family: all\ndns_query_timeout: 2500ms\n\
+         dns_resolvers: ['tcp://10.0.0.53:5353']\nbearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\n\
+         circuit_breaker_thresholds: {max_retries: 7}\nmetrics_basic_auth: dTpwOnE=\nprimary_color: abc\n\
+         otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
+         otel_exporter_otlp_timeout: 2500\notel_bsp_schedule_delay: 1\notel_traces_sampler_arg: 7\n\
+         downstream_mtls: {enforcement: REJECT_CONNECTION, max_verify_depth: 0, match_subject_alt_names: [{EMAIL: 'a|b'}]}\n\
+         autocert_eab_key_id: k\nautocert_eab_mac_key: -_8\nmcp_allowed_client_id_domains: '*.Example.com'\n",
+    )
+    .planned;
+    assert!(planned.listener.proxy_protocol);
+    assert_eq!(planned.listener.upgrades, ["websocket", "spdy/3.1"]);
+    assert_eq!((planned.dns.family, planned.dns.timeout), (DnsFamily::All, Some(Duration::from_secs(2))));
+    assert_eq!(planned.dns.resolvers[0].address, "10.0.0.53:5353".parse::<SocketAddr>().unwrap());
+    assert!(planned.dns.resolvers[0].tcp);
+    assert_eq!(planned.tokens.format, TokenFormat::IdToken);
+    assert_eq!(planned.tokens.audiences, Some(Vec::new()), "none allowed is not the same as not looked at");
+    assert_eq!(planned.tokens.programmatic_hosts, ["localhost"]);
+    assert_eq!((planned.circuit_breakers.retries, planned.circuit_breakers.requests), (Some(7), None));
+    let auth = planned.metrics_auth.unwrap();
+    assert_eq!((auth.user.as_str(), auth.password.expose().as_str()), ("u", "p:q"));
+    assert_eq!(planned.branding.primary.as_deref(), Some("#aabbcc"));
+    let otlp = planned.tracing.otlp.unwrap();
+    assert_eq!(
+        (otlp.protocol, otlp.timeout, otlp.exact),
+        (OtlpProtocol::HttpProtobuf, Duration::from_millis(2500), false)
+    );
+    assert_eq!((planned.tracing.delay, planned.tracing.batch), (Duration::from_millis(100), 512));
+    assert!((planned.tracing.sampled - 1.0).abs() < f64::EPSILON);
+    let mtls = planned.downstream_mtls;
+    assert_eq!((mtls.enforcement, mtls.max_depth), (Enforcement::RejectConnection, None));
+    let name = &mtls.names[0];
+    let matched = ["a", "b", "ab", "xa", "bx"].map(|text| name.pattern.is_match(text));
+    assert_eq!((name.kind, matched), (NameKind::Email, [true, true, false, false, false]), "01 §8.2: from end to end");
+    assert_eq!(planned.autocert.account.unwrap().mac_key.expose().as_slice(), [0xfb, 0xff]);
+    assert_eq!(planned.mcp_client_domains, ["*.example.com"]);
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let planned = loaded("installation_id: a\n").planned;
+    assert_eq!((planned.dns.family, planned.dns.udp_max_queries), (DnsFamily::V4Preferred, None));
+    assert_eq!(planned.downstream_mtls.enforcement, Enforcement::PolicyWithDefaultDeny);
+    assert_eq!(planned.downstream_mtls.max_depth, Some(1));
+    assert_eq!((planned.tokens.format, planned.tokens.audiences), (TokenFormat::Passed, None));
+    assert_eq!((planned.tracing.batch, planned.tracing.longest_value), (512, 256));
+    assert!(planned.tracing.otlp.is_none() && !planned.autocert.on);
+    assert!(loaded("").planned.listener.installation_id.is_none());
+}
+
+fn planned(keys: &str) -> PlannedRoute {
+    routed(keys).planned.routes.first().unwrap().clone()
+}
+
+#[test]
+fn keys_of_a_route_mean_what_they_say() {
+    let route = planned(
+        "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\nallow_spdy: 1\nallow_upgrades: [H2C]\n\
+         circuit_breaker_thresholds: {max_requests: 5}\noutlier_detection: {consecutive_5xx: 3}\ndepends_on: ['https://b.example.com:8/x']\n\
+         tls_server_name: a.internal\ntls_upstream_server_name: b.internal\ntls_skip_verify: true\n\
+         regex_rewrite_pattern: '/(.)/(.)'\nregex_rewrite_substitution: '/\\2/\\1'\n\
+         rewrite_response_headers: [{header: Location, prefix: a, value: b}]\nmcp: {server: {}}\n\
+         sub_policies: [{id: x, allowed_users: a, allowed_idp_claims: {g: [h]}}]\nsession_recording: {enabled: true}\n",
+    );
+    assert_eq!((route.key.as_str(), route.balancing.policy), ("routes[0]", LoadBalancing::RingHash));
+    assert_eq!((route.balancing.panic_threshold, route.balancing.breakers.requests), (Some(0), Some(5)));
+    assert_eq!(route.upgrades, ["h2c", "spdy/3.1"]);
+    let outliers = route.outlier_detection.unwrap();
+    assert_eq!(
+        (outliers.server_errors, outliers.max_ejected, outliers.interval),
+        ((3, 100), 10, Duration::from_secs(10))
+    );
+    assert_eq!((outliers.failure_share, outliers.split_local), ((85, 5, 50), false));
+    assert_eq!(route.access.depends_on, ["b.example.com:8"]);
+    assert_eq!((route.tls.name.as_deref(), route.tls.skip_verify), (Some("b.internal"), true));
+    assert_eq!(route.rewriting.path.unwrap().substitution, "/\\2/\\1");
+    assert_eq!(route.rewriting.response[0].header, "location");
+    let Some(Mcp::Server(server)) = route.mcp else { panic!() };
+    assert_eq!((server.max_request_bytes, server.path.as_str()), (4096, "/"));
+    assert_eq!((route.access.sub_policies[0].name.as_str(), route.access.recorded), ("x", true));
+    assert_eq!(route.access.sub_policies[0].claims["g"], ["h"]);
+    assert!(routed("description: a\n").planned.routes.is_empty(), "a route that asks for nothing is not kept");
+}
+
+#[test]
+fn health_checks_mean_what_they_say() {
+    let check = |probe: &str| {
+        let keys = "timeout: 0.5s, interval: 10s, unhealthy_threshold: 3, healthy_threshold: 1";
+        planned(&format!("health_checks: {{{keys}, {probe}}}\n")).health_checks.remove(0)
+    };
+    let http =
+        check("http_health_check: {path: /h, expected_statuses: {start: 200, end: 300}, codec_client_type: http2}");
+    assert_eq!((http.timeout, http.no_traffic_interval), (Duration::from_millis(500), Duration::from_secs(60)));
+    let Probe::Http(http) = http.probe else { panic!() };
+    assert_eq!((http.expected.as_slice(), http.http2), (&[StatusRange { start: 200, end: 300 }][..], true));
+    let Probe::Tcp(tcp) = check("tcp_health_check: {send: {text: 5049}, receive: [{binary: UE8=}]}").probe else {
+        panic!()
+    };
+    assert_eq!((tcp.send, tcp.receive), (Some(Payload(b"PI".to_vec())), vec![Payload(b"PO".to_vec())]));
+    let Probe::Grpc(grpc) = check("grpc_health_check: {}").probe else { panic!() };
+    assert_eq!((grpc.service.as_str(), grpc.authority), ("", None));
+}
+
+#[test]
+fn files_of_tls_are_read_and_belong_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+    let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+    let file = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let (certificate_file, key_file) = (file("crt", &certificate), file("key", &key));
+    let loaded = routed(&format!(
+        "tls_client_cert_file: {certificate_file}\ntls_client_key: {}\ntls_custom_ca_file: {certificate_file}\n",
+        STANDARD.encode(&key)
+    ));
+    assert_eq!(wrong(&loaded), [] as [&str; 0]);
+    let tls = &loaded.planned.routes[0].tls;
+    assert_eq!(tls.client.as_ref().unwrap().1.expose().as_slice(), key.as_bytes());
+    assert_eq!(tls.authorities.as_deref(), Some(certificate.as_bytes()));
+    assert!(loaded.watched.iter().any(|watched| watched.path == Path::new(&certificate_file)));
+    let other = rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap().signing_key.serialize_pem();
+    let mixed = format!("tls_client_cert_file: {certificate_file}\ntls_client_key_file: {}\n", file("other", &other));
+    assert_eq!(wrong(&routed(&mixed)), ["PST-0304 routes[0].tls_client_cert_file"]);
+    let twice = format!("tls_custom_ca: {}\ntls_custom_ca_file: /no/such\n", STANDARD.encode(&certificate));
+    assert_eq!(wrong(&routed(&twice)), [] as [&str; 0], "the inline form wins");
+    assert!(!format!("{:?}", routed(&format!("tls_client_key_file: {key_file}\n"))).contains("PRIVATE"), "s_108");
+}
+
+#[test]
+fn a_key_of_ssh_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    fs::write(&file, "key").unwrap();
+    let text = |listens: &str| format!("{listens}ssh_host_key_files: [{}]\n", file.display());
+    for (mode, listens, expected) in [
+        (0o644, "ssh_address: :22\n", &["PST-0210 ssh_host_key_files[0]"][..]),
+        (0o640, "ssh_address: :22\n", &["PST-0210 ssh_host_key_files[0]"]),
+        (0o600, "ssh_address: :22\n", &[]),
+        (0o644, "", &[]),
+    ] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(wrong(&loaded(&text(listens))), expected, "{mode:o} {listens}");
+    }
+}
+
+#[test]
+fn an_empty_domain_of_mcp_is_refused_while_mcp_is_on() {
+    let text = "mcp_allowed_client_id_domains: ['']\n";
+    assert_eq!(wrong(&loaded(text)).len(), 1);
+    assert_eq!(wrong(&loaded(&format!("{text}runtime_flags: {{mcp: false}}\n"))), [] as [&str; 0]);
+}
+
+/// Whether every path that `inner` matches is matched by `outer`, as far as that can be told: each compared with each.
+fn covers(outer: &PathMatcher, inner: &PathMatcher) -> bool {
+    match (outer, inner) {
+        (PathMatcher::Prefix(prefix), PathMatcher::Prefix(path) | PathMatcher::Exact(path)) => path.starts_with(prefix),
+        (PathMatcher::Exact(a), PathMatcher::Exact(b)) => a == b,
+        (PathMatcher::Regex(regex), PathMatcher::Exact(path)) => regex.is_match(path),
+        (PathMatcher::Regex(a), PathMatcher::Regex(b)) => a.as_str() == b.as_str(),
+        (PathMatcher::Prefix(prefix), PathMatcher::Regex(_)) => prefix == "/",
+        (PathMatcher::Exact(_), PathMatcher::Prefix(_) | PathMatcher::Regex(_))
+        | (PathMatcher::Regex(_), PathMatcher::Prefix(_)) => false,
+    }
+}
+
+fn takes_hosts(outer: &HostPattern, inner: &HostPattern) -> bool {
+    match (outer, inner) {
+        (HostPattern::Wildcard { pattern, port: None, .. }, HostPattern::Wildcard { .. }) if pattern == "*" => true,
+        (HostPattern::Exact { host: a, port: p }, HostPattern::Exact { host: b, port: q })
+        | (HostPattern::Wildcard { pattern: a, port: p, .. }, HostPattern::Wildcard { pattern: b, port: q, .. }) => {
+            a == b && p == q
+        }
+        (HostPattern::Exact { .. }, HostPattern::Wildcard { .. })
+        | (HostPattern::Wildcard { .. }, HostPattern::Exact { .. }) => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn hidden_and_open_routes_are_those_that_comparing_all_with_all_finds(
+        routes in proptest::collection::vec((0..5_usize, 0..9_usize, any::<bool>()), 1..14)
+    ) {
+        let hosts = ["https://a.example.com", "https://a.example.com:8443", "https://*.example.com", "https://*", "https://*:81"];
+        let paths = ["", "prefix: /, ", "prefix: /a, ", "prefix: /a/b, ", "prefix: /ax, ", "path: /a, ", "path: /ax, ",
+            "regex: '/a.*', ", "regex: '/[ab]x?', "];
+        let access = ["allow_public_unauthenticated_access: true", "allow_any_authenticated_user: true"];
+        let lines: String = routes.iter().enumerate().map(|(index, (host, path, public))| format!(
+            "  - {{from: '{}', {}to: 'https://u{index}.internal', {}}}\n", hosts[*host], paths[*path], access[usize::from(*public)]
+        )).collect();
+        let loaded = loaded(&format!("routes:\n{lines}"));
+        let told = |code| loaded.problems.iter().filter(move |problem| problem.code == code).count();
+        let routes = &loaded.config.as_ref().unwrap().edge.routes;
+        let before = |index: usize| routes.iter().take(index);
+        let hides = |outer: &Route, inner: &Route| takes_hosts(&outer.hosts, &inner.hosts) && covers(&outer.path, &inner.path);
+        let hidden = routes.iter().enumerate().filter(|(index, one)| before(*index).any(|outer| hides(outer, one)));
+        prop_assert_eq!(told(Code::HiddenRoute), hidden.count());
+        let opens = |outer: &Route, inner: &Route| {
+            let PathMatcher::Prefix(prefix) = &outer.path else { return false };
+            let same = takes_hosts(&outer.hosts, &inner.hosts) && takes_hosts(&inner.hosts, &outer.hosts);
+            same && !prefix.ends_with('/') && covers(&inner.path, &PathMatcher::Exact(format!("{prefix}x"))) && outer.policy != inner.policy
+        };
+        let open = routes.iter().enumerate().map(|(index, one)| before(index).filter(|outer| opens(outer, one)).count());
+        prop_assert_eq!(told(Code::OpenPrefix), open.sum::<usize>());
+    }
+}
