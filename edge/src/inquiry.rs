@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header};
 use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, Session, Timestamp};
+use postern_policy::Trace;
 
-use crate::admit::{Admission, Verdict};
-use crate::assertion::ASSERTION_HEADER;
+use crate::admit::{Admission, Verdict, facts};
 use crate::route::Miss;
 use crate::{ClientCert, Connection, Host, Snapshot, prepare};
 
@@ -63,7 +63,7 @@ pub struct Upward {
     pub endpoints: usize,
     /// Path and query.
     pub target: String,
-    /// The fields; the assertion is without its signature, whoever reads this has no use for it.
+    /// The fields; `[assertion]` stands for the assertion.
     pub fields: HeaderMap,
     /// The payload of the assertion, as JSON, wherever in the fields it goes.
     pub claims: Option<String>,
@@ -71,8 +71,8 @@ pub struct Upward {
 
 /// Stands for the name that a request would be given.
 pub const SOME_REQUEST: &str = "00000000-0000-0000-0000-000000000000";
-/// Stands for what is not shown.
-const LEFT_OUT: &str = "[signature]";
+/// Stands for an assertion, which whoever reads this has no use for.
+const ASSERTION: &str = "[assertion]";
 
 impl Inquiry {
     /// Asks the gate of this configuration.
@@ -117,6 +117,14 @@ impl Finding<'_> {
         self.snapshot.table.trace(&self.snapshot.config.routes, host, path).map(|(_, miss)| miss)
     }
 
+    /// Every rule of the policy that was asked, with what it saw.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        let Admission { request, route, subject, evaluation, .. } = &self.admission;
+        let (request, route, _) = (request.as_deref()?, route.as_deref()?, evaluation.as_ref()?);
+        Some(route.policy.trace(&facts(request, &request.decoded_path(), subject, self.now)))
+    }
+
     /// Whether the routes were looked at: not for what cannot be read, and not for paths of our own.
     fn met_routes(&self) -> bool {
         let none = matches!(&self.admission.verdict, Verdict::Refuse(crate::Refusal::NoRoute));
@@ -151,6 +159,8 @@ impl Finding<'_> {
         let authority = endpoint.map_or("", |endpoint| endpoint.authority.as_str());
         prepare::request(permit, self.snapshot, &HeaderValue::from_static(SOME_REQUEST), authority, &mut head);
         let mut fields = head.headers.clone();
+        // What carries requests says nothing of trailers on a connection of its own.
+        fields.remove(header::TE);
         let token = permit.assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
         for (name, value) in &mut fields {
             disarm(name, value, token);
@@ -166,15 +176,14 @@ impl Finding<'_> {
     }
 }
 
-/// Takes out of a field what would open something: the signature of the assertion, and the proof that we are the edge.
+/// Takes out of a field what would open something: the assertion, and the proof that we are the edge.
 fn disarm(name: &HeaderName, value: &mut HeaderValue, token: Option<&str>) {
     if name == EDGE_TOKEN_HEADER {
         *value = HeaderValue::from_static("[token]");
     }
-    let Some((token, (signed, _))) = token.and_then(|token| Some((token, token.rsplit_once('.')?))) else { return };
-    let shown = if *name == ASSERTION_HEADER { signed } else { "[assertion]" };
+    let Some(token) = token else { return };
     let text = value.to_str().ok().filter(|text| text.contains(token));
-    let text = text.map(|text| text.replace(token, &format!("{shown}.{LEFT_OUT}")));
+    let text = text.map(|text| text.replace(token, ASSERTION));
     if let Some(harmless) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
         *value = harmless;
     }
@@ -221,11 +230,8 @@ mod tests {
         assert_eq!(told.target.as_bytes(), carried.raw_path());
         let names = |fields: &HeaderMap| fields.keys().map(HeaderName::to_string).collect::<Vec<_>>();
         assert_eq!(names(&told.fields), names(&carried.headers));
-        let (signed, real) =
-            (values(&told.fields, "x-pomerium-jwt-assertion"), values(&carried.headers, "x-pomerium-jwt-assertion"));
-        assert_eq!(signed.rsplit_once('.').unwrap().1, LEFT_OUT);
-        assert_eq!(signed.split('.').next(), real.split('.').next());
-        assert_eq!(values(&told.fields, "x-token"), format!("jwt [assertion].{LEFT_OUT}"));
+        assert_eq!(values(&told.fields, "x-pomerium-jwt-assertion"), ASSERTION);
+        assert_eq!(values(&told.fields, "x-token"), format!("jwt {ASSERTION}"));
         let claims: serde_json::Value = serde_json::from_str(&told.claims.unwrap()).unwrap();
         assert_eq!(
             (claims["email"].as_str(), claims["aud"].as_str()),

@@ -50,6 +50,7 @@ pub fn environment() -> Result<Environment, Exit> {
     })
 }
 
-fn colour(terminal: bool, environment: &Environment) -> Colour {
+/// Whether to colour what is printed.
+pub(crate) fn colour(terminal: bool, environment: &Environment) -> Colour {
     if terminal && !environment.no_color() { Colour::Terminal } else { Colour::Plain }
 }

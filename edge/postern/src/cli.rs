@@ -1,12 +1,14 @@
 //! What was asked on the command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Code;
+use crate::probe::Person;
 
 /// How a command ended; the number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub enum Command {
     Run(Run),
     /// Say everything that is wrong with a configuration file, and what to write instead
     Check(Check),
+    /// Say what a request would get, from whom, and why
+    Explain(Box<Explain>),
     /// Ask a running Postern whether it is well
     Health(Health),
     /// Have a running Postern load its configuration again, and say what became of it
@@ -93,6 +97,70 @@ pub struct Check {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
+}
+
+/// Options of `postern explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Explain {
+    /// The configuration file; without it everything comes from the environment
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// The address that is asked for
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// The method
+    #[arg(long, value_name = "NAME", default_value = "GET")]
+    pub method: String,
+    /// A field of the request; may be given again
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Who asks
+    #[command(flatten)]
+    pub subject: Subject,
+    /// Where the request comes from
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub source_ip: IpAddr,
+    /// A certificate that the client shows, PEM
+    #[arg(long, value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+    /// When, as in 2027-01-15T08:00:00Z; now, unless it is said
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// Who asks; nobody who is signed in, unless something is said of them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Subject {
+    /// Their id at the identity provider
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// Their e-mail address
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// A group of theirs; may be given again
+    #[arg(long = "group", value_name = "NAME")]
+    pub groups: Vec<String>,
+    /// A claim of theirs; may be given again
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub claims: Vec<String>,
+}
+
+impl Subject {
+    /// The person that was described.
+    ///
+    /// # Errors
+    /// What is wrong with a claim.
+    pub fn person(&self) -> Result<Person, String> {
+        let Self { user, email, groups, claims } = self.clone();
+        let mut person = Person { user, email, groups, ..Person::default() };
+        claims.iter().try_for_each(|claim| person.claim(claim)).map(|()| person)
+    }
 }
 
 /// Options of `postern health`.

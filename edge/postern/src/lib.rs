@@ -4,6 +4,7 @@
 
 mod about;
 mod admin;
+mod ask;
 pub mod assemble;
 pub mod check;
 pub mod cli;
@@ -11,6 +12,8 @@ pub mod config;
 pub mod demo;
 #[cfg(test)]
 mod docs;
+pub mod explain;
+pub mod probe;
 pub mod reload;
 mod run;
 pub mod telemetry;
@@ -27,6 +30,7 @@ pub fn execute(invocation: Invocation) -> Exit {
     }
     match command {
         Command::Check(asked) => check::check(&asked),
+        Command::Explain(asked) => explain::explain(&asked),
         Command::Version(asked) => about::version(&asked),
         Command::Status => about::status(),
         Command::Problem(code) => about::problem(&code),

@@ -51,6 +51,65 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Reads RFC 3339: `2027-01-15T08:00:00Z`, or with an offset; a fraction is cut to milliseconds. `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (date, rest) = text.split_once(['T', 't', ' '])?;
+        let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+        let zone = rest.find(['Z', 'z', '+', '-'])?;
+        let (clock, zone) = rest.split_at_checked(zone)?;
+        let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+        let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
+        let real = (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
+        if !real || hour > 23 || minute > 59 || second > 59 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let millis: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+        let seconds = days_before(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(zone)?;
+        Some(Self(seconds * 1000 + millis))
+    }
+}
+
+/// Numbers of so many digits each.
+fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[i64; N]> {
+    let mut parts = text.split(between);
+    let mut out = [0; N];
+    for (number, digits) in out.iter_mut().zip(digits) {
+        let part =
+            parts.next().filter(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(out)
+}
+
+/// The seconds that a zone is ahead of UTC.
+fn offset(zone: &str) -> Option<i64> {
+    if zone.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let [hours, minutes] = numbers(zone.get(1..)?, ':', [2, 2])?;
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+const fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from the epoch to a date; the way back from what `Display` does.
+const fn days_before(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 impl From<SystemTime> for Timestamp {
     /// What a clock says; one that is before the epoch says the epoch.
     fn from(clock: SystemTime) -> Self {
@@ -93,6 +152,35 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(Timestamp::from_secs(seconds).to_string(), text);
+            assert_eq!(Timestamp::parse(text), Some(Timestamp::from_secs(seconds)));
+        }
+    }
+
+    #[test]
+    fn time_is_read_with_its_zone_and_no_other_text_is() {
+        let read = |text: &str| Timestamp::parse(text).map(Timestamp::as_millis);
+        let base = read("2027-01-15T08:00:00Z");
+        assert_eq!(base, Some(1_800_000_000_000));
+        assert_eq!(read("2027-01-15t10:30:00+02:30"), base);
+        assert_eq!(read("2027-01-15 03:00:00-05:00"), base);
+        assert_eq!(read("2027-01-15T08:00:00.1239Z"), base.map(|base| base + 123));
+        for text in [
+            "",
+            "2027-01-15",
+            "2027-01-15T08:00:00",
+            "2027-1-15T08:00:00Z",
+            "2027-02-29T08:00:00Z",
+            "2027-13-01T08:00:00Z",
+            "2027-01-15T24:00:00Z",
+            "2027-01-15T08:60:00Z",
+            "2027-01-15T08:00:00+24:00",
+            "2027-01-15T08:00:00+02",
+            "2027-01-15T08:00:00.xZ",
+            "2027-01-15T08:00:00ZZ",
+            "+027-01-15T08:00:00Z",
+            "2027-01-15T08:00Z",
+        ] {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 

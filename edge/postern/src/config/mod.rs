@@ -41,6 +41,7 @@ use tracing::level_filters::LevelFilter;
 pub use code::Code;
 pub use effective::{Effective, effective};
 pub use env::Environment;
+pub(crate) use keys::is_secret;
 pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
 pub use render::Colour;
@@ -55,6 +56,8 @@ use planned::Planned;
 pub struct Config {
     /// The edge.
     pub edge: EdgeConfig,
+    /// Where each of its routes is written, in the same order.
+    pub places: Vec<At>,
     /// Authn.
     pub authn: AuthnConfig,
     /// The store.

@@ -8,6 +8,7 @@ mod check;
 mod crash;
 mod demo;
 mod drain;
+mod explain;
 mod headers;
 mod logs;
 mod metrics;

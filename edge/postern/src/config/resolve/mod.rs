@@ -94,6 +94,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     };
     Some(Config {
         edge,
+        places: routes.places,
         authn,
         storage: storage?,
         admin: admin?,

@@ -57,6 +57,8 @@ const IDLE: Duration = Duration::from_secs(300);
 pub(super) struct Routes {
     /// In the order in which they are tried.
     pub(super) list: Vec<Arc<Route>>,
+    /// Where each of them is written.
+    pub(super) places: Vec<At>,
     /// None was left out.
     pub(super) complete: bool,
 }
@@ -75,7 +77,8 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idp
     refuse_duplicates(cx, &resolved);
     lints::all(cx, &resolved);
     let complete = resolved.len() == written;
-    Routes { list: resolved.into_iter().map(|one| one.route).collect(), complete }
+    let (list, places) = resolved.into_iter().map(|one| (one.route, one.at)).unzip();
+    Routes { list, places, complete }
 }
 
 fn route(cx: &mut Context<'_>, block: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Option<Resolved> {

@@ -1,0 +1,76 @@
+//! The address of a request as it is typed, and what a client sends of it.
+
+use url::Host;
+
+/// Where a request goes: a host with its port, and path and query exactly as written, so that odd spellings can be asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    authority: String,
+    target: String,
+}
+
+/// Why a text is no such address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Another scheme.
+    #[error("only https and http addresses are asked for")]
+    Scheme,
+    /// No host, or one with user or password.
+    #[error("it needs a host: `https://app.example.com/path`")]
+    Host,
+}
+
+impl Address {
+    /// Reads `https://host[:port]/path?query`; the scheme may be left out, and what follows `#` is never sent.
+    ///
+    /// # Errors
+    /// [`AddressError`].
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let (scheme, rest) = text.trim().split_once("://").unwrap_or(("https", text.trim()));
+        if !["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return Err(AddressError::Scheme);
+        }
+        let sent = rest.split('#').next().unwrap_or_default();
+        let end = sent.find(['/', '?']).unwrap_or(sent.len());
+        let (authority, target) = sent.split_at(end);
+        if authority.is_empty() || authority.contains('@') {
+            return Err(AddressError::Host);
+        }
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Self { authority: ascii_host(authority)?, target: format!("{slash}{}", escaped(target)) })
+    }
+
+    /// `host[:port]`.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Path and query.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+}
+
+/// A name with letters outside of ASCII in the form that clients send (`xn--...`).
+fn ascii_host(authority: &str) -> Result<String, AddressError> {
+    if authority.is_ascii() {
+        return Ok(authority.to_owned());
+    }
+    let (name, port) = authority.rsplit_once(':').map_or((authority, None), |(name, port)| (name, Some(port)));
+    let name = Host::parse(name).map_err(|_| AddressError::Host)?;
+    Ok(port.map_or_else(|| name.to_string(), |port| format!("{name}:{port}")))
+}
+
+/// What no client sends as it is, escaped as all of them do.
+fn escaped(target: &str) -> String {
+    let mut out = String::with_capacity(target.len());
+    for byte in target.bytes() {
+        match byte {
+            0x21..=0x7e => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
