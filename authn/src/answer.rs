@@ -17,12 +17,13 @@ pub(crate) struct Answer {
     html: String,
     cookies: Vec<String>,
     retry_after: Option<Duration>,
+    allow: Option<&'static str>,
 }
 
 impl Answer {
     /// A page.
     pub(crate) const fn page(status: StatusCode, html: String) -> Self {
-        Self { status, location: None, refresh: None, html, cookies: Vec::new(), retry_after: None }
+        Self { status, location: None, refresh: None, html, cookies: Vec::new(), retry_after: None, allow: None }
     }
 
     /// Sends the browser on with a GET, whatever the method was (S-087).
@@ -58,6 +59,12 @@ impl Answer {
         self
     }
 
+    /// The same, with `Allow`: what a 405 must say (RFC 9110 §15.5.6).
+    pub(crate) const fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
     /// The status.
     pub(crate) const fn status(&self) -> StatusCode {
         self.status
@@ -79,6 +86,9 @@ impl Answer {
         }
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         for cookie in self.cookies.iter().filter_map(|cookie| HeaderValue::from_str(cookie).ok()) {
             headers.append(header::SET_COOKIE, cookie);

@@ -54,6 +54,16 @@ pub struct IdpConfig {
     pub request_params: Vec<(String, String)>,
 }
 
+impl IdpConfig {
+    /// Whether nothing differs.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        let Self { id, kind, issuer, client_id, client_secret, scopes, request_params } = self;
+        (id, kind, issuer, client_id, scopes, request_params)
+            == (&other.id, &other.kind, &other.issuer, &other.client_id, &other.scopes, &other.request_params)
+            && client_secret.as_ref().map(Secret::expose) == other.client_secret.as_ref().map(Secret::expose)
+    }
+}
+
 /// `idp_provider` (02 §3.1), as far as discovery and claims suffice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderKind {

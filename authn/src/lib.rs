@@ -59,8 +59,8 @@ impl Authn {
         server::serve(Arc::clone(&self.shared), listener, shutdown).await
     }
 
-    /// Refreshes sessions that are due, until `shutdown`; then finishes what it began, within about a minute at worst, since
-    /// a provider may have replaced a refresh token that is not saved yet. Beside others over the same store, each refresh
+    /// Refreshes sessions that are due, until `shutdown`; then saves the tokens that it asked for, within about a minute at
+    /// worst, since a provider may have replaced a refresh token that is not saved yet. Beside others over the same store, each refresh
     /// is tried by one (S-076).
     pub async fn refresh(&self, shutdown: CancellationToken) {
         refresh::run(Arc::clone(&self.shared), shutdown).await;

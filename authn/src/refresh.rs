@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use postern_identity::{Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{Committed, Due, Lookup, StorageError};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -30,6 +31,12 @@ const SAVE_WITHIN: Duration = Duration::from_secs(25);
 const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
 /// Never more often than this.
 const MIN_GAP: Duration = Duration::from_secs(10);
+/// How often a session whose provider has no place free is looked at again, give or take the half.
+const NO_PLACE_GAP: Duration = Duration::from_secs(30);
+/// How often a session whose record does not open is looked at again: it may never open.
+const UNREADABLE_GAP: Duration = Duration::from_secs(3600);
+/// So many sessions are looked at in one go.
+const AT_ONCE: usize = 128;
 /// Between two tries that fail.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
@@ -53,16 +60,22 @@ fn spread(handle: &SessionHandle, time: Duration, from: u32, to: u32) -> Duratio
     time.saturating_mul(share) / (100 * 65_536)
 }
 
-/// Refreshes what is due until `shutdown`, then finishes what it began.
+/// Refreshes what is due until `shutdown`, then finishes what it began: new tokens are saved, no more is asked.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut refresher = Refresher::new(shared);
-    while !shutdown.is_cancelled() {
-        refresher.begin_due(SystemTime::now().into()).await;
-        tokio::select! {
+    let mut refresher = Refresher::new(shared, shutdown.clone());
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let crowded = tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
-            Some(ended) = refresher.underway.join_next() => refresher.note(ended),
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
+            _ = look.tick() => Crowded::PutOff,
+            Some(ended) = refresher.underway.join_next() => {
+                refresher.note(ended);
+                Crowded::Leave
+            }
+        };
+        refresher.begin_due(SystemTime::now().into(), crowded).await;
     }
     while let Some(ended) = refresher.underway.join_next().await {
         refresher.note(ended);
@@ -71,12 +84,21 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 
 /// Refreshes what is due at `now`.
 pub(crate) async fn round(shared: Arc<Shared>, now: Timestamp) {
-    let mut refresher = Refresher::new(shared);
-    loop {
-        refresher.begin_due(now).await;
-        let Some(ended) = refresher.underway.join_next().await else { return };
+    let mut refresher = Refresher::new(shared, CancellationToken::new());
+    refresher.begin_due(now, Crowded::PutOff).await;
+    while let Some(ended) = refresher.underway.join_next().await {
         refresher.note(ended);
+        refresher.begin_due(now, Crowded::Leave).await;
     }
+}
+
+/// What to do with a session whose provider has no place free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowded {
+    /// It makes way for the sessions of other providers, for a while. That is a write, so not at every look.
+    PutOff,
+    /// The next look will see.
+    Leave,
 }
 
 /// A session whose refresh has ended, and when it is to be tried again if it failed.
@@ -84,6 +106,7 @@ type Ended = (SessionHandle, Option<Timestamp>);
 
 struct Refresher {
     shared: Arc<Shared>,
+    shutdown: CancellationToken,
     underway: JoinSet<Ended>,
     /// Sessions that wait for another try, until then.
     overdue: HashMap<SessionHandle, Timestamp>,
@@ -91,18 +114,17 @@ struct Refresher {
 }
 
 impl Refresher {
-    fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, underway: JoinSet::new(), overdue: HashMap::new(), store_answers: true }
+    fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
+        Self { shared, shutdown, underway: JoinSet::new(), overdue: HashMap::new(), store_answers: true }
     }
 
     /// Begins as many of the refreshes that are due as there are places for.
-    async fn begin_due(&mut self, now: Timestamp) {
+    async fn begin_due(&mut self, now: Timestamp, crowded: Crowded) {
         // Some waited for a session that has ended meanwhile.
         self.overdue.retain(|_, next| next.plus(LEASE) > now);
         self.shared.metrics.overdue(self.overdue.len());
         let live = self.shared.live();
-        let places = REFRESHES_AT_ONCE.saturating_mul(live.idp_count()).saturating_sub(self.underway.len());
-        let begun = self.take(places, &live, now).await;
+        let begun = self.take(&live, now, crowded).await;
         if let Err(error) = &begun
             && self.store_answers
         {
@@ -111,17 +133,50 @@ impl Refresher {
         self.store_answers = begun.is_ok();
     }
 
-    async fn take(&mut self, places: usize, live: &Arc<Live>, now: Timestamp) -> Result<(), StorageError> {
-        if places == 0 {
+    async fn take(&mut self, live: &Arc<Live>, now: Timestamp, crowded: Crowded) -> Result<(), StorageError> {
+        let places = REFRESHES_AT_ONCE.saturating_mul(live.idp_count());
+        if self.underway.len() >= places {
             return Ok(());
         }
-        for due in self.shared.sessions.due(now, places).await? {
-            let Some(claim) = self.shared.sessions.postpone(&due, now.plus(LEASE)).await? else { continue };
-            let refresh = Refresh { shared: Arc::clone(&self.shared), claim, now, begun: Instant::now() };
-            let live = Arc::clone(live);
-            self.underway.spawn(async move { refresh.run(&live).await });
+        let (begun, sessions) = (Instant::now(), self.shared.sessions.clone());
+        for due in sessions.due(now, AT_ONCE).await? {
+            // What is claimed now would be lost if the process ended before it is saved.
+            if self.shutdown.is_cancelled() || self.underway.len() >= places {
+                break;
+            }
+            let found = sessions.load(&due.handle, now).await?;
+            let place = match &found {
+                Lookup::Found(session) => live.idp(&session.idp).map(|idp| idp.place().ok_or(idp)),
+                Lookup::Revoked | Lookup::Unknown => None,
+            };
+            match (place, crowded) {
+                (Some(Err(_)), Crowded::Leave) => {}
+                (Some(Err(idp)), Crowded::PutOff) => {
+                    let next = now.plus(spread(&due.handle, NO_PLACE_GAP, 50, 150));
+                    if sessions.postpone(&due, next).await?.is_some() {
+                        self.shared.metrics.refreshed(idp.id().as_str(), "no-place");
+                        self.overdue.insert(due.handle, next);
+                    }
+                }
+                (place, _) => {
+                    let Some(claim) = sessions.postpone(&due, now.plus(LEASE)).await? else { continue };
+                    self.begin(Refresh {
+                        shared: Arc::clone(&self.shared),
+                        shutdown: self.shutdown.clone(),
+                        _place: place.and_then(Result::ok),
+                        claim,
+                        now,
+                        begun,
+                    });
+                }
+            }
         }
         Ok(())
+    }
+
+    fn begin(&mut self, refresh: Refresh) {
+        let live = self.shared.live();
+        self.underway.spawn(async move { refresh.run(&live).await });
     }
 
     fn note(&mut self, ended: Result<Ended, JoinError>) {
@@ -150,6 +205,8 @@ enum Outcome {
     Ended(&'static str),
     /// Somebody else refreshed or ended the session.
     Overtaken,
+    /// The tokens are new, and this process ends: another one asks for the claims.
+    Interrupted,
 }
 
 /// Why a refresh did not come about.
@@ -161,8 +218,6 @@ enum Failure {
     Store(#[from] StorageError),
     #[error("the identity provider is not configured")]
     UnknownIdp,
-    #[error("enough refreshes of the identity provider are under way")]
-    NoPlace,
 }
 
 impl Failure {
@@ -171,14 +226,13 @@ impl Failure {
             Self::Provider(error) => error.reason(),
             Self::Store(_) => "store-unavailable",
             Self::UnknownIdp => "idp-not-configured",
-            Self::NoPlace => "no-place",
         }
     }
 
     fn is_temporary(&self) -> bool {
         match self {
             Self::Provider(error) => error.is_temporary(),
-            Self::Store(_) | Self::NoPlace => true,
+            Self::Store(_) => true,
             Self::UnknownIdp => false,
         }
     }
@@ -187,6 +241,9 @@ impl Failure {
 /// One refresh, of the session that was claimed.
 struct Refresh {
     shared: Arc<Shared>,
+    shutdown: CancellationToken,
+    /// At its provider; none if that is not configured.
+    _place: Option<OwnedSemaphorePermit>,
     claim: Due,
     /// When it was claimed, by the clock and by the watch.
     now: Timestamp,
@@ -210,7 +267,13 @@ impl Refresh {
                 self.tell(session.idp.as_str(), &outcome);
                 (handle, self.next(&outcome, &tokens).await)
             }
-            Ok(None) => (handle, None),
+            // It is over, and then this comes to nothing; or its record does not open here. Another node may have the key.
+            Ok(None) => {
+                if let Err(error) = self.shared.sessions.postpone(&self.claim, self.now().plus(UNREADABLE_GAP)).await {
+                    debug!(postern.session = %handle, %error, "a session that cannot be read comes up again soon");
+                }
+                (handle, None)
+            }
             // The claim runs out, and then it comes up again.
             Err(error) => {
                 debug!(postern.session = %handle, %error, "a session that is due for a refresh cannot be read");
@@ -227,14 +290,17 @@ impl Refresh {
     }
 
     async fn refresh(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Result<Outcome, Failure> {
-        let _place = idp.place().ok_or(Failure::NoPlace)?;
         let granted = match idp.refresh(session, tokens, self.now()).await {
             Err(error @ ProviderError::GrantRefused) => return self.refused(session, error.reason()).await,
             granted => granted?,
         };
         let mut session = session.clone();
         let doubt = match granted.believed {
-            Believed::Another(error) => return self.end(error.reason()).await,
+            Believed::Another(error) => {
+                let ended = self.end(error.reason()).await;
+                idp.take_back(&granted.tokens).await;
+                return ended;
+            }
             Believed::Claims(claims) => {
                 session.claims = claims;
                 None
@@ -246,10 +312,18 @@ impl Refresh {
         let due = due_at(&session.handle, &tokens, self.now());
         // Until the user is known anew; that the process ends here is one way that it may not come to that.
         tokens.refresh_at = due.map(|due| due.min(self.now().plus(spread(&session.handle, RETRY.1, 80, 120))));
-        let Committed::Saved(generation) = self.save(&session, &tokens).await? else { return Ok(Outcome::Overtaken) };
-        session.generation = generation;
+        match self.save(&session, &tokens).await? {
+            Committed::Saved(generation) => session.generation = generation,
+            // Who was earlier may hold the very same refresh token.
+            Committed::Moved => return Ok(Outcome::Overtaken),
+            Committed::Ended => {
+                idp.take_back(&tokens).await;
+                return Ok(Outcome::Overtaken);
+            }
+        }
         match doubt {
             Some(doubt) => Ok(Outcome::Partly(doubt)),
+            None if self.shutdown.is_cancelled() => Ok(Outcome::Interrupted),
             None => self.describe(idp, session, Tokens { refresh_at: due, ..tokens }).await,
         }
     }
@@ -258,7 +332,11 @@ impl Refresh {
     async fn describe(&self, idp: &Idp, mut session: Session, tokens: Tokens) -> Result<Outcome, Failure> {
         session.user = match idp.describe(&session, &tokens).await {
             Ok(user) => user,
-            Err(error @ ProviderError::OtherSubject) => return self.end(error.reason()).await,
+            Err(error @ ProviderError::OtherSubject) => {
+                let ended = self.end(error.reason()).await;
+                idp.take_back(&tokens).await;
+                return ended;
+            }
             Err(error) => return Ok(Outcome::Partly(error)),
         };
         match self.save(&session, &tokens).await? {
@@ -302,7 +380,7 @@ impl Refresh {
     /// When a failed refresh is tried again; the claim is given back until then.
     async fn next(&self, outcome: &Outcome, held: &Tokens) -> Option<Timestamp> {
         match outcome {
-            Outcome::Refreshed | Outcome::Ended(_) | Outcome::Overtaken => None,
+            Outcome::Refreshed | Outcome::Ended(_) | Outcome::Overtaken | Outcome::Interrupted => None,
             Outcome::Partly(_) => Some(self.now().plus(RETRY.1)),
             Outcome::Kept(_) => {
                 let next = retry_at(&self.claim.handle, held.refresh_at.unwrap_or(self.now), self.now());
@@ -321,6 +399,7 @@ impl Refresh {
         let (name, error): (_, Option<(&dyn std::error::Error, bool)>) = match outcome {
             Outcome::Refreshed => ("ok", None),
             Outcome::Overtaken => ("overtaken", None),
+            Outcome::Interrupted => ("interrupted", None),
             Outcome::Ended(reason) => {
                 info!(postern.session = %session, postern.idp = idp, postern.reason = reason, "session ended by its provider");
                 (*reason, None)

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -67,7 +67,7 @@ impl Shared {
     ) -> Result<Self, AuthnError> {
         let metrics = Metrics::register(registry)?;
         Ok(Self {
-            live: ArcSwap::from_pointee(Live::new(config, &metrics)?),
+            live: ArcSwap::from_pointee(Live::new(config, &metrics, None)?),
             sessions,
             metrics,
             limit: Limit::new(Instant::now()),
@@ -81,15 +81,22 @@ impl Shared {
     }
 
     pub(crate) fn reload(&self, config: AuthnConfig) -> Result<(), AuthnError> {
-        self.live.store(Arc::new(Live::new(config, &self.metrics)?));
+        let live = Live::new(config, &self.metrics, Some(&self.live()))?;
+        self.live.store(Arc::new(live));
         Ok(())
     }
 }
 
 impl Live {
-    fn new(config: AuthnConfig, metrics: &Metrics) -> Result<Self, AuthnError> {
+    /// A provider that is configured as before stays as it is, with its metadata, its keys and its places.
+    fn new(config: AuthnConfig, metrics: &Metrics, before: Option<&Self>) -> Result<Self, AuthnError> {
         let trust = Trust::new(config.extra_roots.as_deref())?;
-        let idp = |idp: &crate::IdpConfig| Idp::new(idp.clone(), &config.url, &trust, metrics.clone()).map(Arc::new);
+        let is_alike = |old: &&Self| (&old.config.url, &old.config.extra_roots) == (&config.url, &config.extra_roots);
+        let known = before.filter(is_alike).map(|old| old.idps.as_slice()).unwrap_or_default();
+        let idp = |idp: &crate::IdpConfig| match known.iter().find(|old| old.is_of(idp)) {
+            Some(known) => Ok(Arc::clone(known)),
+            None => Idp::new(idp.clone(), &config.url, &trust, metrics.clone()).map(Arc::new),
+        };
         let idps = config.idps.iter().map(idp).collect::<Result<_, _>>()?;
         Ok(Self { config, idps })
     }
@@ -220,7 +227,8 @@ enum Endpoint {
     Home,
     ToHome,
     Nothing,
-    WrongMethod,
+    /// Something is there for these methods.
+    WrongMethod(&'static str),
 }
 
 impl Endpoint {
@@ -233,13 +241,19 @@ impl Endpoint {
         } else {
             Self::Nothing
         };
-        let allowed = match here {
-            Self::IdpCallback | Self::SignOut => matches!(visit.method, Method::GET | Method::POST),
-            Self::SignIn | Self::TicketCallback => visit.method == Method::GET,
-            Self::SignedOut | Self::Home | Self::ToHome => matches!(visit.method, Method::GET | Method::HEAD),
-            Self::Nothing | Self::WrongMethod => true,
-        };
-        if allowed { here } else { Self::WrongMethod }
+        let methods = here.methods();
+        let is_allowed = methods.is_empty() || methods.split(", ").any(|method| visit.method == method);
+        if is_allowed { here } else { Self::WrongMethod(methods) }
+    }
+
+    /// What may be done with it, as `Allow` lists it (RFC 9110 §10.2.1); empty where there is nothing.
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::IdpCallback | Self::SignOut => "GET, POST",
+            Self::SignIn | Self::TicketCallback => "GET",
+            Self::SignedOut | Self::Home | Self::ToHome => "GET, HEAD",
+            Self::Nothing | Self::WrongMethod(_) => "",
+        }
     }
 
     fn on_authn(path: &str) -> Self {
@@ -287,7 +301,7 @@ impl Endpoint {
             Self::SignOut => "sign_out",
             Self::SignedOut => "signed_out",
             Self::Home | Self::ToHome => "home",
-            Self::Nothing | Self::WrongMethod => "none",
+            Self::Nothing | Self::WrongMethod(_) => "none",
         }
     }
 
@@ -301,7 +315,7 @@ impl Endpoint {
             Self::Home => user::home(shared, visit).await,
             Self::ToHome => Answer::redirect_to_path("/.pomerium/"),
             Self::Nothing => refusal(visit, StatusCode::NOT_FOUND),
-            Self::WrongMethod => refusal(visit, StatusCode::METHOD_NOT_ALLOWED),
+            Self::WrongMethod(methods) => refusal(visit, StatusCode::METHOD_NOT_ALLOWED).allow(methods),
         }
     }
 }

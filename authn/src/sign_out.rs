@@ -115,6 +115,10 @@ impl Here {
         let tokens = shared.sessions.tokens(&session.handle).await.ok().flatten();
         shared.sessions.revoke(&session.handle).await?;
         info!(request.id = visit.request_id, postern.session = %session.handle, "signed out");
+        if let (Some(idp), Some(tokens)) = (visit.live.idp(&session.idp), &tokens) {
+            // What it comes to is logged there; a provider that hangs holds nobody up.
+            let _late = tokio::time::timeout(PROVIDER_WAIT, idp.take_back(tokens)).await;
+        }
         let hint = tokens.map(|tokens| tokens.id_token.expose().clone());
         Ok(Some(Ended {
             session: session.handle,

@@ -59,6 +59,7 @@ pub(crate) enum Operation {
     Keys,
     Token,
     Userinfo,
+    Revocation,
 }
 
 impl Operation {
@@ -68,12 +69,13 @@ impl Operation {
             Self::Keys => "keys",
             Self::Token => "token",
             Self::Userinfo => "userinfo",
+            Self::Revocation => "revocation",
         }
     }
 
     const fn limit(self) -> usize {
         match self {
-            Self::Discovery | Self::Token | Self::Userinfo => 256 * 1024,
+            Self::Discovery | Self::Token | Self::Userinfo | Self::Revocation => 256 * 1024,
             Self::Keys => 512 * 1024,
         }
     }

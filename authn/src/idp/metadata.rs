@@ -15,6 +15,8 @@ pub(crate) struct Metadata {
     pub(crate) userinfo: Option<Url>,
     pub(crate) keys: Url,
     pub(crate) end_session: Option<Url>,
+    /// Where tokens are taken back (RFC 8414 §2).
+    pub(crate) revocation: Option<Url>,
     /// Our algorithms, cut by the provider's promise.
     pub(crate) algorithms: Vec<Algorithm>,
     /// The authorization answer always names its issuer (RFC 9207).
@@ -45,6 +47,8 @@ impl Metadata {
             userinfo: endpoint(&object, "userinfo_endpoint")?,
             keys: required(&object, "jwks_uri")?,
             end_session: endpoint(&object, "end_session_endpoint")?,
+            // Tokens are not sent where others can read them; without such a place nothing is taken back.
+            revocation: endpoint(&object, "revocation_endpoint").ok().flatten(),
             algorithms: algorithms(&object),
             names_issuer: object.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
             secret_in_body: secret_in_body(&object),
@@ -115,6 +119,15 @@ mod tests {
             let mut changed = metadata();
             changed[name] = json!("http://idp.example/x");
             assert!(matches!(parse(&changed), Err(FetchError::NotHttps)), "{name}");
+        }
+    }
+
+    #[test]
+    fn s_070_no_token_is_taken_back_in_the_clear() {
+        let mut changed = metadata();
+        for (address, is_used) in [("http://idp.example/r", false), ("https://idp.example/r", true)] {
+            changed["revocation_endpoint"] = json!(address);
+            assert_eq!(parse(&changed).unwrap().revocation.is_some(), is_used, "{address}");
         }
     }
 

@@ -11,6 +11,7 @@ mod key_set;
 mod metadata;
 mod oidc;
 mod refresh;
+mod revocation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use openidconnect::OAuth2TokenResponse as _;
 use postern_identity::{Claims, IdpId, Secret, Timestamp, Tokens, User};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use self::cached::{Cached, Fetched};
@@ -131,7 +132,7 @@ pub(crate) struct Idp {
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
     /// Places for refreshes: a provider that hangs holds its own, nobody else's.
-    refreshing: Semaphore,
+    refreshing: Arc<Semaphore>,
 }
 
 impl Idp {
@@ -142,9 +143,19 @@ impl Idp {
             fetch: Fetch::new(trust, config.id.as_str(), metrics)?,
             metadata: Cached::new("metadata", DISCOVERY_GAP),
             keys: Cached::new("keys", KEYS_GAP),
-            refreshing: Semaphore::new(REFRESHES_AT_ONCE),
+            refreshing: Arc::new(Semaphore::new(REFRESHES_AT_ONCE)),
             config,
         })
+    }
+
+    /// Whether it is the provider of that configuration, so that what is known of it still holds.
+    pub(crate) fn is_of(&self, config: &IdpConfig) -> bool {
+        self.config.is_same_as(config)
+    }
+
+    /// A place to refresh in, if one is free.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.refreshing).try_acquire_owned().ok()
     }
 
     /// Its id in the configuration.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use postern_identity::{Claims, Secret, Session, Timestamp, Tokens, User};
 use serde_json::Value;
-use tokio::sync::SemaphorePermit;
 
 use super::fetch::FetchError;
 use super::id_token::{IdToken, IdTokenError, Unverified};
@@ -40,11 +39,6 @@ pub(crate) enum Believed {
 }
 
 impl Idp {
-    /// A place to refresh in, if one is free.
-    pub(crate) fn place(&self) -> Option<SemaphorePermit<'_>> {
-        self.refreshing.try_acquire().ok()
-    }
-
     /// Asks for new tokens of this session.
     ///
     /// # Errors

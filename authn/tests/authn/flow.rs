@@ -94,7 +94,9 @@ async fn s_070_the_client_secret_goes_to_the_token_endpoint_alone() {
         }),
         ..Script::default()
     });
-    world.authn.reload(world.config.clone()).unwrap();
+    let mut config = world.config.clone();
+    config.idps[0].scopes.push("groups".into());
+    world.authn.reload(config).unwrap();
     world.sign_in(&mut world.browser(), APP).await;
     let (form, head) = world.provider.seen(|seen| seen.redemptions[1].clone());
     assert_eq!((form["client_secret"].as_str(), head), ("client-secret-marked", None));
@@ -603,7 +605,9 @@ async fn s_087_a_sign_in_is_never_begun_by_a_post() {
     let world = World::new().await;
     let mut browser = world.browser();
     let there = world.send_to_sign_in(&mut browser, APP);
-    browser.post(&there, &[], &[("a", "b")]).await.is_refused(405, "method-not-allowed");
+    let refused = browser.post(&there, &[], &[("a", "b")]).await;
+    refused.is_refused(405, "method-not-allowed");
+    assert_eq!(refused.headers["allow"], "GET");
     let answer = up_to_the_answer(&world, &mut browser, APP).await;
     for head in [&there, &answer] {
         assert_eq!(browser.send(http::Method::HEAD, head, &[], String::new()).await.status, 405);

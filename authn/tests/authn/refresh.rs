@@ -350,3 +350,125 @@ async fn the_task_ends_with_its_server_and_finishes_what_it_began() {
     tokio::time::timeout(Duration::from_secs(10), task).await.expect("it ends").unwrap();
     assert!(session(&world).await.is_some());
 }
+
+/// Somebody else's hand in what the provider does just before it answers with new tokens.
+fn meanwhile(act: impl Fn() + Send + Sync + 'static) -> Script {
+    Script {
+        rotates: true,
+        token_answer: Box::new(move |answer| {
+            answer["expires_in"] = json!(60);
+            act();
+        }),
+        ..Script::default()
+    }
+}
+
+#[tokio::test]
+async fn s_076_tokens_that_come_while_the_process_ends_are_saved_and_no_more_is_asked() {
+    let world = signed_in(short_lived()).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let asked = world.provider.seen(|seen| seen.userinfo);
+    world.provider.does(meanwhile({
+        let stop = stop.clone();
+        move || stop.cancel()
+    }));
+    make_due(&world).await;
+    world.authn.refresh(stop).await;
+    assert_eq!(tokens(&world).await.refresh.unwrap().expose(), "refresh-token-marked-2");
+    assert_eq!(world.provider.seen(|seen| seen.userinfo), asked);
+    assert_eq!(world.counted("postern_authn_refreshes_total", "interrupted"), 1.0);
+    world.provider.does(Script { rotates: true, ..short_lived() });
+    world.authn.refresh_due(round(2)).await;
+    assert_eq!(world.provider.seen(|seen| seen.userinfo), asked + 1, "it comes up again soon");
+}
+
+/// The session's refresh was due a moment ago.
+async fn make_due(world: &World) {
+    let (session, tokens) = (session(world).await.unwrap(), tokens(world).await);
+    let tokens = Tokens { refresh_at: Some(now()), ..tokens };
+    world.sessions.commit(&session.handle, session.generation, &session, &tokens).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_084_tokens_that_come_after_a_sign_out_are_taken_back() {
+    let world = signed_in(short_lived()).await;
+    let handle = session(&world).await.unwrap().handle;
+    let (sessions, runtime) = (world.sessions.clone(), tokio::runtime::Handle::current());
+    world.provider.does(meanwhile(move || {
+        let sessions = sessions.clone();
+        let revoked = std::thread::scope(|scope| {
+            scope.spawn(|| runtime.block_on(async { sessions.revoke(&handle).await })).join().unwrap()
+        });
+        revoked.unwrap();
+    }));
+    world.authn.refresh_due(round(1)).await;
+    let revoked = world.provider.seen(|seen| seen.revocations.clone());
+    let [(form, authorization)] = &revoked[..] else { panic!("{revoked:?}") };
+    assert_eq!((form["token"].as_str(), form["token_type_hint"].as_str()), ("refresh-token-marked-2", "refresh_token"));
+    assert!(authorization.as_ref().is_some_and(|value| value.starts_with("Basic ")));
+    assert!(session(&world).await.is_none());
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_takes_no_place_of_another() {
+    let world = World::new().await;
+    let other = crate::support::Provider::start().await;
+    let mut config = world.config.clone();
+    config.idps.push(crate::support::idp("other", &other.issuer));
+    world.authn.reload(config).unwrap();
+    world.provider.does(short_lived());
+    other.does(short_lived());
+    for _ in 0..12 {
+        world.sign_in(&mut world.browser(), APP).await;
+    }
+    let mut browser = world.browser();
+    let there = world.send_to_sign_in_at(&mut browser, APP, "other", now());
+    browser.follow(there).await;
+    world.provider.does(answers(|| {
+        axum::body::Body::from_stream(futures_util::stream::pending::<std::io::Result<bytes::Bytes>>()).into_response()
+    }));
+    let refreshing = tokio::spawn({
+        let authn = world.authn.clone();
+        async move { authn.refresh_due(round(1)).await }
+    });
+    other.until(|seen| seen.refreshes.len() == 1).await;
+    world.provider.until(|seen| seen.refreshes.len() == 8).await;
+    let no_place = async {
+        while world.counted("postern_authn_refreshes_total", "no-place") < 4.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), no_place).await.expect("the others make way");
+    refreshing.abort();
+    assert_eq!(refreshes(&world).len(), 8, "no more than it has places");
+}
+
+#[tokio::test]
+async fn a_reload_forgets_nothing_of_a_provider_that_stays() {
+    let world = signed_in(short_lived()).await;
+    let before = world.provider.seen(|seen| (seen.discoveries, seen.key_fetches));
+    world.authn.reload(world.config.clone()).unwrap();
+    world.authn.refresh_due(round(1)).await;
+    assert_eq!(refreshes(&world).len(), 1);
+    assert_eq!(world.provider.seen(|seen| (seen.discoveries, seen.key_fetches)), before);
+    let mut config = world.config.clone();
+    config.idps[0].scopes.push("groups".into());
+    world.authn.reload(config).unwrap();
+    world.authn.refresh_due(round(2)).await;
+    assert_eq!(world.provider.seen(|seen| seen.discoveries), before.0 + 1, "another configuration is another provider");
+}
+
+#[tokio::test]
+async fn a_session_whose_record_does_not_open_does_not_come_up_all_the_time() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let world = World::on_a_file(&folder).await;
+    world.provider.does(short_lived());
+    world.sign_in(&mut world.browser(), APP).await;
+    world.close_the_store().await;
+    // After a restart with another `shared_secret` the record is there, and opens no more.
+    let (authn, sessions) = world.after_a_restart_with_other_keys(&folder);
+    assert_eq!(sessions.due(round(1), 9).await.unwrap().len(), 1);
+    authn.refresh_due(round(1)).await;
+    assert_eq!(sessions.due(round(4), 9).await.unwrap(), []);
+    assert_eq!(refreshes(&world).len(), 0);
+}

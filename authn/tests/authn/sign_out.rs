@@ -25,6 +25,9 @@ async fn s_084_signing_out_kills_the_session_everywhere_before_it_answers() {
     let mut browser = signed_in(&world).await;
     let answer = browser.get_with(&sign_out(APP), SAME).await;
     assert!(world.live_sessions().await.is_empty(), "at the first answer, on every host");
+    let revoked = world.provider.seen(|seen| seen.revocations.clone());
+    assert_eq!(revoked.len(), 1, "and its tokens are taken back (02 §1.7)");
+    assert_eq!(revoked[0].0["token"], "refresh-token-marked-1");
     assert_eq!(browser.cookie(APP, "_pomerium"), None);
     let on_authn = answer.location().unwrap();
     assert!(on_authn.as_str().starts_with(&format!("{AUTHN}/.pomerium/sign_out?")));

@@ -86,6 +86,16 @@ impl World {
         Authn::new(self.config.clone(), self.sessions.clone(), &prometheus::Registry::new()).unwrap()
     }
 
+    /// Authn and the store of `folder`, under another `shared_secret`.
+    pub(crate) fn after_a_restart_with_other_keys(&self, folder: &tempfile::TempDir) -> (Authn, Sessions) {
+        let keyring = Arc::new(Keyring::derive(&Secret::new([9; 32]), &Secret::new([2; 32])));
+        let (store, registry) =
+            (StorageConfig::File { path: folder.path().join("store") }, prometheus::Registry::new());
+        let sessions = Storage::open(store, Arc::clone(&keyring), &registry).unwrap().sessions();
+        let config = AuthnConfig { keyring, ..self.config.clone() };
+        (Authn::new(config, sessions.clone(), &registry).unwrap(), sessions)
+    }
+
     pub(crate) fn browser(&self) -> Browser {
         Browser::new(self.address, &self.keyring)
     }

@@ -78,6 +78,8 @@ pub(crate) struct Seen {
     /// The refresh token of each refresh.
     pub(crate) refreshes: Vec<String>,
     pub(crate) userinfo: u32,
+    /// Each token that was taken back, and who did it.
+    pub(crate) revocations: Vec<(HashMap<String, String>, Option<String>)>,
 }
 
 struct Inner {
@@ -96,6 +98,7 @@ struct Inner {
 pub(crate) struct Provider {
     pub(crate) issuer: String,
     inner: Arc<Mutex<Inner>>,
+    asked: Arc<tokio::sync::Notify>,
 }
 
 impl Provider {
@@ -111,13 +114,14 @@ impl Provider {
             codes: HashMap::new(),
             grants: Vec::new(),
         };
-        let provider = Self { issuer, inner: Arc::new(Mutex::new(inner)) };
+        let provider = Self { issuer, inner: Arc::new(Mutex::new(inner)), asked: Arc::default() };
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/authorize", get(authorize))
             .route("/token", post(token))
             .route("/userinfo", get(userinfo))
             .route("/keys", get(keys))
+            .route("/revoke", post(revoke))
             .with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         provider
@@ -129,6 +133,16 @@ impl Provider {
 
     pub(crate) fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
         look(&self.inner.lock().unwrap().seen)
+    }
+
+    /// Returns as soon as what was asked of it is such.
+    pub(crate) async fn until(&self, is_so: impl Fn(&Seen) -> bool) {
+        let waited = async {
+            while !self.seen(&is_so) {
+                self.asked.notified().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), waited).await.expect("it is asked");
     }
 
     /// Signs with a new key from now on, and publishes only that one.
@@ -204,6 +218,7 @@ async fn discovery(State(provider): State<Provider>) -> Response {
     let mut metadata = json!({
         "issuer": inner.issuer, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
         "userinfo_endpoint": at("/userinfo"), "jwks_uri": at("/keys"), "end_session_endpoint": at("/end"),
+        "revocation_endpoint": at("/revoke"),
         "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256", "ES256"],
     });
@@ -229,7 +244,9 @@ async fn token(
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
     if form["grant_type"] == "refresh_token" {
-        return refresh(&mut provider.inner.lock().unwrap(), &form["refresh_token"]);
+        let answer = refresh(&mut provider.inner.lock().unwrap(), &form["refresh_token"]);
+        provider.asked.notify_one();
+        return answer;
     }
     let mut inner = provider.inner.lock().unwrap();
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
@@ -298,6 +315,18 @@ async fn keys(State(provider): State<Provider>) -> Response {
     let mut set = json!({"keys": [inner.jwk()]});
     (inner.script.keys)(&mut set);
     json_response(&set)
+}
+
+async fn revoke(
+    State(provider): State<Provider>,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> StatusCode {
+    let mut inner = provider.inner.lock().unwrap();
+    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    inner.grants.retain(|grant| *grant != form["token"]);
+    inner.seen.revocations.push((form, authorization));
+    StatusCode::OK
 }
 
 fn json_response(value: &Value) -> Response {
