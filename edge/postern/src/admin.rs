@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use postern_storage::Storage;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BasicAuth;
 use crate::reload::Asker;
 
 /// A probe that takes longer than this has failed (R-031).
@@ -99,9 +101,21 @@ fn verdict(good: bool) -> Response {
     if good { "OK".into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response() }
 }
 
-/// `/metrics` in Prometheus text form.
-pub(crate) fn metrics_routes(registry: Registry) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(registry)
+/// `/metrics` in Prometheus text form, for whoever shows the right user and password, if some are wanted.
+pub(crate) fn metrics_routes(registry: Registry, auth: Option<BasicAuth>) -> Router {
+    let routes = Router::new().route("/metrics", get(metrics)).with_state(registry);
+    match auth {
+        Some(auth) => routes.layer(middleware::from_fn_with_state(Arc::new(auth), authorized)),
+        None => routes,
+    }
+}
+
+async fn authorized(State(auth): State<Arc<BasicAuth>>, request: Request, next: Next) -> Response {
+    if auth.admits(request.headers().get(header::AUTHORIZATION)) {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, r#"Basic realm="metrics", charset="UTF-8""#)];
+    (StatusCode::UNAUTHORIZED, challenge, "a user and a password are wanted\n").into_response()
 }
 
 async fn metrics(State(registry): State<Registry>) -> Response {

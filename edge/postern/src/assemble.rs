@@ -3,6 +3,7 @@
 //! Order matters at both ends. Start: everything that can fail without being seen (store, addresses, snapshot) comes before the
 //! first listener accepts. Drain: readiness goes false, the edge finishes what is under way, then authn, then the store.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl Running {
         telemetry: Telemetry,
         askers: mpsc::Sender<Asker>,
     ) -> Result<Self, StartError> {
-        let registry = Registry::new();
+        let registry = registry(config.admin.installation.as_deref())?;
         telemetry.register(&registry)?;
         let reloads = Reloads::register(&registry)?;
         let metrics = Metrics::register(&registry)?;
@@ -227,9 +228,15 @@ async fn admin_routes(
     let mut served = vec![(listener, admin::health_routes(health.clone()).merge(admin::reload_routes(askers)))];
     if let Some(address) = config.admin.metrics {
         let (listener, _) = listen(address, "metrics (metrics_address)").await?;
-        served.push((listener, admin::metrics_routes(registry)));
+        served.push((listener, admin::metrics_routes(registry, config.admin.metrics_auth.clone())));
     }
     Ok(served)
+}
+
+/// The registry of all metrics, which carry the label of the installation if it has one.
+fn registry(installation: Option<&str>) -> Result<Registry, prometheus::Error> {
+    let labels = installation.map(|name| HashMap::from([("installation_id".to_owned(), name.to_owned())]));
+    Registry::new_custom(None, labels)
 }
 
 async fn report(what: &'static str, served: impl Future<Output = io::Result<()>>) {

@@ -191,6 +191,8 @@ impl Config {
             (codecs_differ(&new.public, &was.public), "codec_type"),
             (new.redirect != was.redirect, "http_redirect_addr"),
             (self.admin.metrics != old.admin.metrics, "metrics_address"),
+            (self.admin.metrics_auth != old.admin.metrics_auth, "metrics_basic_auth"),
+            (self.admin.installation != old.admin.installation, "installation_id"),
             (self.admin.health != old.admin.health, "health_check_addr"),
             (kind(&self.storage) != kind(&old.storage), "databroker_storage_type"),
             (folder_of(&self.storage) != folder_of(&old.storage), "databroker_storage_connection_string"),

@@ -3,6 +3,7 @@
 //! [`load`] gives a [`Config`] or [`Problems`], mostly both: advice does not stop a load. Keys, defaults and what becomes
 //! of each are declared in `keys.rs`; `resolve/` has one file for each section.
 
+mod basic_auth;
 mod block;
 mod code;
 mod context;
@@ -38,6 +39,7 @@ use postern_policy::document::{self, Node, Place};
 use postern_storage::StorageConfig;
 use tracing::level_filters::LevelFilter;
 
+pub use basic_auth::BasicAuth;
 pub use code::Code;
 pub use effective::{Effective, effective};
 pub use env::Environment;
@@ -77,6 +79,10 @@ pub struct Config {
 pub struct AdminConfig {
     /// `metrics_address`; none: no metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// `metrics_basic_auth`: who may read them; none: whoever reaches the address.
+    pub metrics_auth: Option<BasicAuth>,
+    /// `installation_id`: a label on every metric.
+    pub installation: Option<String>,
     /// `health_check_addr`.
     pub health: SocketAddr,
 }

@@ -318,7 +318,7 @@ fn keys_at_the_top_mean_what_they_say() {
     let planned = loaded(
         "use_proxy_protocol: t\nallow_upgrades: WebSocket,spdy/3.1,websocket\ndns_lookup_family: all\ndns_query_timeout: 2500ms\n\
          dns_resolvers: ['tcp://10.0.0.53:5353']\nbearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\n\
-         circuit_breaker_thresholds: {max_retries: 7}\nmetrics_basic_auth: dTpwOnE=\nprimary_color: abc\n\
+         circuit_breaker_thresholds: {max_retries: 7}\nprimary_color: abc\n\
          otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
          otel_exporter_otlp_timeout: 2500\notel_bsp_schedule_delay: 1\notel_traces_sampler_arg: 7\n\
          downstream_mtls: {enforcement: REJECT_CONNECTION, max_verify_depth: 0, match_subject_alt_names: [{EMAIL: 'a|b'}]}\n\
@@ -334,8 +334,6 @@ fn keys_at_the_top_mean_what_they_say() {
     assert_eq!(planned.tokens.audiences, Some(Vec::new()), "none allowed is not the same as not looked at");
     assert_eq!(planned.tokens.programmatic_hosts, ["localhost"]);
     assert_eq!((planned.circuit_breakers.retries, planned.circuit_breakers.requests), (Some(7), None));
-    let auth = planned.metrics_auth.unwrap();
-    assert_eq!((auth.user.as_str(), auth.password.expose().as_str()), ("u", "p:q"));
     assert_eq!(planned.branding.primary.as_deref(), Some("#aabbcc"));
     let otlp = planned.tracing.otlp.unwrap();
     assert_eq!(
@@ -354,15 +352,31 @@ fn keys_at_the_top_mean_what_they_say() {
 }
 
 #[test]
+fn whole_numbers_are_read_as_go_reads_them() {
+    let tries = |written: &str| {
+        let loaded = loaded(&format!("dns_query_tries: {written}\n"));
+        (wrong(&loaded).len(), loaded.planned.dns.tries)
+    };
+    for (written, number) in
+        [("3", 3), ("'3'", 3), ("0x10", 16), ("'0x10'", 16), ("'0o17'", 15), ("3.0", 3), ("true", 1)]
+    {
+        assert_eq!(tries(written), (0, Some(number)), "{written}");
+    }
+    for written in ["3.5", "-3", "'3 or 4'", "4294967296", "[3, 4]", "1e300"] {
+        assert_eq!(tries(written), (1, None), "{written}");
+    }
+}
+
+#[test]
 fn what_is_not_written_has_its_default() {
-    let planned = loaded("installation_id: a\n").planned;
+    let planned = loaded("auto_apply_changesets: false\n").planned;
     assert_eq!((planned.dns.family, planned.dns.udp_max_queries), (DnsFamily::V4Preferred, None));
     assert_eq!(planned.downstream_mtls.enforcement, Enforcement::PolicyWithDefaultDeny);
     assert_eq!(planned.downstream_mtls.max_depth, Some(1));
     assert_eq!((planned.tokens.format, planned.tokens.audiences), (TokenFormat::Passed, None));
     assert_eq!((planned.tracing.batch, planned.tracing.longest_value), (512, 256));
     assert!(planned.tracing.otlp.is_none() && !planned.autocert.on);
-    assert!(loaded("").planned.listener.installation_id.is_none());
+    assert!(loaded("").planned.listener.debug.is_none());
 }
 
 fn planned(keys: &str) -> PlannedRoute {

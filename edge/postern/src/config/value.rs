@@ -78,13 +78,33 @@ impl<'n> Field<'n> {
 
     /// A whole number that fits its type.
     pub(super) fn number<N: std::str::FromStr>(&self, cx: &mut Context<'_>) -> Option<N> {
-        let whole = self.node.as_bool().map_or_else(|| self.scalar(), |on| Some(if on { "1" } else { "0" }.into()));
-        let number = whole.and_then(|text| text.trim().parse().ok());
+        let number = self.whole().and_then(|text| text.parse().ok());
         if number.is_none() {
             let what = format!("{} is no whole number in the range of this key", self.shown());
             cx.fatal(Code::WrongType, &self.at, what, "write a whole number, not negative");
         }
         number
+    }
+
+    /// The digits of a whole number: of a number that is whole, of a bool, or of a text as Go reads one.
+    fn whole(&self) -> Option<String> {
+        match &self.node.value {
+            Value::Bool(on) => Some(u8::from(*on).to_string()),
+            Value::Number { value, .. } if value.is_f64() => {
+                value.as_f64().filter(|number| number.fract() == 0.0).map(|number| format!("{number:.0}"))
+            }
+            Value::Number { value, .. } => Some(value.to_string()),
+            Value::String(text) => {
+                let text = text.trim().to_ascii_lowercase();
+                let radix = [("0x", 16), ("0o", 8), ("0b", 2)];
+                let named = radix.into_iter().find_map(|(mark, radix)| Some((text.strip_prefix(mark)?, radix)));
+                match named {
+                    Some((digits, radix)) => u64::from_str_radix(digits, radix).ok().map(|number| number.to_string()),
+                    None => Some(text),
+                }
+            }
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
     }
 
     /// A whole number from `least` to `most`.
@@ -128,7 +148,7 @@ impl<'n> Field<'n> {
 
     /// A whole number of milliseconds.
     pub(super) fn milliseconds(&self, cx: &mut Context<'_>) -> Option<Duration> {
-        let number = self.scalar().and_then(|text| text.trim().parse().ok());
+        let number = self.whole().and_then(|text| text.parse().ok());
         if number.is_none() {
             let what = format!("{} is no number of milliseconds", self.shown());
             cx.fatal(Code::BadDuration, &self.at, what, "write a whole number without a unit: `5000` is five seconds");

@@ -91,6 +91,25 @@ async fn s_113_figures_and_health_are_not_on_the_public_listener() -> Result<()>
     Ok(())
 }
 
+#[tokio::test]
+async fn figures_are_for_who_shows_the_password_and_carry_the_installation() -> Result<()> {
+    let world = World::new()?;
+    let (upstream, provider) = (Upstream::start().await?, Provider::start(&world, None)?);
+    let settings = format!("{}metrics_basic_auth: cHJvbTpodW50ZXIy\ninstallation_id: hamburg-1\n", provider.settings());
+    let _postern =
+        Postern::run(&world, &world.config(&settings, &world.route("open", &upstream.url(), PUBLIC))).await?;
+    let ask = || Ok::<_, anyhow::Error>(plain_client()?.get(format!("http://127.0.0.1:{}/metrics", world.metrics)));
+    for asked in [ask()?, ask()?.basic_auth("prom", Some("hunter3")), ask()?.bearer_auth("cHJvbTpodW50ZXIy")] {
+        let refused = asked.send().await?;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert!(refused.headers().get("www-authenticate").is_some_and(|value| value.as_bytes().starts_with(b"Basic ")));
+        assert!(!refused.text().await?.contains("postern_"));
+    }
+    let figures = ask()?.basic_auth("prom", Some("hunter2")).send().await?.error_for_status()?.text().await?;
+    assert!(figures.contains("postern_") && figures.contains("installation_id=\"hamburg-1\""), "{figures}");
+    Ok(())
+}
+
 async fn scrape(world: &World) -> Result<String> {
     let answer = plain_client()?.get(format!("http://127.0.0.1:{}/metrics", world.metrics)).send().await?;
     Ok(answer.error_for_status()?.text().await?)

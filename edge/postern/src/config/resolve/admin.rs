@@ -1,12 +1,12 @@
-//! `metrics_address` and `health_check_addr` (01 §1.3, §1.10).
+//! `metrics_address` and its kin, and `health_check_addr` (01 §1.3, §1.10).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::listeners;
-use crate::config::AdminConfig;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::Spanned;
+use crate::config::{AdminConfig, BasicAuth, Code};
 
 /// `health_check_addr` unless written.
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 28080);
@@ -14,7 +14,24 @@ const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2808
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<AdminConfig> {
     let metrics = settings.filled(cx, "metrics_address").map(|text| address(cx, &text, true)).transpose();
     let health = settings.filled(cx, "health_check_addr").map(|text| address(cx, &text, false)).transpose();
-    Some(AdminConfig { metrics: metrics.ok()?, health: health.ok()?.unwrap_or(HEALTH) })
+    Some(AdminConfig {
+        metrics_auth: auth(cx, settings),
+        installation: settings.filled(cx, "installation_id").map(|text| text.value),
+        metrics: metrics.ok()?,
+        health: health.ok()?.unwrap_or(HEALTH),
+    })
+}
+
+/// `metrics_basic_auth`: base64 of `user:password`.
+fn auth(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<BasicAuth> {
+    let text = settings.filled(cx, "metrics_basic_auth")?;
+    let pair = settings.find("metrics_basic_auth")?.base64(cx)?;
+    let auth = BasicAuth::of(&pair);
+    if auth.is_none() {
+        let hint = "encode `user:password` with `printf user:password | base64`";
+        cx.fatal(Code::BadSecret, &text.at, "this is not a user and a password with a colon between them", hint);
+    }
+    auth
 }
 
 /// It was told why.

@@ -26,8 +26,6 @@ pub struct Listener {
     pub freebind: bool,
     /// `tls_derive`: the name of a certificate that is derived from the shared secret.
     pub derived_name: Option<String>,
-    /// `installation_id`.
-    pub installation_id: Option<String>,
     /// `auto_apply_changesets`.
     pub auto_apply_changesets: bool,
     /// `session_recording_concurrency`.
@@ -45,7 +43,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
         source: source(cx, settings),
         freebind: settings.flag(cx, "envoy_bind_config_freebind"),
         derived_name: host(cx, settings, "tls_derive"),
-        installation_id: settings.filled(cx, "installation_id").map(|text| text.value),
         auto_apply_changesets: settings.flag(cx, "auto_apply_changesets"),
         session_recordings: settings.number(cx, "session_recording_concurrency"),
         groups_filter: names(cx, settings, "jwt_groups_filter"),

@@ -1,4 +1,4 @@
-//! Who may read metrics, and how they are encrypted (01 §1.10).
+//! How metrics are encrypted, and whose certificates may read them (01 §1.10).
 
 use postern_identity::Secret;
 
@@ -7,15 +7,6 @@ use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::resolve::certificates;
-
-/// `metrics_basic_auth`.
-#[derive(Debug, Clone)]
-pub struct BasicAuth {
-    /// Before the colon.
-    pub user: String,
-    /// After it.
-    pub password: Secret<String>,
-}
 
 /// `metrics_certificate*` and `metrics_client_ca(_file)`.
 #[derive(Debug, Clone)]
@@ -26,18 +17,6 @@ pub struct MetricsTls {
     pub key: Secret<Vec<u8>>,
     /// Who vouches for those who read; none: no certificate is asked for.
     pub client_ca: Option<Vec<u8>>,
-}
-
-pub(super) fn auth(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<BasicAuth> {
-    let text = settings.filled(cx, "metrics_basic_auth")?;
-    let decoded = settings.find("metrics_basic_auth")?.base64(cx)?;
-    let pair = String::from_utf8(decoded).ok();
-    let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-        let hint = "encode `user:password` with `printf user:password | base64`";
-        cx.fatal(Code::BadSecret, &text.at, "this is not a user and a password with a colon between them", hint);
-        return None;
-    };
-    Some(BasicAuth { user: user.to_owned(), password: Secret::new(password.to_owned()) })
 }
 
 pub(super) fn tls(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<MetricsTls> {

@@ -34,7 +34,7 @@ pub use dns::{Dns, DnsFamily, DnsResolver};
 pub use health::{GrpcCheck, HealthCheck, HttpCheck, Payload, Probe, StatusRange, TcpCheck};
 pub use listener::Listener;
 pub use mcp::{Mcp, McpOauth2, McpServer};
-pub use metrics::{BasicAuth, MetricsTls};
+pub use metrics::MetricsTls;
 pub use mtls::{DownstreamMtls, Enforcement, NameKind, NamePattern};
 pub use outliers::OutlierDetection;
 pub use rewriting::{RegexRewrite, ResponseRewrite, Rewriting};
@@ -70,8 +70,6 @@ pub struct Planned {
     pub blob_storage: Option<BlobStorage>,
     /// `circuit_breaker_thresholds` of all routes.
     pub circuit_breakers: CircuitBreakers,
-    /// Who may read metrics.
-    pub metrics_auth: Option<BasicAuth>,
     /// How metrics are encrypted.
     pub metrics_tls: Option<MetricsTls>,
     /// Where traces go.
@@ -135,7 +133,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) {
         cluster: cluster::resolve(cx, settings),
         blob_storage: cluster::blob_storage(cx, settings),
         circuit_breakers: balancing::breakers(cx, settings),
-        metrics_auth: metrics::auth(cx, settings),
         metrics_tls: metrics::tls(cx, settings),
         tracing: tracing::resolve(cx, settings),
         branding: branding::resolve(cx, settings),
