@@ -86,6 +86,14 @@ impl<'a> View<'a> {
                 families.decisions.with_label_values(&[route, decision, "none"]).inc();
             }
         }
+        if self.would_refuse().is_some() {
+            families.dry_run_refusals.with_label_values(&[route]).inc();
+        }
+    }
+
+    /// What rules that are only tried out came to, if they would have refused this.
+    fn would_refuse(&self) -> Option<Evaluation> {
+        self.exchange.admission.as_ref().and_then(|admission| admission.would_refuse)
     }
 
     fn access(&self) {
@@ -129,6 +137,7 @@ impl<'a> View<'a> {
         }
         let line = self.authorize_line();
         let (allow, deny) = (evaluation.allow, evaluation.deny);
+        let would_refuse = self.would_refuse();
         event!(
             target: AUTHORIZE,
             Level::INFO,
@@ -156,6 +165,8 @@ impl<'a> View<'a> {
             deny = deny.value,
             "deny-why-true" = deny.value.then(|| words(deny.reasons)),
             "deny-why-false" = (!deny.value).then(|| words(deny.reasons)),
+            "dry-run" = would_refuse.map(|_| "would-deny"),
+            "dry-run-why" = would_refuse.map(|evaluation| words(outcome(&evaluation).1)),
             "authorize check",
         );
     }

@@ -33,11 +33,28 @@ pub enum Reason {
     UserOk,
     UserUnauthenticated,
     UserUnauthorized,
+    DateOk,
+    DateUnauthorized,
+    DayOfWeekOk,
+    DayOfWeekUnauthorized,
+    McpNotAToolCall,
+    McpToolMatch,
+    McpToolNoMatch,
+    RecordOk,
+    RecordUnauthorized,
+    SshCaOk,
+    SshCaUnauthorized,
+    SshPublickeyOk,
+    SshPublickeyUnauthorized,
+    SshUsernameOk,
+    SshUsernameUnauthorized,
+    TimeOfDayOk,
+    TimeOfDayUnauthorized,
 }
 
 impl Reason {
     /// Every reason, in the order of its bit in [`Reasons`].
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 46] = [
         Self::Accept,
         Self::Reject,
         Self::ClaimOk,
@@ -67,6 +84,23 @@ impl Reason {
         Self::UserOk,
         Self::UserUnauthenticated,
         Self::UserUnauthorized,
+        Self::DateOk,
+        Self::DateUnauthorized,
+        Self::DayOfWeekOk,
+        Self::DayOfWeekUnauthorized,
+        Self::McpNotAToolCall,
+        Self::McpToolMatch,
+        Self::McpToolNoMatch,
+        Self::RecordOk,
+        Self::RecordUnauthorized,
+        Self::SshCaOk,
+        Self::SshCaUnauthorized,
+        Self::SshPublickeyOk,
+        Self::SshPublickeyUnauthorized,
+        Self::SshUsernameOk,
+        Self::SshUsernameUnauthorized,
+        Self::TimeOfDayOk,
+        Self::TimeOfDayUnauthorized,
     ];
 
     /// The stable text.
@@ -102,6 +136,23 @@ impl Reason {
             Self::UserOk => "user-ok",
             Self::UserUnauthenticated => "user-unauthenticated",
             Self::UserUnauthorized => "user-unauthorized",
+            Self::DateOk => "date-ok",
+            Self::DateUnauthorized => "date-unauthorized",
+            Self::DayOfWeekOk => "day-of-week-ok",
+            Self::DayOfWeekUnauthorized => "day-of-week-unauthorized",
+            Self::McpNotAToolCall => "mcp-not-a-tool-call",
+            Self::McpToolMatch => "mcp-tool-match",
+            Self::McpToolNoMatch => "mcp-tool-no-match",
+            Self::RecordOk => "record-ok",
+            Self::RecordUnauthorized => "record-unauthorized",
+            Self::SshCaOk => "ssh-ca-ok",
+            Self::SshCaUnauthorized => "ssh-ca-unauthorized",
+            Self::SshPublickeyOk => "ssh-publickey-ok",
+            Self::SshPublickeyUnauthorized => "ssh-publickey-unauthorized",
+            Self::SshUsernameOk => "ssh-username-ok",
+            Self::SshUsernameUnauthorized => "ssh-username-unauthorized",
+            Self::TimeOfDayOk => "time-of-day-ok",
+            Self::TimeOfDayUnauthorized => "time-of-day-unauthorized",
         }
     }
 }

@@ -45,13 +45,13 @@ impl Legacy {
             criteria.push(Criterion::Claim(Claim::new(name, ListMatcher::has_any(values))));
         }
         criteria.extend(one_of(&self.allowed_users).map(|users| Criterion::User(User(users))));
-        criteria.extend(one_of(&self.allowed_users).map(|users| Criterion::Email(Email(users))));
+        criteria.extend(one_of(&self.allowed_users).map(|users| Criterion::Email(Email::new(users))));
         if criteria.is_empty() {
             return Vec::new();
         }
         let places = criteria.iter().map(|_| Place::NONE).collect();
         let written = Written { origin: Origin::AccessKeys, place: Place::NONE, criteria: places };
-        vec![Rule { action: Action::Allow, operator: Operator::Or, criteria: criteria.into(), written }]
+        vec![Rule { action: Action::Allow, operator: Operator::Or, enforced: true, criteria: criteria.into(), written }]
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use crate::testing::World;
     use crate::{Decision, Policy, Reason, Reasons};
 
-    fn decide(legacy: &Legacy, world: &World) -> Decision {
+    fn decide(legacy: &Legacy, world: &World<'_>) -> Decision {
         Policy::new(legacy.rules(), Vec::new()).decide(&world.facts())
     }
 

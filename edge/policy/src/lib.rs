@@ -10,7 +10,9 @@ mod criterion;
 mod decision;
 pub mod document;
 mod facts;
+mod idle;
 mod legacy;
+mod lint;
 mod matcher;
 #[cfg(test)]
 mod page;
@@ -21,8 +23,10 @@ mod testing;
 mod trace;
 mod unmet;
 
+pub use criterion::Carrier;
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
 pub use facts::{Certificate, ClientCertificate, Device, Email, Enrolment, Facts, Mcp, Record, Ssh, SshCertificate};
+pub use idle::{Idle, idle};
 pub use legacy::Legacy;
 pub use policy::{Action, Operator, Origin, Policy, Rule};
 pub use trace::{CriterionTrace, RuleTrace, Trace};

@@ -10,8 +10,10 @@ use crate::{Decision, Evaluation, Facts, Reasons, RuleResult};
 /// A compiled policy. One evaluator serves the policy language and the legacy access keys alike. The default denies all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
-    /// In the order in which they were written.
+    /// The rules that decide, in the order in which they were written.
     rules: Box<[Rule]>,
+    /// Those that are only tried out: what they would refuse passes, and is told of.
+    dry_run: Box<[Rule]>,
 }
 
 /// One block of criteria under one operator that allows or denies. Made by [`crate::ppl::parse`] and [`crate::Legacy::rules`].
@@ -19,6 +21,8 @@ pub struct Policy {
 pub struct Rule {
     pub(crate) action: Action,
     pub(crate) operator: Operator,
+    /// It decides; else it is only tried out.
+    pub(crate) enforced: bool,
     /// Named policies lend the same criteria to every route.
     pub(crate) criteria: Arc<[Criterion]>,
     pub(crate) written: Written,
@@ -27,7 +31,8 @@ pub struct Rule {
 /// Rules that say the same are the same, wherever they were written.
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        (self.action, self.operator, &self.criteria) == (other.action, other.operator, &other.criteria)
+        let key = |rule: &Self| (rule.action, rule.operator, rule.enforced);
+        key(self) == key(other) && self.criteria == other.criteria
     }
 }
 
@@ -50,6 +55,8 @@ pub enum Origin {
     Policy,
     /// The policy of that name.
     Named(Arc<str>),
+    /// The policy of routes that have none.
+    Default,
 }
 
 /// What a rule does when it holds.
@@ -102,13 +109,54 @@ impl Policy {
     /// The policy of a route: its legacy access keys, then its `policy` (01 §3.6). With neither it denies all (S-097).
     #[must_use]
     pub fn new(legacy: Vec<Rule>, ppl: Vec<Rule>) -> Self {
-        Self { rules: legacy.into_iter().chain(ppl).collect() }
+        let (rules, dry_run): (Vec<_>, Vec<_>) = legacy.into_iter().chain(ppl).partition(|rule| rule.enforced);
+        Self { rules: rules.into(), dry_run: dry_run.into() }
     }
 
     /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
     #[must_use]
     pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
-        evaluate(&self.rules, facts)
+        if self.refuses_nobody() { self.evaluate_dry_run_alone(facts) } else { evaluate(&self.rules, facts) }
+    }
+
+    /// Rules that are only tried out, and none that decides: whoever they would send to sign in has to, since nothing is
+    /// learned of somebody unknown; everybody else passes.
+    #[cold]
+    fn evaluate_dry_run_alone(&self, facts: &Facts<'_>) -> Evaluation {
+        let evaluation = evaluate(&self.dry_run, facts);
+        if evaluation.decision() == Decision::SignIn {
+            return evaluation;
+        }
+        Evaluation { allow: RuleResult { value: true, reasons: Reasons::NONE }, deny: RuleResult::default() }
+    }
+
+    /// What the rules that are only tried out came to, if they would refuse a request that passes. `None` where there are none.
+    #[must_use]
+    pub fn would_refuse(&self, facts: &Facts<'_>) -> Option<Evaluation> {
+        if self.dry_run.is_empty() {
+            return None;
+        }
+        let evaluation = evaluate(&self.dry_run, facts);
+        let allows = self.dry_run.iter().any(|rule| rule.action == Action::Allow);
+        (evaluation.deny.value || allows && !evaluation.allow.value).then_some(evaluation)
+    }
+
+    /// Whether there are rules that are only tried out.
+    #[must_use]
+    pub const fn has_dry_run(&self) -> bool {
+        !self.dry_run.is_empty()
+    }
+
+    /// Whether any rule that decides denies.
+    #[must_use]
+    pub fn denies(&self) -> bool {
+        self.of(Action::Deny).next().is_some()
+    }
+
+    /// Whether all rules are only tried out, so that nobody is refused.
+    #[must_use]
+    pub const fn refuses_nobody(&self) -> bool {
+        self.rules.is_empty() && !self.dry_run.is_empty()
     }
 
     /// What is to happen with the request.
@@ -120,7 +168,7 @@ impl Policy {
     /// What stood in the way, in plain words, for the 403 page and its JSON; empty if nothing did, and if no rule allows
     /// anybody. Allocates; not for the hot path.
     ///
-    /// After a denial by a deny rule, what made it true; else each criterion that kept an allow rule from being true.
+    /// Speaks of the rules that decide. After a denial by a deny rule, what made it true; else each criterion that kept an allow rule from being true.
     #[must_use]
     pub fn unmet(&self, facts: &Facts<'_>) -> Vec<Unmet> {
         let Evaluation { allow, deny } = self.evaluate(facts);
@@ -131,12 +179,12 @@ impl Policy {
         }
     }
 
-    /// The rules, in the order in which they were written.
-    pub(crate) const fn rules(&self) -> &[Rule] {
-        &self.rules
+    /// The rules that decide, then those that are only tried out.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().chain(&self.dry_run)
     }
 
-    fn of(&self, action: Action) -> impl Iterator<Item = &Rule> {
+    pub(crate) fn of(&self, action: Action) -> impl Iterator<Item = &Rule> {
         self.rules.iter().filter(move |rule| rule.action == action)
     }
 
@@ -153,7 +201,7 @@ impl Policy {
     /// Whether any criterion looks at the session: if none does, no session needs to be loaded to decide.
     #[must_use]
     pub fn needs_session(&self) -> bool {
-        self.rules.iter().any(Rule::needs_session)
+        self.rules().any(Rule::needs_session)
     }
 }
 
@@ -171,6 +219,18 @@ fn evaluate(rules: &[Rule], facts: &Facts<'_>) -> Evaluation {
 }
 
 impl Rule {
+    /// What it belongs to.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.written.origin
+    }
+
+    /// Whether it lets pass when it holds, and decides.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.enforced && self.action == Action::Allow
+    }
+
     pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
         let mut joined = match self.operator {
             Operator::And | Operator::Not => Joined::all(),
@@ -192,11 +252,11 @@ impl Rule {
         matches!(self.operator, Operator::Not | Operator::Nor)
     }
 
-    fn needs_session(&self) -> bool {
+    pub(crate) fn needs_session(&self) -> bool {
         self.criteria.iter().any(Criterion::needs_session)
     }
 
-    fn always_holds(&self) -> bool {
+    pub(crate) fn always_holds(&self) -> bool {
         let holds = |criterion: &Criterion| match criterion.constant() {
             Some(value) => value != self.inverts(),
             None => false,
@@ -312,6 +372,45 @@ mod tests {
         for private in private {
             assert!(!policy(private).is_public(), "{private}");
         }
+    }
+
+    #[test]
+    fn a_rule_that_is_only_tried_out_refuses_nobody_and_tells_whom_it_would() {
+        let text = "[{allow: {and: [authenticated_user: 1]}}, {enforce: false, allow: {and: [groups: ops]}},
+            {enforce: false, deny: {or: [http_method: POST]}}]";
+        let policy = policy(text);
+        let ops = || World::signed_in().session_claims(&json!({"groups": "ops"}));
+        let refused = |world: World<'_>| {
+            assert_eq!(policy.decide(&world.facts()), Decision::Allow);
+            policy.would_refuse(&world.facts()).map(|evaluation| evaluation.decision())
+        };
+        assert_eq!(refused(ops()), None);
+        assert_eq!(refused(World::signed_in()), Some(Decision::Deny(Reasons::of(Reason::GroupsUnauthorized))));
+        assert_eq!(refused(ops().method("POST")), Some(Decision::Deny(Reasons::of(Reason::HttpMethodOk))));
+        assert_eq!(policy.decide(&World::default().facts()), Decision::SignIn);
+        assert!(policy.has_dry_run() && !policy.refuses_nobody());
+    }
+
+    #[test]
+    fn deny_rules_that_are_only_tried_out_would_refuse_only_whom_they_name() {
+        let policy = policy("[{allow: {or: [accept: 1]}}, {enforce: false, deny: {or: [http_method: POST]}}]");
+        assert_eq!(policy.would_refuse(&World::default().facts()), None);
+        assert!(policy.would_refuse(&World::default().method("POST").facts()).is_some());
+        assert!(policy.is_public());
+    }
+
+    #[test]
+    fn where_all_rules_are_only_tried_out_everybody_passes_once_signed_in_where_they_ask_for_it() {
+        let tried = policy("{enforce: false, allow: {and: [groups: ops]}, deny: {or: [http_method: PUT]}}");
+        assert_eq!(tried.decide(&World::default().facts()), Decision::SignIn);
+        for world in [World::signed_in(), World::signed_in().method("PUT")] {
+            assert_eq!(tried.decide(&world.facts()), Decision::Allow);
+            assert!(tried.would_refuse(&world.facts()).is_some());
+        }
+        let open = policy("{enforce: false, allow: {and: [http_method: PUT]}}");
+        assert_eq!(open.decide(&World::default().facts()), Decision::Allow);
+        assert!(open.would_refuse(&World::default().facts()).is_some());
+        assert!(open.refuses_nobody() && !open.is_public(), "nobody said that it is public");
     }
 
     #[test]

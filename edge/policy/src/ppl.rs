@@ -1,33 +1,116 @@
 //! The policy language -> rules, with the place of every mistake (01 §3).
 
-use crate::criterion::{Criterion, parse_name};
+use std::collections::BTreeMap;
+
+use crate::criterion::{Criterion, Dialect, parse_name};
 use crate::document::{Entry, Mistake, Node, Place, nearest};
 use crate::policy::{Action, Operator, Origin, Rule, Written};
 
-/// The rules of a `policy` key: one rule object or a list of them; nothing at all gives none.
-///
-/// Names are known in any case, as Pomerium lower-cases the keys of its file; what follows `claim/` keeps its case.
+/// The rules of a `policy` key in the plain language: [`Language::read`] without named policies.
 ///
 /// # Errors
 /// Every mistake in it, each with its place. Any of them refuses the configuration.
 pub fn parse(policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
-    let mut reading = Reading::default();
-    if !policy.is_null() {
-        for rule in policy.as_list().unwrap_or(std::slice::from_ref(policy)) {
-            reading.rule(rule);
-        }
+    Language::default().read(policy)
+}
+
+/// The policy language with the policies that a configuration names.
+#[derive(Clone, Debug, Default)]
+pub struct Language {
+    named: BTreeMap<String, Vec<Rule>>,
+    dialect: Dialect,
+}
+
+impl Language {
+    /// The language without named policies. With `fail_open_identity`, criteria on identity compare what nobody has as
+    /// Pomerium does: `email: {not: x}`, `claim/x: {exclude: y}` and `device: {approved: false}` then let anybody in (01 §8.1).
+    #[must_use]
+    pub const fn new(fail_open_identity: bool) -> Self {
+        Self { named: BTreeMap::new(), dialect: Dialect { fail_open_identity } }
     }
-    if reading.mistakes.is_empty() { Ok(reading.rules) } else { Err(reading.mistakes) }
+
+    /// From now on `name` stands for that policy, which calls no other by name.
+    ///
+    /// # Errors
+    /// Every mistake in it. The name is known all the same, so that nobody is told of it twice.
+    pub fn define(&mut self, name: &str, policy: &Node) -> Result<&[Rule], Vec<Mistake>> {
+        let reading = Reading { language: None, ..self.reading(Origin::Named(name.into())) };
+        let read = reading.all(policy);
+        let rules = read.as_ref().cloned().unwrap_or_default();
+        let rules = self.named.entry(name.to_owned()).insert_entry(rules).into_mut();
+        read.map(|_| rules.as_slice())
+    }
+
+    /// The rules of the policy that routes without one get: as [`Self::read`].
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_default(&self, policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
+        self.reading(Origin::Default).all(policy)
+    }
+
+    /// The rules of a `policy` key: a rule object, the name of a policy, or a list of these; nothing at all gives none.
+    ///
+    /// Names of actions, operators and criteria are known in any case, as Pomerium lower-cases the keys of its file; what
+    /// follows `claim/` keeps its case.
+    ///
+    /// # Errors
+    /// Every mistake in it, each with its place. Any of them refuses the configuration.
+    pub fn read(&self, policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
+        self.reading(Origin::Policy).all(policy)
+    }
+
+    const fn reading(&self, origin: Origin) -> Reading<'_> {
+        Reading { language: Some(self), dialect: self.dialect, origin, rules: Vec::new(), mistakes: Vec::new() }
+    }
+}
+
+/// The names that a policy calls others by.
+pub fn names(policy: &Node) -> impl Iterator<Item = &str> {
+    policy.as_list().unwrap_or(std::slice::from_ref(policy)).iter().filter_map(Node::as_str)
 }
 
 /// What has been read so far.
-#[derive(Default)]
-struct Reading {
+struct Reading<'l> {
+    /// The policies that may be called by name; inside of one there are none.
+    language: Option<&'l Language>,
+    dialect: Dialect,
+    origin: Origin,
     rules: Vec<Rule>,
     mistakes: Vec<Mistake>,
 }
 
-impl Reading {
+impl Reading<'_> {
+    fn all(mut self, policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
+        if !policy.is_null() {
+            for rule in policy.as_list().unwrap_or(std::slice::from_ref(policy)) {
+                match rule.as_str() {
+                    Some(name) => self.named(rule, name),
+                    None => self.rule(rule),
+                }
+            }
+        }
+        if self.mistakes.is_empty() { Ok(self.rules) } else { Err(self.mistakes) }
+    }
+
+    fn named(&mut self, node: &Node, name: &str) {
+        let at = |what: String, hint: String| Mistake::at(node.place, what).hint(hint);
+        let Some(language) = self.language else {
+            let what = "a named policy calls no other by name".to_owned();
+            return self.mistakes.push(at(what, "write the rules out; a route can name several policies".to_owned()));
+        };
+        match language.named.get(name) {
+            Some(rules) => self.rules.extend_from_slice(rules),
+            None => {
+                let hint = match nearest(name, language.named.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("write it under `policies`: `policies: {{{name}: {{allow: {{and: [...]}}}}}}`"),
+                };
+                self.mistakes.push(at(format!("there is no policy `{name}`"), hint));
+            }
+        }
+    }
+
     fn rule(&mut self, node: &Node) {
         let Some(entries) = node.as_map() else {
             return self.mistakes.push(
@@ -35,13 +118,26 @@ impl Reading {
                     .hint("write `allow: {and: [...]}` or `deny: {or: [...]}`"),
             );
         };
+        let first = self.rules.len();
+        let mut enforced = true;
         for entry in entries {
             match entry.key.to_ascii_lowercase().as_str() {
                 "allow" => self.blocks(Action::Allow, entry),
                 "deny" => self.blocks(Action::Deny, entry),
-                _ => self.mistakes.push(unknown("action", entry, &["allow", "deny"])),
+                "enforce" => match entry.value.as_bool() {
+                    Some(value) => enforced = value,
+                    None => self.mistakes.push(
+                        Mistake::at(
+                            entry.value.place,
+                            format!("`enforce` needs true or false, not {}", entry.value.kind()),
+                        )
+                        .hint("write `enforce: false` to only log and count what the rule would refuse"),
+                    ),
+                },
+                _ => self.mistakes.push(unknown("action", entry, &["allow", "deny", "enforce"])),
             }
         }
+        self.rules.iter_mut().skip(first).for_each(|rule| rule.enforced = enforced);
     }
 
     fn blocks(&mut self, action: Action, entry: &Entry) {
@@ -80,14 +176,15 @@ impl Reading {
         let read: (Vec<_>, Vec<_>) = nodes.iter().filter_map(|node| self.criterion(node)).unzip();
         if !read.0.is_empty() {
             let (criteria, places) = (read.0.into(), read.1.into());
-            let written = Written { origin: Origin::Policy, place: entry.key_place, criteria: places };
-            self.rules.push(Rule { action, operator, criteria, written });
+            let written = Written { origin: self.origin.clone(), place: entry.key_place, criteria: places };
+            self.rules.push(Rule { action, operator, enforced: true, criteria, written });
         }
     }
 
     fn criterion(&mut self, node: &Node) -> Option<(Criterion, Place)> {
         let parsed = only_entry(node).map_err(|mistake| vec![mistake]).and_then(|entry| {
-            let criterion = criterion(entry)?;
+            let (name, sub_path) = parse_name(entry).map_err(|mistake| vec![mistake])?;
+            let criterion = Criterion::parse(name, sub_path.unwrap_or_default(), &entry.value, self.dialect)?;
             Ok((criterion, entry.key_place))
         });
         parsed.map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
@@ -107,11 +204,6 @@ fn only_entry(node: &Node) -> Result<&Entry, Mistake> {
         None => Err(Mistake::at(node.place, format!("a criterion must be a map, not {}", node.kind()))
             .hint("write `name: value`, such as `accept: true`")),
     }
-}
-
-fn criterion(entry: &Entry) -> Result<Criterion, Vec<Mistake>> {
-    let (name, sub_path) = parse_name(entry).map_err(|mistake| vec![mistake])?;
-    Criterion::parse(name, sub_path.unwrap_or_default(), &entry.value)
 }
 
 fn unknown(what: &str, entry: &Entry, known: &[&'static str]) -> Mistake {
@@ -139,7 +231,7 @@ mod tests {
 - allow:
     and:
       - emial: a@b
-      - device: {type: any}
+      - device: {kind: any}
       - source_ip: [10.0.0.0/8, nowhere]
       - accept: 1
         reject: 1
@@ -152,13 +244,13 @@ mod tests {
 ";
         let expected = [
             (3, 9, "unknown criterion `emial`"),
-            (4, 9, "criterion `device` is not supported yet"),
+            (4, 18, "a device has no `kind`"),
             (5, 33, "`nowhere` is not an IP address or range"),
             (7, 9, "a criterion has one key, and `reject` is a second one"),
             (8, 5, "unknown operator `xor`"),
             (9, 9, "`or` needs a list of criteria, not a map"),
             (10, 3, "unknown action `permit`"),
-            (11, 3, "a rule must be a map, not text"),
+            (11, 3, "there is no policy `deny`"),
             (12, 9, "`deny` needs a map of operators, not a list"),
             (13, 15, "a criterion must be a map, not text"),
             (13, 23, "a criterion is missing"),
@@ -167,6 +259,51 @@ mod tests {
         let expected: Vec<_> =
             expected.into_iter().map(|(line, column, message)| (line, column, message.to_owned())).collect();
         assert_eq!(mistakes(text), expected);
+    }
+
+    fn language(policies: &[(&str, &str)]) -> Language {
+        let mut language = Language::default();
+        for (name, text) in policies {
+            language.define(name, &read(text).unwrap()).unwrap();
+        }
+        language
+    }
+
+    #[test]
+    fn a_text_stands_for_the_policy_of_that_name() {
+        let language = language(&[("staff", "allow: {and: [domain: x.test]}"), ("out", "deny: {or: [user: u1]}")]);
+        let rules = |text: &str| language.read(&read(text).unwrap()).unwrap();
+        let origins = |text: &str| rules(text).into_iter().map(|rule| rule.written.origin).collect::<Vec<_>>();
+        assert_eq!(origins("staff"), [Origin::Named("staff".into())]);
+        let both = "[staff, {deny: {or: [reject: 1]}}, out]";
+        assert_eq!(origins(both), [Origin::Named("staff".into()), Origin::Policy, Origin::Named("out".into())]);
+        assert_eq!(rules("staff"), parse(&read("allow: {and: [domain: x.test]}").unwrap()).unwrap());
+        assert_eq!(names(&read(both).unwrap()).collect::<Vec<_>>(), ["staff", "out"]);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_nothing_is_refused() {
+        let mut language = language(&[("staff", "allow: {and: [domain: x.test]}")]);
+        let mistake = |language: &Language, text: &str| language.read(&read(text).unwrap()).unwrap_err().remove(0);
+        let unknown = mistake(&language, "[stuff]");
+        assert_eq!((unknown.message.as_str(), unknown.place.column), ("there is no policy `stuff`", 2));
+        assert_eq!(unknown.hint.as_deref(), Some("did you mean `staff`?"));
+        assert!(mistake(&language, "elsewhere").hint.unwrap().contains("`policies"));
+        let nested = language.define("both", &read("[staff]").unwrap()).unwrap_err().remove(0);
+        assert_eq!(nested.message, "a named policy calls no other by name");
+        assert!(language.define("bad", &read("allow: 7").unwrap()).is_err());
+        assert_eq!(language.read(&read("bad").unwrap()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_rule_may_be_tried_out_alone_and_in_a_named_policy() {
+        let language = language(&[("new", "[{enforce: false, allow: {and: [accept: 1]}}, {deny: {or: [reject: 1]}}]")]);
+        let enforced = |text: &str| {
+            language.read(&read(text).unwrap()).unwrap().iter().map(|rule| rule.enforced).collect::<Vec<_>>()
+        };
+        assert_eq!(enforced("[new, {allow: {or: [accept: 1]}, enforce: true}]"), [false, true, true]);
+        assert_eq!(enforced("{Enforce: False, deny: {or: [reject: 1], and: [accept: 1]}}"), [false, false]);
+        assert_eq!(mistakes("enforce: later")[0].2, "`enforce` needs true or false, not text");
     }
 
     #[test]

@@ -5,20 +5,33 @@ use std::net::{IpAddr, Ipv4Addr};
 use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
 
 use crate::document::read;
-use crate::{Facts, Policy, Reason, RuleResult, ppl};
+use crate::{Certificate, ClientCertificate, Device, Facts, Mcp, Policy, Reason, RuleResult, Ssh, ppl};
 
-pub(crate) struct World {
+/// The world's clock: 2023-11-14T22:13:20Z.
+pub(crate) const NOW: i64 = 1_700_000_000;
+
+pub(crate) struct World<'w> {
     session: Option<Session>,
+    certificate: ClientCertificate<'w>,
+    devices: &'w [Device<'w>],
+    mcp: Mcp<'w>,
+    ssh: Ssh<'w>,
+    now: i64,
     method: &'static str,
     path: &'static str,
     source: IpAddr,
     cors_preflight: bool,
 }
 
-impl Default for World {
+impl Default for World<'_> {
     fn default() -> Self {
         Self {
             session: None,
+            certificate: ClientCertificate::NONE,
+            devices: &[],
+            mcp: Mcp::None,
+            ssh: Ssh::NONE,
+            now: NOW,
             method: "GET",
             path: "/",
             source: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
@@ -27,7 +40,7 @@ impl Default for World {
     }
 }
 
-impl World {
+impl<'w> World<'w> {
     pub(crate) fn signed_in() -> Self {
         let session = Session {
             handle: SessionHandle::from_bytes([0; 32]),
@@ -83,11 +96,35 @@ impl World {
         Self { method: "OPTIONS", cors_preflight: true, ..self }
     }
 
+    pub(crate) fn certificate(self, leaf: Option<&'w Certificate>, valid: bool) -> Self {
+        Self { certificate: ClientCertificate { leaf, valid }, ..self }
+    }
+
+    pub(crate) fn devices(self, devices: &'w [Device<'w>]) -> Self {
+        Self { devices, ..self }
+    }
+
+    pub(crate) fn mcp(self, mcp: Mcp<'w>) -> Self {
+        Self { mcp, ..self }
+    }
+
+    pub(crate) fn ssh(self, ssh: Ssh<'w>) -> Self {
+        Self { ssh, ..self }
+    }
+
+    pub(crate) fn at(self, now: i64) -> Self {
+        Self { now, ..self }
+    }
+
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
             session: self.session.as_ref(),
             cors_preflight: self.cors_preflight,
-            ..Facts::anonymous(self.method, self.path, self.source, Timestamp::from_secs(1_700_000_000))
+            client_certificate: self.certificate,
+            devices: self.devices,
+            mcp: self.mcp,
+            ssh: self.ssh,
+            ..Facts::anonymous(self.method, self.path, self.source, Timestamp::from_secs(self.now))
         }
     }
 

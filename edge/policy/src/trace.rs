@@ -8,12 +8,15 @@ use crate::{Decision, Evaluation, Facts, RuleResult};
 /// those who are refused, who get [`crate::Unmet`].
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// Every rule: the access keys first, then those of `policy` in the order in which they were written.
+    /// Every rule: the access keys, then those of `policy` in the order in which they were written, and after all that decide
+    /// those that are only tried out.
     pub rules: Vec<RuleTrace>,
     /// What both halves came to.
     pub evaluation: Evaluation,
     /// What is to happen with the request.
     pub decision: Decision,
+    /// What the rules that are only tried out came to, if they would refuse a request that passes.
+    pub would_refuse: Option<Evaluation>,
 }
 
 /// One rule and what it came to.
@@ -55,8 +58,14 @@ impl Policy {
     #[must_use]
     pub fn trace(&self, facts: &Facts<'_>) -> Trace {
         let evaluation = self.evaluate(facts);
-        let rules = self.rules().iter().map(|rule| RuleTrace::new(rule, facts)).collect();
-        Trace { rules, evaluation, decision: evaluation.decision() }
+        let decision = evaluation.decision();
+        let would_refuse = (decision == Decision::Allow).then(|| self.would_refuse(facts)).flatten();
+        Trace {
+            rules: self.rules().map(|rule| RuleTrace::new(rule, facts)).collect(),
+            evaluation,
+            decision,
+            would_refuse,
+        }
     }
 }
 
@@ -75,7 +84,7 @@ impl RuleTrace {
             operator: rule.operator,
             origin: rule.written.origin.clone(),
             place: rule.written.place,
-            enforced: true,
+            enforced: rule.enforced,
             result: rule.evaluate(facts),
             criteria: criteria.collect(),
         }
@@ -135,7 +144,7 @@ mod tests {
     fn an_address_that_is_missing_or_not_verified_is_told_apart() {
         let text = "allow: {and: [email: a@x.test, domain: x.test]}";
         let unverified = World::signed_in().email("a@x.test").email_verified(Some(false));
-        let saw = |world: &World| -> Vec<_> {
+        let saw = |world: &World<'_>| -> Vec<_> {
             let [rule] = <[_; 1]>::try_from(policy(text).trace(&world.facts()).rules).expect("one rule");
             rule.criteria.into_iter().map(|criterion| criterion.saw).collect()
         };

@@ -68,7 +68,7 @@ mod tests {
 
     use crate::testing::{World, policy};
 
-    fn words(text: &str, world: &World) -> Vec<String> {
+    fn words(text: &str, world: &World<'_>) -> Vec<String> {
         policy(text).unmet(&world.facts()).into_iter().map(|unmet| unmet.words).collect()
     }
 

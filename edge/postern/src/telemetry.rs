@@ -126,8 +126,15 @@ impl Collector for DroppedLines {
 }
 
 /// Fields that hold JSON text: `tracing` has no lists and maps of its own. A closed set, so that no client's text becomes structure.
-const STRUCTURED: [&str; 6] =
-    ["headers", "id-token-claims", "allow-why-true", "allow-why-false", "deny-why-true", "deny-why-false"];
+const STRUCTURED: [&str; 7] = [
+    "headers",
+    "id-token-claims",
+    "allow-why-true",
+    "allow-why-false",
+    "deny-why-true",
+    "deny-why-false",
+    "dry-run-why",
+];
 
 /// Writes one event as one line.
 struct Lines {

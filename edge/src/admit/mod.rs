@@ -48,6 +48,8 @@ pub struct Admission {
     pub subject: Subject,
     /// What the policy came to, if it was asked.
     pub evaluation: Option<Evaluation>,
+    /// What rules that are only tried out came to, if they would have refused what passed.
+    pub would_refuse: Option<Evaluation>,
     /// It shows a credential that only programs show.
     pub programmatic: bool,
     /// The session as it is kept here, if the policy was asked about one.
@@ -241,6 +243,8 @@ impl<I: Identify> Judge<'_, I> {
                 if other_path.is_some_and(|path| decide(&path) != Decision::Allow) {
                     return Err(Refusal::AmbiguousPath);
                 }
+                admission.would_refuse =
+                    route.policy.would_refuse(&facts(&request, &path, &admission.subject, self.now));
             }
             // Nobody who might be somebody is refused for good while that cannot be known.
             (_, Err(error)) => return Err(store_unavailable(error)),
@@ -409,6 +413,7 @@ impl Admission {
             route: None,
             subject: Subject::Anonymous,
             evaluation: None,
+            would_refuse: None,
             programmatic: false,
             known: None,
         }

@@ -1,6 +1,6 @@
 //! `accept`: always true, for everybody.
 
-use super::{Test, verdict};
+use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -8,7 +8,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct Accept;
 
 impl Test for Accept {
-    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, _: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         Ok(Self)
     }
 

@@ -1,6 +1,6 @@
 //! `authenticated_user`: somebody is signed in.
 
-use super::{Test, of_session, seen, seen_of_session, verdict};
+use super::{Dialect, Test, of_session, seen, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -8,7 +8,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct AuthenticatedUser;
 
 impl Test for AuthenticatedUser {
-    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, _: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         Ok(Self)
     }
 

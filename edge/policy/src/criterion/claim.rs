@@ -3,7 +3,7 @@
 use postern_identity::Session;
 use serde_json::Value;
 
-use super::{Test, of_session, seen_of_session, verdict};
+use super::{Dialect, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed};
 use crate::{Facts, Reason, RuleResult};
@@ -12,20 +12,27 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct Claim {
     name: ClaimName,
     values: ListMatcher,
+    /// It holds for nobody's empty list.
+    nobody: bool,
 }
 
 impl Claim {
     pub(crate) fn new(name: &str, values: ListMatcher) -> Self {
-        Self { name: ClaimName::new(name), values }
+        Self { name: ClaimName::new(name), values, nobody: false }
     }
 }
 
 impl Test for Claim {
-    fn parse(name: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
-        Ok(Self::new(name, ListMatcher::parse(data)?))
+    fn parse(name: &str, data: &Node, dialect: Dialect) -> Result<Self, Vec<Mistake>> {
+        let values = ListMatcher::parse(data)?;
+        let nobody = dialect.fail_open_identity && values.matches(&[]);
+        Ok(Self { nobody, ..Self::new(name, values) })
     }
 
     fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        if self.nobody && facts.session.is_none() {
+            return verdict(true, Reason::ClaimOk, Reason::ClaimOk);
+        }
         of_session(facts, |session| {
             let values = self.name.find(session).unwrap_or_default();
             verdict(self.values.matches(values), Reason::ClaimOk, Reason::ClaimUnauthorized)
@@ -73,6 +80,10 @@ impl ClaimName {
         Self { written: written.into(), lower: (lower != written).then(|| lower.into()) }
     }
 
+    pub(super) const fn written(&self) -> &str {
+        &self.written
+    }
+
     /// The values in the union of the session's and the user's claims; those of the user win as a whole.
     pub(crate) fn find<'a>(&self, session: &'a Session) -> Option<&'a [Value]> {
         let find = |name: &str| session.user.claims.find(name).or_else(|| session.claims.find(name));
@@ -86,7 +97,7 @@ mod tests {
 
     use crate::testing::World;
 
-    fn world() -> World {
+    fn world() -> World<'static> {
         World::signed_in()
             .session_claims(
                 &json!({"roles": ["viewer", "editor"], "team": "blue", "level": 3, "address": {"country": "NZ"}}),

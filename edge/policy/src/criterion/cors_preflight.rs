@@ -1,6 +1,6 @@
 //! `cors_preflight`: `OPTIONS` that asks for permission (Fetch §4.8), which browsers send without any credential (S-035).
 
-use super::{Test, verdict};
+use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -8,7 +8,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct CorsPreflight;
 
 impl Test for CorsPreflight {
-    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, _: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         Ok(Self)
     }
 

@@ -1,6 +1,6 @@
 //! `domain`: what stands between the first and the second `@` of the e-mail address.
 
-use super::{Test, of_session, verdict};
+use super::{Dialect, Test, of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, facts};
@@ -9,7 +9,7 @@ use crate::{Facts, Reason, RuleResult, facts};
 pub(crate) struct Domain(pub(crate) StringMatcher);
 
 impl Test for Domain {
-    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         StringMatcher::parse(data).map(Self)
     }
 

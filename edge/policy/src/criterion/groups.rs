@@ -3,7 +3,7 @@
 use postern_identity::Session;
 use serde_json::Value;
 
-use super::{Test, of_session, seen_of_session, verdict};
+use super::{Dialect, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed};
 use crate::{Facts, Reason, RuleResult};
@@ -12,7 +12,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct Groups(pub(crate) ListMatcher);
 
 impl Test for Groups {
-    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         ListMatcher::parse(data).map(Self)
     }
 

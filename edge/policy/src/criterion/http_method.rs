@@ -1,6 +1,6 @@
 //! `http_method`: the request method, compared case-sensitively.
 
-use super::{Test, verdict};
+use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
@@ -9,7 +9,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct HttpMethod(pub(crate) StringMatcher);
 
 impl Test for HttpMethod {
-    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         StringMatcher::parse(data).map(Self)
     }
 

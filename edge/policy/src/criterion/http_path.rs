@@ -1,6 +1,6 @@
 //! `http_path`: the canonical path, percent-decoded and without query.
 
-use super::{Test, seen, verdict};
+use super::{Dialect, Test, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
@@ -9,7 +9,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct HttpPath(pub(crate) StringMatcher);
 
 impl Test for HttpPath {
-    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         StringMatcher::parse(data).map(Self)
     }
 

@@ -6,15 +6,28 @@
 mod accept;
 mod authenticated_user;
 mod claim;
+mod client_certificate;
 mod cors_preflight;
+mod date;
+mod day_of_week;
+mod device;
 mod domain;
 mod email;
 mod groups;
 mod http_method;
 mod http_path;
+mod invalid_client_certificate;
+mod mcp_tool;
 mod name;
+mod record;
 mod reject;
 mod source_ip;
+mod ssh_ca;
+mod ssh_publickey;
+mod ssh_username;
+mod ssh_username_matches_claim;
+mod ssh_username_matches_email;
+mod time_of_day;
 mod user;
 
 use postern_identity::Session;
@@ -25,23 +38,41 @@ use crate::{Facts, Reason, Reasons, RuleResult};
 pub(crate) use self::accept::Accept;
 pub(crate) use self::authenticated_user::AuthenticatedUser;
 pub(crate) use self::claim::Claim;
+pub(crate) use self::client_certificate::ClientCertificate;
 pub(crate) use self::cors_preflight::CorsPreflight;
+pub(crate) use self::date::Date;
+pub(crate) use self::day_of_week::DayOfWeek;
+pub(crate) use self::device::Device;
 pub(crate) use self::domain::Domain;
 pub(crate) use self::email::Email;
 pub(crate) use self::groups::Groups;
 pub(crate) use self::http_method::HttpMethod;
 pub(crate) use self::http_path::HttpPath;
-#[cfg(test)]
-pub(crate) use self::name::NOT_YET;
+pub(crate) use self::invalid_client_certificate::InvalidClientCertificate;
+pub(crate) use self::mcp_tool::McpTool;
 pub(crate) use self::name::parse_name;
+pub(crate) use self::record::Record;
 pub(crate) use self::reject::Reject;
 pub(crate) use self::source_ip::SourceIp;
+pub(crate) use self::ssh_ca::SshCa;
+pub(crate) use self::ssh_publickey::SshPublickey;
+pub(crate) use self::ssh_username::SshUsername;
+pub(crate) use self::ssh_username_matches_claim::SshUsernameMatchesClaim;
+pub(crate) use self::ssh_username_matches_email::SshUsernameMatchesEmail;
+pub(crate) use self::time_of_day::TimeOfDay;
 pub(crate) use self::user::User;
+
+/// How documents are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dialect {
+    /// As Pomerium: `email`, `claim` and `device` compare what nobody has, and so may let anybody in.
+    pub(crate) fail_open_identity: bool,
+}
 
 /// What every criterion can do.
 pub(crate) trait Test: Sized {
     /// Reads its data; `sub_path` is what followed the `/` of its name.
-    fn parse(sub_path: &str, data: &Node) -> Result<Self, Vec<Mistake>>;
+    fn parse(sub_path: &str, data: &Node, dialect: Dialect) -> Result<Self, Vec<Mistake>>;
 
     /// Whether it holds, and why. Neither allocates nor locks.
     fn evaluate(&self, facts: &Facts<'_>) -> RuleResult;
@@ -61,10 +92,33 @@ pub(crate) trait Test: Sized {
     /// What it comes to whatever the facts, if that is sure.
     const CONSTANT: Option<bool> = None;
 
+    /// What has to bring the facts that it looks at, if not every request has them.
+    const CARRIER: Option<Carrier> = None;
+
+    /// Whether it holds for who is signed in, on a request without its carrier.
+    fn holds_idle(&self) -> bool {
+        false
+    }
+
     /// What followed the `/` of its name.
     fn sub_path(&self) -> &str {
         ""
     }
+}
+
+/// What brings facts that not every request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Client certificates: a CA is configured for them.
+    ClientCertificates,
+    /// Enrolled devices.
+    Devices,
+    /// Model Context Protocol routes.
+    Mcp,
+    /// SSH routes.
+    Ssh,
+    /// External data sources.
+    Records,
 }
 
 macro_rules! criteria {
@@ -86,8 +140,13 @@ macro_rules! criteria {
         }
 
         impl Criterion {
-            pub(crate) fn parse(name: Name, sub_path: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
-                Ok(match name { $(Name::$kind => Self::$kind($kind::parse(sub_path, data)?),)* })
+            pub(crate) fn parse(
+                name: Name,
+                sub_path: &str,
+                data: &Node,
+                dialect: Dialect,
+            ) -> Result<Self, Vec<Mistake>> {
+                Ok(match name { $(Name::$kind => Self::$kind($kind::parse(sub_path, data, dialect)?),)* })
             }
 
             /// Whether it holds, and why.
@@ -125,6 +184,16 @@ macro_rules! criteria {
                 match self { $(Self::$kind(_) => $kind::CONSTANT,)* }
             }
 
+            /// What has to bring its facts.
+            pub(crate) const fn carrier(&self) -> Option<Carrier> {
+                match self { $(Self::$kind(_) => $kind::CARRIER,)* }
+            }
+
+            /// Whether it holds on a request without its carrier.
+            pub(crate) fn holds_idle(&self) -> bool {
+                match self { $(Self::$kind(test) => test.holds_idle(),)* }
+            }
+
             fn sub_path(&self) -> &str {
                 match self { $(Self::$kind(test) => test.sub_path(),)* }
             }
@@ -145,6 +214,19 @@ criteria! {
     HttpPath = "http_path",
     SourceIp = "source_ip",
     CorsPreflight = "cors_preflight",
+    ClientCertificate = "client_certificate",
+    InvalidClientCertificate = "invalid_client_certificate",
+    Device = "device",
+    McpTool = "mcp_tool",
+    SshUsername = "ssh_username",
+    SshUsernameMatchesEmail = "ssh_username_matches_email",
+    SshUsernameMatchesClaim = "ssh_username_matches_claim",
+    SshPublickey = "ssh_publickey",
+    SshCa = "ssh_ca",
+    Date = "date",
+    DayOfWeek = "day_of_week",
+    TimeOfDay = "time_of_day",
+    Record = "record",
 }
 
 impl Criterion {
@@ -158,7 +240,7 @@ impl Criterion {
 
     /// Whether it reads the e-mail address.
     pub(crate) const fn needs_email(&self) -> bool {
-        matches!(self.kind(), Name::Email | Name::Domain)
+        matches!(self.kind(), Name::Email | Name::Domain | Name::SshUsernameMatchesEmail)
     }
 }
 

@@ -3,24 +3,6 @@
 use super::Name;
 use crate::document::{Entry, Mistake, nearest};
 
-/// Criteria of Pomerium that Postern does not have yet.
-pub(crate) const NOT_YET: [&str; 14] = [
-    "client_certificate",
-    "invalid_client_certificate",
-    "device",
-    "mcp_tool",
-    "ssh_username",
-    "ssh_username_matches_email",
-    "ssh_username_matches_claim",
-    "ssh_publickey",
-    "ssh_ca",
-    "date",
-    "day_of_week",
-    "time_of_day",
-    "record",
-    "pomerium_routes",
-];
-
 const OPERATORS: [&str; 4] = ["and", "or", "not", "nor"];
 
 /// The criterion that a key names, and what follows its first `/`, the case of that kept.
@@ -52,13 +34,10 @@ fn unknown(entry: &Entry, written: &str, lower: &str) -> Mistake {
         .hint("write it as a rule of its own; all allow rules are joined by `or`, and so are all deny rules");
     }
     if lower == "pomerium_routes" {
-        return Mistake::at(entry.key_place, "criterion `pomerium_routes` no longer exists").hint("remove it");
+        return Mistake::at(entry.key_place, "criterion `pomerium_routes` no longer exists")
+            .hint("remove it: the paths of Postern itself pass without any policy");
     }
-    if NOT_YET.contains(&lower) {
-        return Mistake::at(entry.key_place, format!("criterion `{written}` is not supported yet"))
-            .hint(format!("use one of {}", known().join(", ")));
-    }
-    let hint = match nearest(written, known().into_iter().chain(NOT_YET)) {
+    let hint = match nearest(written, known()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("write one of {}", known().join(", ")),
     };
@@ -94,9 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postern_does_not_have_yet_is_told_from_a_typing_mistake() {
-        assert_eq!(mistake("device").0, "criterion `device` is not supported yet");
-        assert_eq!(mistake("ssh_ca").0, "criterion `ssh_ca` is not supported yet");
+    fn a_name_that_is_not_known_is_told_what_was_probably_meant() {
         assert_eq!(mistake("pomerium_routes").0, "criterion `pomerium_routes` no longer exists");
         assert_eq!(mistake("emial"), ("unknown criterion `emial`".to_owned(), "did you mean `email`?".to_owned()));
         assert_eq!(mistake("devise").1, "did you mean `device`?");

@@ -1,6 +1,6 @@
 //! `reject`: never true.
 
-use super::{Test, verdict};
+use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -8,7 +8,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct Reject;
 
 impl Test for Reject {
-    fn parse(_: &str, _: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, _: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         Ok(Self)
     }
 

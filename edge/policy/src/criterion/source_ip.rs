@@ -1,6 +1,6 @@
 //! `source_ip`: the trusted address of the client.
 
-use super::{Test, verdict};
+use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::IpMatcher;
 use crate::{Facts, Reason, RuleResult};
@@ -9,7 +9,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct SourceIp(pub(crate) IpMatcher);
 
 impl Test for SourceIp {
-    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         IpMatcher::parse(data).map(Self)
     }
 

@@ -1,6 +1,6 @@
 //! `user`: the user id, which the identity provider calls `sub`.
 
-use super::{Test, of_session, seen, seen_of_session, verdict};
+use super::{Dialect, Test, of_session, seen, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
@@ -9,7 +9,7 @@ use crate::{Facts, Reason, RuleResult};
 pub(crate) struct User(pub(crate) StringMatcher);
 
 impl Test for User {
-    fn parse(_: &str, data: &Node) -> Result<Self, Vec<Mistake>> {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         StringMatcher::parse(data).map(Self)
     }
 

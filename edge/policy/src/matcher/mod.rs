@@ -23,6 +23,20 @@ enum StringTest {
     NotIn(Texts),
 }
 
+impl StringTest {
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Is(value) => value.as_deref() == Some(text),
+            Self::Not(value) => value.as_deref() != Some(text),
+            Self::StartsWith(value) => text.starts_with(&**value),
+            Self::EndsWith(value) => text.ends_with(&**value),
+            Self::Contains(value) => text.contains(&**value),
+            Self::In(values) => values.contains(text),
+            Self::NotIn(values) => !values.contains(text),
+        }
+    }
+}
+
 /// A sorted set of texts.
 #[derive(Clone, Debug, PartialEq)]
 struct Texts(Box<[Box<str>]>);
@@ -47,7 +61,8 @@ impl StringMatcher {
     /// A map of operators, or a plain value, which means `is`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         match node.as_map() {
-            Some(entries) => collect(entries, Self::test).map(|tests| Self(tests.into())),
+            Some(entries) => collect(entries, |entry| Self::test(entry).map_err(|mistake| vec![mistake]))
+                .map(|tests| Self(tests.into())),
             None => Ok(Self([StringTest::Is(text_of(present(node)?))].into())),
         }
     }
@@ -72,15 +87,12 @@ impl StringMatcher {
     }
 
     pub(crate) fn matches(&self, text: &str) -> bool {
-        self.0.iter().all(|test| match test {
-            StringTest::Is(value) => value.as_deref() == Some(text),
-            StringTest::Not(value) => value.as_deref() != Some(text),
-            StringTest::StartsWith(value) => text.starts_with(&**value),
-            StringTest::EndsWith(value) => text.ends_with(&**value),
-            StringTest::Contains(value) => text.contains(&**value),
-            StringTest::In(values) => values.contains(text),
-            StringTest::NotIn(values) => !values.contains(text),
-        })
+        self.0.iter().all(|test| test.matches(text))
+    }
+
+    /// Whether each test is met by some of the texts, not all by the same (01 §3.5).
+    pub(crate) fn matches_among(&self, texts: &[String]) -> bool {
+        self.0.iter().all(|test| texts.iter().any(|text| test.matches(text)))
     }
 
     /// What it asks for, after a noun: " alice", " that starts with /a", " other than POST".
@@ -128,7 +140,8 @@ impl ListMatcher {
     /// A map of operators, or a plain value, which means `has`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         match node.as_map() {
-            Some(entries) => collect(entries, Self::test).map(|tests| Self(tests.into())),
+            Some(entries) => collect(entries, |entry| Self::test(entry).map_err(|mistake| vec![mistake]))
+                .map(|tests| Self(tests.into())),
             None => Ok(Self([ListTest::Has(present(node)?.to_json())].into())),
         }
     }
@@ -195,9 +208,7 @@ impl IpMatcher {
     /// An address or CIDR range, or a list of them.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         let ranges = node.as_list().unwrap_or(std::slice::from_ref(node));
-        let (ranges, mistakes): (Vec<_>, Vec<_>) = ranges.iter().map(range).partition(Result::is_ok);
-        let mistakes: Vec<_> = mistakes.into_iter().filter_map(Result::err).collect();
-        if mistakes.is_empty() { Ok(Self(ranges.into_iter().flatten().collect())) } else { Err(mistakes) }
+        collect(ranges, |node| range(node).map_err(|mistake| vec![mistake])).map(|ranges| Self(ranges.into()))
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
@@ -233,7 +244,7 @@ fn range(node: &Node) -> Result<IpNet, Mistake> {
 }
 
 /// JSON equality: typed, without coercion, numbers by value.
-fn equal(left: &Value, right: &Value) -> bool {
+pub(crate) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => match (left.is_f64(), right.is_f64()) {
             (false, false) => left == right,
@@ -250,10 +261,15 @@ fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-fn collect<T>(entries: &[Entry], test: impl Fn(&Entry) -> Result<T, Mistake>) -> Result<Vec<T>, Vec<Mistake>> {
+/// Each item read, or every mistake in them.
+pub(crate) fn collect<I, T>(
+    items: &[I],
+    read: impl FnMut(&I) -> Result<T, Vec<Mistake>>,
+) -> Result<Vec<T>, Vec<Mistake>> {
     let mut mistakes = Vec::new();
-    let tests = entries.iter().filter_map(|entry| test(entry).map_err(|mistake| mistakes.push(mistake)).ok()).collect();
-    if mistakes.is_empty() { Ok(tests) } else { Err(mistakes) }
+    let read = items.iter().map(read);
+    let read = read.filter_map(|read| read.map_err(|more| mistakes.extend(more)).ok()).collect();
+    if mistakes.is_empty() { Ok(read) } else { Err(mistakes) }
 }
 
 fn present(node: &Node) -> Result<&Node, Vec<Mistake>> {
@@ -287,7 +303,7 @@ fn texts(entry: &Entry) -> Result<Texts, Mistake> {
     }
 }
 
-fn unknown_operator(entry: &Entry, known: &[&'static str]) -> Mistake {
+pub(crate) fn unknown_operator(entry: &Entry, known: &[&'static str]) -> Mistake {
     let hint = match nearest(&entry.key, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("write one of {}", known.join(", ")),
@@ -300,12 +316,12 @@ pub(crate) fn listed(values: &[Value]) -> String {
     if values.is_empty() { "an empty list".to_owned() } else { values.iter().map(plain).collect::<Vec<_>>().join(", ") }
 }
 
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
 /// "a, b or c", cut where a person stops reading.
-fn series(items: &[impl AsRef<str>], last: &str) -> String {
+pub(crate) fn series(items: &[impl AsRef<str>], last: &str) -> String {
     const SHOWN: usize = 6;
     let mut words: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = format!("{} more", items.len().saturating_sub(SHOWN));

@@ -16,6 +16,8 @@ use url::Url;
 
 use super::keys::{FLAGS, Key, Kind, ROUTE, SCOPES, SETTINGS, Scope, Status};
 use super::*;
+use postern_identity::Timestamp;
+use postern_policy::{Decision, Facts, Policy};
 
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// The least that runs without a word.
@@ -960,8 +962,104 @@ fn s_117_an_open_route_with_a_policy_that_chooses_is_told_of() {
     };
     for wide in ["allow_public_unauthenticated_access", "allow_any_authenticated_user"] {
         assert_eq!(told(wide, "{allow: {or: [{email: {is: a}}]}}"), ["PST-0702 routes[0].policy"], "{wide}");
-        assert!(told(wide, "{deny: {or: [{email: {is: a}}]}}").is_empty(), "{wide}");
+        assert!(told(wide, "{deny: {or: [{http_method: PUT}]}}").is_empty(), "{wide}");
     }
+    // Nor may a rule on identity ask who visits what is open to all, without a word (01 §8.10).
+    let deny = "{deny: {or: [{email: {is: a}}]}}";
+    let asks = ["PST-0702 routes[0].policy.deny.or[0].email"];
+    assert_eq!(told("allow_public_unauthenticated_access", deny), asks);
+    assert!(told("allow_any_authenticated_user", deny).is_empty());
+    assert_eq!(told("cors_allow_preflight", deny), asks);
+}
+
+#[test]
+fn policies_with_a_name_and_a_default_hold_where_they_are_called() {
+    let text = "policies:\n  staff: {allow: {and: [{domain: example.com}]}}\n  not_bob: {deny: {or: [{user: bob}]}}\n\
+        default_policy: staff\nroutes:\n\
+        - {from: https://a.example.com, to: 'http://127.0.0.1'}\n\
+        - {from: https://b.example.com, to: 'http://127.0.0.1', policy: [staff, not_bob, {deny: {or: [{http_method: PUT}]}}]}\n\
+        - {from: https://c.example.com, to: 'http://127.0.0.1', policy: staff}\n\
+        - {from: https://d.example.com, to: 'http://127.0.0.1', allow_public_unauthenticated_access: false}\n\
+        - {from: https://e.example.com, to: 'http://127.0.0.1', allow_any_authenticated_user: true}\n\
+        - {from: https://f.example.com, to: 'http://127.0.0.1', allowed_users: []}\n\
+        - {from: https://g.example.com, to: 'http://127.0.0.1', policy: []}\n";
+    let routes = config(text).edge.routes;
+    let names = |policy: &Policy| -> Vec<_> {
+        let facts = Facts::anonymous("GET", "/", [127, 0, 0, 1].into(), Timestamp::from_secs(0));
+        let rules = policy.trace(&facts).rules.into_iter();
+        rules.map(|rule| format!("{:?}", rule.origin)).collect()
+    };
+    let of: Vec<_> = routes.iter().map(|route| names(&route.policy).join(" ")).collect();
+    let staff = r#"Named("staff")"#;
+    let both = format!(r#"{staff} Named("not_bob") Policy"#);
+    assert_eq!(of, [staff, &both, staff, staff, "AccessKeys", "", ""]);
+    assert_eq!(warnings(text), ["PST-0805 routes[5].from", "PST-0805 routes[6].from"]);
+}
+
+#[test]
+fn policies_that_nothing_calls_or_that_do_not_exist_are_told_of() {
+    let route = "routes: [{from: https://a.example.com, to: 'http://127.0.0.1', policy: [stuff]}]\n";
+    let text = format!("policies: {{staff: {{allow: {{and: [{{domain: a}}]}}}}}}\n{route}");
+    assert_eq!(errors(&text), ["PST-0701 routes[0].policy[0]"]);
+    let named = "policies: {staff: {allow: {and: [{domain: a}], or: []}}, other: {permit: {}}, third: [staff]}\n";
+    assert_eq!(errors(named), ["PST-0701 policies.other.permit", "PST-0701 policies.third[0]"]);
+    assert_eq!(errors("policies: [{from: https://a.example.com}]\n"), ["PST-0201 policies"]);
+    assert_eq!(errors("default_policy: staff\n"), ["PST-0701 default_policy"]);
+    let unused = "policies: {staff: {allow: {and: [{domain: a}], or: []}}}\n";
+    assert_eq!(warnings(unused), ["PST-0702 policies.staff", "PST-0702 policies.staff.allow.or"]);
+}
+
+#[test]
+fn a_default_policy_may_be_written_out_and_tried_out() {
+    let text = "default_policy: {enforce: false, allow: {and: [{groups: ops}]}}\n\
+        routes: [{from: https://a.example.com, to: 'http://127.0.0.1'}]\n";
+    assert!(config(text).edge.routes[0].policy.refuses_nobody());
+    assert_eq!(warnings(text), ["PST-0702 routes[0].from"]);
+}
+
+#[test]
+fn criteria_whose_carrier_is_missing_are_refused_where_they_would_let_somebody_pass() {
+    let route =
+        |policy: &str| format!("routes: [{{from: https://a.example.com, to: 'http://127.0.0.1', policy: {policy}}}]\n");
+    for (criterion, fatal) in [
+        ("device: {type: any}", true),
+        ("mcp_tool: query", true),
+        ("ssh_username: root", true),
+        ("record: {type: a, field: b, is: c}", true),
+        ("invalid_client_certificate: true", false),
+    ] {
+        let key = criterion.split(':').next().unwrap();
+        let deny = route(&format!("{{allow: {{or: [{{domain: a}}]}}, deny: {{or: [{{{criterion}}}]}}}}"));
+        let told = [format!("PST-0103 routes[0].policy.deny.or[0].{key}")];
+        if fatal {
+            assert_eq!(errors(&deny), told);
+        } else {
+            assert_eq!(warnings(&deny), told);
+        }
+        let allow = route(&format!("{{allow: {{and: [{{{criterion}}}]}}}}"));
+        assert_eq!(warnings(&allow), [format!("PST-0103 routes[0].policy.allow.and[0].{key}")]);
+    }
+}
+
+#[test]
+fn identity_fails_open_only_if_the_flag_says_so() {
+    let text = "routes: [{from: https://a.example.com, to: 'http://127.0.0.1', policy: {allow: {and: [{email: {not: a}}]}}}]\n";
+    let decide = |text: &str| {
+        let facts = Facts::anonymous("GET", "/", [127, 0, 0, 1].into(), Timestamp::from_secs(0));
+        config(text).edge.routes[0].policy.decide(&facts)
+    };
+    assert_eq!(decide(text), Decision::SignIn);
+    assert_eq!(decide(&format!("runtime_flags: {{pomerium_fail_open_identity: true}}\n{text}")), Decision::Allow);
+}
+
+#[test]
+fn lists_and_rules_without_criteria_are_told_of() {
+    let route = |policy: &str| {
+        warnings(&format!("routes: [{{from: https://a.example.com, to: 'http://127.0.0.1', policy: {policy}}}]\n"))
+    };
+    assert_eq!(route("{allow: {and: [{domain: a}], NOT: []}}"), ["PST-0702 routes[0].policy.allow.NOT"]);
+    assert_eq!(route("{allow: {and: [{domain: a}]}, deny: {}}"), ["PST-0702 routes[0].policy.deny"]);
+    assert_eq!(route("{deny: {or: [{domain: a}]}}"), ["PST-0805 routes[0].from"]);
 }
 
 #[test]

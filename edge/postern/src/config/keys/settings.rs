@@ -28,7 +28,6 @@ pub(crate) static SETTINGS: Scope = Scope {
     hints: &[
         ("cookie_secure", "remove it: cookies are always `Secure`"),
         ("headers", "write `set_response_headers`"),
-        ("policies", "write `routes`"),
         ("forward_auth_url", "remove it: Postern carries requests itself"),
         ("cache_service_url", "remove it: all services run in one process"),
         ("insecure", "write `insecure_server`"),
@@ -221,6 +220,9 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("auto_apply_changesets", Bool, "`false`"),
         harmless("session_recording_concurrency", COUNT, "none"),
         works("runtime_flags", Map(&Bool), "see below"),
+        // Policies of their own, Postern's.
+        works("policies", Map(&Special("policies (PPL)")), "none").variable(Variable::None).differs("not in Pomerium"),
+        works("default_policy", Special("name of a policy, or policy (PPL)"), "none").differs("not in Pomerium"),
         // Routes.
         works("policy", Blocks(&ROUTE), "none"),
         works("routes", Blocks(&ROUTE), "none"),
@@ -253,6 +255,7 @@ pub(crate) static FLAGS: &[(&str, bool, Status)] = &[
     ("match_any_incoming_port", true, Status::Works),
     ("mcp", true, Status::NotYetHarmless),
     ("mcp_dynamic_client_registration", false, Status::NotYetHarmless),
+    ("pomerium_fail_open_identity", false, Status::Works),
     ("pomerium_jwt_endpoint", false, Status::Works),
     ("refresh_session_at_id_token_expiration", true, Status::NotYetHarmless),
     ("routes_portal", true, Status::NotYetHarmless),

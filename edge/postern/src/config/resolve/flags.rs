@@ -14,6 +14,8 @@ pub(super) struct Flags {
     pub(super) hot_reload: bool,
     pub(super) match_any_incoming_port: bool,
     pub(super) jwt_endpoint: bool,
+    /// Criteria on identity may be true for nobody, as in Pomerium (01 §8.1).
+    pub(super) fail_open_identity: bool,
 }
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
@@ -33,6 +35,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
         hot_reload: flag("config_hot_reload"),
         match_any_incoming_port: flag("match_any_incoming_port"),
         jwt_endpoint: flag("pomerium_jwt_endpoint"),
+        fail_open_identity: flag("pomerium_fail_open_identity"),
     }
 }
 

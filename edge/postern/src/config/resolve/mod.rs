@@ -53,6 +53,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
             response_headers: &response_headers,
             identity: &identity,
             normalize: request.normalize,
+            fail_open_identity: flags.fail_open_identity,
         },
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);

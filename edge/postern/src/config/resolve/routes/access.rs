@@ -3,37 +3,46 @@
 use std::collections::BTreeMap;
 
 use postern_policy::document::{Mistake, Node, Place, Value};
-use postern_policy::{Legacy, Policy, ppl};
+use postern_policy::{Legacy, Policy, Rule};
 
-use super::odd;
+use super::policies::Policies;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::{Field, Spanned};
 use crate::config::{At, Code};
 
-pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Policy> {
+pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>, policies: &mut Policies<'_>) -> Option<Policy> {
     let legacy = legacy(cx, route)?;
     refuse_contradictions(cx, route, &legacy);
     let field = route.find("policy");
-    let rules = match field.map(|field| (field, ppl::parse(field.node))) {
+    let own = legacy.rules();
+    let rules = match field {
+        Some(field) => policies.of_route(cx, field)?,
+        None if own.is_empty() && !LISTS.iter().any(|key| route.find(key).is_some()) => policies.default()?,
         None => Vec::new(),
-        Some((_, Ok(rules))) => rules,
-        Some((field, Err(mistakes))) => {
-            mistakes.into_iter().for_each(|mistake| tell(cx, field, mistake));
-            return None;
-        }
     };
-    if let Some(field) = field {
-        odd::policy(cx, field);
+    let admits = rules.iter().any(Rule::admits);
+    if let Some(field) = field.filter(|_| admits) {
         advise_of_idle_policy(cx, field, &legacy);
     }
-    let legacy = legacy.rules();
-    if legacy.is_empty() && !field.is_some_and(|field| odd::allows(field.node)) {
+    let (nobody, rules) = (own.is_empty() && !admits, Policy::new(own, rules));
+    if nobody && !rules.refuses_nobody() {
+        let what = match field {
+            Some(_) if rules.denies() => "this policy only denies: nothing lets anybody pass on this route",
+            _ => "nothing lets anybody pass on this route",
+        };
         let hint = "write `allow_any_authenticated_user: true`, or a `policy` with an `allow` rule";
-        cx.advise(Code::NobodyPasses, &route.at("from"), "nothing lets anybody pass on this route", hint);
+        cx.advise(Code::NobodyPasses, &route.at("from"), what, hint);
     }
-    Some(Policy::new(legacy, rules))
+    for advice in rules.advice() {
+        let at = field.map_or_else(|| route.at("from"), |field| at(field, advice.place));
+        cx.advise(Code::OddPolicy, &at, advice.message, advice.hint.unwrap_or_default());
+    }
+    Some(rules)
 }
+
+/// The access keys that choose somebody, or, empty, nobody: on a route with one of them the default policy has no say.
+const LISTS: [&str; 3] = ["allowed_domains", "allowed_users", "allowed_idp_claims"];
 
 fn legacy(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Legacy> {
     let values = |texts: Vec<Spanned<String>>| texts.into_iter().map(|text| text.value).collect::<Vec<_>>();
@@ -98,9 +107,6 @@ fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legac
     } else {
         return;
     };
-    if !odd::allows(field.node) {
-        return;
-    }
     let what = format!("`{wide}` lets everybody pass whom `policy` would choose from");
     cx.advise(
         Code::OddPolicy,

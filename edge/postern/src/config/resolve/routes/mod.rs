@@ -5,6 +5,7 @@ mod from;
 mod lints;
 mod odd;
 mod path;
+mod policies;
 mod target;
 mod to;
 
@@ -21,6 +22,7 @@ use http::HeaderValue;
 use postern_edge::ResponseHeaders;
 use postern_edge::route::{HostRewrite, PathRewrite, Route, Target};
 
+use self::policies::Policies;
 use super::headers;
 use super::identity::{self, Identity};
 use super::idp::Idps;
@@ -39,6 +41,8 @@ pub(super) struct Defaults<'d> {
     pub(super) identity: &'d Identity,
     /// Paths of requests are made canonical.
     pub(super) normalize: bool,
+    /// Policies are read as Pomerium reads them (01 §8.1).
+    pub(super) fail_open_identity: bool,
 }
 
 /// A route and what is needed to compare it with others.
@@ -65,15 +69,17 @@ pub(super) struct Routes {
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Routes {
     let (mut resolved, mut written) = (Vec::new(), 0);
+    let mut policies = Policies::resolve(cx, settings, defaults.fail_open_identity);
     for list in ["policy", "routes"] {
         for field in settings.find(list).map(Field::elements).unwrap_or_default() {
             written += 1;
             if let Some(block) = Block::open(cx, &field, &ROUTE) {
-                resolved.extend(route(cx, &block, idps, defaults));
+                resolved.extend(route(cx, &block, (idps, &mut policies), defaults));
                 planned::of_route(cx, &block);
             }
         }
     }
+    policies.tell_unused(cx);
     refuse_duplicates(cx, &resolved);
     lints::all(cx, &resolved);
     let complete = resolved.len() == written;
@@ -81,11 +87,16 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idp
     Routes { list, places, complete }
 }
 
-fn route(cx: &mut Context<'_>, block: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Option<Resolved> {
+fn route(
+    cx: &mut Context<'_>,
+    block: &Block<'_>,
+    (idps, policies): (&mut Idps, &mut Policies<'_>),
+    defaults: &Defaults<'_>,
+) -> Option<Resolved> {
     let from = from::resolve(cx, block);
     let path = path::resolve(cx, block, defaults.normalize);
     let target = target::resolve(cx, block);
-    let policy = access::resolve(cx, block);
+    let policy = access::resolve(cx, block, policies);
     let idp = idps.of_route(cx, block);
     let allow_websockets = block.flag(cx, "allow_websockets");
     let rewrite = rewrite(cx, block, target.as_ref());

@@ -14,14 +14,10 @@ pub(super) fn policy(cx: &mut Context<'_>, field: &Field<'_>) {
     for rule in rules(field.node) {
         for action in rule.entries() {
             several_blocks(cx, field, action);
+            empty_lists(cx, field, action);
             lists_under_is(cx, field, &action.value);
         }
     }
-}
-
-/// Whether some rule of a policy allows anything.
-pub(super) fn allows(policy: &Node) -> bool {
-    rules(policy).iter().any(|rule| rule.get("allow").is_some())
 }
 
 fn rules(policy: &Node) -> &[Node] {
@@ -30,9 +26,7 @@ fn rules(policy: &Node) -> &[Node] {
 
 /// Blocks side by side are alternatives, whatever they are called (01 §3.2).
 fn several_blocks(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
-    let filled = |entry: &&Entry| {
-        OPERATORS.contains(&entry.key.as_str()) && entry.value.as_list().is_some_and(|list| !list.is_empty())
-    };
+    let filled = |entry: &&Entry| is_operator(entry) && entry.value.as_list().is_some_and(|list| !list.is_empty());
     let blocks: Vec<_> = action.value.entries().iter().filter(filled).collect();
     if let [first, second, ..] = blocks.as_slice() {
         let what = format!("`{}` and `{}` are alternatives here: either of them is enough", first.key, second.key);
@@ -40,6 +34,27 @@ fn several_blocks(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
             "write what must hold together into one `and` block; a `deny` rule takes away what an `allow` rule gives";
         cx.advise(Code::OddPolicy, &at(field, second.key_place), what, hint);
     }
+}
+
+/// Nothing is vacuously true: a list without criteria is left out (01 §3.2).
+fn empty_lists(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
+    if !matches!(action.key.to_ascii_lowercase().as_str(), "allow" | "deny") {
+        return;
+    }
+    let empty = |entry: &&Entry| is_operator(entry) && entry.value.as_list().is_some_and(<[Node]>::is_empty);
+    for entry in action.value.entries().iter().filter(empty) {
+        let what = format!("`{}` without criteria counts as not written", entry.key);
+        cx.advise(Code::OddPolicy, &at(field, entry.key_place), what, "write a criterion into it, or remove it");
+    }
+    if action.value.entries().is_empty() {
+        let what = format!("`{}` without operators counts as not written", action.key);
+        let hint = format!("write `{}: {{and: [...]}}`, or remove it", action.key);
+        cx.advise(Code::OddPolicy, &at(field, action.key_place), what, hint);
+    }
+}
+
+fn is_operator(entry: &Entry) -> bool {
+    OPERATORS.contains(&entry.key.to_ascii_lowercase().as_str())
 }
 
 /// Operators, and criteria whose plain value stands for `is` or `has` (01 §3.5).

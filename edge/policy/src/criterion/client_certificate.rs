@@ -1,0 +1,218 @@
+//! `client_certificate`: the certificate that the client showed, trusted or not (01 §3.5).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Carrier, Dialect, Test, verdict};
+use crate::document::{Entry, Mistake, Node, nearest};
+use crate::matcher::{StringMatcher, collect, series};
+use crate::{Certificate, Facts, Reason, RuleResult};
+
+/// All of its conditions must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClientCertificate(Box<[Condition]>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Condition {
+    Fingerprint(Box<[[u8; 32]]>),
+    SpkiHash(Box<[[u8; 32]]>),
+    SanDns(StringMatcher),
+    SanEmail(StringMatcher),
+    SanUri(StringMatcher),
+}
+
+const KEYS: [&str; 5] = ["fingerprint", "spki_hash", "san_dns", "san_email", "san_uri"];
+
+impl Test for ClientCertificate {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
+        let Some(entries) = data.as_map() else {
+            let what = format!("`client_certificate` needs a map, not {}", data.kind());
+            return Err(vec![Mistake::at(data.place, what).hint("write `client_certificate: {fingerprint: ...}`")]);
+        };
+        collect(entries, Condition::parse).map(|conditions| Self(conditions.into()))
+    }
+
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        let holds = |leaf: &Certificate| self.0.iter().all(|condition| condition.holds(leaf));
+        let holds = facts.client_certificate.leaf.is_some_and(holds);
+        verdict(holds, Reason::ClientCertificateOk, Reason::ClientCertificateUnauthorized)
+    }
+
+    /// Certificates are not named to those who are refused.
+    fn words(&self) -> String {
+        "a client certificate on its list".to_owned()
+    }
+
+    fn data(&self) -> String {
+        self.0.iter().map(Condition::words).collect::<Vec<_>>().join(" and ")
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        let Some(leaf) = facts.client_certificate.leaf else { return "no client certificate".to_owned() };
+        let names: Vec<_> = [&leaf.dns, &leaf.emails, &leaf.uris].into_iter().flatten().cloned().collect();
+        format!("fingerprint {}, names {}", hex(&leaf.fingerprint), series(&names, "and"))
+    }
+
+    const CARRIER: Option<Carrier> = Some(Carrier::ClientCertificates);
+}
+
+impl Condition {
+    fn parse(entry: &Entry) -> Result<Self, Vec<Mistake>> {
+        let value = &entry.value;
+        match entry.key.to_ascii_lowercase().as_str() {
+            "fingerprint" => each(value, fingerprint).map(Self::Fingerprint),
+            "spki_hash" => each(value, spki_hash).map(Self::SpkiHash),
+            "san_dns" => StringMatcher::parse(value).map(Self::SanDns),
+            "san_email" => StringMatcher::parse(value).map(Self::SanEmail),
+            "san_uri" => StringMatcher::parse(value).map(Self::SanUri),
+            _ => {
+                let hint = match nearest(&entry.key, KEYS) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("write one of {}", KEYS.join(", ")),
+                };
+                let what = format!("a client certificate has no `{}`", entry.key);
+                Err(vec![Mistake::at(entry.key_place, what).hint(hint)])
+            }
+        }
+    }
+
+    fn holds(&self, leaf: &Certificate) -> bool {
+        match self {
+            Self::Fingerprint(listed) => listed.contains(&leaf.fingerprint),
+            Self::SpkiHash(listed) => listed.contains(&leaf.spki_hash),
+            Self::SanDns(names) => names.matches_among(&leaf.dns),
+            Self::SanEmail(names) => names.matches_among(&leaf.emails),
+            Self::SanUri(names) => names.matches_among(&leaf.uris),
+        }
+    }
+
+    fn words(&self) -> String {
+        let listed = |values: &[[u8; 32]], shown: fn(&[u8; 32]) -> String| {
+            series(&values.iter().map(shown).collect::<Vec<_>>(), "or")
+        };
+        match self {
+            Self::Fingerprint(values) => format!("fingerprint {}", listed(values, hex)),
+            Self::SpkiHash(values) => format!("SPKI hash {}", listed(values, |hash| STANDARD.encode(hash))),
+            Self::SanDns(names) => format!("DNS name {}", names.words()),
+            Self::SanEmail(names) => format!("e-mail name {}", names.words()),
+            Self::SanUri(names) => format!("URI {}", names.words()),
+        }
+    }
+}
+
+/// One text or a list of them, each read.
+fn each(node: &Node, read: fn(&Node) -> Result<[u8; 32], Mistake>) -> Result<Box<[[u8; 32]]>, Vec<Mistake>> {
+    let nodes = node.as_list().unwrap_or(std::slice::from_ref(node));
+    collect(nodes, |node| read(node).map_err(|mistake| vec![mistake])).map(Into::into)
+}
+
+/// 64 lower-case hex digits, or 32 upper-case pairs with colons.
+fn fingerprint(node: &Node) -> Result<[u8; 32], Mistake> {
+    let text = node.as_str().unwrap_or_default();
+    let short = text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let long = text.len() == 95 && !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let mut bytes = [0; 32];
+    let mut read = 0;
+    if short || long {
+        let digits: Vec<u8> = match long {
+            true => text.split(':').filter(|pair| pair.len() == 2).flat_map(str::bytes).collect(),
+            false => text.bytes().collect(),
+        };
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let Some(value) = std::str::from_utf8(pair).ok().and_then(hex_pair) else { break };
+            *byte = value;
+            read += 1;
+        }
+    }
+    if read == bytes.len() {
+        return Ok(bytes);
+    }
+    Err(Mistake::at(node.place, "this is not a SHA-256 fingerprint")
+        .hint("write 64 lower-case hex digits, or 32 upper-case pairs with colons, as `openssl x509 -fingerprint -sha256` does"))
+}
+
+/// Base64 of 32 bytes.
+fn spki_hash(node: &Node) -> Result<[u8; 32], Mistake> {
+    let bytes = node.as_str().and_then(|text| STANDARD.decode(text).ok());
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+        Mistake::at(node.place, "this is not an SPKI hash")
+            .hint("write the base64 of the SHA-256 of the public key, 44 characters long")
+    })
+}
+
+/// Two digits, and no sign.
+fn hex_pair(pair: &str) -> Option<u8> {
+    pair.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u8::from_str_radix(pair, 16).ok()).flatten()
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::read;
+    use crate::testing::World;
+
+    const OK: &str = "client-certificate-ok";
+    const FAIL: &str = "client-certificate-unauthorized";
+
+    fn leaf() -> Certificate {
+        Certificate {
+            fingerprint: [0xab; 32],
+            spki_hash: [1; 32],
+            dns: vec!["a.example.com".to_owned(), "b.example.net".to_owned()],
+            ..Certificate::default()
+        }
+    }
+
+    fn mistake(data: &str) -> Mistake {
+        let node = read(data).expect("YAML");
+        let mut mistakes = ClientCertificate::parse("", &node, Dialect::default()).expect_err(data);
+        assert_eq!(mistakes.len(), 1, "{data}");
+        mistakes.remove(0)
+    }
+
+    #[test]
+    fn both_forms_of_a_fingerprint_are_the_same() {
+        let leaf = leaf();
+        let world = World::default().certificate(Some(&leaf), false);
+        let (short, long) = ("ab".repeat(32), vec!["AB"; 32].join(":"));
+        world.assert(&format!("client_certificate: {{fingerprint: '{short}'}}"), true, OK);
+        world.assert(&format!("client_certificate: {{fingerprint: [{}, '{long}']}}", "0".repeat(63) + "a"), true, OK);
+        world.assert(&format!("client_certificate: {{fingerprint: '{}'}}", "ac".repeat(32)), false, FAIL);
+        world.assert(&format!("client_certificate: {{spki_hash: {}}}", STANDARD.encode([1; 32])), true, OK);
+    }
+
+    #[test]
+    fn names_of_one_kind_may_meet_different_operators() {
+        let leaf = leaf();
+        let world = World::default().certificate(Some(&leaf), true);
+        world.assert("client_certificate: {san_dns: {starts_with: a., ends_with: .net}}", true, OK);
+        world.assert("client_certificate: {san_dns: {starts_with: c.}}", false, FAIL);
+        world.assert("client_certificate: {san_email: a.example.com}", false, FAIL);
+    }
+
+    #[test]
+    fn without_a_certificate_nothing_holds() {
+        World::default().assert("client_certificate: {}", false, FAIL);
+        let leaf = leaf();
+        World::default().certificate(Some(&leaf), true).assert("client_certificate: {}", true, OK);
+    }
+
+    #[test]
+    fn what_is_no_fingerprint_or_hash_or_key_is_refused() {
+        for data in ["17:85:92", &"AB".repeat(32), &"+a".repeat(32), &vec!["ab"; 32].join(":"), "7"] {
+            assert_eq!(
+                mistake(&format!("fingerprint: '{data}'")).message,
+                "this is not a SHA-256 fingerprint",
+                "{data}"
+            );
+        }
+        assert_eq!(mistake("spki_hash: c2hvcnQ=").message, "this is not an SPKI hash");
+        assert_eq!(mistake("san_ur: 1").hint.as_deref(), Some("did you mean `san_uri`?"));
+        assert_eq!(mistake("fingerprnt: x").hint.as_deref(), Some("did you mean `fingerprint`?"));
+        assert_eq!(mistake("leaf").message, "`client_certificate` needs a map, not text");
+    }
+}

@@ -1,0 +1,80 @@
+//! `ssh_username_matches_claim`: the SSH user name is an element of a claim.
+
+use super::claim::ClaimName;
+use super::{Carrier, Dialect, Test, of_session, seen, seen_of_session, verdict};
+use crate::document::{Mistake, Node};
+use crate::matcher::listed;
+use crate::{Facts, Reason, RuleResult};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SshUsernameMatchesClaim(ClaimName);
+
+impl Test for SshUsernameMatchesClaim {
+    fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
+        match data.as_str().filter(|name| !name.is_empty()) {
+            Some(name) => Ok(Self(ClaimName::new(name))),
+            None => {
+                let what = format!("`ssh_username_matches_claim` needs the name of a claim, not {}", data.kind());
+                Err(vec![Mistake::at(data.place, what).hint("write `ssh_username_matches_claim: NAME`")])
+            }
+        }
+    }
+
+    /// No user name is nobody's, not that of an empty value.
+    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        of_session(facts, |session| {
+            let (values, username) = (self.0.find(session).unwrap_or_default(), facts.ssh.username);
+            let matches = !username.is_empty() && values.iter().any(|value| value.as_str() == Some(username));
+            verdict(matches, Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
+        })
+    }
+
+    fn words(&self) -> String {
+        format!("an SSH user name in claim {}", self.0.written())
+    }
+
+    fn data(&self) -> String {
+        self.0.written().to_owned()
+    }
+
+    fn saw(&self, facts: &Facts<'_>) -> String {
+        seen_of_session(facts, |session| {
+            let none = || format!("no claim {}", self.0.written());
+            let values = self.0.find(session).map_or_else(none, listed);
+            format!("{} and {values}", seen(facts.ssh.username, "no SSH user name"))
+        })
+    }
+
+    const NEEDS_SESSION: bool = true;
+    const CARRIER: Option<Carrier> = Some(Carrier::Ssh);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Ssh;
+    use crate::document::read;
+    use crate::testing::World;
+
+    #[test]
+    fn any_element_may_be_the_name() {
+        let ssh = Ssh { username: "ops", ..Ssh::NONE };
+        let world = World::signed_in().user_claims(&json!({"accounts": ["dev", "ops"], "empty": ""}));
+        let no = "ssh-username-unauthorized";
+        world.assert("ssh_username_matches_claim: empty", false, no);
+        let world = world.ssh(ssh);
+        world.assert("ssh_username_matches_claim: accounts", true, "ssh-username-ok");
+        world.assert("ssh_username_matches_claim: none", false, no);
+        World::default().ssh(ssh).assert("ssh_username_matches_claim: accounts", false, "user-unauthenticated");
+    }
+
+    #[test]
+    fn a_claim_must_be_named() {
+        for data in ["", "''", "[a]", "7"] {
+            let node = read(data).expect("YAML");
+            assert!(SshUsernameMatchesClaim::parse("", &node, Dialect::default()).is_err(), "{data}");
+        }
+    }
+}

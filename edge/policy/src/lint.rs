@@ -1,0 +1,80 @@
+//! What a policy does that its author probably did not mean (01 §8.10, §8.11).
+
+use crate::criterion::Criterion;
+use crate::document::{Mistake, Place};
+use crate::policy::{Action, Policy, Rule};
+
+impl Policy {
+    /// Advice on the rules as a whole: none of it is wrong, and each is probably a surprise.
+    #[must_use]
+    pub fn advice(&self) -> Vec<Mistake> {
+        let nobody = self.refuses_nobody().then(|| {
+            Mistake::at(
+                self.rules().next().map_or(Place::NONE, |rule| rule.written.place),
+                "no rule of this route refuses anybody: all have `enforce: false`",
+            )
+            .hint("keep the rules that hold until now beside those that are tried out")
+        });
+        nobody.into_iter().chain(self.sign_in_for_everybody()).collect()
+    }
+
+    /// A deny rule that looks at the session sends everybody without one to sign in, also those whom an allow rule would let
+    /// pass without (01 §3.2, §4.2).
+    fn sign_in_for_everybody(&self) -> Option<Mistake> {
+        let place = self.of(Action::Deny).find_map(|rule| {
+            let at = rule.criteria.iter().position(Criterion::needs_session)?;
+            Some(rule.written.criteria.get(at).copied().unwrap_or(rule.written.place))
+        })?;
+        let is_preflight = |criterion: &Criterion| matches!(criterion, Criterion::CorsPreflight(_));
+        let what = if self.of(Action::Allow).any(Rule::always_holds) {
+            "this route is public, and this rule asks every visitor to sign in"
+        } else if self.of(Action::Allow).any(|rule| rule.criteria.iter().any(is_preflight)) {
+            "this rule sends CORS preflight requests to sign in, though another lets them pass"
+        } else if self.of(Action::Allow).any(|rule| !rule.needs_session()) {
+            "this rule sends requests without a session, such as probes, to sign in, though another lets them pass"
+        } else {
+            return None;
+        };
+        Some(Mistake::at(place, what).hint("give what passes without a session a route of its own"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::policy;
+
+    fn advice(text: &str) -> Vec<(String, u32)> {
+        policy(text).advice().into_iter().map(|advice| (advice.message, advice.place.column)).collect()
+    }
+
+    #[test]
+    fn a_deny_rule_that_asks_for_a_session_where_another_rule_needs_none_is_told_of() {
+        let cases = [
+            ("{deny: {or: [reject: 1, user: a]}, allow: {or: [accept: 1]}}", "this route is public"),
+            ("{deny: {or: [reject: 1, user: a]}, allow: {or: [accept: 1, user: b]}}", "this route is public"),
+            ("{deny: {or: [reject: 1, user: a]}, allow: {or: [cors_preflight: 1, user: b]}}", "this rule sends CORS"),
+            ("{deny: {or: [reject: 1, user: a]}, allow: {and: [http_path: /status]}}", "this rule sends requests"),
+        ];
+        for (text, words) in cases {
+            let found = advice(text);
+            assert_eq!(found.len(), 1, "{text}");
+            assert!(found[0].0.starts_with(words) && found[0].1 == 24, "{found:?}");
+        }
+        let fine = [
+            "{deny: {or: [http_method: PUT]}, allow: {or: [accept: 1]}}",
+            "{deny: {or: [user: a]}, allow: {and: [user: b, http_path: /status]}}",
+            "[{deny: {or: [user: a]}, enforce: false}, {allow: {or: [accept: 1]}}]",
+        ];
+        for text in fine {
+            assert!(advice(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_all_only_tried_out_are_told_of() {
+        let found = advice("{enforce: false, allow: {or: [user: a]}}");
+        assert!(found.len() == 1 && found[0].0.starts_with("no rule of this route refuses"), "{found:?}");
+        assert!(advice("[{enforce: false, allow: {or: [user: a]}}, {allow: {or: [user: a]}}]").is_empty());
+    }
+}
