@@ -318,8 +318,9 @@ fn distrust_zero(downstream: &mut Downstream) {
 async fn send(downstream: &mut Downstream, answer: Answer) -> Result<()> {
     let silent = downstream.req_header().method == http::Method::HEAD || answer.body.is_empty();
     downstream.write_response_header(Box::new(answer.head), silent).await?;
-    if !silent {
-        downstream.write_response_body(Some(answer.body), true).await?;
+    // A stream of HTTP/2 that nobody ends is reset, and a client may then discard the head.
+    if !silent || downstream.is_http2() {
+        downstream.write_response_body((!silent).then_some(answer.body), true).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Whether an upstream's answer can be read in one way only (S-013).
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
@@ -11,7 +11,7 @@ use pingora_http::ResponseHeader;
 pub(crate) fn check(head: &ResponseHeader, websocket_asked: bool) -> Result<()> {
     let fault = if is_too_large(&head.headers) {
         "the head is too large"
-    } else if !is_framed_once(&head.headers) {
+    } else if !is_framed_once(head) {
         "the framing is ambiguous"
     } else if head.status == StatusCode::SWITCHING_PROTOCOLS && !(websocket_asked && is_websocket(&head.headers)) {
         "the protocol was changed unasked"
@@ -26,9 +26,10 @@ fn is_too_large(fields: &HeaderMap) -> bool {
     fields.len() > MOST_FIELDS || bytes.sum::<usize>() > MOST_BYTES
 }
 
-fn is_framed_once(fields: &HeaderMap) -> bool {
-    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+/// Both framings at once, and bytes behind the end, are refused before us: `edge/vendor`.
+fn is_framed_once(head: &ResponseHeader) -> bool {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     match (lengths.next(), codings.next()) {
         (None, None) => true,
         (Some(length), None) => {
@@ -36,7 +37,10 @@ fn is_framed_once(fields: &HeaderMap) -> bool {
             lengths.next().is_none() && (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
         }
         (None, Some(coding)) => {
-            codings.next().is_none() && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+            // HTTP/1.0 has no codings (RFC 9112 §6.1).
+            head.version != Version::HTTP_10
+                && codings.next().is_none()
+                && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
         }
         (Some(_), Some(_)) => false,
     }
@@ -87,6 +91,14 @@ mod tests {
                 "{fields:?}"
             );
         }
+    }
+
+    #[test]
+    fn s_013_a_coding_in_http_1_0_is_refused() {
+        let mut head = answer(200, &[("transfer-encoding", "chunked")]);
+        check(&head, false).unwrap();
+        head.set_version(Version::HTTP_10);
+        check(&head, false).unwrap_err();
     }
 
     #[test]

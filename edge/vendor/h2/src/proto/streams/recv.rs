@@ -427,6 +427,12 @@ impl Recv {
             return Err(Error::library_reset(stream.id, Reason::PROTOCOL_ERROR));
         }
 
+        // Postern: trailers have no pseudo fields (RFC 9113 section 8.1). They were dropped.
+        if *frame.pseudo() != frame::Pseudo::default() {
+            proto_err!(stream: "recv_trailers: pseudo fields; stream={:?};",  stream.id);
+            return Err(Error::library_reset(stream.id, Reason::PROTOCOL_ERROR));
+        }
+
         let trailers = frame.into_fields();
 
         // Push the frame onto the stream's recv buffer

@@ -47,6 +47,7 @@ const TRAILERS_END: &[u8; 4] = &[CR, LF, CR, LF];
 pub const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
 pub const INVALID_TRAILER_END: ErrorType = ErrorType::new("InvalidTrailerEnd");
 pub const PREMATURE_BODY_END: ErrorType = ErrorType::new("PrematureBodyEnd");
+pub const SURPLUS: ErrorType = ErrorType::new("Surplus");
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseState {
@@ -370,12 +371,18 @@ impl BodyReader {
         self.body_state == PS::Complete(0)
     }
 
-    fn finish_body_buf(&mut self, end_of_body: usize, total_read: usize) {
+    fn finish_body_buf(&mut self, end_of_body: usize, total_read: usize) -> Result<()> {
         let body_buf_mut = self.body_buf.as_mut().expect("must have read body buf");
         // remove unused buffer
         body_buf_mut.truncate(total_read);
         let overread_bytes = body_buf_mut.split_off(end_of_body);
         self.body_buf_overread = (!overread_bytes.is_empty()).then_some(overread_bytes);
+        // Postern: an error if an upstream says more than it was asked. Its connection was only not used again.
+        if self.upstream && self.has_bytes_overread() {
+            self.body_state = PS::Done(0);
+            return Error::e_explain(SURPLUS, "bytes behind the end of the response");
+        }
+        Ok(())
     }
 
     pub async fn read_body<S>(&mut self, stream: &mut S) -> Result<Option<BufRef>>
@@ -443,7 +450,7 @@ impl BodyReader {
                         }
                     }
                     self.body_state = PS::Complete(read + to_read);
-                    self.finish_body_buf(to_read, n);
+                    self.finish_body_buf(to_read, n)?;
                     Ok(Some(BufRef::new(0, to_read)))
                 } else {
                     self.body_state = PS::Partial(read + n, to_read - n);
@@ -707,7 +714,7 @@ impl BodyReader {
                                 self.finish_body_buf(
                                     buf_index_start + chunk_end_index,
                                     buf_index_end,
-                                );
+                                )?;
                                 Ok((None, Some(buf_index_start + payload_index)))
                             } else {
                                 // Indicate start of parsing final chunked trailers,
@@ -913,7 +920,7 @@ impl BodyReader {
                                 String::from_utf8_lossy(buf).escape_default(),
                             );
 
-                            self.finish_body_buf(start + end_idx, n);
+                            self.finish_body_buf(start + end_idx, n)?;
                             return Ok(None);
                         }
                     }

@@ -25,7 +25,7 @@ use std::str;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::body::{BodyReader, BodyWriter};
+use super::body::{BodyReader, BodyWriter, ParseState};
 use super::common::*;
 use crate::protocols::http::HttpTask;
 use crate::protocols::{Digest, SocketAddr, Stream, UniqueID, UniqueIDType};
@@ -231,6 +231,19 @@ impl HttpSession {
         Ok(())
     }
 
+    /// Postern: whether more than the whole response came with its header.
+    fn has_surplus(&self) -> bool {
+        let preread = self.preread_body.as_ref().map_or(0, BufRef::len);
+        match self.body_reader.body_state {
+            ParseState::Partial(_, length) => preread > length,
+            ParseState::Chunked(..) => {
+                let buf = self.preread_body.as_ref().map_or(&b""[..], |at| at.get(&self.buf));
+                end_of_chunks(buf).is_some_and(|end| buf.len() > end)
+            }
+            _ => self.body_reader.has_bytes_overread(),
+        }
+    }
+
     fn clear_response_header_read_state(&mut self) {
         self.response_header_read_buf.clear();
         self.preread_body = None;
@@ -326,11 +339,12 @@ impl HttpSession {
                         let contains_content_length =
                             response_header.headers.contains_key(header::CONTENT_LENGTH);
 
-                        // Transfer encoding overrides content length, so when
-                        // both are present, we MUST remove content length. This is
-                        // https://datatracker.ietf.org/doc/html/rfc9112#section-6.3-2.3
+                        // Postern: refused. Content-Length was removed, unseen by any filter.
                         if contains_content_length && contains_transfer_encoding {
-                            response_header.remove_header(&header::CONTENT_LENGTH);
+                            return self.fail_response_header_read(Error::explain(
+                                InvalidHTTPHeader,
+                                "both Content-Length and Transfer-Encoding",
+                            ));
                         }
 
                         self.raw_header = Some(BufRef(0, s));
@@ -350,6 +364,13 @@ impl HttpSession {
                         // (read_response_task will immediately try to init body afterwards anyways)
                         // informational headers will automatically avoid initializing body reader
                         self.init_body_reader();
+                        // Postern: refused while no part of the answer has gone on.
+                        if self.has_surplus() {
+                            return self.fail_response_header_read(Error::explain(
+                                InvalidHTTPHeader,
+                                "bytes behind the end of the response",
+                            ));
+                        }
                         // note that the (request) body writer is converted to close delimit
                         // when the upgraded body tasks are received
                         return Ok(s);
@@ -888,8 +909,9 @@ fn parse_resp_buffer<'buf>(
     buf: &'buf [u8],
 ) -> HeaderParseState {
     let mut parser = httparse::ParserConfig::default();
-    parser.allow_spaces_after_header_name_in_responses(true);
-    parser.allow_obsolete_multiline_headers_in_responses(true);
+    // Postern: not lenient, neither with folds and spaces before colons, which were allowed, nor below.
+    parser.allow_spaces_after_header_name_in_responses(false);
+    parser.allow_obsolete_multiline_headers_in_responses(false);
     let res = match parser.parse_response(resp, buf) {
         Ok(s) => s,
         Err(e) => {
@@ -897,8 +919,38 @@ fn parse_resp_buffer<'buf>(
         }
     };
     match res {
+        // Postern: the parser skips empty lines in front and takes LF for the end of a line.
+        httparse::Status::Complete(s) if buf[0] != b'H' || has_bare_lf(&buf[..s]) => {
+            HeaderParseState::Invalid(httparse::Error::NewLine)
+        }
         httparse::Status::Complete(s) => HeaderParseState::Complete(s),
         _ => HeaderParseState::Partial,
+    }
+}
+
+/// Postern: whether an LF comes without a CR before it.
+fn has_bare_lf(head: &[u8]) -> bool {
+    head.split_inclusive(|byte| *byte == b'\n')
+        .any(|line| line.ends_with(b"\n") && !line.ends_with(CRLF))
+}
+
+/// Postern: where a chunked body ends that `buf` begins with, if that is in it. [`BodyReader`] judges the chunks.
+fn end_of_chunks(buf: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let httparse::Status::Complete((start, size)) = httparse::parse_chunk_size(&buf[at..]).ok()? else {
+            return None;
+        };
+        if size == 0 {
+            // Behind the trailers, if there are any, and the empty line.
+            let last = at + start - CRLF.len();
+            let end = buf[last..].windows(4).position(|bytes| bytes == HEADER_SECTION_END)?;
+            return Some(last + end + HEADER_SECTION_END.len());
+        }
+        at = usize::try_from(size).ok()?.checked_add(at + start + CRLF.len())?;
+        if at > buf.len() {
+            return None;
+        }
     }
 }
 

@@ -471,20 +471,7 @@ impl HttpSession {
             return Ok(Some(H2Accept::Rejected));
         }
 
-        // RFC 9113 section 8.1.1 forbids forwarding a malformed request:
-        // https://www.rfc-editor.org/rfc/rfc9113.html#section-8.1.1
-        if invalid_request_authority(&request_header) {
-            let mut response = Response::new(());
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-            // An immediate PROTOCOL_ERROR reset would replace this observable 400 in h2. Dropping
-            // an unfinished request body can still reset the stream.
-            if let Err(e) = send_response.send_response(response, true) {
-                // A client reset before the write is stream-local; siblings survive.
-                debug!("failed to send downstream h2 authority rejection: {e}");
-            }
-            account_malformed_stream(malformed_streams)?;
-            return Ok(Some(H2Accept::Rejected));
-        }
+        // Postern: the gate refuses an odd authority, with a page and a record. Here it got a bare 400.
 
         Ok(Some(H2Accept::Session(HttpSession {
             request_header,
