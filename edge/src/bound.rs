@@ -53,9 +53,9 @@ impl Bound {
         BOUND.try_with(Arc::clone).unwrap_or_default()
     }
 
-    /// `None`: as long as it takes.
+    /// `None`: as long as it takes. What has passed stays so.
     pub(crate) fn set(&self, until: Option<Instant>) {
-        if self.reason.get().is_none() {
+        if self.reason.get().is_none() && !self.has_passed() {
             self.until.send_replace(until);
         }
     }
@@ -76,12 +76,26 @@ impl Bound {
         self.until.borrow().is_some_and(|until| Instant::now() >= until)
     }
 
+    /// How much time is left, if there is an end to it.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.until.borrow().map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The output of `work`, unless the bound passes first.
+    pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            output = work => Some(output),
+            () = self.passed() => None,
+        }
+    }
+
     /// The exchange uses this upstream connection from now on, or none any more.
     pub(crate) fn hold(&self, line: Option<Arc<Line>>) {
         *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
     }
 
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         if let Some(line) = &*self.line.lock().unwrap_or_else(PoisonError::into_inner) {
             line.cut();
         }
@@ -131,6 +145,28 @@ mod tests {
         });
         assert_eq!(ended.await, None);
         assert_eq!(start.elapsed(), Duration::from_secs(9) + GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_that_has_passed_cannot_be_moved() {
+        let ended = Bound::keep(async {
+            let bound = Bound::current();
+            bound.set(Some(Instant::now()));
+            tokio::time::sleep(GRACE / 2).await;
+            bound.set(None);
+            Some(bound.has_passed())
+        });
+        assert_eq!(ended.await, Some(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_goes_on_until_the_bound_passes_and_no_longer() {
+        let bound = Bound::default();
+        assert_eq!((bound.left(), bound.within(async { 1 }).await), (None, Some(1)));
+        bound.set(Some(Instant::now() + Duration::from_secs(5)));
+        let start = Instant::now();
+        assert_eq!(bound.within(std::future::pending::<()>()).await, None);
+        assert_eq!((start.elapsed(), bound.left()), (Duration::from_secs(5), Some(Duration::ZERO)));
     }
 
     #[tokio::test(start_paused = true)]

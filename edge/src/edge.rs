@@ -27,7 +27,7 @@ use crate::proxy::{App, Proxy};
 use crate::snapshot::Snapshot;
 use crate::upstream::{RootsError, Upstreams};
 use crate::vigil::Vigilance;
-use crate::{EdgeConfig, Listeners, PublicListener, Timeouts};
+use crate::{EdgeConfig, Listeners, PublicListener};
 
 /// Bounds of an edge that the configuration does not name; the defaults are those of 03 §2.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,7 @@ impl Edge {
         let store = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
         let watch = store.map(|store| CertificateWatch::new(store, Arc::clone(&gate), metrics.clone()));
         let parts = Parts {
-            door: Arc::new(door(tls, &snapshot.config.timeouts, options, metrics)),
+            door: Arc::new(door(tls, Arc::clone(&gate), options, metrics)),
             gate: Arc::clone(&gate),
             upstreams: Arc::clone(&upstreams),
             metrics: metrics.clone(),
@@ -131,12 +131,10 @@ fn open_tls(listeners: &Listeners, config: &EdgeConfig) -> Result<Option<Tls>, S
     Ok(Some(Tls { acceptor, certificates }))
 }
 
-fn door(tls: Option<Tls>, timeouts: &Timeouts, options: EdgeOptions, metrics: &Metrics) -> Door {
-    let patience = Patience {
-        idle: timeouts.idle.map_or(options.patience.idle, |idle| idle.min(options.patience.idle)),
-        request: timeouts.read,
-        ..options.patience
-    };
+fn door(tls: Option<Tls>, gate: Arc<Gate>, options: EdgeOptions, metrics: &Metrics) -> Door {
+    let longest = options.patience.idle;
+    let idle = gate.snapshot().config.timeouts.idle.map_or(longest, |idle| idle.min(longest));
+    let patience = Patience { idle, ..options.patience };
     let bounds = [
         ("connections", options.connections.connections),
         ("handshakes", options.connections.handshakes),
@@ -151,6 +149,7 @@ fn door(tls: Option<Tls>, timeouts: &Timeouts, options: EdgeOptions, metrics: &M
         limits: options.connections,
         bytes: options.bytes,
         patience,
+        gate,
         open: Arc::new(AtomicUsize::new(0)),
         handshakes: AtomicUsize::new(0),
         metrics: metrics.clone(),
@@ -303,7 +302,7 @@ impl Core {
             let (app, door, stop) = (Arc::clone(&self.app), Arc::clone(&self.door), stop.clone());
             match purpose {
                 Purpose::Public => self.tracker.spawn(carry(app, door, accepted, stop)),
-                Purpose::Redirect => self.tracker.spawn(answer_redirect(door, accepted)),
+                Purpose::Redirect => self.tracker.spawn(answer_redirect(door, accepted, stop)),
             };
         }
     }
@@ -311,7 +310,7 @@ impl Core {
 
 async fn carry(app: Arc<App>, door: Arc<Door>, accepted: Accepted, stop: watch::Receiver<bool>) {
     let (stream, peer, _place) = accepted.into_parts();
-    if let Some(stream) = door.open(stream, peer).await {
+    if let Some(stream) = door.open(stream, peer, stop.clone()).await {
         app.process_new(stream, &stop).await;
     }
 }
@@ -359,3 +358,21 @@ const POOL: usize = 512;
 const REQUESTS_PER_CONNECTION: u32 = 1000;
 /// Where the configuration sets no bound, memory still needs one.
 const H2_IDLE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{World, config};
+
+    #[tokio::test]
+    async fn r_020_a_changed_timeout_read_holds_for_the_connections_that_come_after_it() {
+        let gate = Arc::new(World::new(config(Vec::new())).await.gate);
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let door = door(None, Arc::clone(&gate), EdgeOptions::default(), &metrics);
+        assert_eq!(door.patience().request, Some(Duration::from_secs(30)));
+        let mut changed = config(Vec::new());
+        changed.timeouts.read = None;
+        gate.replace(Snapshot::new(changed, 2).unwrap());
+        assert_eq!(door.patience().request, None);
+    }
+}

@@ -30,7 +30,7 @@ use crate::exchange::{End, Exchange};
 use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal};
-use crate::upstream::{Line, Upstreams, authn_peer};
+use crate::upstream::{Line, Upstreams, authn_peer, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
 
@@ -72,6 +72,9 @@ impl ProxyHttp for Proxy {
             Some(answer) => send(downstream, answer).await.map(|()| true),
             None => {
                 distrust_zero(downstream);
+                if downstream.is_body_empty() {
+                    exchange.request_completed();
+                }
                 Ok(false)
             }
         }
@@ -79,7 +82,12 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, _downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.attempts += 1;
-        self.choose(exchange).await.map(Box::new)
+        let bound = Arc::clone(&exchange.bound);
+        let mut peer = bound.within(self.choose(exchange)).await.unwrap_or_else(overdue)?;
+        if let Some(left) = bound.left() {
+            hurry(&mut peer, left);
+        }
+        Ok(Box::new(peer))
     }
 
     fn fail_to_connect(
@@ -111,7 +119,8 @@ impl ProxyHttp for Proxy {
         exchange.upstream = peer._address.as_inet().copied();
         let outcome = if reused { "reused" } else { "opened" };
         self.metrics.0.upstream_connections.with_label_values(&[outcome]).inc();
-        Ok(())
+        // What was cut at the bound was not this connection yet: nothing may be sent on it.
+        if exchange.bound.has_passed() { overdue() } else { Ok(()) }
     }
 
     async fn upstream_request_filter(
@@ -157,7 +166,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Duration>> {
         // Also where the connection was cut at the bound: the end of what has no length must not look like its own.
         if exchange.bound.has_passed() {
-            return Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over");
+            return overdue();
         }
         exchange.bound.note_activity();
         if end {
@@ -180,8 +189,14 @@ impl ProxyHttp for Proxy {
             // It knows no chunks: the end of the connection is the end of the answer (RFC 9112 §7).
             head.remove_header(&TRANSFER_ENCODING);
         }
+        if exchange.request_complete && is_bodiless(&downstream.req_header().method, head) {
+            // Complete with its head, and so the connection goes back into the pool.
+            exchange.bound.hold(None);
+        }
         exchange.prepare_response(head)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Silence is no request that stalls: only the route's `idle_timeout` ends it (01 §2.6).
+            downstream.set_read_timeout(None);
             let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
                 .ok_or_else(|| Error::explain(ErrorType::InternalError, "nothing to look after"))?;
             exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
@@ -246,7 +261,7 @@ impl Proxy {
     /// To be set for every request: what the client says in its head would undo it.
     fn set_patience(&self, downstream: &mut Downstream) {
         let patience = self.patience;
-        // The connection's own clock comes first; this one is only there in case that it does not.
+        // The connection's own clock comes first; these are only there in case that it does not.
         let idle = patience.idle + patience.head + SLACK;
         // A client of HTTP/1.0 waits for the end of the connection, which is all it can count on; and what follows a CONNECT was
         // meant for a tunnel, never for us (S-008).
@@ -254,7 +269,7 @@ impl Proxy {
         let last = head.version == http::Version::HTTP_10 || head.method == http::Method::CONNECT;
         let last = last || downstream.is_process_shutting_down();
         downstream.set_keepalive(if last { None } else { Some(idle.as_secs()) });
-        downstream.set_read_timeout(Some(patience.body_idle + SLACK));
+        downstream.set_read_timeout(Some(patience.body_idle * 2));
         downstream.set_write_timeout(Some(patience.write_stall + SLACK));
         downstream.set_total_drain_timeout(Some(patience.linger));
         // Only who waits for 100 is told before the answer, in HTTP/1 as in HTTP/2.
@@ -284,7 +299,8 @@ impl Proxy {
         if permit.is_to_authn() {
             return Ok(authn_peer(exchange.snapshot.config.authenticate.upstream, version));
         }
-        let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, self.upstreams.choose(upstream)?)));
+        let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
+        let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
         let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
         let peer = self.upstreams.peer(route, endpoint, version, websocket).await;
         let (peer, authority) =
@@ -313,6 +329,17 @@ fn distrust_zero(downstream: &mut Downstream) {
             let _it_was_there_before = downstream.req_header_mut().insert_header(CONTENT_LENGTH, zero);
         }
     }
+}
+
+/// Whether an answer to `method` ends with its head (RFC 9112 §6.3).
+fn is_bodiless(method: &http::Method, head: &ResponseHeader) -> bool {
+    let empty = || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes().trim_ascii() == b"0");
+    let status = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    !head.status.is_informational() && (status || *method == http::Method::HEAD || empty())
+}
+
+fn overdue<T>() -> Result<T> {
+    Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over")
 }
 
 async fn send(downstream: &mut Downstream, answer: Answer) -> Result<()> {
@@ -466,7 +493,98 @@ const SLACK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::io::{ErrorKind, Read as _};
+    use std::os::unix::net::UnixStream;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::listener::{GuardedStream, Limits, Wire};
+    use crate::route::Route;
+    use crate::testing::{World, config, connection, route};
+
+    /// A proxy, and one exchange of it that was admitted and has this request behind it.
+    async fn admitted(request: &str) -> (Proxy, Downstream, Exchange) {
+        let world = World::new(config(vec![Route { allow_websockets: true, ..route("app.example.com", "/") }])).await;
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let proxy = Proxy {
+            upstreams: Arc::new(Upstreams::new(&world.gate.snapshot().config, metrics.clone()).unwrap()),
+            gate: Arc::new(world.gate),
+            metrics,
+            in_flight: Arc::default(),
+            most_in_flight: 1,
+            patience: Patience::DEFAULT,
+            vigilance: Vigilance::default(),
+        };
+        let (ours, mut client) = tokio::io::duplex(4096);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let wire = Wire { fd: -1, alpn: None, tls: None };
+        let stream = GuardedStream::new(ours, wire, Arc::new(connection()), Limits::DEFAULT, Patience::DEFAULT);
+        let mut downstream = Downstream::new_h1(Box::new(stream));
+        assert!(downstream.read_request().await.unwrap());
+        let mut exchange = proxy.new_ctx();
+        proxy.early_request_filter(&mut downstream, &mut exchange).await.unwrap();
+        assert!(!proxy.request_filter(&mut downstream, &mut exchange).await.unwrap());
+        (proxy, downstream, exchange)
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: app.example.com\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_request_whose_time_ran_out_while_its_upstream_was_dialled_is_not_sent() {
+        let (proxy, mut downstream, mut exchange) = admitted(GET).await;
+        let peer = HttpPeer::new("127.0.0.1:1", false, String::new());
+        let connected = proxy.connected_to_upstream(&mut downstream, false, &peer, -1, None, &mut exchange).await;
+        connected.unwrap();
+        exchange.bound.set(Some(Instant::now()));
+        let late = proxy.connected_to_upstream(&mut downstream, false, &peer, -1, None, &mut exchange).await;
+        assert_eq!(late.as_ref().unwrap_err().etype, ErrorType::ReadTimedout);
+        assert_eq!(exchange.cause(&late.unwrap_err()), Some(Refusal::Failed(Failure::UpstreamTimeout)));
+    }
+
+    /// Whether an exchange still has its hand on the upstream connection after the head of an answer.
+    async fn holds_after(method: &str, status: u16, length: Option<&str>) -> bool {
+        let (proxy, mut downstream, mut exchange) = admitted(&GET.replacen("GET", method, 1)).await;
+        let (near, mut far) = UnixStream::pair().unwrap();
+        exchange.bound.hold(Some(Line::over(near.try_clone().unwrap().into())));
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        if let Some(length) = length {
+            head.insert_header(CONTENT_LENGTH, length).unwrap();
+        }
+        proxy.response_filter(&mut downstream, &mut head, &mut exchange).await.unwrap();
+        exchange.bound.cut();
+        far.set_nonblocking(true).unwrap();
+        match far.read(&mut [0]) {
+            Ok(0) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_goes_back_into_the_pool_with_the_head_of_an_answer_is_let_go_of() {
+        for (method, status, length) in
+            [("HEAD", 200, Some("5")), ("GET", 204, None), ("GET", 304, Some("5")), ("GET", 200, Some("0"))]
+        {
+            assert!(!holds_after(method, status, length).await, "{method} {status}");
+        }
+        for (method, status, length) in [("GET", 200, Some("5")), ("GET", 200, None), ("HEAD", 103, None)] {
+            assert!(holds_after(method, status, length).await, "{method} {status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_on_a_websocket_is_no_request_that_stalls() {
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let (proxy, mut downstream, mut exchange) =
+            admitted(&GET.replacen("\r\n\r\n", &format!("\r\n{upgrade}"), 1)).await;
+        assert!(downstream.as_downstream().get_read_timeout().is_some());
+        let mut head = ResponseHeader::build(101, None).unwrap();
+        proxy.response_filter(&mut downstream, &mut head, &mut exchange).await.unwrap();
+        assert_eq!(downstream.as_downstream().get_read_timeout(), None);
+    }
 
     #[tokio::test]
     async fn s_115_a_panic_in_a_step_is_that_steps_end_only() {

@@ -84,8 +84,10 @@ impl Vigil {
             }
             match self.admit(&snapshot, now).await {
                 Ok(()) => admitted = Instant::now(),
-                // The store may be back at the next look, if there is time for one.
-                Err(Refusal::StoreUnavailable { .. }) if live && admitted.elapsed() + look < admit => {}
+                // The store may be back at the next look, if there is time for one; but what was allowed under another
+                // configuration says nothing about this one.
+                Err(Refusal::StoreUnavailable { .. })
+                    if live && snapshot.version == self.version && admitted.elapsed() + look < admit => {}
                 Err(refusal) => return refusal.reason(),
             }
         }

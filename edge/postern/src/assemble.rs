@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use postern_authn::{Authn, AuthnError};
 use postern_edge::{
-    Edge, EdgeConfig, EdgeOptions, Gate, Metrics, RunningEdge, Snapshot, SnapshotError, StartError as EdgeError,
+    Edge, EdgeConfig, EdgeOptions, Gate, Metrics, PublicListener, RunningEdge, Snapshot, SnapshotError,
+    StartError as EdgeError,
 };
 use postern_identity::Secret;
 use postern_storage::{CacheConfig, OpenError, Storage};
@@ -98,7 +99,8 @@ impl Running {
         let metrics = Metrics::register(&registry)?;
         register_process(&registry)?;
         let stand_in = StandIn::make()?;
-        stand_in.fill(&mut config.edge);
+        // The configuration has told of it.
+        let _told = stand_in.fill(&mut config.edge);
         let bound = Edge::bind(&config.edge.listeners).map_err(|source| bind("the public address", source))?;
         let (private, authn_at) = listen((Ipv4Addr::LOCALHOST, 0).into(), "a loopback port for authn").await?;
         let storage = Storage::open(config.storage.clone(), Arc::clone(&config.edge.keyring), &registry)?;
@@ -167,9 +169,16 @@ impl Running {
 
     /// All of it, or nothing and why not.
     fn apply(&mut self, mut config: Config) -> Result<(), String> {
+        let misses_none = matches!(config.edge.listeners.public, PublicListener::Plain { .. });
         config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
-        self.stand_in.fill(&mut config.edge);
+        let serves_tls = matches!(config.edge.listeners.public, PublicListener::Tls { .. });
+        // Otherwise the configuration itself has told of it.
+        if self.stand_in.fill(&mut config.edge) && misses_none && serves_tls {
+            warn!(
+                "no certificate is configured any more: until the next start browsers are shown one that nobody vouches for"
+            );
+        }
         let snapshot = Snapshot::new(config.edge.clone(), self.gate_version + 1).map_err(|error| error.to_string())?;
         self.authn.reload(config.authn.clone()).map_err(|error| error.to_string())?;
         if let Err(error) = self.edge.reload(snapshot) {
@@ -261,11 +270,14 @@ impl StandIn {
         })
     }
 
-    fn fill(&self, edge: &mut EdgeConfig) {
+    /// Steps in where there is none; gives whether it did.
+    fn fill(&self, edge: &mut EdgeConfig) -> bool {
         let certificates = &mut edge.certificates;
-        if certificates.inline.is_empty() && certificates.files.is_empty() {
+        let none = certificates.inline.is_empty() && certificates.files.is_empty();
+        if none {
             certificates.inline.push((self.certificate.clone(), self.key.clone()));
         }
+        none
     }
 }
 

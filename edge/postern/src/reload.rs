@@ -109,7 +109,7 @@ async fn settled(changes: &mut mpsc::Receiver<()>) {
 
 /// Reading files blocks, so it happens on a thread for that.
 async fn load(source: Source, environment: Environment) -> Option<Loaded> {
-    let load = tokio::task::spawn_blocking(move || config::load(&source, &environment));
+    let load = tokio::task::spawn_blocking(move || config::load_again(&source, &environment));
     load.await.inspect_err(|error| error!(%error, "the configuration could not be loaded")).ok()
 }
 
@@ -176,8 +176,8 @@ fn folder(file: &Path) -> Option<PathBuf> {
 }
 
 impl Config {
-    /// The keys of which a change against `old`, which runs, needs a restart: bound addresses, the store, and the secrets
-    /// that everything is sealed with. Everything else is swapped live.
+    /// The keys of which a change against `old`, which runs, needs a restart: bound addresses, the clock of idle connections,
+    /// the store, and the secrets that everything is sealed with. Everything else is swapped live.
     #[must_use]
     pub fn needs_restart(&self, old: &Self) -> Vec<&'static str> {
         let (new, was) = (&self.edge.listeners, &old.edge.listeners);
@@ -190,6 +190,7 @@ impl Config {
             (is_plain(&new.public) != is_plain(&was.public), "insecure_server"),
             (codecs_differ(&new.public, &was.public), "codec_type"),
             (new.redirect != was.redirect, "http_redirect_addr"),
+            (self.edge.timeouts.idle != old.edge.timeouts.idle, "timeout_idle"),
             (self.admin.metrics != old.admin.metrics, "metrics_address"),
             (self.admin.metrics_auth != old.admin.metrics_auth, "metrics_basic_auth"),
             (self.admin.installation != old.admin.installation, "installation_id"),
@@ -208,6 +209,7 @@ impl Config {
     /// secrets that it was opened with, and sessions that are named by others would never be found in it.
     pub fn keep_what_cannot_change(&mut self, running: &Self) {
         self.edge.listeners = running.edge.listeners.clone();
+        self.edge.timeouts.idle = running.edge.timeouts.idle;
         self.admin = running.admin.clone();
         self.storage = running.storage.clone();
         self.edge.keyring = Arc::clone(&running.edge.keyring);
@@ -412,6 +414,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn r_019_a_file_that_turns_into_a_pipe_is_told_of_and_not_waited_for() {
+        let mut world = World::start(plain);
+        fs::remove_file(world.path("config.yaml")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(world.path("config.yaml")).status().unwrap().success());
+        fs::write(world.path("secret"), OTHER).unwrap();
+        // The removal may have been seen by itself, before there was a pipe.
+        let told = loop {
+            let outcome = world.outcome().await;
+            assert!(outcome.config.is_none());
+            let told = outcome.problems.to_human(config::Colour::Plain);
+            if !told.contains("No such file") {
+                break told;
+            }
+        };
+        assert!(told.contains("it is not a regular file"), "{told}");
+        // And whatever comes next is seen.
+        fs::remove_file(world.path("config.yaml")).unwrap();
+        let text = VALID.replace("SECRET", world.path("secret").to_str().unwrap());
+        fs::write(world.path("config.yaml"), text).unwrap();
+        while world.outcome().await.config.is_none() {}
+    }
+
+    #[tokio::test]
     async fn without_hot_reload_only_a_hang_up_loads() {
         // Registered here too, so that the signal can never end the test process.
         let mut safety = signal(SignalKind::hangup()).unwrap();
@@ -445,7 +470,7 @@ mod tests {
         assert!(load("address: 127.0.0.1:1\ninsecure_server: true\ntimeout_read: 1s").needs_restart(&old).is_empty());
         let text = format!(
             "address: 127.0.0.1:2\nhttp_redirect_addr: 127.0.0.1:3\nmetrics_address: 127.0.0.1:4\nhealth_check_addr: 127.0.0.1:5\n\
-             shared_secret: {SECRET}\ncookie_secret: {OTHER}\ndatabroker_storage_type: file\n\
+             timeout_idle: 1m\nshared_secret: {SECRET}\ncookie_secret: {OTHER}\ndatabroker_storage_type: file\n\
              databroker_storage_connection_string: file:///nonexistent"
         );
         assert_eq!(
@@ -454,6 +479,7 @@ mod tests {
                 "address",
                 "insecure_server",
                 "http_redirect_addr",
+                "timeout_idle",
                 "metrics_address",
                 "health_check_addr",
                 "databroker_storage_type",
@@ -467,6 +493,9 @@ mod tests {
         assert_eq!(load("address: 127.0.0.1:1\ncodec_type: http1").needs_restart(&plain), ["codec_type"]);
         let mut new = load(&text);
         new.keep_what_cannot_change(&old);
-        assert!(!new.needs_restart(&old).iter().any(|key| key.ends_with("secret")));
+        assert!(
+            new.needs_restart(&old).is_empty(),
+            "what is not taken is told again only when it changes back and forth"
+        );
     }
 }

@@ -16,6 +16,7 @@ use super::certificate::CertificateStore;
 use super::stream::{GuardedStream, Wire};
 use super::tls::{TlsAcceptor, alpn, digest};
 use super::{Connection, ConnectionLimits, Limits, Patience};
+use crate::admit::Gate;
 use crate::metrics::{Metrics, Raised};
 
 /// Everything that accepting a connection needs; shared by all cores, because the bounds are.
@@ -24,7 +25,9 @@ pub(crate) struct Door {
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: ConnectionLimits,
     pub(crate) bytes: Limits,
+    /// All of it that does not change with the configuration.
     pub(crate) patience: Patience,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) open: Arc<AtomicUsize>,
     pub(crate) handshakes: AtomicUsize,
     pub(crate) metrics: Metrics,
@@ -111,21 +114,33 @@ impl Door {
         sleep(ACCEPT_REST).await;
     }
 
-    /// What Pingora gets of a connection; `None` if it ended in its handshake.
-    pub(crate) async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
+    /// How much patience a new connection meets. `timeout_read` is that of the configuration in force.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { request: self.gate.snapshot().config.timeouts.read, ..self.patience }
+    }
+
+    /// What Pingora gets of a connection; `None` if it ended in its handshake. It is told of `stop` as far as Pingora does not.
+    pub(crate) async fn open(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stop: watch::Receiver<bool>,
+    ) -> Option<Stream> {
         let local = stream.local_addr().ok()?;
         let fd = stream.as_raw_fd();
         let Some(tls) = &self.tls else {
             let connection = Arc::new(Connection::plain(peer, local));
             let wire = Wire { fd, alpn: None, tls: None };
-            return Some(Box::new(GuardedStream::new(stream, wire, connection, self.bytes, self.patience)));
+            let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
+            return Some(Box::new(stream.until(stop)));
         };
         let stream = self.handshake(&tls.acceptor, stream, peer).await?;
         let session = stream.get_ref().1;
         let names = Arc::clone(&tls.certificates) as Arc<dyn super::CertificateNames>;
         let connection = Arc::new(Connection::tls(peer, local, session.server_name(), names));
         let wire = Wire { fd, alpn: alpn(session), tls: Some(digest(session)) };
-        Some(Box::new(GuardedStream::new(stream, wire, connection, self.bytes, self.patience)))
+        let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
+        Some(Box::new(stream.until(stop)))
     }
 
     async fn handshake(

@@ -130,35 +130,30 @@ impl CertificateStore {
     /// Gives whether anything changed, and what is wrong.
     pub(crate) fn reload(&self, configured: &config::Certificates) -> (bool, Vec<CertificateError>) {
         let old = self.set.load();
-        let (mut fresh, mut errors, mut changed) = (Vec::new(), Vec::new(), false);
+        let (mut fresh, mut errors) = (Vec::new(), Vec::new());
         for source in sources(configured) {
             let before = old.certificates.iter().find(|certificate| certificate.origin == source.origin());
             match source.read().and_then(|pem| self.parse_unless_same(&pem, before)) {
-                Ok((certificate, is_new)) => {
-                    changed |= is_new;
-                    fresh.push(certificate);
-                }
+                Ok(certificate) => fresh.push(certificate),
                 Err(error) => {
                     errors.push(error);
                     fresh.extend(before.cloned());
                 }
             }
         }
-        changed |= fresh.len() != old.certificates.len();
-        if changed && !fresh.is_empty() {
+        // Their order counts too: the first is served where no name fits.
+        let content = |certificates: &[Certificate]| certificates.iter().map(|one| one.source).collect::<Vec<_>>();
+        let changed = !fresh.is_empty() && content(&fresh) != content(&old.certificates);
+        if changed {
             self.set.store(Arc::new(CertificateSet::new(fresh)));
         }
         (changed, errors)
     }
 
-    fn parse_unless_same(
-        &self,
-        pem: &Pem,
-        before: Option<&Certificate>,
-    ) -> Result<(Certificate, bool), CertificateError> {
+    fn parse_unless_same(&self, pem: &Pem, before: Option<&Certificate>) -> Result<Certificate, CertificateError> {
         match before {
-            Some(before) if before.source == pem.digest() => Ok((before.clone(), false)),
-            _ => pem.parse(&self.provider).map(|certificate| (certificate, true)),
+            Some(before) if before.source == pem.digest() => Ok(before.clone()),
+            _ => pem.parse(&self.provider),
         }
     }
 
@@ -213,8 +208,13 @@ impl Source<'_> {
     }
 }
 
+/// A regular file: others may have no end, or wait for somebody who writes.
 fn read_file(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    std::fs::read(path).map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
+    let read = std::fs::metadata(path).and_then(|found| {
+        let odd = || Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
+        if found.is_file() { std::fs::read(path) } else { odd() }
+    });
+    read.map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
 }
 
 struct Pem {
@@ -342,5 +342,46 @@ mod tests {
         assert_eq!(served(&store, Some("c.example")), 1);
         assert!(Arc::ptr_eq(&before.certificates[0].key, &after.certificates[0].key));
         assert!(!Arc::ptr_eq(&before.certificates[1].key, &after.certificates[1].key));
+    }
+
+    #[test]
+    fn r_021_another_order_is_a_change_and_nothing_that_can_be_served_is_none() {
+        let (a, b) = (pair(&["a.example"]), pair(&["b.example"]));
+        let store = store(vec![a.clone(), b.clone()]).unwrap();
+        let inline = |inline| config::Certificates { inline, files: Vec::new() };
+        assert!(store.reload(&inline(vec![b.clone(), a.clone()])).0);
+        assert_eq!(store.current().certificates[0].name, "b.example");
+        assert!(!store.reload(&inline(vec![b, a])).0);
+        let missing = config::CertifiedFiles { certificate: "/nonexistent".into(), key: "/nonexistent".into() };
+        let (changed, errors) = store.reload(&config::Certificates { inline: Vec::new(), files: vec![missing] });
+        assert!(!changed && errors.len() == 1, "{errors:?}");
+        assert_eq!(store.current().certificates.len(), 2);
+    }
+
+    #[test]
+    fn r_021_a_path_that_turns_into_a_pipe_or_a_folder_keeps_the_old_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = pair(&["a.example"]);
+        let files = config::CertifiedFiles { certificate: folder.path().join("crt"), key: folder.path().join("key") };
+        std::fs::write(&files.certificate, chain).unwrap();
+        std::fs::write(&files.key, key.expose()).unwrap();
+        let configured = config::Certificates { inline: Vec::new(), files: vec![files.clone()] };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let store = CertificateStore::open(&configured, provider).unwrap();
+        let before = store.current();
+        std::fs::remove_file(&files.certificate).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&files.certificate).status().unwrap().success());
+        let (tell, told) = std::sync::mpsc::channel();
+        let (looking, wanted) = (Arc::clone(&store), configured.clone());
+        std::thread::spawn(move || tell.send(looking.reload(&wanted)));
+        let patience = std::time::Duration::from_secs(20);
+        let (changed, errors) = told.recv_timeout(patience).expect("it waits for a writer");
+        assert!(!changed && errors[0].to_string().ends_with("crt: it is not a regular file"), "{errors:?}");
+
+        std::fs::remove_file(&files.certificate).unwrap();
+        std::fs::create_dir(&files.certificate).unwrap();
+        let (changed, errors) = store.reload(&configured);
+        assert!(!changed && errors[0].to_string().ends_with("crt: it is not a regular file"), "{errors:?}");
+        assert!(Arc::ptr_eq(&before, &store.current()));
     }
 }

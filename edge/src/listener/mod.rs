@@ -23,6 +23,8 @@ pub(crate) use certificate::CertificateStore;
 pub use clock::Patience;
 pub use guard::Limits;
 pub(crate) use redirect::answer_redirect;
+#[cfg(test)]
+pub(crate) use stream::{GuardedStream, Wire};
 pub(crate) use tls::{TlsAcceptor, provider};
 pub use violation::Violation;
 pub(crate) use watch::CertificateWatch;

@@ -5,30 +5,45 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 use super::stream::{GuardedStream, Wire};
 use super::{Accepted, Connection, Door, Limits, Patience};
 use crate::request::Host;
 
 /// Answers an accepted connection of the redirect listener.
-pub(crate) async fn answer_redirect(door: Arc<Door>, accepted: Accepted) {
+/// Whoever has asked nothing by the time of `stop` is not waited for.
+pub(crate) async fn answer_redirect(door: Arc<Door>, accepted: Accepted, mut stop: watch::Receiver<bool>) {
     let (stream, peer, _place) = accepted.into_parts();
     let Ok(local) = stream.local_addr() else { return };
     let fd = stream.as_raw_fd();
-    answer(stream, fd, Arc::new(Connection::plain(peer, local)), door.bytes, door.patience).await;
+    let connection = Arc::new(Connection::plain(peer, local));
+    let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
+    answer(stream, fd, connection, (door.bytes, door.patience()), stopped).await;
 }
 
-/// Reads one head from `io` and answers it.
-async fn answer<S>(io: S, fd: i32, connection: Arc<Connection>, bytes: Limits, patience: Patience)
-where
+/// Reads one head from `io` and answers it, unless `stopped` comes first.
+async fn answer<S>(
+    io: S,
+    fd: i32,
+    connection: Arc<Connection>,
+    (bytes, patience): (Limits, Patience),
+    stopped: impl Future<Output = ()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let wire = Wire { fd, alpn: None, tls: None };
     let mut stream = GuardedStream::new(io, wire, Arc::clone(&connection), bytes, patience);
     let mut head = BytesMut::new();
+    let mut stopped = std::pin::pin!(stopped);
     while !head.ends_with(b"\r\n\r\n") {
         // The guard gives whole heads only; more than one turn is a matter of buffer space.
-        match stream.read_buf(&mut head).await {
+        let read = tokio::select! {
+            biased;
+            read = stream.read_buf(&mut head) => read,
+            () = &mut stopped => return,
+        };
+        match read {
             Ok(1..) => {}
             Ok(0) | Err(_) => return,
         }
@@ -76,7 +91,7 @@ mod tests {
         client.write_all(request).await.unwrap();
         let connection = Arc::new(Connection::plain(any, any));
         let patience = Patience { linger: std::time::Duration::from_millis(10), ..Patience::DEFAULT };
-        answer(ours, -1, connection, Limits::DEFAULT, patience).await;
+        answer(ours, -1, connection, (Limits::DEFAULT, patience), std::future::pending()).await;
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         answer

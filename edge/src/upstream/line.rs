@@ -29,6 +29,12 @@ impl Line {
         }
     }
 
+    /// One for a test.
+    #[cfg(test)]
+    pub(crate) fn over(socket: OwnedFd) -> Arc<Self> {
+        Arc::new(Self(socket))
+    }
+
     /// That of a connection which [`Dial`] made.
     pub(crate) fn of(digest: &Digest) -> Option<Arc<Self>> {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Self>>().map(Arc::clone)

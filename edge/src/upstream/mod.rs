@@ -16,6 +16,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 
 pub(crate) use self::line::Line;
 use self::peer::PeerSpec;
+pub(crate) use self::peer::hurry;
 use self::resolve::Resolver;
 pub(crate) use self::resolve::Unresolved;
 pub use self::roots::RootsError;
@@ -61,10 +62,12 @@ impl Upstreams {
         Ok(())
     }
 
-    /// The endpoint of the next attempt: each in turn.
-    pub(crate) fn choose<'a>(&self, upstream: &'a Upstream) -> Option<&'a UpstreamEndpoint> {
+    /// The endpoint of the next attempt: each in turn, but if there is another, not the one of this authority that has `failed`.
+    pub(crate) fn choose<'a>(&self, upstream: &'a Upstream, failed: &str) -> Option<&'a UpstreamEndpoint> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        upstream.endpoints.get(turn.checked_rem(upstream.endpoints.len())?)
+        let at = turn.checked_rem(upstream.endpoints.len())?;
+        let mut in_turn = upstream.endpoints.iter().cycle().skip(at).take(upstream.endpoints.len());
+        in_turn.clone().find(|endpoint| endpoint.authority != failed).or_else(|| in_turn.next())
     }
 
     /// A peer for `endpoint` of `route` under configuration `version`. `websocket` if this request may upgrade.
@@ -129,3 +132,29 @@ const CONNECT: Duration = Duration::from_secs(5);
 const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
 /// A callback waits for the provider, which has 10 s a call (03 §2).
 const AUTHN_SILENCE: Duration = Duration::from_secs(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::config;
+
+    #[test]
+    fn a_second_attempt_asks_another_endpoint_whoever_else_took_a_turn() {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let upstreams = Upstreams::new(&config(Vec::new()), metrics).unwrap();
+        let endpoint = |authority: &str| UpstreamEndpoint {
+            tls: false,
+            host: authority.to_owned(),
+            port: 80,
+            authority: authority.to_owned(),
+        };
+        let chosen = |upstream: &Upstream, failed: &str| upstreams.choose(upstream, failed).unwrap().authority.clone();
+        let two = Upstream { endpoints: vec![endpoint("a"), endpoint("b")] };
+        assert_eq!([chosen(&two, ""), chosen(&two, ""), chosen(&two, "")], ["a", "b", "a"]);
+        for _ in 0..3 {
+            assert_eq!(chosen(&two, "a"), "b");
+        }
+        assert_eq!(chosen(&Upstream { endpoints: vec![endpoint("a")] }, "a"), "a", "there is no other");
+        assert!(upstreams.choose(&Upstream { endpoints: Vec::new() }, "").is_none());
+    }
+}

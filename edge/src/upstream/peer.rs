@@ -66,6 +66,14 @@ impl PeerSpec<'_> {
     }
 }
 
+/// Leaves no more time than that to connect: who asked waits no longer.
+pub(crate) fn hurry(peer: &mut HttpPeer, left: Duration) {
+    let options = &mut peer.options;
+    for bound in [&mut options.connection_timeout, &mut options.total_connection_timeout] {
+        *bound = Some(bound.map_or(left, |bound| bound.min(left)));
+    }
+}
+
 /// For one write to be taken.
 const WRITE: Duration = Duration::from_secs(30);
 /// Idle in the pool (03 §2).
@@ -122,6 +130,17 @@ mod tests {
         assert_eq!(options.read_timeout, Some(Duration::from_secs(30)));
         assert!(options.write_timeout.is_some() && options.idle_timeout.is_some() && options.tcp_keepalive.is_some());
         assert!(options.verify_cert && options.verify_hostname);
+    }
+
+    #[test]
+    fn no_more_time_is_spent_on_connecting_than_is_left() {
+        let mut peer = spec().peer();
+        hurry(&mut peer, Duration::from_secs(60));
+        assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(5)));
+        hurry(&mut peer, Duration::from_secs(1));
+        let options = peer.options;
+        assert_eq!(options.total_connection_timeout, Some(Duration::from_secs(1)));
+        assert_eq!(options.connection_timeout, options.total_connection_timeout);
     }
 
     #[test]

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
+use postern_edge::route::{Target, Upstream as To, UpstreamEndpoint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::support::{HOST, Script, Wire, World, WorldBuilder, until};
 
@@ -64,6 +68,44 @@ async fn r_017_what_does_not_end_in_time_is_cut() {
     until("the request is on its way", || !world.upstream.requests().is_empty()).await;
     world.edge.drain(Duration::from_millis(50)).await;
     assert!(busy.response().await.is_none());
+}
+
+#[tokio::test]
+async fn r_033_an_open_websocket_is_told_to_leave_and_holds_up_no_drain() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = upstream.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut socket = tokio_tungstenite::accept_async(upstream.accept().await.unwrap().0).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() {
+                socket.send(message).await.unwrap();
+            }
+        }
+    });
+    let builder = WorldBuilder::new().await.route(|route| {
+        let (host, authority) = (at.ip().to_string(), at.to_string());
+        route.target =
+            Target::Upstream(To { endpoints: vec![UpstreamEndpoint { tls: false, host, port: at.port(), authority }] });
+        route.allow_websockets = true;
+    });
+    let world = builder.start();
+    let stream = world.wire().await.stream;
+    let (mut socket, _) = tokio_tungstenite::client_async(format!("wss://{HOST}/"), stream).await.unwrap();
+    for text in ["hello".to_owned(), "long ".repeat(50_000)] {
+        socket.send(Message::text(text.clone())).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(text));
+    }
+
+    let drain = tokio::spawn(world.edge.drain(Duration::from_secs(600)));
+
+    let soon = Duration::from_secs(20);
+    let told = tokio::time::timeout(soon, socket.next()).await.expect("it is told").unwrap().unwrap();
+    let Message::Close(Some(close)) = told else { panic!("{told:?}") };
+    assert_eq!(close.code, CloseCode::Away);
+    // It answers by itself, the upstream answers that and ends the connection.
+    let end = tokio::time::timeout(soon, socket.next()).await.expect("it ends");
+    assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+    tokio::time::timeout(soon, drain).await.expect("nothing else is waited for").unwrap();
 }
 
 #[tokio::test]
@@ -146,6 +188,16 @@ async fn plain_http_is_sent_to_https() {
         answer.starts_with("HTTP/1.1 301 ") && answer.contains("Location: https://app.localhost/a?b=c\r\n"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn r_017_who_asked_the_redirect_listener_nothing_holds_up_no_drain() {
+    let world = World::new().await;
+    let mut silent = TcpStream::connect(world.redirect).await.unwrap();
+    until("it is accepted", || world.metric("postern_edge_connections", &[]) == 1.0).await;
+    let drain = world.edge.drain(Duration::from_secs(600));
+    tokio::time::timeout(Duration::from_secs(20), drain).await.expect("it is not waited for");
+    assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0);
 }
 
 #[tokio::test]

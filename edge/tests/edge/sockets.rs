@@ -11,14 +11,17 @@ use crate::support::{Script, Wire, World, WorldBuilder, now, tokens, until};
 
 /// A world whose one route takes WebSockets, and looks at them often.
 async fn world(admit: Duration, change: impl FnOnce(&mut Route)) -> World {
+    builder(admit, change).await.start()
+}
+
+async fn builder(admit: Duration, change: impl FnOnce(&mut Route)) -> WorldBuilder {
     let builder = WorldBuilder::new().await.route(|route| {
         route.allow_websockets = true;
         change(route);
     });
     let vigilance = Vigilance { look: Duration::from_millis(20), admit };
-    let world = builder.options(|options| options.vigilance = vigilance).start();
-    world.upstream.answers("/ws", Script::WebSocket);
-    world
+    builder.upstream.answers("/ws", Script::WebSocket);
+    builder.options(|options| options.vigilance = vigilance)
 }
 
 fn alice_only(route: &mut Route) {
@@ -149,6 +152,22 @@ async fn s_099_a_websocket_is_decided_anew_now_and_then() {
 }
 
 #[tokio::test]
+async fn s_099_without_the_store_no_websocket_outlives_the_configuration_that_allowed_it() {
+    let mut world = builder(LONG, alice_only).await.cache(|cache| cache.max_age = Duration::ZERO).start();
+    let (_, cookie) = world.sign_in(|_| {}).await;
+    let wire = open(&world, &cookie).await;
+    world.storage.close().await;
+    world.reload(|_| {});
+    ended(&world, wire, "store-unavailable").await;
+}
+
+#[tokio::test]
+async fn a_websocket_ends_with_timeout_write_as_every_exchange() {
+    let world = builder(LONG, |_| {}).await.change(|config| config.timeouts.write = Some(SOON)).start();
+    ended(&world, open(&world, "").await, "upstream-timeout").await;
+}
+
+#[tokio::test]
 async fn a_websocket_outlives_requests_reloads_and_silence() {
     let builder = WorldBuilder::new().await.route(|route| {
         route.allow_websockets = true;
@@ -157,7 +176,11 @@ async fn a_websocket_outlives_requests_reloads_and_silence() {
     });
     let vigilance = Vigilance { look: Duration::from_millis(5), admit: Duration::from_millis(40) };
     let builder = builder.change(|config| config.timeouts.read = Some(Duration::from_millis(500)));
-    let mut world = builder.options(|options| options.vigilance = vigilance).start();
+    let builder = builder.options(|options| {
+        options.vigilance = vigilance;
+        options.patience.body_idle = Duration::from_millis(100);
+    });
+    let mut world = builder.start();
     world.upstream.answers("/ws", Script::WebSocket);
     let (_, cookie) = world.sign_in(|_| {}).await;
     let mut wire = open(&world, &cookie).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use postern_edge::route::{Target, Upstream, UpstreamEndpoint};
 
 use crate::support::{HOST, Script, Wire, World, WorldBuilder, until};
 
@@ -38,6 +39,26 @@ async fn r_015_an_upstream_whose_head_drips_is_a_504_at_the_routes_bound() {
     let counted = || world.metric("postern_edge_refusals_total", &[("reason", "upstream-timeout")]) == 2.0;
     until("both are counted", counted).await;
     assert_eq!(world.upstream.requests().len(), 2, "nothing is sent again");
+}
+
+#[tokio::test]
+async fn r_015_the_time_in_which_an_upstream_is_not_reached_counts_too() {
+    // It accepts, in its backlog, and never says a word of TLS.
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = deaf.local_addr().unwrap();
+    let builder = WorldBuilder::new().await.route(|route| {
+        let (host, authority) = (at.ip().to_string(), at.to_string());
+        let endpoint = UpstreamEndpoint { tls: true, host, port: at.port(), authority };
+        route.target = Target::Upstream(Upstream { endpoints: vec![endpoint] });
+        route.timeout = Some(Duration::from_millis(200));
+    });
+    let world = builder.start();
+    let mut wire = world.wire().await;
+    wire.send(GET).await;
+    let response = wire.response().await.expect("an answer in words");
+    assert_eq!(response.status, 504);
+    let counted = || world.metric("postern_edge_refusals_total", &[("reason", "upstream-timeout")]) == 1.0;
+    until("it is counted", counted).await;
 }
 
 #[tokio::test]

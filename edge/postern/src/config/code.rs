@@ -72,6 +72,7 @@ codes! {
     WideWildcard = 803 "a wildcard that covers several labels",
     PlainIdentity = 804 "identity headers over a connection that is not encrypted",
     NobodyPasses = 805 "a route that lets nobody pass",
+    SignInHost = 806 "a route on the host where people sign in",
 }
 
 impl std::fmt::Display for Code {

@@ -136,11 +136,24 @@ impl fmt::Debug for Written {
 /// Loads the configuration; everything that is wrong is told at once.
 #[must_use]
 pub fn load(source: &Source, environment: &Environment) -> Loaded {
+    load_with(source, environment, watched::read_any)
+}
+
+/// Loads the configuration once more: a pipe has given what it held, and would be waited for.
+#[must_use]
+pub fn load_again(source: &Source, environment: &Environment) -> Loaded {
+    load_with(source, environment, watched::read)
+}
+
+/// Reads a file of at most so many bytes.
+type Reader = fn(&Path, u64) -> std::io::Result<Vec<u8>>;
+
+fn load_with(source: &Source, environment: &Environment, reader: Reader) -> Loaded {
     let Some(file) = &source.file else {
         return load_text(None, "", source.lenient, environment);
     };
     let name = file.display().to_string();
-    let (content, mut loaded) = match read(file) {
+    let (content, mut loaded) = match read(file, reader) {
         Ok((format, text)) => {
             let loaded = load_as(format, Some(&name), &text, source.lenient, environment);
             (Some(text), loaded)
@@ -219,7 +232,7 @@ const MAX_FILE: u64 = document::MAX_BYTES as u64;
 
 type Unread = (Code, String, &'static str);
 
-fn read(file: &Path) -> Result<(Format, String), Unread> {
+fn read(file: &Path, reader: Reader) -> Result<(Format, String), Unread> {
     let kind = file.extension().and_then(|extension| extension.to_str()).unwrap_or("yaml").to_ascii_lowercase();
     let format = match kind.as_str() {
         "yaml" | "yml" | "json" => Format::Yaml,
@@ -230,7 +243,7 @@ fn read(file: &Path) -> Result<(Format, String), Unread> {
             return Err((Code::FileType, what, hint));
         }
     };
-    let bytes = watched::read_any(file, MAX_FILE).map_err(|error| {
+    let bytes = reader(file, MAX_FILE).map_err(|error| {
         (Code::FileUnreadable, format!("the file cannot be read: {error}"), "name a file that exists")
     })?;
     let text = String::from_utf8(bytes);

@@ -954,6 +954,40 @@ fn lints_name_what_probably_means_something_else() {
 }
 
 #[test]
+fn a_route_on_the_sign_in_host_is_told_what_it_never_gets() {
+    let told = |from: &str, path: &str| {
+        let text = format!(
+            "routes:\n  - {{from: {from}, {path}, to: 'http://127.0.0.1', \
+             allow_public_unauthenticated_access: true}}\n"
+        );
+        let loaded = loaded(&format!("{BASE}{text}"));
+        let of = |problem: &&Problem| problem.code == Code::SignInHost;
+        loaded.problems.iter().find(of).map(|problem| problem.what.clone()).unwrap_or_default()
+    };
+    let here = "https://authenticate.example.com";
+    for path in ["path: /", "path: /oauth2/callback", "path: /robots.txt"] {
+        assert!(told(here, path).starts_with("no request reaches this route"), "{path}");
+    }
+    assert!(told(here, "prefix: /").ends_with("never gets `/`, `/oauth2/callback`, `/robots.txt`"));
+    assert!(told(here, "regex: '/o.*'").ends_with("never gets `/oauth2/callback`"));
+    assert!(told(here, "prefix: /app/").is_empty());
+    assert!(told("https://app.example.com", "prefix: /").is_empty());
+}
+
+#[test]
+fn no_certificate_is_missed_only_where_there_is_one() {
+    let told = |keys: &str| {
+        let text = BASE.replace("insecure_server: true\n", "");
+        let loaded = loaded(&format!("{text}{keys}{}", route_text("    to: http://127.0.0.1\n")));
+        told(&loaded, Severity::Advisory).iter().any(|told| told.starts_with("PST-0305"))
+    };
+    for none in ["", "certificates: []\n", "certificate: ''\n", "certificate_file: ''\n"] {
+        assert!(told(none), "{none}");
+    }
+    assert!(!told("certificate_file: /nonexistent\n"), "one that cannot be read is another problem");
+}
+
+#[test]
 fn s_117_an_open_route_with_a_policy_that_chooses_is_told_of() {
     let told = |wide: &str, policy: &str| {
         warnings(&format!(

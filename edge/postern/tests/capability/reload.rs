@@ -103,6 +103,21 @@ async fn r_021_a_renewed_certificate_is_served_and_a_broken_one_is_not() -> Resu
 }
 
 #[tokio::test]
+async fn r_021_to_lose_every_certificate_is_told_once_a_reload() -> Result<()> {
+    let world = World::new()?;
+    let postern = Postern::run(&world, &saying(&world, "here")).await?;
+    let text = saying(&world, "here");
+    let kept: Vec<_> = text.lines().filter(|line| !line.starts_with("certificate_")).collect();
+    let before = reloads(&world, "applied").await?;
+    world.write_config(&format!("insecure_server: true\n{}\n", kept.join("\n")))?;
+    eventually("the reload to be counted", async || (reloads(&world, "applied").await.ok()? > before).then_some(()))
+        .await?;
+    let told = postern.told();
+    assert_eq!(told.matches("no certificate is configured any more").count(), 1, "{told}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn sighup_reads_the_file_again_whatever_is_watched() -> Result<()> {
     let world = World::new()?;
     let cold = |word: &str| saying(&world, word) + "runtime_flags: { config_hot_reload: false }\n";

@@ -1,5 +1,7 @@
 //! One downstream connection as Pingora sees it: guarded bytes in, coalesced bytes out, and a clock on everything.
 
+mod farewell;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,8 +19,10 @@ use pingora_core::protocols::{
 };
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use self::farewell::{Farewell, GOING_AWAY};
 use super::clock::{Alarm, Patience, ReadClock};
 use super::guard::{Guard, Limits, SYNTHETIC_HEAD, Waiting};
 use super::{Connection, Violation};
@@ -48,6 +52,8 @@ pub(crate) struct GuardedStream<S> {
     written: BytesMut,
     write_stall: Option<Instant>,
     write_alarm: Alarm,
+    /// What a WebSocket is told when this process leaves.
+    farewell: Option<Farewell>,
     patience: Patience,
     digests: Digests,
 }
@@ -80,10 +86,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
             written: BytesMut::new(),
             write_stall: None,
             write_alarm: Alarm::default(),
+            farewell: None,
             patience,
             digests: Digests::new(wire, &connection),
             connection,
         }
+    }
+
+    /// The same, for a process that leaves once `stop` says so: WebSockets are told.
+    pub(crate) fn until(self, stop: watch::Receiver<bool>) -> Self {
+        Self { farewell: Some(Farewell::new(stop)), ..self }
     }
 
     fn poll_guarded(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -209,6 +221,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         Poll::Pending
     }
 
+    /// Tells the client of a WebSocket that we leave, once that is so and the upstream is not in the middle of a frame.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(farewell) = self.farewell.as_mut().filter(|_| self.connection.is_tunnel()) else { return Ok(()) };
+        if farewell.is_due(cx) {
+            self.written.extend_from_slice(&GOING_AWAY);
+        }
+        if !farewell.is_said() {
+            return Ok(());
+        }
+        match Pin::new(self).poll_flush(cx) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Takes what is to be sent, and keeps it for a moment if it is small.
+    fn poll_take(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.written.len() + buf.len() > COALESCE {
+            ready!(self.poll_drain(cx))?;
+        }
+        if buf.len() < COALESCE {
+            self.written.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        match Pin::new(&mut self.io).poll_write(cx, buf) {
+            Poll::Ready(outcome) => {
+                self.write_stall = None;
+                Poll::Ready(outcome)
+            }
+            Poll::Pending => self.poll_stalled(cx),
+        }
+    }
+
     /// Sends what was written, or fails once the client has taken nothing for too long.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.written.is_empty() {
@@ -300,27 +345,27 @@ fn poll_read_at_most<S: AsyncRead + Unpin>(
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_guarded(cx, buf)
+        let this = self.get_mut();
+        this.poll_farewell(cx)?;
+        this.poll_guarded(cx, buf)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.written.len() + buf.len() > COALESCE {
-            ready!(this.poll_drain(cx))?;
+        if !this.connection.is_tunnel() {
+            return this.poll_take(cx, buf);
         }
-        if buf.len() < COALESCE {
-            this.written.extend_from_slice(buf);
+        if this.farewell.as_ref().is_some_and(Farewell::is_said) {
+            // After a Close no frame may follow.
             return Poll::Ready(Ok(buf.len()));
         }
-        match Pin::new(&mut this.io).poll_write(cx, buf) {
-            Poll::Ready(outcome) => {
-                this.write_stall = None;
-                Poll::Ready(outcome)
-            }
-            Poll::Pending => this.poll_stalled(cx),
+        let taken = ready!(this.poll_take(cx, buf))?;
+        if let (Some(farewell), Some(passed)) = (&mut this.farewell, buf.get(..taken)) {
+            farewell.passed(passed);
         }
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

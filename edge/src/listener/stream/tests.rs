@@ -134,6 +134,54 @@ async fn s_009_after_an_upgrade_the_bytes_pass_as_they_are() {
     assert_eq!(read(&mut stream).await.unwrap(), b"\0\xff");
 }
 
+/// A WebSocket whose upstream has sent the 101 and these bytes.
+async fn websocket(frames: &[u8]) -> (GuardedStream<DuplexStream>, DuplexStream, watch::Sender<bool>) {
+    let (stream, mut client, connection) = guarded(1024);
+    let (stop, stopped) = watch::channel(false);
+    let mut stream = stream.until(stopped);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read(&mut stream).await.unwrap();
+    connection.begin_tunnel();
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();
+    stream.write_all(frames).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut head = [0; 36];
+    client.read_exact(&mut head).await.unwrap();
+    assert!(head.ends_with(b"\r\n\r\n"));
+    (stream, client, stop)
+}
+
+#[tokio::test]
+async fn r_033_a_websocket_is_told_between_two_frames_and_hears_nothing_more() {
+    let (mut stream, mut client, stop) = websocket(b"\x81\x05hel").await;
+    stop.send_replace(true);
+    assert!(futures_now(std::pin::pin!(read(&mut stream))).is_none());
+    stream.write_all(b"lo").await.unwrap();
+    stream.flush().await.unwrap();
+    assert!(futures_now(std::pin::pin!(read(&mut stream))).is_none());
+    stream.write_all(b"\x81\x05never").await.unwrap();
+    stream.flush().await.unwrap();
+    client.write_all(b"the client's own close").await.unwrap();
+    assert_eq!(read(&mut stream).await.unwrap(), b"the client's own close");
+    drop(stream);
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, [&b"\x81\x05hello"[..], &GOING_AWAY].concat());
+}
+
+#[tokio::test]
+async fn r_033_a_silent_websocket_is_told_at_once() {
+    let (mut stream, mut client, stop) = websocket(b"").await;
+    let reading = tokio::spawn(async move { read(&mut stream).await });
+    tokio::task::yield_now().await;
+    stop.send_replace(true);
+    let mut heard = [0; 4];
+    timeout(Duration::from_secs(20), client.read_exact(&mut heard)).await.expect("told").unwrap();
+    assert_eq!(heard, GOING_AWAY);
+    drop(client);
+    assert_eq!(reading.await.unwrap().unwrap(), b"");
+}
+
 #[tokio::test]
 async fn a_bad_head_becomes_the_synthetic_one_and_then_the_end() {
     let (mut stream, mut client, connection) = guarded(1024);

@@ -43,6 +43,7 @@ pub(crate) struct WorldBuilder {
     pub(crate) config: EdgeConfig,
     pub(crate) options: EdgeOptions,
     pub(crate) upstream: Upstream,
+    cache: CacheConfig,
     root: CertificateDer<'static>,
 }
 
@@ -94,7 +95,8 @@ impl WorldBuilder {
         let pair = (made.cert.pem().into_bytes(), Secret::new(made.signing_key.serialize_pem().into_bytes()));
         let routes = vec![Arc::new(route("app", HOST, upstream.address))];
         let options = EdgeOptions { workers: 2, ..EdgeOptions::default() };
-        Self { config: config(pair, routes), options, root: made.cert.der().clone(), upstream }
+        let root = made.cert.der().clone();
+        Self { config: config(pair, routes), options, cache: CacheConfig::default(), root, upstream }
     }
 
     pub(crate) fn change(mut self, change: impl FnOnce(&mut EdgeConfig)) -> Self {
@@ -115,11 +117,16 @@ impl WorldBuilder {
         self
     }
 
+    pub(crate) fn cache(mut self, change: impl FnOnce(&mut CacheConfig)) -> Self {
+        change(&mut self.cache);
+        self
+    }
+
     pub(crate) fn start(self) -> World {
         let _twice_is_fine = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let registry = prometheus::Registry::new();
         let storage = Storage::open(StorageConfig::Memory, Arc::clone(&self.config.keyring), &registry).unwrap();
-        let sessions = storage.cache::<AssertionSlot>(CacheConfig::default());
+        let sessions = storage.cache::<AssertionSlot>(self.cache);
         let snapshot = Snapshot::new(self.config.clone(), 1).unwrap();
         let gate = Arc::new(Gate::new(snapshot, sessions));
         let metrics = Metrics::register(&registry).unwrap();

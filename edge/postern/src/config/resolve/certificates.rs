@@ -16,7 +16,9 @@ use crate::config::{At, Code};
 
 /// Whether some certificate is configured: HSTS is promised only then.
 pub(super) fn configured(settings: &Block<'_>) -> bool {
-    ["certificate", "certificates", "certificate_file"].iter().any(|key| settings.find(key).is_some())
+    let texts = ["certificate", "certificate_file"].iter().filter_map(|key| settings.find(key)?.node.as_text());
+    let listed = || settings.find("certificates").is_some_and(|list| !list.elements().is_empty());
+    texts.into_iter().any(|text| !text.is_empty()) || listed()
 }
 
 /// The certificates; none are missed where the listener is `plain`.

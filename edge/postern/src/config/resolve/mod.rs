@@ -58,6 +58,9 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);
     let authenticate = authenticate::resolve(cx, settings, &routes);
+    if let Some(authenticate) = &authenticate {
+        routes.tell_of_sign_in_host(cx, &authenticate.url);
+    }
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");
     let storage = storage::resolve(cx, settings);

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use postern_edge::route::{HostPattern, PathMatcher, Target};
+use postern_edge::route::{HostPattern, PathMatcher, Route, Target};
+use url::Url;
 
 use super::{Resolved, place, to};
-use crate::config::Code;
 use crate::config::context::Context;
 use crate::config::value::quoted;
+use crate::config::{At, Code};
 
 pub(super) fn all(cx: &mut Context<'_>, routes: &[Resolved]) {
     let mut before: HashMap<Hosts<'_>, Earlier<'_>> = HashMap::new();
@@ -167,6 +168,31 @@ fn plain_identity(cx: &mut Context<'_>, one: &Resolved) {
     if let (true, Some(endpoint)) = (one.route.pass_identity_headers, exposed) {
         let what = format!("who the user is goes to {} without encryption", quoted(&endpoint.authority));
         cx.advise(Code::PlainIdentity, &one.at, what, "write an https URL as `to`");
+    }
+}
+
+/// Paths that only the host where people sign in answers itself, before any route (01 §4.6).
+const SIGN_IN_PATHS: [&str; 3] = ["/", "/oauth2/callback", "/robots.txt"];
+
+/// A route on the host where people sign in, which never gets what sign-in itself answers there.
+pub(super) fn sign_in_host(cx: &mut Context<'_>, route: &Route, at: &At, url: &Url) {
+    let HostPattern::Exact { host, port } = &route.hosts else { return };
+    if url.host_str() != Some(host) || url.port().is_some_and(|own| *port != Some(own)) {
+        return;
+    }
+    let lost: Vec<_> = SIGN_IN_PATHS.into_iter().filter(|path| route.path.matches(path)).map(quoted).collect();
+    let hint = "give the route a host of its own";
+    match (&route.path, lost.as_slice()) {
+        (_, []) => {}
+        (PathMatcher::Exact(_), [path, ..]) => {
+            let what =
+                format!("no request reaches this route: people sign in on this host, and {path} belongs to that");
+            cx.advise(Code::SignInHost, at, what, hint);
+        }
+        (PathMatcher::Prefix(_) | PathMatcher::Regex(_), lost) => {
+            let what = format!("people sign in on this host, and this route never gets {}", lost.join(", "));
+            cx.advise(Code::SignInHost, at, what, hint);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use aws_lc_rs::digest;
 use http::HeaderValue;
 use postern_edge::ResponseHeaders;
 use postern_edge::route::{HostRewrite, PathRewrite, Route, Target};
+use url::Url;
 
 use self::policies::Policies;
 use super::headers;
@@ -85,6 +86,15 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idp
     let complete = resolved.len() == written;
     let (list, places) = resolved.into_iter().map(|one| (one.route, one.at)).unzip();
     Routes { list, places, complete }
+}
+
+impl Routes {
+    /// Tells of routes on the host where people sign in.
+    pub(super) fn tell_of_sign_in_host(&self, cx: &mut Context<'_>, url: &Url) {
+        for (route, at) in self.list.iter().zip(&self.places) {
+            lints::sign_in_host(cx, route, at, url);
+        }
+    }
 }
 
 fn route(
