@@ -51,7 +51,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
     Route {
         id: format!("{host}{path}"),
         name: format!("{host}{path}"),
-        hosts: if host.contains('*') { HostPattern::wildcard(host, None).unwrap() } else { exact(host) },
+        hosts: if host.contains('*') { HostPattern::wildcard(host, None) } else { exact(host) },
         path: prefix(path),
         target: Target::Upstream(Upstream {
             endpoints: vec![UpstreamEndpoint {

@@ -1,18 +1,23 @@
 //! Routes: what to match, who may pass, and where it leads.
 
+mod glob;
 mod matcher;
+mod paths;
+mod regexes;
 mod rewrite;
+mod table;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod tree;
 
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use postern_identity::IdpId;
-use regex::Regex;
 
-pub use matcher::RouteTable;
+pub use regexes::PathRegex;
+pub use table::RouteTable;
 pub use trace::Miss;
 
 use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
@@ -69,12 +74,10 @@ pub enum HostPattern {
         /// The port it insists on.
         port: Option<u16>,
     },
-    /// A host with `*`, compiled and anchored at both ends, matched against the host without port.
+    /// A host with `*`, lower-case, matched against the whole host without port.
     Wildcard {
-        /// As written.
+        /// The pattern.
         pattern: String,
-        /// Compiled.
-        regex: Regex,
         /// The port it insists on.
         port: Option<u16>,
     },
@@ -87,8 +90,8 @@ pub enum PathMatcher {
     Prefix(String),
     /// Equals this text.
     Exact(String),
-    /// Matches as a whole; compiled with anchors (S-026).
-    Regex(Regex),
+    /// Matches as a whole (S-026).
+    Regex(PathRegex),
 }
 
 /// Where a route leads.

@@ -46,7 +46,7 @@ impl RouteTable {
         host: &Host,
         path: &str,
     ) -> impl Iterator<Item = (&'r Arc<Route>, Option<Miss>)> {
-        let candidates: Vec<&Arc<Route>> = self.candidates(host).collect();
+        let candidates = self.candidates(host);
         let (chosen, any) = (self.find(host, path), self.takes_any(host));
         let is = |route: &Arc<Route>, other: Option<&Arc<Route>>| other.is_some_and(|other| Arc::ptr_eq(route, other));
         let end = routes.iter().position(|route| is(route, chosen)).map_or(routes.len(), |at| at + 1);
@@ -62,13 +62,12 @@ impl RouteTable {
 
 /// Why a route is no candidate for a host. `any`: routes that name no port take this one.
 fn elsewhere(hosts: &HostPattern, host: &Host, any: bool) -> Miss {
-    let (fits, port) = match hosts {
-        HostPattern::Exact { host: own, port } => (own == host.name(), *port),
-        HostPattern::Wildcard { regex, port, .. } => (regex.is_match(host.name()), *port),
+    let (wildcard, port) = match hosts {
+        HostPattern::Exact { port, .. } => (false, *port),
+        HostPattern::Wildcard { port, .. } => (true, *port),
     };
-    let wildcard = matches!(hosts, HostPattern::Wildcard { .. });
     match port {
-        _ if !fits => Miss::Host,
+        _ if !hosts.names(host.name()) => Miss::Host,
         _ if wildcard && host.is_literal() => Miss::Address,
         Some(own) if host.port() != Some(own) => Miss::Port,
         None if !any => Miss::Port,

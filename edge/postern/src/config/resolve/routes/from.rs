@@ -56,7 +56,8 @@ fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option
         return refuse(cx, at, format!("{} is no host", quoted(authority)), HINT);
     };
     // The default port insists on nothing; what a host without port matches is the table's to know (01 §2.2).
-    pattern(cx, at, host, port.filter(|port| *port != default_port))
+    let port = port.filter(|port| *port != default_port);
+    Some(if host.contains('*') { HostPattern::wildcard(&host, port) } else { HostPattern::Exact { host, port } })
 }
 
 /// The hosts of a route that carries no requests: the parts of its path if it has one, else its host (01 §2.2).
@@ -76,16 +77,6 @@ fn tunnel(cx: &mut Context<'_>, at: &At, scheme: &str, rest: &str) -> Option<Tun
         }
     }
     Some(Tunnel { carried, hosts: hosts.into_iter().map(str::to_owned).collect() })
-}
-
-fn pattern(cx: &mut Context<'_>, at: &At, host: String, port: Option<u16>) -> Option<HostPattern> {
-    if !host.contains('*') {
-        return Some(HostPattern::Exact { host, port });
-    }
-    match HostPattern::wildcard(&host, port) {
-        Ok(pattern) => Some(pattern),
-        Err(_) => refuse(cx, at, format!("{} has too many wildcards", quoted(&host)), HINT),
-    }
 }
 
 fn refuse<T>(cx: &mut Context<'_>, at: &At, what: String, hint: &str) -> Option<T> {

@@ -1,0 +1,55 @@
+//! Policies of known size, and somebody who asks.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
+use postern_policy::{Decision, Facts, Policy, document, ppl};
+
+/// As most routes have it: somebody of this domain, or this address.
+const USUAL: &str = "allow: { or: [ { domain: { is: example.com } }, { email: { is: bob@partner.example } } ] }";
+
+/// Five rules, twenty criteria, of which all but the last ones have to be looked at.
+const LARGE: &str = r#"
+- allow: { or: [ { email: { is: a@partner.example } }, { email: { is: b@partner.example } }, { user: { is: u-1 } }, { user: { is: u-2 } } ] }
+- allow: { and: [ { domain: { is: partner.example } }, { claim/team: blue }, { http_method: { is: POST } }, { http_path: { starts_with: /admin } } ] }
+- deny: { or: [ { source_ip: 198.51.100.0/24 }, { email: { ends_with: "@gone.example" } }, { user: { is: u-9 } }, { http_path: { contains: secret } } ] }
+- allow: { not: [ { domain: { is: example.com } }, { claim/team: red }, { http_method: { is: GET } }, { user: { is: u-3 } } ] }
+- allow: { and: [ { domain: { is: example.com } }, { claim/team: green }, { http_method: { in: [GET, HEAD] } }, { http_path: { starts_with: /api } } ] }
+"#;
+
+pub(crate) fn usual() -> Box<dyn Fn(usize)> {
+    decisions(USUAL)
+}
+
+pub(crate) fn large() -> Box<dyn Fn(usize)> {
+    decisions(LARGE)
+}
+
+/// Decides about somebody whom the policy allows.
+fn decisions(text: &str) -> Box<dyn Fn(usize)> {
+    let policy = Policy::new(Vec::new(), ppl::parse(&document::read(text).unwrap()).unwrap());
+    let session = session();
+    Box::new(move |_| {
+        let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+        let facts = Facts::anonymous("GET", "/api/v1/items", source, Timestamp::from_secs(1_800_000_000));
+        let facts = Facts { session: Some(&session), ..facts };
+        let decision = black_box(&policy).decide(black_box(&facts));
+        assert!(matches!(decision, Decision::Allow), "{decision:?}");
+    })
+}
+
+fn session() -> Session {
+    let user = User { id: "u-4711".to_owned(), email: Some("alice@example.com".to_owned()), ..User::default() };
+    let claims = serde_json::json!({ "team": "green", "groups": ["staff", "engineering"] });
+    Session {
+        handle: SessionHandle::from_bytes([0; 32]),
+        user,
+        claims: Claims::flatten(claims.as_object().unwrap()),
+        idp: IdpId::new("main"),
+        issued_at: Timestamp::from_secs(1_800_000_000),
+        expires_at: Timestamp::from_secs(1_800_036_000),
+        idle: None,
+        generation: 0,
+    }
+}

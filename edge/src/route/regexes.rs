@@ -1,0 +1,274 @@
+//! Regular expressions over paths: one at a time, and many at once.
+
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson::{self, NFA};
+use regex_automata::util::pool::Pool;
+use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input};
+use regex_syntax::hir::{Hir, HirKind};
+
+use super::tree::{NEVER, Order};
+
+/// A regular expression that must match a whole path: anchored at both ends, in linear time, and not before a line end (S-026).
+#[derive(Debug, Clone)]
+pub struct PathRegex {
+    regex: Regex,
+    /// Its text, anchored.
+    anchored: String,
+    /// Classes and `.` stand for characters beyond ASCII too. No path has one, so that few expressions need that.
+    unicode: bool,
+}
+
+impl PathRegex {
+    /// # Errors
+    /// If `pattern` is no regular expression, or too large a one.
+    pub fn new(pattern: &str) -> Result<Self, regex::Error> {
+        // As it stands: `a)(b` must not pass because of what is put around it.
+        regex_syntax::parse(pattern).map_err(|error| regex::Error::Syntax(error.to_string()))?;
+        let anchored = format!(r"\A(?:{pattern})\z");
+        let ascii = if pattern.is_ascii() { RegexBuilder::new(&anchored).unicode(false).build().ok() } else { None };
+        let (regex, unicode) = match ascii {
+            Some(regex) => (regex, false),
+            None => (Regex::new(&anchored)?, true),
+        };
+        Ok(Self { regex, anchored, unicode })
+    }
+
+    /// Whether it matches the whole path.
+    #[must_use]
+    pub fn is_match(&self, path: &str) -> bool {
+        self.regex.is_match(path.as_bytes())
+    }
+
+    /// Its text, with the anchors around it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.anchored
+    }
+
+    fn hir(&self) -> Option<Hir> {
+        syntax::parse_with(&self.anchored, &syntax::Config::new().unicode(self.unicode).utf8(false)).ok()
+    }
+
+    /// The text that every path which it matches begins with.
+    pub(super) fn literal_prefix(&self) -> Vec<u8> {
+        let mut prefix = Vec::new();
+        if let Some(hir) = self.hir() {
+            literal(&hir, &mut prefix);
+        }
+        prefix
+    }
+}
+
+/// Adds the text that every match of `hir` begins with to `prefix`; whether that is all of every match.
+fn literal(hir: &Hir, prefix: &mut Vec<u8>) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(text) => {
+            prefix.extend(&text.0);
+            true
+        }
+        HirKind::Capture(capture) => literal(&capture.sub, prefix),
+        HirKind::Concat(parts) => parts.iter().all(|part| literal(part, prefix)),
+        HirKind::Alternation(parts) => {
+            let common = parts.iter().map(|part| {
+                let mut own = Vec::new();
+                literal(part, &mut own);
+                own
+            });
+            prefix.extend(common.reduce(shared).unwrap_or_default());
+            false
+        }
+        HirKind::Repetition(repetition) if repetition.min > 0 => {
+            literal(&repetition.sub, prefix);
+            false
+        }
+        HirKind::Class(_) | HirKind::Repetition(_) => false,
+    }
+}
+
+/// What both begin with.
+fn shared(mut one: Vec<u8>, other: Vec<u8>) -> Vec<u8> {
+    let same = one.iter().zip(other).take_while(|(a, b)| *a == b).count();
+    one.truncate(same);
+    one
+}
+
+/// Expressions in the order of the file.
+#[derive(Debug)]
+pub(super) struct Regexes(Vec<Group>);
+
+/// So many that one automaton for all stays small, whatever paths are asked for.
+const GROUP: usize = 64;
+/// Fewer are tried one by one.
+const FEW: usize = 3;
+/// What the states of one automaton may take, for each thread that uses it.
+const CACHE: usize = 256 * 1024;
+
+#[derive(Debug)]
+struct Group {
+    members: Vec<(Order, PathRegex)>,
+    together: Option<Together>,
+}
+
+impl Regexes {
+    pub(super) fn new(members: &[(Order, PathRegex)]) -> Self {
+        let group = |members: &[(Order, PathRegex)]| Group {
+            members: members.to_vec(),
+            together: if members.len() > FEW { Together::new(members) } else { None },
+        };
+        Self(members.chunks(GROUP).map(group).collect())
+    }
+
+    /// The order of the first.
+    pub(super) fn least(&self) -> Order {
+        self.0.first().map_or(NEVER, Group::least)
+    }
+
+    /// The first that matches, if it comes before `bound`.
+    pub(super) fn find(&self, path: &str, bound: Order) -> Option<Order> {
+        self.0.iter().take_while(|group| group.least() < bound).find_map(|group| group.find(path, bound))
+    }
+}
+
+impl Group {
+    fn least(&self) -> Order {
+        self.members.first().map_or(NEVER, |(order, _)| *order)
+    }
+
+    fn find(&self, path: &str, bound: Order) -> Option<Order> {
+        let could_win = self.members.partition_point(|(order, _)| *order < bound);
+        if could_win > FEW
+            && let Some(together) = &self.together
+            && let Ok(found) = together.find(path)
+        {
+            return found.and_then(|index| self.members.get(index)).map(|(order, _)| *order).filter(|own| *own < bound);
+        }
+        self.members.iter().take(could_win).find(|(_, regex)| regex.is_match(path)).map(|(order, _)| *order)
+    }
+}
+
+/// One automaton for several expressions. It is built as paths need it; a path that needs too much of it is given up, and then
+/// the expressions are tried one by one, so that no path costs more than a small multiple of that.
+struct Together {
+    dfa: DFA,
+    caches: Pool<Cache, Box<dyn Fn() -> Cache + Send + Sync + UnwindSafe + RefUnwindSafe>>,
+}
+
+impl Together {
+    fn new(members: &[(Order, PathRegex)]) -> Option<Self> {
+        let parsed: Option<Vec<Hir>> = members.iter().map(|(_, regex)| regex.hir()).collect();
+        let nfa = NFA::compiler()
+            .configure(thompson::Config::new().utf8(false).which_captures(thompson::WhichCaptures::None))
+            .build_many_from_hir(&parsed?)
+            .ok()?;
+        let config = DFA::config().cache_capacity(CACHE).minimum_cache_clear_count(Some(0));
+        let dfa = DFA::builder().configure(config).build_from_nfa(nfa).ok()?;
+        let own = dfa.clone();
+        Some(Self { dfa, caches: Pool::new(Box::new(move || own.create_cache())) })
+    }
+
+    /// Which is the first that matches; an error if the path was given up. All are anchored at both ends, so that of several
+    /// which match, leftmost-first search prefers the one that comes first.
+    fn find(&self, path: &str) -> Result<Option<usize>, regex_automata::MatchError> {
+        let mut cache = self.caches.get();
+        let found = self.dfa.try_search_fwd(&mut cache, &Input::new(path).anchored(Anchored::Yes));
+        if found.is_err() {
+            cache.reset(&self.dfa);
+        }
+        found.map(|found| found.map(|half| half.pattern().as_usize()))
+    }
+}
+
+impl std::fmt::Debug for Together {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Together").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn regexes(patterns: &[String]) -> Vec<(Order, PathRegex)> {
+        (0..).zip(patterns).map(|(order, pattern)| (order, PathRegex::new(pattern).unwrap())).collect()
+    }
+
+    /// The first that matches, one after the other.
+    fn one_by_one(members: &[(Order, PathRegex)], path: &str, bound: Order) -> Option<Order> {
+        members.iter().find(|(order, regex)| *order < bound && regex.is_match(path)).map(|(order, _)| *order)
+    }
+
+    #[test]
+    fn many_regexes_at_once_find_what_one_by_one_finds() {
+        let patterns: Vec<_> = (0..200).map(|index| format!("/.*x{}/?[a-z0-9/]*", index % 150)).collect();
+        let members = regexes(&patterns);
+        let all = Regexes::new(&members);
+        assert!(all.0.iter().all(|group| group.together.is_some()), "every group has its automaton");
+        for path in ["/x3", "/x3/", "/a/x149/b", "/ax77x5", "/x150", "/", "/X3", "/x12x"] {
+            for bound in [NEVER, 100, 5, 2] {
+                assert_eq!(all.find(path, bound), one_by_one(&members, path, bound), "{path} before {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_needs_too_many_states_is_answered_all_the_same() {
+        // Where an `a` stood among the last dozen letters makes thousands of states.
+        let patterns: Vec<_> = (0..8).map(|index| format!("/.*a[ab]{{11}}{index}")).collect();
+        let members = regexes(&patterns);
+        let all = Regexes::new(&members);
+        let mut state = 1_u32;
+        let noise: String = (0..8000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if state >> 31 == 0 { 'a' } else { 'b' }
+            })
+            .collect();
+        let together = all.0.first().and_then(|group| group.together.as_ref()).unwrap();
+        assert!(together.find(&format!("/{noise}")).is_err(), "this path was to be too much");
+        for end in ["", "abbbbbbbbbbb5", "bbbbbbbbbbbb5"] {
+            let path = format!("/{noise}{end}");
+            assert_eq!(all.find(&path, NEVER), one_by_one(&members, &path, NEVER), "{end}");
+        }
+        assert_eq!(all.find("/abbbbbbbbbbb7", NEVER), Some(7), "and the next one is none the worse");
+    }
+
+    #[test]
+    fn every_match_begins_with_the_literal_prefix() {
+        for (pattern, prefix) in [
+            ("/a/[0-9]+", "/a/"),
+            ("^/a", "/a"),
+            ("(/a)b.*", "/ab"),
+            ("/a|/b", "/"),
+            ("/ab?", "/a"),
+            ("/a{2}", "/a"),
+            ("/(ab|ac)d", "/a"),
+            ("(?i)/ab", "/"),
+            (".*", ""),
+            (r"/a\.b$", "/a.b"),
+        ] {
+            let found = PathRegex::new(pattern).unwrap().literal_prefix();
+            assert_eq!(String::from_utf8_lossy(&found), prefix, "{pattern}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn without_characters_beyond_ascii_no_path_is_read_otherwise(
+            pattern in r"(\(\?[is]\))?/?([a-k/]|\.|\\w|\\W|\\d|\\s|\\b|\[\^a/\]|é|\\pL|\[[a-c]-k\]){0,5}[*+?]?",
+            path in "/[a-kK/%0-9]{0,6}",
+        ) {
+            if let (Ok(ours), Ok(theirs)) = (PathRegex::new(&pattern), regex::Regex::new(&format!(r"\A(?:{pattern})\z"))) {
+                prop_assert_eq!(ours.is_match(&path), theirs.is_match(&path), "{} {}", pattern, path);
+                let prefix = ours.literal_prefix();
+                prop_assert!(!ours.is_match(&path) || path.as_bytes().starts_with(&prefix));
+            }
+        }
+    }
+}

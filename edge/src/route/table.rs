@@ -1,0 +1,192 @@
+//! Which route a request belongs to (01 §2.2 to §2.4): its virtual host first, then the order of the file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::{Equivalent, HashMap};
+
+use super::paths::Paths;
+use super::tree::{NEVER, Order, Tree};
+use super::{HostPattern, Route, glob};
+use crate::Host;
+
+/// All routes, by host. Finding one neither allocates nor looks at other hosts' routes.
+#[derive(Debug)]
+pub struct RouteTable {
+    /// In the order of the file.
+    routes: Vec<Arc<Route>>,
+    /// The hosts that some route, or authn, names exactly.
+    exact: HashMap<VirtualHost, Paths>,
+    /// The hosts with `*`, by what stands behind their last one, read backwards.
+    wildcards: Tree<Vec<Wildcard>>,
+    /// A route that names no port serves any (`match_any_incoming_port`), else none and 443 only.
+    any_port: bool,
+}
+
+/// A host that is named exactly, with the port that it insists on.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct VirtualHost {
+    name: Box<str>,
+    port: Option<u16>,
+}
+
+/// The same, of a request.
+#[derive(Hash)]
+struct Asked<'h> {
+    name: &'h str,
+    port: Option<u16>,
+}
+
+impl Equivalent<VirtualHost> for Asked<'_> {
+    fn equivalent(&self, own: &VirtualHost) -> bool {
+        *self.name == *own.name && self.port == own.port
+    }
+}
+
+/// The routes of one pattern.
+#[derive(Debug)]
+struct Wildcard {
+    pattern: String,
+    port: Option<u16>,
+    paths: Paths,
+}
+
+impl RouteTable {
+    /// The table of `routes`, in the order of the file. `own` are hosts of ours that have no routes: wildcards never reach them.
+    #[must_use]
+    pub fn new<'h>(
+        routes: &[Arc<Route>],
+        own: impl IntoIterator<Item = (&'h str, Option<u16>)>,
+        any_port: bool,
+    ) -> Self {
+        let (mut exact, mut wild) = (BTreeMap::<_, Vec<Order>>::new(), BTreeMap::<_, Vec<Order>>::new());
+        for (name, port) in own {
+            exact.entry((name, port)).or_default();
+        }
+        for (order, route) in (0..).zip(routes) {
+            match &route.hosts {
+                HostPattern::Exact { host, port } => exact.entry((host, *port)).or_default().push(order),
+                HostPattern::Wildcard { pattern, port } => {
+                    wild.entry((pattern.as_str(), *port)).or_default().push(order);
+                }
+            }
+        }
+        let exact = exact
+            .into_iter()
+            .map(|((name, port), orders)| (VirtualHost { name: name.into(), port }, Paths::new(routes, orders)));
+        let mut tails = BTreeMap::<Vec<u8>, Vec<Wildcard>>::new();
+        for ((pattern, port), orders) in wild {
+            let tail = glob::tail(pattern).bytes().rev().collect();
+            let wildcard = Wildcard { pattern: pattern.to_owned(), port, paths: Paths::new(routes, orders) };
+            tails.entry(tail).or_default().push(wildcard);
+        }
+        let least = |wildcards: &Vec<Wildcard>| wildcards.iter().map(Wildcard::least).min().unwrap_or(NEVER);
+        Self { routes: routes.to_vec(), exact: exact.collect(), wildcards: Tree::new(tails, least), any_port }
+    }
+
+    /// The first route of the file that has this host and path. A host that is named exactly never falls through to a
+    /// wildcard (01 §2.3). `None`: there is nothing here (S-031).
+    #[must_use]
+    pub fn find(&self, host: &Host, path: &str) -> Option<&Arc<Route>> {
+        let order = match self.named(host) {
+            Some(paths) => paths.find(&self.routes, path, NEVER),
+            None => self.wild(host, |paths, bound| paths.find(&self.routes, path, bound)),
+        };
+        self.route(order?)
+    }
+
+    /// The first route of the file on this host, whatever its path.
+    #[must_use]
+    pub fn first_on(&self, host: &Host) -> Option<&Arc<Route>> {
+        let order = match self.named(host) {
+            Some(paths) => paths.first(),
+            None => self.wild(host, |paths, _| paths.first()),
+        };
+        self.route(order?)
+    }
+
+    /// Whether this host is anybody's: some route, or a host of ours.
+    #[must_use]
+    pub fn knows(&self, host: &Host) -> bool {
+        self.named(host).is_some() || self.first_on(host).is_some()
+    }
+
+    /// Whether some public route has this host and path, whichever route comes first.
+    pub(crate) fn has_public(&self, host: &Host, path: &str) -> bool {
+        let public = |paths: &Paths| {
+            let public = |route: &&Arc<Route>| route.public && route.path.matches(path);
+            paths.orders().iter().find(|order| self.route(**order).as_ref().is_some_and(public)).copied()
+        };
+        match self.named(host) {
+            Some(paths) => public(paths).is_some(),
+            None => self.wild(host, |paths, _| public(paths)).is_some(),
+        }
+    }
+
+    /// The routes whose host this is, in the order in which their paths are tried.
+    pub(super) fn candidates(&self, host: &Host) -> Vec<&Arc<Route>> {
+        let mut orders = self.named(host).map(|paths| paths.orders().to_vec()).unwrap_or_default();
+        if self.named(host).is_none() {
+            self.visit(host, |paths, _| {
+                orders.extend(paths.orders());
+                NEVER
+            });
+            orders.sort_unstable();
+        }
+        orders.into_iter().filter_map(|order| self.route(order)).collect()
+    }
+
+    fn route(&self, order: Order) -> Option<&Arc<Route>> {
+        self.routes.get(usize::try_from(order).ok()?)
+    }
+
+    /// The routes of the virtual host, if the host is named exactly: with its port first, then without.
+    fn named(&self, host: &Host) -> Option<&Paths> {
+        let get = |port| self.exact.get(&Asked { name: host.name(), port });
+        let with_port = if host.port().is_some() { get(host.port()) } else { None };
+        with_port.or_else(|| if self.takes_any(host) { get(None) } else { None })
+    }
+
+    /// The lowest order that `find` gives for the routes of the wildcards which have this host; it is told from which order on
+    /// none is of interest.
+    fn wild(&self, host: &Host, find: impl Fn(&Paths, Order) -> Option<Order>) -> Option<Order> {
+        let mut best = NEVER;
+        self.visit(host, |paths, bound| {
+            best = find(paths, bound).map_or(bound, |order| order.min(bound));
+            best
+        });
+        (best < NEVER).then_some(best)
+    }
+
+    /// Shows `see` the routes of each wildcard that has this host; what it gives back is the bound from then on, as in
+    /// [`Tree::walk`].
+    fn visit(&self, host: &Host, mut see: impl FnMut(&Paths, Order) -> Order) {
+        // An address matches only a route that names it (03 §3.2 step 3); a request without host matches none.
+        if host.is_literal() {
+            return;
+        }
+        let mut bound = NEVER;
+        self.wildcards.walk(host.name().bytes().rev(), NEVER, |wildcards, _| {
+            for wildcard in wildcards.iter().filter(|wildcard| self.has(wildcard, host)) {
+                bound = see(&wildcard.paths, bound);
+            }
+            bound
+        });
+    }
+
+    fn has(&self, wildcard: &Wildcard, host: &Host) -> bool {
+        let port = wildcard.port.map_or_else(|| self.takes_any(host), |own| host.port() == Some(own));
+        port && glob::matches(&wildcard.pattern, host.name())
+    }
+
+    /// Whether routes that name no port serve that of `host`.
+    pub(super) fn takes_any(&self, host: &Host) -> bool {
+        self.any_port || matches!(host.port(), None | Some(443))
+    }
+}
+
+impl Wildcard {
+    fn least(&self) -> Order {
+        self.paths.first().unwrap_or(NEVER)
+    }
+}
