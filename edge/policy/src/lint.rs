@@ -41,7 +41,6 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::testing::policy;
 
     fn advice(text: &str) -> Vec<(String, u32)> {

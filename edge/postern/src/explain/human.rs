@@ -211,6 +211,7 @@ impl Explanation<'_> {
             Origin::AccessKeys => "the access keys of the route".to_owned(),
             Origin::Policy => "the policy of the route".to_owned(),
             Origin::Named(name) => format!("the policy {name}"),
+            Origin::Default => "the default policy".to_owned(),
         }
     }
 
