@@ -58,7 +58,7 @@ mod tests {
         for (text, words) in cases {
             let found = advice(text);
             assert_eq!(found.len(), 1, "{text}");
-            assert!(found[0].0.starts_with(words) && found[0].1 == 24, "{found:?}");
+            assert!(found[0].0.starts_with(words) && found[0].1 == 25, "{found:?}");
         }
         let fine = [
             "{deny: {or: [http_method: PUT]}, allow: {or: [accept: 1]}}",

@@ -139,7 +139,9 @@ fn came_to(policy: &Policy, document: &Value, input: &Value) -> Value {
 fn certificate(certificate: &Value) -> Certificate {
     let names = |kind: &str| certificate["san"][kind].as_array().expect("names").iter().map(text).collect();
     let fingerprint = text(&certificate["fingerprint"]);
-    let byte = |index: usize| u8::from_str_radix(&fingerprint[2 * index..2 * index + 2], 16).expect("hex");
+    let byte = |index: usize| {
+        u8::from_str_radix(fingerprint.get(2 * index..2 * index + 2).expect("two digits"), 16).expect("hex")
+    };
     let spki = base64::engine::general_purpose::STANDARD.decode(text(&certificate["spki_hash"])).expect("base64");
     Certificate {
         fingerprint: std::array::from_fn(byte),

@@ -38,8 +38,7 @@ async fn r_019_a_new_secret_waits_for_the_next_start_and_nobody_is_locked_out_un
         .await
         .with_context(|| demo.postern.told())?;
     }
-    eventually("the configuration", async || demo.postern.told().contains("configuration in force").then_some(()))
-        .await?;
+    eventually("the configuration", async || demo.postern.told().contains("is in force").then_some(())).await?;
 
     let page = before.peek(demo.url("hello", "/json")).await?;
     assert_eq!(page.status, StatusCode::OK, "who is signed in stays so: {page:?}");

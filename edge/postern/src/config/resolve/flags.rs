@@ -10,6 +10,7 @@ use crate::config::value::{Spanned, quoted};
 
 /// The flags that change something here.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the file, of that name")]
 pub(super) struct Flags {
     pub(super) hot_reload: bool,
     pub(super) match_any_incoming_port: bool,
