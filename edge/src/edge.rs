@@ -38,7 +38,7 @@ pub struct EdgeOptions {
     pub connections: ConnectionLimits,
     /// How large the parts of an HTTP/1 request.
     pub bytes: Limits,
-    /// How long clients may take; what the configuration's [`Timeouts`] say is taken into account on top.
+    /// How long clients may take; what the configuration's [`Timeouts`](crate::Timeouts) say is taken into account on top.
     pub patience: Patience,
     /// Requests without a complete answer, over all connections; beyond, 503 at once.
     pub requests_in_flight: usize,

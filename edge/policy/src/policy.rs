@@ -153,10 +153,11 @@ impl Policy {
         self.of(Action::Deny).next().is_some()
     }
 
-    /// Whether all rules are only tried out, so that nobody is refused.
+    /// Whether all rules are only tried out, so that nobody is refused. Some of them has to allow: where nothing ever did,
+    /// nothing is opened.
     #[must_use]
-    pub const fn refuses_nobody(&self) -> bool {
-        self.rules.is_empty() && !self.dry_run.is_empty()
+    pub fn refuses_nobody(&self) -> bool {
+        self.rules.is_empty() && self.dry_run.iter().any(|rule| rule.action == Action::Allow)
     }
 
     /// What is to happen with the request.
@@ -389,6 +390,15 @@ mod tests {
         assert_eq!(refused(ops().method("POST")), Some(Decision::Deny(Reasons::of(Reason::HttpMethodOk))));
         assert_eq!(policy.decide(&World::default().facts()), Decision::SignIn);
         assert!(policy.has_dry_run() && !policy.refuses_nobody());
+    }
+
+    #[test]
+    fn s_097_a_deny_rule_that_is_only_tried_out_opens_nothing() {
+        let policy = policy("{enforce: false, deny: {or: [http_method: POST]}}");
+        assert!(!policy.refuses_nobody() && !policy.is_public());
+        for world in [World::default(), World::signed_in()] {
+            assert_eq!(policy.decide(&world.facts()), Decision::Deny(Reasons::NONE));
+        }
     }
 
     #[test]

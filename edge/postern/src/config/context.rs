@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::access_tests::AccessTest;
 use super::problem::{At, Problems};
 use super::resolve::planned::Planned;
 use super::{Code, Environment, WatchedFile, watched};
@@ -17,6 +18,8 @@ pub(super) struct Context<'e> {
     pub(super) watched: Vec<WatchedFile>,
     /// What was understood of keys that nothing acts on yet.
     pub(super) planned: Planned,
+    /// What the file expects of itself.
+    pub(super) tests: Vec<AccessTest>,
 }
 
 /// The largest file that a key may name (01 §1.5).

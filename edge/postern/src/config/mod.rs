@@ -3,6 +3,7 @@
 //! [`load`] gives a [`Config`] or [`Problems`], mostly both: advice does not stop a load. Keys, defaults and what becomes
 //! of each are declared in `keys.rs`; `resolve/` has one file for each section.
 
+mod access_tests;
 mod basic_auth;
 mod block;
 mod code;
@@ -184,12 +185,18 @@ enum Format {
 
 fn load_as(format: Format, name: Option<&str>, text: &str, lenient: bool, environment: &Environment) -> Loaded {
     let problems = Problems::of(name.map(str::to_owned));
-    let mut cx = Context { problems, environment, lenient, watched: Vec::new(), planned: Planned::default() };
+    let mut cx =
+        Context { problems, environment, lenient, watched: Vec::new(), planned: Planned::default(), tests: Vec::new() };
     let written = parse(&mut cx, format, text).map(|root| Written {
         root: merge::unfolded(if root.is_null() { nothing() } else { root }),
         variables: merge::variables(&mut cx),
     });
     let config = written.as_ref().and_then(|written| resolve_all(&mut cx, written));
+    let config = config.filter(|_| !cx.problems.any_fatal());
+    let tests = std::mem::take(&mut cx.tests);
+    if let Some(config) = &config {
+        access_tests::run(&mut cx, config, &tests);
+    }
     let Context { mut problems, mut watched, planned, .. } = cx;
     problems.sort();
     problems.lines = masked::lines(text, written.as_ref().map(|written| &written.root), &problems.numbers());
@@ -224,6 +231,7 @@ fn parse(cx: &mut Context<'_>, format: Format, text: &str) -> Option<Node> {
 fn resolve_all(cx: &mut Context<'_>, written: &Written) -> Option<Config> {
     let mut settings = block::Block::open(cx, &block::root(&written.root), &keys::SETTINGS)?;
     settings.override_with(cx, &written.variables);
+    cx.tests = access_tests::resolve(cx, &settings);
     resolve::config(cx, &settings)
 }
 

@@ -539,3 +539,91 @@ proptest! {
         prop_assert_eq!(told(Code::OpenPrefix), open.sum::<usize>());
     }
 }
+
+/// A file whose own tests are those.
+fn with_tests(tests: &str) -> Loaded {
+    loaded(&format!(
+        "routes:
+  - {{name: app, from: https://a.example.com, to: http://a.internal, policy: {{allow: {{and: [{{domain: example.com}}]}}}}}}
+  - {{from: https://r.example.com, redirect: {{host_redirect: a.example.com}}, allow_public_unauthenticated_access: true}}
+tests:
+{tests}"
+    ))
+}
+
+fn fatal(loaded: &Loaded) -> Vec<String> {
+    let fatal = loaded.problems.iter().filter(|problem| problem.severity == Severity::Fatal);
+    fatal.map(|problem| format!("{} {} {}", problem.code, problem.at.key, problem.what)).collect()
+}
+
+#[test]
+fn tests_beside_the_policies_pass_or_refuse_the_file_and_say_what_came_out() {
+    let alice = "as: {email: alice@example.com}";
+    let good = [
+        format!("- {{url: https://a.example.com/x, {alice}, expect: allow}}"),
+        "- {url: a.example.com, as: {email: a@example.org}, expect: deny, reason: domain-unauthorized}".to_owned(),
+        "- {url: https://a.example.com, as: {email: a@example.org}, expect: 403}".to_owned(),
+        "- {url: https://a.example.com, expect: SIGN_IN}".to_owned(),
+        "- {url: https://a.example.com, expect: 302}".to_owned(),
+        "- {url: https://a.example.com, headers: {accept: application/json}, expect: 401}".to_owned(),
+        "- {url: https://r.example.com/, expect: redirect}".to_owned(),
+        "- {url: https://r.example.com/, expect: 301}".to_owned(),
+        "- {url: https://b.example.com/, expect: not_found}".to_owned(),
+    ];
+    let loaded = with_tests(&good.map(|test| format!("  {test}\n")).concat());
+    assert!(loaded.config.is_some(), "{:?}", fatal(&loaded));
+
+    let cases = [
+        (
+            format!("url: https://a.example.com/x, {alice}, expect: deny"),
+            "this test fails: the request passes to the upstream by the route `app` (`via-upstream`)",
+        ),
+        (
+            "name: n, url: https://a.example.com/, expect: allow".to_owned(),
+            "the test `n` fails: the request is sent to sign in by the route `app`, with 302 (`user-unauthenticated`)",
+        ),
+        (
+            "url: https://a.example.com/, as: {email: a@b.test}, expect: deny, reason: denied".to_owned(),
+            "this test fails: the request is refused by the route `app`, with 403 (`domain-unauthorized`)",
+        ),
+        (
+            format!("url: https://b.example.com/, {alice}, expect: deny"),
+            "this test fails: no route takes the request, with 404 (`route-not-found`)",
+        ),
+        ("url: https://r.example.com/, expect: 302".to_owned(), "with 301 ("),
+    ];
+    for (test, what) in cases {
+        let loaded = with_tests(&format!("  - {{{test}}}\n"));
+        let told = fatal(&loaded);
+        assert!(loaded.config.is_none() && told.len() == 1, "{test}: {told:?}");
+        assert!(told[0].starts_with("PST-0902 tests[0] ") && told[0].contains(what), "{test}: {told:?}");
+    }
+}
+
+#[test]
+fn a_test_that_cannot_be_read_is_told_of_and_none_is_run() {
+    let cases = [
+        (
+            "url: https://a.example.com/, expect: allowed",
+            "PST-0901 tests[0].expect `allowed` is nothing that can come of a request",
+        ),
+        ("url: https://a.example.com/, expect: 99", "PST-0901 tests[0].expect"),
+        ("url: ftp://a.example.com/, expect: allow", "PST-0901 tests[0].url"),
+        ("url: https://a.example.com/, method: 'G T', expect: allow", "PST-0901 tests[0].method"),
+        ("url: https://a.example.com/, source_ip: here, expect: allow", "PST-0901 tests[0].source_ip"),
+        ("url: https://a.example.com/, time: soon, expect: allow", "PST-0901 tests[0].time"),
+        ("url: https://a.example.com/, headers: {'a b': c}, expect: allow", "PST-0901 tests[0].headers"),
+        ("url: https://a.example.com/, as: {claims: [a]}, expect: allow", "PST-0201 tests[0].as.claims"),
+        ("url: https://a.example.com/, as: {mail: a}, expect: allow", "PST-0101 tests[0].as.mail"),
+        ("url: https://a.example.com/", "PST-0211 tests[0] this test has no `expect`"),
+        ("expect: allow", "PST-0211 tests[0] this test has no `url`"),
+    ];
+    for (test, told) in cases {
+        let loaded = with_tests(&format!("  - {{{test}}}\n"));
+        let all = fatal(&loaded);
+        assert!(all.len() == 1 && all[0].starts_with(told), "{test}: {all:?}");
+    }
+    // The first of these two would fail; it is not run as long as the file has another error.
+    let loaded = with_tests("  - {url: https://a.example.com/, expect: deny}\n  - {url: https://a.example.com/}\n");
+    assert_eq!(fatal(&loaded).len(), 1, "{:?}", fatal(&loaded));
+}

@@ -46,6 +46,43 @@ pub(crate) static CERTIFICATE: Scope = Scope {
     keys: &[works("cert", File, "required"), works("key", File, "required")],
 };
 
+/// An entry of `tests`, Postern's own.
+pub(crate) static ACCESS_TEST: Scope = Scope {
+    name: "an entry of `tests`",
+    guarded: true,
+    prefix: None,
+    hints: &[
+        ("path", "write the whole address as `url`"),
+        ("user", "write `as: {user: ID}`"),
+        ("expected", "write `expect`"),
+    ],
+    keys: &[
+        works("name", Text, "none"),
+        works("url", Url, "required"),
+        works("method", Text, "`GET`"),
+        works("headers", Kind::Map(&Text), "those of a browser"),
+        works("as", Block(&PERSON), "nobody is signed in"),
+        works("source_ip", Text, "`127.0.0.1`"),
+        works("time", Text, "now"),
+        works("expect", Special("`allow`, `deny`, `sign_in`, `not_found`, `redirect`, or a status"), "required"),
+        works("reason", Text, "any"),
+    ],
+};
+
+/// Who asks in a test.
+pub(crate) static PERSON: Scope = Scope {
+    name: "`as`",
+    guarded: true,
+    prefix: None,
+    hints: &[("id", "write `user`"), ("group", "write `groups`"), ("claim", "write `claims`")],
+    keys: &[
+        works("user", Text, "none"),
+        works("email", Text, "none"),
+        works("groups", TEXTS, "none"),
+        works("claims", Kind::Map(&Special("a claim's value")), "none"),
+    ],
+};
+
 /// An entry of `rewrite_response_headers` (01 §2.1).
 pub(crate) static REWRITE_RESPONSE_HEADER: Scope = Scope {
     name: "an entry of `rewrite_response_headers`",

@@ -5,8 +5,8 @@ use super::Kind::{
     Named, Number, Pem, Special, Text, Url,
 };
 use super::{
-    BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, IDENTITY_PROVIDER, Kind, ROUTE, Scope,
-    Status, Variable, harmless, no_effect, not_yet, removed, works,
+    ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, IDENTITY_PROVIDER, Kind,
+    ROUTE, Scope, Status, Variable, harmless, no_effect, not_yet, removed, works,
 };
 
 const COUNT: Kind = Kind::COUNT;
@@ -223,6 +223,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         // Policies of their own, Postern's.
         works("policies", Map(&Special("policies (PPL)")), "none").variable(Variable::None).differs("not in Pomerium"),
         works("default_policy", Special("name of a policy, or policy (PPL)"), "none").differs("not in Pomerium"),
+        works("tests", Blocks(&ACCESS_TEST), "none").variable(Variable::None).differs("not in Pomerium"),
         // Routes.
         works("policy", Blocks(&ROUTE), "none"),
         works("routes", Blocks(&ROUTE), "none"),
