@@ -108,7 +108,8 @@ fn each(node: &Node, read: fn(&Node) -> Result<[u8; 32], Mistake>) -> Result<Box
 
 /// 64 lower-case hex digits, or 32 upper-case pairs with colons.
 fn fingerprint(node: &Node) -> Result<[u8; 32], Mistake> {
-    let text = node.as_str().unwrap_or_default();
+    // Digits alone are a number to YAML.
+    let text = node.as_text().unwrap_or_default();
     let short = text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
     let long = text.len() == 95 && !text.bytes().any(|byte| byte.is_ascii_lowercase());
     let mut bytes = [0; 32];
@@ -182,6 +183,9 @@ mod tests {
         world.assert(&format!("client_certificate: {{fingerprint: '{short}'}}"), true, OK);
         world.assert(&format!("client_certificate: {{fingerprint: [{}, '{long}']}}", "0".repeat(63) + "a"), true, OK);
         world.assert(&format!("client_certificate: {{fingerprint: '{}'}}", "ac".repeat(32)), false, FAIL);
+        let digits = Certificate { fingerprint: [0x12; 32], ..Certificate::default() };
+        let world_of_digits = World::default().certificate(Some(&digits), true);
+        world_of_digits.assert(&format!("client_certificate: {{fingerprint: {}}}", "12".repeat(32)), true, OK);
         world.assert(&format!("client_certificate: {{spki_hash: {}}}", STANDARD.encode([1; 32])), true, OK);
     }
 
