@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
-.PHONY: demo test fmt deny clippy docs tests tools-build tools-test
+.PHONY: demo test fmt deny clippy docs tests fuzz tools-build tools-test
 
 # One announced step: its name, its command; its time at the end.
 define step
@@ -16,7 +16,7 @@ demo: tools-build
 	@exec cargo run --locked -- demo $(ARGS)
 
 # What has to pass before a change is taken.
-test: fmt deny clippy docs tests
+test: fmt deny clippy docs tests fuzz
 
 fmt:
 	$(call step,fmt,cargo fmt --all --check)
@@ -24,14 +24,20 @@ fmt:
 deny: tools-test
 	$(call step,deny,cargo fetch --locked; .cache/cargo-deny/bin/cargo-deny --offline --log-level error check bans licenses sources)
 
-clippy: tools-build
+clippy: tools-test
 	$(call step,clippy,cargo clippy --workspace --all-targets --locked -- -D warnings)
 
-docs: tools-build
+docs: tools-test
 	$(call step,docs,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked)
 
 tests: tools-test
 	$(call step,tests,cargo test --workspace --locked)
+
+# Each fuzz target for so long, from the kept inputs on. A finding is left in target/fuzz, and its input belongs into
+# edge/fuzz/corpus once a test has it. `make fuzz SECONDS_EACH=600 PROFILE=bench` is the thorough one.
+fuzz: export SECONDS_EACH := $(or $(SECONDS_EACH),5)
+fuzz: tools-test
+	$(call step,fuzz,edge/fuzz/run $(or $(PROFILE),dev) $$SECONDS_EACH)
 
 tools-build:
 	@.ci/tools build
