@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::StatusCode;
@@ -44,28 +45,61 @@ async fn r_019_a_broken_file_changes_nothing_and_is_reported() -> Result<()> {
     Ok(())
 }
 
+/// How often, from the environment; the full measure of a release build is 1,000 reloads of 10,000 routes.
+#[expect(clippy::disallowed_methods, reason = "how much is asked of a test is no setting of the product")]
+fn measure(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 #[tokio::test]
-async fn r_020_every_request_sees_one_configuration_and_none_fails() -> Result<()> {
+async fn r_020_every_request_sees_one_configuration_none_fails_and_memory_does_not_grow() -> Result<()> {
+    let (reloads, routes) = (measure("POSTERN_TEST_RELOADS", 20), measure("POSTERN_TEST_ROUTES", 500));
     let world = Arc::new(World::new()?);
-    let postern = Postern::run(&world, &saying(&world, "word0")).await?;
+    let others: String = (0..routes)
+        .map(|number| {
+            let from = world.url(&format!("other{number}"), "");
+            format!(
+                "  - from: {from}\n    prefix: /p{number}/\n    to: http://127.0.0.1:9\n    \
+                 policy: [{{ allow: {{ and: [{{ domain: example.com }}, {{ claim/groups: team{number} }}] }} }}]\n"
+            )
+        })
+        .collect();
+    let text = |word: &str| saying(&world, word) + others.as_str() + "runtime_flags: { config_hot_reload: false }\n";
+    let postern = Postern::run(&world, &text("word0")).await?;
     let over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4).map(|_| tokio::spawn(ask(world.clone(), over.clone()))).collect();
 
-    for round in 1..=15 {
+    let (reload, client) = (format!("http://127.0.0.1:{}/reload", world.health), plain_client()?);
+    let mut browser = Browser::new(&world.ca_pem())?;
+    let (at_start, mut settled, mut took) = (postern.memory()?, 0, Vec::new());
+    for round in 1..=reloads {
         let word = format!("word{round}");
-        world.write_config(&saying(&world, &word))?;
-        let mut browser = Browser::new(&world.ca_pem())?;
-        let seen = eventually(&word, async || {
-            browser.peek(world.url("open", "/")).await.ok().filter(|page| page.body.trim() == word)
-        });
-        seen.await.with_context(|| postern.told())?;
+        world.write_config(&text(&word))?;
+        let begun = Instant::now();
+        let verdict = client.post(&reload).send().await?;
+        took.push(begun.elapsed());
+        ensure!(verdict.status() == StatusCode::OK, "{}", verdict.text().await?);
+        let page = browser.peek(world.url("open", "/")).await?;
+        ensure!(page.body.trim() == word, "the verdict came too early: {page:?}");
+        browser.trail.clear();
+        if round == reloads / 4 {
+            settled = postern.memory()?;
+        }
     }
+    let grown = postern.memory()?.saturating_sub(settled);
     over.store(true, Ordering::Relaxed);
     let mut asked = 0;
     for client in clients {
         asked += client.await??;
     }
+    took.sort_unstable();
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!(
+        "{reloads} reloads of {routes} routes beside {asked} requests: median {median:?}, slowest {slowest:?}; resident {at_start} at \
+         start, {settled} after a quarter of them, then {grown} more"
+    );
     assert!(asked > 100, "only {asked} requests ran beside the reloads");
+    assert!(grown < 32 << 20, "{grown} bytes more than after a quarter of the reloads, {settled}");
     Ok(())
 }
 
