@@ -68,7 +68,7 @@ pub async fn follow(
             () = shutdown.cancelled() => return,
             Some(()) = hung_up(&mut hang_up) => Reason::HungUp,
             Some(asker) = askers.recv() => Reason::Asked(asker),
-            Some(()) = changes.recv() => { settled(&mut changes).await; Reason::Look }
+            Some(()) = changes.recv(), if hot => { settled(&mut changes).await; Reason::Look }
             _ = poll.tick() => Reason::Look,
         };
         let asker = match reason {
