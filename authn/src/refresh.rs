@@ -144,10 +144,10 @@ impl Refresher {
             if self.shutdown.is_cancelled() || self.underway.len() >= places {
                 break;
             }
-            let found = sessions.load(&due.handle, now).await?;
-            let place = match &found {
-                Lookup::Found(session) => live.idp(&session.idp).map(|idp| idp.place().ok_or(idp)),
-                Lookup::Revoked | Lookup::Unknown => None,
+            // One that cannot be read holds up no other: what becomes of it is seen once it is claimed.
+            let place = match sessions.load(&due.handle, now).await {
+                Ok(Lookup::Found(session)) => live.idp(&session.idp).map(|idp| idp.place().ok_or(idp)),
+                Ok(Lookup::Revoked | Lookup::Unknown) | Err(_) => None,
             };
             match (place, crowded) {
                 (Some(Err(_)), Crowded::Leave) => {}
