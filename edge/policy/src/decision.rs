@@ -1,160 +1,72 @@
 //! The outcome of a policy, and why.
 
-/// Why a criterion came out as it did (01 §3.4, 02 §7.2). The text of each is stable: logs, metrics and clients see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each variant is its own text, see `as_str`")]
-pub enum Reason {
-    Accept,
-    Reject,
-    ClaimOk,
-    ClaimUnauthorized,
-    ClientCertificateOk,
-    ClientCertificateUnauthorized,
-    ClientCertificateRequired,
-    ValidClientCertificate,
-    InvalidClientCertificate,
-    CorsRequest,
-    NonCorsRequest,
-    DeviceOk,
-    DeviceUnauthenticated,
-    DeviceUnauthorized,
-    DomainOk,
-    DomainUnauthorized,
-    EmailOk,
-    EmailUnauthorized,
-    GroupsOk,
-    GroupsUnauthorized,
-    HttpMethodOk,
-    HttpMethodUnauthorized,
-    HttpPathOk,
-    HttpPathUnauthorized,
-    SourceIpOk,
-    SourceIpUnauthorized,
-    UserOk,
-    UserUnauthenticated,
-    UserUnauthorized,
-    DateOk,
-    DateUnauthorized,
-    DayOfWeekOk,
-    DayOfWeekUnauthorized,
-    McpNotAToolCall,
-    McpToolMatch,
-    McpToolNoMatch,
-    RecordOk,
-    RecordUnauthorized,
-    SshCaOk,
-    SshCaUnauthorized,
-    SshPublickeyOk,
-    SshPublickeyUnauthorized,
-    SshUsernameOk,
-    SshUsernameUnauthorized,
-    TimeOfDayOk,
-    TimeOfDayUnauthorized,
+macro_rules! reasons {
+    ($($reason:ident = $text:literal,)*) => {
+        /// Why a criterion came out as it did (01 §3.4, 02 §7.2). The text of each is stable: logs, metrics and clients see it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[expect(missing_docs, reason = "each variant is its own text, see `as_str`")]
+        pub enum Reason { $($reason,)* }
+
+        impl Reason {
+            /// Every reason, in the order of its bit in [`Reasons`].
+            pub const ALL: &'static [Self] = &[$(Self::$reason,)*];
+
+            /// The stable text.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$reason => $text,)* }
+            }
+        }
+    };
 }
 
-impl Reason {
-    /// Every reason, in the order of its bit in [`Reasons`].
-    pub const ALL: [Self; 46] = [
-        Self::Accept,
-        Self::Reject,
-        Self::ClaimOk,
-        Self::ClaimUnauthorized,
-        Self::ClientCertificateOk,
-        Self::ClientCertificateUnauthorized,
-        Self::ClientCertificateRequired,
-        Self::ValidClientCertificate,
-        Self::InvalidClientCertificate,
-        Self::CorsRequest,
-        Self::NonCorsRequest,
-        Self::DeviceOk,
-        Self::DeviceUnauthenticated,
-        Self::DeviceUnauthorized,
-        Self::DomainOk,
-        Self::DomainUnauthorized,
-        Self::EmailOk,
-        Self::EmailUnauthorized,
-        Self::GroupsOk,
-        Self::GroupsUnauthorized,
-        Self::HttpMethodOk,
-        Self::HttpMethodUnauthorized,
-        Self::HttpPathOk,
-        Self::HttpPathUnauthorized,
-        Self::SourceIpOk,
-        Self::SourceIpUnauthorized,
-        Self::UserOk,
-        Self::UserUnauthenticated,
-        Self::UserUnauthorized,
-        Self::DateOk,
-        Self::DateUnauthorized,
-        Self::DayOfWeekOk,
-        Self::DayOfWeekUnauthorized,
-        Self::McpNotAToolCall,
-        Self::McpToolMatch,
-        Self::McpToolNoMatch,
-        Self::RecordOk,
-        Self::RecordUnauthorized,
-        Self::SshCaOk,
-        Self::SshCaUnauthorized,
-        Self::SshPublickeyOk,
-        Self::SshPublickeyUnauthorized,
-        Self::SshUsernameOk,
-        Self::SshUsernameUnauthorized,
-        Self::TimeOfDayOk,
-        Self::TimeOfDayUnauthorized,
-    ];
-
-    /// The stable text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Reject => "reject",
-            Self::ClaimOk => "claim-ok",
-            Self::ClaimUnauthorized => "claim-unauthorized",
-            Self::ClientCertificateOk => "client-certificate-ok",
-            Self::ClientCertificateUnauthorized => "client-certificate-unauthorized",
-            Self::ClientCertificateRequired => "client-certificate-required",
-            Self::ValidClientCertificate => "valid-client-certificate",
-            Self::InvalidClientCertificate => "invalid-client-certificate",
-            Self::CorsRequest => "cors-request",
-            Self::NonCorsRequest => "non-cors-request",
-            Self::DeviceOk => "device-ok",
-            Self::DeviceUnauthenticated => "device-unauthenticated",
-            Self::DeviceUnauthorized => "device-unauthorized",
-            Self::DomainOk => "domain-ok",
-            Self::DomainUnauthorized => "domain-unauthorized",
-            Self::EmailOk => "email-ok",
-            Self::EmailUnauthorized => "email-unauthorized",
-            Self::GroupsOk => "groups-ok",
-            Self::GroupsUnauthorized => "groups-unauthorized",
-            Self::HttpMethodOk => "http-method-ok",
-            Self::HttpMethodUnauthorized => "http-method-unauthorized",
-            Self::HttpPathOk => "http-path-ok",
-            Self::HttpPathUnauthorized => "http-path-unauthorized",
-            Self::SourceIpOk => "source-ip-ok",
-            Self::SourceIpUnauthorized => "source-ip-unauthorized",
-            Self::UserOk => "user-ok",
-            Self::UserUnauthenticated => "user-unauthenticated",
-            Self::UserUnauthorized => "user-unauthorized",
-            Self::DateOk => "date-ok",
-            Self::DateUnauthorized => "date-unauthorized",
-            Self::DayOfWeekOk => "day-of-week-ok",
-            Self::DayOfWeekUnauthorized => "day-of-week-unauthorized",
-            Self::McpNotAToolCall => "mcp-not-a-tool-call",
-            Self::McpToolMatch => "mcp-tool-match",
-            Self::McpToolNoMatch => "mcp-tool-no-match",
-            Self::RecordOk => "record-ok",
-            Self::RecordUnauthorized => "record-unauthorized",
-            Self::SshCaOk => "ssh-ca-ok",
-            Self::SshCaUnauthorized => "ssh-ca-unauthorized",
-            Self::SshPublickeyOk => "ssh-publickey-ok",
-            Self::SshPublickeyUnauthorized => "ssh-publickey-unauthorized",
-            Self::SshUsernameOk => "ssh-username-ok",
-            Self::SshUsernameUnauthorized => "ssh-username-unauthorized",
-            Self::TimeOfDayOk => "time-of-day-ok",
-            Self::TimeOfDayUnauthorized => "time-of-day-unauthorized",
-        }
-    }
+reasons! {
+    Accept = "accept",
+    Reject = "reject",
+    ClaimOk = "claim-ok",
+    ClaimUnauthorized = "claim-unauthorized",
+    ClientCertificateOk = "client-certificate-ok",
+    ClientCertificateUnauthorized = "client-certificate-unauthorized",
+    ClientCertificateRequired = "client-certificate-required",
+    ValidClientCertificate = "valid-client-certificate",
+    InvalidClientCertificate = "invalid-client-certificate",
+    CorsRequest = "cors-request",
+    NonCorsRequest = "non-cors-request",
+    DeviceOk = "device-ok",
+    DeviceUnauthenticated = "device-unauthenticated",
+    DeviceUnauthorized = "device-unauthorized",
+    DomainOk = "domain-ok",
+    DomainUnauthorized = "domain-unauthorized",
+    EmailOk = "email-ok",
+    EmailUnauthorized = "email-unauthorized",
+    GroupsOk = "groups-ok",
+    GroupsUnauthorized = "groups-unauthorized",
+    HttpMethodOk = "http-method-ok",
+    HttpMethodUnauthorized = "http-method-unauthorized",
+    HttpPathOk = "http-path-ok",
+    HttpPathUnauthorized = "http-path-unauthorized",
+    SourceIpOk = "source-ip-ok",
+    SourceIpUnauthorized = "source-ip-unauthorized",
+    UserOk = "user-ok",
+    UserUnauthenticated = "user-unauthenticated",
+    UserUnauthorized = "user-unauthorized",
+    DateOk = "date-ok",
+    DateUnauthorized = "date-unauthorized",
+    DayOfWeekOk = "day-of-week-ok",
+    DayOfWeekUnauthorized = "day-of-week-unauthorized",
+    McpNotAToolCall = "mcp-not-a-tool-call",
+    McpToolMatch = "mcp-tool-match",
+    McpToolNoMatch = "mcp-tool-no-match",
+    RecordOk = "record-ok",
+    RecordUnauthorized = "record-unauthorized",
+    SshCaOk = "ssh-ca-ok",
+    SshCaUnauthorized = "ssh-ca-unauthorized",
+    SshPublickeyOk = "ssh-publickey-ok",
+    SshPublickeyUnauthorized = "ssh-publickey-unauthorized",
+    SshUsernameOk = "ssh-username-ok",
+    SshUsernameUnauthorized = "ssh-username-unauthorized",
+    TimeOfDayOk = "time-of-day-ok",
+    TimeOfDayUnauthorized = "time-of-day-unauthorized",
 }
 
 /// A set of reasons; a word, no allocation.
@@ -191,7 +103,7 @@ impl Reasons {
 
     /// Each reason, in the order of [`Reason::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Reason> {
-        Reason::ALL.into_iter().filter(move |reason| self.contains(*reason))
+        Reason::ALL.iter().copied().filter(move |reason| self.contains(*reason))
     }
 }
 
@@ -295,11 +207,10 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_bit_and_a_text_of_its_own() {
-        for (bit, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, bit);
-            assert_eq!(Reasons::of(reason).iter().collect::<Vec<_>>(), [reason]);
+        for reason in Reason::ALL {
+            assert_eq!(Reasons::of(*reason).iter().collect::<Vec<_>>(), [*reason]);
         }
-        let texts: std::collections::BTreeSet<_> = Reason::ALL.into_iter().map(Reason::as_str).collect();
+        let texts: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(texts.len(), Reason::ALL.len());
     }
 
