@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::criterion::{Criterion, Dialect, parse_name};
-use crate::document::{Entry, Mistake, Node, Place, nearest};
+use crate::document::{Entry, Mistake, Node, Place};
+use crate::matcher::{unknown, unknown_operator};
 use crate::policy::{Action, Operator, Origin, Rule, Written};
 
 /// The rules of a `policy` key in the plain language: [`Language::read`] without named policies.
@@ -94,19 +95,18 @@ impl Reading<'_> {
     }
 
     fn named(&mut self, node: &Node, name: &str) {
-        let at = |what: String, hint: String| Mistake::at(node.place, what).hint(hint);
         let Some(language) = self.language else {
-            let what = "a named policy calls no other by name".to_owned();
-            return self.mistakes.push(at(what, "write the rules out; a route can name several policies".to_owned()));
+            let mistake = Mistake::at(node.place, "a named policy calls no other by name");
+            return self.mistakes.push(mistake.hint("write the rules out; a route can name several policies"));
         };
         match language.named.get(name) {
             Some(rules) => self.rules.extend_from_slice(rules),
             None => {
-                let hint = match nearest(name, language.named.keys().map(String::as_str)) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("write it under `policies`: `policies: {{{name}: {{allow: {{and: [...]}}}}}}`"),
-                };
-                self.mistakes.push(at(format!("there is no policy `{name}`"), hint));
+                let known = language.named.keys().map(String::as_str);
+                let mistake = Mistake::at(node.place, format!("there is no policy `{name}`"));
+                self.mistakes.push(mistake.hint_nearest(name, known, || {
+                    format!("write it under `policies`: `policies: {{{name}: {{allow: {{and: [...]}}}}}}`")
+                }));
             }
         }
     }
@@ -134,7 +134,7 @@ impl Reading<'_> {
                         .hint("write `enforce: false` to only log and count what the rule would refuse"),
                     ),
                 },
-                _ => self.mistakes.push(unknown("action", entry, &["allow", "deny", "enforce"])),
+                _ => self.mistakes.push(unknown(entry, "unknown action", &["allow", "deny", "enforce"])),
             }
         }
         self.rules.iter_mut().skip(first).for_each(|rule| rule.enforced = enforced);
@@ -157,7 +157,7 @@ impl Reading<'_> {
                 "not" => self.block(action, Operator::Not, entry),
                 "nor" => self.block(action, Operator::Nor, entry),
                 "action" => {}
-                _ => self.mistakes.push(unknown("operator", entry, &["and", "or", "not", "nor"])),
+                _ => self.mistakes.push(unknown_operator(entry, &["and", "or", "not", "nor"])),
             }
         }
     }
@@ -182,13 +182,16 @@ impl Reading<'_> {
     }
 
     fn criterion(&mut self, node: &Node) -> Option<(Criterion, Place)> {
-        let parsed = only_entry(node).map_err(|mistake| vec![mistake]).and_then(|entry| {
-            let (name, sub_path) = parse_name(entry).map_err(|mistake| vec![mistake])?;
-            let criterion = Criterion::parse(name, sub_path.unwrap_or_default(), &entry.value, self.dialect)?;
-            Ok((criterion, entry.key_place))
-        });
+        let parsed = criterion(node, self.dialect);
         parsed.map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
     }
+}
+
+fn criterion(node: &Node, dialect: Dialect) -> Result<(Criterion, Place), Vec<Mistake>> {
+    let entry = only_entry(node)?;
+    let (name, sub_path) = parse_name(entry)?;
+    let criterion = Criterion::parse(name, sub_path.unwrap_or_default(), &entry.value, dialect)?;
+    Ok((criterion, entry.key_place))
 }
 
 fn only_entry(node: &Node) -> Result<&Entry, Mistake> {
@@ -204,14 +207,6 @@ fn only_entry(node: &Node) -> Result<&Entry, Mistake> {
         None => Err(Mistake::at(node.place, format!("a criterion must be a map, not {}", node.kind()))
             .hint("write `name: value`, such as `accept: true`")),
     }
-}
-
-fn unknown(what: &str, entry: &Entry, known: &[&'static str]) -> Mistake {
-    let hint = match nearest(&entry.key, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("write one of {}", known.join(", ")),
-    };
-    Mistake::at(entry.key_place, format!("unknown {what} `{}`", entry.key)).hint(hint)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{Carrier, Dialect, Test, verdict};
-use crate::document::{Entry, Mistake, Node, nearest};
-use crate::matcher::{StringMatcher, collect, series};
+use crate::document::{Entry, Mistake, Node};
+use crate::matcher::{StringMatcher, collect, series, unknown};
 use crate::{Certificate, Facts, Reason, RuleResult};
 
 /// All of its conditions must hold.
@@ -27,7 +27,7 @@ impl Test for ClientCertificate {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         let Some(entries) = data.as_map() else {
             let what = format!("`client_certificate` needs a map, not {}", data.kind());
-            return Err(vec![Mistake::at(data.place, what).hint("write `client_certificate: {fingerprint: ...}`")]);
+            return Err(Mistake::at(data.place, what).hint("write `client_certificate: {fingerprint: ...}`").into());
         };
         collect(entries, Condition::parse).map(|conditions| Self(conditions.into()))
     }
@@ -65,14 +65,7 @@ impl Condition {
             "san_dns" => StringMatcher::parse(value).map(Self::SanDns),
             "san_email" => StringMatcher::parse(value).map(Self::SanEmail),
             "san_uri" => StringMatcher::parse(value).map(Self::SanUri),
-            _ => {
-                let hint = match nearest(&entry.key, KEYS) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("write one of {}", KEYS.join(", ")),
-                };
-                let what = format!("a client certificate has no `{}`", entry.key);
-                Err(vec![Mistake::at(entry.key_place, what).hint(hint)])
-            }
+            _ => Err(unknown(entry, "a client certificate has no", &KEYS).into()),
         }
     }
 
@@ -103,7 +96,7 @@ impl Condition {
 /// One text or a list of them, each read.
 fn each(node: &Node, read: fn(&Node) -> Result<[u8; 32], Mistake>) -> Result<Box<[[u8; 32]]>, Vec<Mistake>> {
     let nodes = node.as_list().unwrap_or(std::slice::from_ref(node));
-    collect(nodes, |node| read(node).map_err(|mistake| vec![mistake])).map(Into::into)
+    collect(nodes, read).map(Into::into)
 }
 
 /// 64 lower-case hex digits, or 32 upper-case pairs with colons.

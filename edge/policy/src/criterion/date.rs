@@ -24,10 +24,9 @@ impl Test for Date {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         match data.as_map() {
             Some(entries @ [_, ..]) => collect(entries, bound).map(|bounds| Self(bounds.into())),
-            _ => Err(vec![
-                Mistake::at(data.place, "`date` needs `after`, `before` or both")
-                    .hint("write `date: {after: 2026-01-01T00:00:00Z}`"),
-            ]),
+            _ => Err(Mistake::at(data.place, "`date` needs `after`, `before` or both")
+                .hint("write `date: {after: 2026-01-01T00:00:00Z}`")
+                .into()),
         }
     }
 
@@ -56,19 +55,17 @@ impl Test for Date {
     }
 }
 
-fn bound(entry: &Entry) -> Result<Bound, Vec<Mistake>> {
+fn bound(entry: &Entry) -> Result<Bound, Mistake> {
     let time = || {
         entry.value.as_str().and_then(timestamp).ok_or_else(|| {
-            vec![
-                Mistake::at(entry.value.place, format!("`{}` needs a date and time", entry.key))
-                    .hint("write it as in ISO 8601: `2026-01-31T16:20:00Z`; without a zone it is UTC"),
-            ]
+            Mistake::at(entry.value.place, format!("`{}` needs a date and time", entry.key))
+                .hint("write it as in ISO 8601: `2026-01-31T16:20:00Z`; without a zone it is UTC")
         })
     };
     match entry.key.to_ascii_lowercase().as_str() {
         "after" => time().map(Bound::After),
         "before" => time().map(Bound::Before),
-        _ => Err(vec![unknown_operator(entry, &["after", "before"])]),
+        _ => Err(unknown_operator(entry, &["after", "before"])),
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::civil::Weekday;
 use jiff::tz::Offset;
 
 use super::{Dialect, Test, verdict};
-use crate::document::{Mistake, Node, nearest};
+use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
 /// A bit for each day, Monday first.
@@ -18,7 +18,7 @@ impl Test for DayOfWeek {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         let Some(text) = data.as_str() else {
             let what = format!("`day_of_week` needs text, not {}", data.kind());
-            return Err(vec![Mistake::at(data.place, what).hint("write `mon-fri`, or `mon,wed`")]);
+            return Err(Mistake::at(data.place, what).hint("write `mon-fri`, or `mon,wed`").into());
         };
         if text.trim() == "*" {
             return Ok(Self(0b111_1111));
@@ -59,16 +59,14 @@ fn today(facts: &Facts<'_>) -> Option<Weekday> {
 }
 
 /// A day by its whole name or its first three letters, from Monday at 0.
-fn day(data: &Node, text: &str) -> Result<u8, Vec<Mistake>> {
+fn day(data: &Node, text: &str) -> Result<u8, Mistake> {
     let name = text.trim().to_ascii_lowercase();
     let is = |day: &str| day == name || name.len() == 3 && day.starts_with(&name);
     let found = DAYS.iter().position(|day| is(day)).and_then(|index| u8::try_from(index).ok());
     found.ok_or_else(|| {
-        let hint = match nearest(&name, DAYS) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "write English names of days or their first three letters: `mon-fri`, or `mon,wed`".to_owned(),
-        };
-        vec![Mistake::at(data.place, format!("`{}` is not a day", text.trim())).hint(hint)]
+        Mistake::at(data.place, format!("`{}` is not a day", text.trim())).hint_nearest(&name, DAYS, || {
+            "write English names of days or their first three letters: `mon-fri`, or `mon,wed`".to_owned()
+        })
     })
 }
 

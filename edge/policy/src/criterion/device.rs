@@ -1,8 +1,8 @@
 //! `device`: a device that was enrolled for the session (01 §3.5).
 
 use super::{Carrier, Dialect, Test, of_session, seen_of_session};
-use crate::document::{Entry, Mistake, Node, Value, nearest};
-use crate::matcher::collect;
+use crate::document::{Entry, Mistake, Node, Value};
+use crate::matcher::{collect, text, unknown};
 use crate::{Device as Credential, Enrolment, Facts, Reason, Reasons, RuleResult};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl Test for Device {
     fn parse(_: &str, data: &Node, dialect: Dialect) -> Result<Self, Vec<Mistake>> {
         let Some(entries) = data.as_map() else {
             let what = format!("`device` needs a map, not {}", data.kind());
-            return Err(vec![Mistake::at(data.place, what).hint("write `device: {type: any}`")]);
+            return Err(Mistake::at(data.place, what).hint("write `device: {type: any}`").into());
         };
         let mut device = Self { kind: None, id: None, approved: None, nobody: false };
         for condition in collect(entries, condition)? {
@@ -114,24 +114,12 @@ impl Device {
     }
 }
 
-fn condition(entry: &Entry) -> Result<Condition, Vec<Mistake>> {
-    let text = || {
-        entry.value.as_str().map(Box::from).ok_or_else(|| {
-            let what = format!("`{}` needs text, not {}", entry.key, entry.value.kind());
-            vec![Mistake::at(entry.value.place, what).hint("put the value in quotes")]
-        })
-    };
+fn condition(entry: &Entry) -> Result<Condition, Mistake> {
     match entry.key.to_ascii_lowercase().as_str() {
-        "type" => text().map(Condition::Kind),
-        "is" => text().map(Condition::Id),
+        "type" => text(entry).map(Condition::Kind),
+        "is" => text(entry).map(Condition::Id),
         "approved" => Ok(Condition::Approved(is_truthy(&entry.value))),
-        _ => {
-            let hint = match nearest(&entry.key, KEYS) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("write one of {}", KEYS.join(", ")),
-            };
-            Err(vec![Mistake::at(entry.key_place, format!("a device has no `{}`", entry.key)).hint(hint)])
-        }
+        _ => Err(unknown(entry, "a device has no", &KEYS)),
     }
 }
 

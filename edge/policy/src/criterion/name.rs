@@ -1,7 +1,7 @@
 //! The names of criteria: those that are known, and those that are known elsewhere.
 
 use super::Name;
-use crate::document::{Entry, Mistake, nearest};
+use crate::document::{Entry, Mistake};
 
 const OPERATORS: [&str; 4] = ["and", "or", "not", "nor"];
 
@@ -37,11 +37,8 @@ fn unknown(entry: &Entry, written: &str, lower: &str) -> Mistake {
         return Mistake::at(entry.key_place, "criterion `pomerium_routes` no longer exists")
             .hint("remove it: the paths of Postern itself pass without any policy");
     }
-    let hint = match nearest(written, known()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("write one of {}", known().join(", ")),
-    };
-    Mistake::at(entry.key_place, format!("unknown criterion `{written}`")).hint(hint)
+    Mistake::at(entry.key_place, format!("unknown criterion `{written}`"))
+        .hint_nearest(written, known(), || format!("write one of {}", known().join(", ")))
 }
 
 fn known() -> Vec<&'static str> {

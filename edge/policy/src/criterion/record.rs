@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Carrier, Dialect, Test, verdict};
 use crate::document::{Entry, Mistake, Node};
-use crate::matcher::{collect, equal, plain, unknown_operator};
+use crate::matcher::{collect, equal, plain, text, unknown_operator};
 use crate::{Facts, Reason, RuleResult};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,7 @@ const KEYS: [&str; 17] = [
 impl Test for Record {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         let example = "write `record: {type: NAME, field: NAME, is: value}`";
-        let say = |what: &str| vec![Mistake::at(data.place, what).hint(example)];
+        let say = |what: &str| Mistake::at(data.place, what).hint(example);
         let entries = data.as_map().ok_or_else(|| say("`record` needs a map"))?;
         let (mut kind, mut field) = (None, None);
         let conditions = collect(entries, |entry| {
@@ -71,9 +71,9 @@ impl Test for Record {
         let conditions: Box<[_]> = conditions.into_iter().flatten().collect();
         match (kind, field) {
             (Some(kind), Some(field)) if !conditions.is_empty() => Ok(Self { kind, field, conditions }),
-            (Some(_), Some(_)) => Err(say("`record` compares with nothing")),
-            (None, _) => Err(say("`record` needs a `type`")),
-            (_, None) => Err(say("`record` needs a `field`")),
+            (Some(_), Some(_)) => Err(say("`record` compares with nothing").into()),
+            (None, _) => Err(say("`record` needs a `type`").into()),
+            (_, None) => Err(say("`record` needs a `field`").into()),
         }
     }
 
@@ -111,13 +111,13 @@ impl Record {
 }
 
 impl Condition {
-    fn parse(entry: &Entry) -> Result<Self, Vec<Mistake>> {
+    fn parse(entry: &Entry) -> Result<Self, Mistake> {
         let value = || entry.value.to_json();
         let needs = |what: &str| {
             let what = format!("`{}` needs {what}, not {}", entry.key, entry.value.kind());
-            vec![Mistake::at(entry.value.place, what).hint("see the matchers of `record`")]
+            Mistake::at(entry.value.place, what).hint("see the matchers of `record`")
         };
-        let listed = || -> Result<Box<[Value]>, Vec<Mistake>> {
+        let listed = || -> Result<Box<[Value]>, Mistake> {
             let nodes = entry.value.as_list().ok_or_else(|| needs("a list"))?;
             Ok(nodes.iter().map(Node::to_json).collect())
         };
@@ -136,7 +136,7 @@ impl Condition {
             "<=" => Self::LessOrEqual(ordered(entry)?),
             ">" => Self::Greater(ordered(entry)?),
             ">=" => Self::GreaterOrEqual(ordered(entry)?),
-            _ => return Err(vec![unknown_operator(entry, &KEYS)]),
+            _ => return Err(unknown_operator(entry, &KEYS)),
         })
     }
 
@@ -190,20 +190,13 @@ impl Condition {
     }
 }
 
-fn text(entry: &Entry) -> Result<Box<str>, Vec<Mistake>> {
-    entry.value.as_str().map(Box::from).ok_or_else(|| {
-        let what = format!("`{}` needs text, not {}", entry.key, entry.value.kind());
-        vec![Mistake::at(entry.value.place, what).hint("put the value in quotes")]
-    })
-}
-
-fn ordered(entry: &Entry) -> Result<Value, Vec<Mistake>> {
+fn ordered(entry: &Entry) -> Result<Value, Mistake> {
     let value = entry.value.to_json();
     if value.is_number() || value.is_string() {
         return Ok(value);
     }
     let what = format!("`{}` needs a number or text, not {}", entry.key, entry.value.kind());
-    Err(vec![Mistake::at(entry.value.place, what).hint("write `\">=\": 3`")])
+    Err(Mistake::at(entry.value.place, what).hint("write `\">=\": 3`"))
 }
 
 /// Numbers by value, texts by their bytes; nothing else has an order.

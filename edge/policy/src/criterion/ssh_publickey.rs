@@ -46,10 +46,8 @@ impl Keys {
         let nodes = node.as_list().unwrap_or(std::slice::from_ref(node));
         let key = |node: &Node| {
             node.as_str().and_then(key).ok_or_else(|| {
-                vec![
-                    Mistake::at(node.place, "this is not an SSH public key")
-                        .hint("write a line as in `authorized_keys`: `ssh-ed25519 AAAA...`"),
-                ]
+                Mistake::at(node.place, "this is not an SSH public key")
+                    .hint("write a line as in `authorized_keys`: `ssh-ed25519 AAAA...`")
             })
         };
         collect(nodes, key).map(|keys| Self(keys.into()))

@@ -15,7 +15,7 @@ impl Test for SshUsernameMatchesClaim {
             Some(name) => Ok(Self(ClaimName::new(name))),
             None => {
                 let what = format!("`ssh_username_matches_claim` needs the name of a claim, not {}", data.kind());
-                Err(vec![Mistake::at(data.place, what).hint("write `ssh_username_matches_claim: NAME`")])
+                Err(Mistake::at(data.place, what).hint("write `ssh_username_matches_claim: NAME`").into())
             }
         }
     }

@@ -4,7 +4,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 use super::{Dialect, Test, verdict};
-use crate::document::{Mistake, Node, nearest};
+use crate::document::{Mistake, Node};
 use crate::matcher::{collect, unknown_operator};
 use crate::{Facts, Reason, RuleResult};
 
@@ -22,7 +22,7 @@ const KEYS: [&str; 3] = ["timezone", "after", "before"];
 impl Test for TimeOfDay {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
         let example = "write `time_of_day: {timezone: Europe/Berlin, after: \"9:00 AM\", before: \"17:00\"}`";
-        let say = |what: &str, hint: &str| vec![Mistake::at(data.place, what).hint(hint)];
+        let say = |what: &str, hint: &str| Mistake::at(data.place, what).hint(hint);
         let (mut zone, mut after, mut before) = (None, None, None);
         let entries = data.as_map().ok_or_else(|| say("`time_of_day` needs a map", example))?;
         collect(entries, |entry| {
@@ -30,17 +30,18 @@ impl Test for TimeOfDay {
                 "timezone" => zone = Some(time_zone(&entry.value)?),
                 "after" => after = Some(time(&entry.value)?),
                 "before" => before = Some(time(&entry.value)?),
-                _ => return Err(vec![unknown_operator(entry, &KEYS)]),
+                _ => return Err(unknown_operator(entry, &KEYS)),
             }
             Ok(())
         })?;
         let zone = zone.ok_or_else(|| say("`time_of_day` needs a `timezone`", example))?;
         match (after, before) {
-            (None, None) => Err(say("`time_of_day` needs `after`, `before` or both", example)),
+            (None, None) => Err(say("`time_of_day` needs `after`, `before` or both", example).into()),
             (Some(after), Some(before)) if after >= before => Err(say(
                 "no time of day is both `after` and `before` these",
                 "for a time that spans midnight write two criteria in an `or` block, one with `after` and one with `before`",
-            )),
+            )
+            .into()),
             (after, before) => Ok(Self { zone, after, before }),
         }
     }
@@ -75,25 +76,22 @@ impl TimeOfDay {
     }
 }
 
-fn time_zone(node: &Node) -> Result<TimeZone, Vec<Mistake>> {
+fn time_zone(node: &Node) -> Result<TimeZone, Mistake> {
     let name = node.as_str().unwrap_or_default();
     TimeZone::get(name).map_err(|_| {
         let known: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-        let hint = match nearest(name, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "write a name of the IANA time zone database, such as `Europe/Berlin` or `UTC`".to_owned(),
-        };
-        vec![Mistake::at(node.place, format!("there is no time zone `{name}`")).hint(hint)]
+        let known = known.iter().map(String::as_str);
+        Mistake::at(node.place, format!("there is no time zone `{name}`")).hint_nearest(name, known, || {
+            "write a name of the IANA time zone database, such as `Europe/Berlin` or `UTC`".to_owned()
+        })
     })
 }
 
 /// `3:04 PM`, `3PM`, `15:04` or `15:04:05`.
-fn time(node: &Node) -> Result<Time, Vec<Mistake>> {
+fn time(node: &Node) -> Result<Time, Mistake> {
     node.as_str().and_then(clock).ok_or_else(|| {
-        vec![
-            Mistake::at(node.place, "this is not a time of day")
-                .hint("write `3:04 PM`, `3PM`, `15:04` or `15:04:05`, in quotes"),
-        ]
+        Mistake::at(node.place, "this is not a time of day")
+            .hint("write `3:04 PM`, `3PM`, `15:04` or `15:04:05`, in quotes")
     })
 }
 

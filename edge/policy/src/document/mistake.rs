@@ -2,7 +2,7 @@
 
 use granit_parser::ErrorKind;
 
-use super::Place;
+use super::{Place, nearest};
 
 /// What is wrong, where, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,24 @@ impl Mistake {
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same about a word that is not known: it advises the one of `known` that was probably meant, else what `otherwise` says.
+    #[must_use]
+    pub fn hint_nearest<'k>(
+        self,
+        word: &str,
+        known: impl IntoIterator<Item = &'k str>,
+        otherwise: impl FnOnce() -> String,
+    ) -> Self {
+        self.hint(nearest(word, known).map_or_else(otherwise, |near| format!("did you mean `{near}`?")))
+    }
+}
+
+/// What is read in parts tells of the mistakes of all of them.
+impl From<Mistake> for Vec<Mistake> {
+    fn from(mistake: Mistake) -> Self {
+        vec![mistake]
     }
 }
 

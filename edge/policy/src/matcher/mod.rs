@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
-use crate::document::{Entry, Mistake, Node, nearest};
+use crate::document::{Entry, Mistake, Node};
 
 /// Compares one text; all of its tests must hold, and with none it always does.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,8 +61,7 @@ impl StringMatcher {
     /// A map of operators, or a plain value, which means `is`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         match node.as_map() {
-            Some(entries) => collect(entries, |entry| Self::test(entry).map_err(|mistake| vec![mistake]))
-                .map(|tests| Self(tests.into())),
+            Some(entries) => collect(entries, Self::test).map(|tests| Self(tests.into())),
             None => Ok(Self([StringTest::Is(text_of(present(node)?))].into())),
         }
     }
@@ -140,8 +139,7 @@ impl ListMatcher {
     /// A map of operators, or a plain value, which means `has`.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         match node.as_map() {
-            Some(entries) => collect(entries, |entry| Self::test(entry).map_err(|mistake| vec![mistake]))
-                .map(|tests| Self(tests.into())),
+            Some(entries) => collect(entries, Self::test).map(|tests| Self(tests.into())),
             None => Ok(Self([ListTest::Has(present(node)?.to_json())].into())),
         }
     }
@@ -208,7 +206,7 @@ impl IpMatcher {
     /// An address or CIDR range, or a list of them.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         let ranges = node.as_list().unwrap_or(std::slice::from_ref(node));
-        collect(ranges, |node| range(node).map_err(|mistake| vec![mistake])).map(|ranges| Self(ranges.into()))
+        collect(ranges, range).map(|ranges| Self(ranges.into()))
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
@@ -262,21 +260,19 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
 }
 
 /// Each item read, or every mistake in them.
-pub(crate) fn collect<I, T>(
+pub(crate) fn collect<I, T, M: Into<Vec<Mistake>>>(
     items: &[I],
-    read: impl FnMut(&I) -> Result<T, Vec<Mistake>>,
+    read: impl FnMut(&I) -> Result<T, M>,
 ) -> Result<Vec<T>, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let read = items.iter().map(read);
-    let read = read.filter_map(|read| read.map_err(|more| mistakes.extend(more)).ok()).collect();
+    let read = read.filter_map(|read| read.map_err(|more| mistakes.extend(more.into())).ok()).collect();
     if mistakes.is_empty() { Ok(read) } else { Err(mistakes) }
 }
 
-fn present(node: &Node) -> Result<&Node, Vec<Mistake>> {
+fn present(node: &Node) -> Result<&Node, Mistake> {
     if node.is_null() {
-        return Err(vec![
-            Mistake::at(node.place, "a value to compare with is missing").hint("write it after the colon"),
-        ]);
+        return Err(Mistake::at(node.place, "a value to compare with is missing").hint("write it after the colon"));
     }
     Ok(node)
 }
@@ -285,7 +281,7 @@ fn text_of(node: &Node) -> Option<Box<str>> {
     node.as_str().map(Box::from)
 }
 
-fn text(entry: &Entry) -> Result<Box<str>, Mistake> {
+pub(crate) fn text(entry: &Entry) -> Result<Box<str>, Mistake> {
     text_of(&entry.value).ok_or_else(|| {
         Mistake::at(entry.value.place, format!("`{}` needs text, not {}", entry.key, entry.value.kind()))
             .hint("put the value in quotes")
@@ -303,12 +299,14 @@ fn texts(entry: &Entry) -> Result<Texts, Mistake> {
     }
 }
 
-pub(crate) fn unknown_operator(entry: &Entry, known: &[&'static str]) -> Mistake {
-    let hint = match nearest(&entry.key, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("write one of {}", known.join(", ")),
-    };
-    Mistake::at(entry.key_place, format!("unknown operator `{}`", entry.key)).hint(hint)
+/// A key that is none of those that are known; `what` says so.
+pub(crate) fn unknown(entry: &Entry, what: &str, known: &[&str]) -> Mistake {
+    Mistake::at(entry.key_place, format!("{what} `{}`", entry.key))
+        .hint_nearest(&entry.key, known.iter().copied(), || format!("write one of {}", known.join(", ")))
+}
+
+pub(crate) fn unknown_operator(entry: &Entry, known: &[&str]) -> Mistake {
+    unknown(entry, "unknown operator", known)
 }
 
 /// The elements of a claim, for a person.
