@@ -44,14 +44,14 @@ impl Test for Date {
 
     fn data(&self) -> String {
         let words = self.0.iter().map(|bound| match bound {
-            Bound::After(time) => format!("from {} on", shown(*time)),
-            Bound::Before(time) => format!("before {}", shown(*time)),
+            Bound::After(time) => format!("from {time} on"),
+            Bound::Before(time) => format!("before {time}"),
         });
         words.collect::<Vec<_>>().join(" and ")
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        shown(facts.now)
+        facts.now.to_string()
     }
 }
 
@@ -70,16 +70,13 @@ fn bound(entry: &Entry) -> Result<Bound, Mistake> {
 }
 
 fn timestamp(text: &str) -> Option<Timestamp> {
-    // A zone in brackets would be passed over.
-    let text = Some(text.trim()).filter(|text| !text.contains('['))?;
-    let civil = || Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
-    let time = text.parse::<jiff::Timestamp>().ok().or_else(civil)?;
-    Some(Timestamp::from_millis(time.as_millisecond()))
-}
-
-fn shown(time: Timestamp) -> String {
-    jiff::Timestamp::from_second(time.as_secs())
-        .map_or_else(|_| "a time out of range".to_owned(), |time| time.to_string())
+    let in_utc = || {
+        // A zone in brackets would be passed over.
+        let text = Some(text.trim()).filter(|text| !text.contains('['))?;
+        let time = Offset::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()?;
+        Some(Timestamp::from_millis(time.as_millisecond()))
+    };
+    Timestamp::parse(text).or_else(in_utc)
 }
 
 #[cfg(test)]
