@@ -69,11 +69,7 @@ impl<'n> Field<'n> {
         if let Some(number) = self.node.as_f64() {
             return Some(number != 0.0);
         }
-        match self.scalar().as_deref() {
-            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Some(true),
-            Some("0" | "f" | "F" | "FALSE" | "false" | "False" | "") => Some(false),
-            _ => None,
-        }
+        as_boolean(&self.scalar()?)
     }
 
     /// A whole number that fits its type.
@@ -358,6 +354,15 @@ impl<'n> Field<'n> {
             Some(text) => quoted(&text),
             None => self.node.kind().to_owned(),
         }
+    }
+}
+
+/// The bool that Go reads in a text; an empty one is false.
+pub(super) fn as_boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Some(false),
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::{FLAGS, Status};
-use crate::config::value::{Spanned, quoted};
+use crate::config::value::{Spanned, as_boolean, quoted};
 
 /// The flags that change something here.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,7 @@ pub(super) struct Flags {
     pub(super) jwt_endpoint: bool,
     /// Criteria on identity may be true for nobody, as in Pomerium (01 §8.1).
     pub(super) fail_open_identity: bool,
+    pub(super) mcp: bool,
 }
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
@@ -37,29 +38,17 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
         match_any_incoming_port: flag("match_any_incoming_port"),
         jwt_endpoint: flag("pomerium_jwt_endpoint"),
         fail_open_identity: flag("pomerium_fail_open_identity"),
+        mcp: flag("mcp"),
     }
-}
-
-/// Whether a flag is on, without a word about the others.
-pub(super) fn is_on(settings: &Block<'_>, wanted: &str) -> bool {
-    let written = settings.find("runtime_flags").map(|field| field.node.entries()).unwrap_or_default();
-    let own = written.iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(wanted));
-    let value = own.and_then(|entry| entry.value.as_text());
-    let default = FLAGS.iter().any(|(name, default, _)| *name == wanted && *default);
-    value.map_or(default, |text| !matches!(text.to_ascii_lowercase().as_str(), "false" | "f" | "0" | ""))
 }
 
 fn boolean(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<bool> {
-    match value.value.as_str() {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Some(false),
-        number if number.parse::<i64>().is_ok() => Some(true),
-        other => {
-            let what = format!("{} is neither true nor false", quoted(other));
-            cx.fatal(Code::WrongType, &value.at, what, "write `true` or `false`");
-            None
-        }
+    let found = as_boolean(&value.value).or_else(|| value.value.parse::<i64>().is_ok().then_some(true));
+    if found.is_none() {
+        let what = format!("{} is neither true nor false", quoted(&value.value));
+        cx.fatal(Code::WrongType, &value.at, what, "write `true` or `false`");
     }
+    found
 }
 
 /// Tells of flags that do not exist, and of those that are asked for and change nothing here.

@@ -43,7 +43,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let identity = identity::resolve(cx, settings, flags);
     let mut idps = idp::resolve(cx, settings);
     let request = requests::resolve(cx, settings, flags);
-    planned::resolve(cx, settings);
+    planned::resolve(cx, settings, flags);
     let routes = routes::resolve(
         cx,
         settings,

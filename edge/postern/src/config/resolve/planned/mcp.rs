@@ -8,7 +8,7 @@ use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::{MCP, MCP_CLIENT, MCP_OAUTH2, MCP_OAUTH2_ENDPOINT, MCP_SERVER};
-use crate::config::resolve::flags;
+use crate::config::resolve::flags::Flags;
 use crate::config::value::quoted;
 
 /// `mcp`.
@@ -137,16 +137,14 @@ fn url(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<Url> {
 }
 
 /// Domains, with or without `*.` before them. Empty ones are refused while the flag `mcp` is on (01 §1.8).
-pub(super) fn domains(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Vec<String> {
-    let on = flags::is_on(settings, "mcp");
-    let Some(field) = settings.find(key) else { return Vec::new() };
+pub(super) fn domains(cx: &mut Context<'_>, settings: &Block<'_>, key: &str, flags: Flags) -> Vec<String> {
     let mut found = Vec::new();
-    for text in field.texts(cx).unwrap_or_default() {
+    for text in settings.texts(cx, key).unwrap_or_default() {
         let domain = text.value.trim();
         let name = domain.strip_prefix("*.").unwrap_or(domain);
         if super::super::routes::is_authority(name) {
             found.push(domain.to_ascii_lowercase());
-        } else if on || !domain.is_empty() {
+        } else if flags.mcp || !domain.is_empty() {
             let what = if domain.is_empty() {
                 "a domain is empty".to_owned()
             } else {

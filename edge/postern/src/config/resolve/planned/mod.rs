@@ -44,6 +44,7 @@ pub use tracing::{Otlp, OtlpProtocol, Tracing};
 pub use tunnel::{Carried, Endpoint, Scheme, Tunnel};
 pub use upstream_tls::UpstreamTls;
 
+use super::flags::Flags;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::{Spanned, quoted};
@@ -119,7 +120,7 @@ pub struct PlannedRoute {
     pub logo_url: Option<String>,
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) {
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) {
     if !settings.asks_ahead {
         return;
     }
@@ -136,8 +137,8 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) {
         metrics_tls: metrics::tls(cx, settings),
         tracing: tracing::resolve(cx, settings),
         branding: branding::resolve(cx, settings),
-        mcp_client_domains: mcp::domains(cx, settings, "mcp_allowed_client_id_domains"),
-        mcp_metadata_domains: mcp::domains(cx, settings, "mcp_allowed_as_metadata_domains"),
+        mcp_client_domains: mcp::domains(cx, settings, "mcp_allowed_client_id_domains", flags),
+        mcp_metadata_domains: mcp::domains(cx, settings, "mcp_allowed_as_metadata_domains", flags),
         serverless_account: access::service_account(cx, settings),
         tunnels: Vec::new(),
         endpoints: Vec::new(),
