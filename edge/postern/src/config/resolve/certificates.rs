@@ -124,19 +124,22 @@ pub(super) fn authorities(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<
     let file = file.and_then(|path| Some((path.at.clone(), cx.file(&path.at, &path.value)?)));
     let mut all = Vec::new();
     for (at, pem) in inline.into_iter().chain(file) {
-        if are_authorities(&pem) {
-            all.extend_from_slice(&pem);
+        if let Some(pem) = trusted(cx, &at, pem) {
+            all.extend(pem);
             all.push(b'\n');
-        } else {
-            cx.fatal(
-                Code::BadCertificate,
-                &at,
-                "there is no certificate in PEM here",
-                "give one or more PEM certificates",
-            );
         }
     }
     (!all.is_empty()).then_some(all)
+}
+
+/// Certificates of authorities, as PEM, if all can be trusted.
+pub(super) fn trusted(cx: &mut Context<'_>, at: &At, pem: Vec<u8>) -> Option<Vec<u8>> {
+    if are_authorities(&pem) {
+        return Some(pem);
+    }
+    let hint = "give one or more PEM certificates";
+    cx.fatal(Code::BadCertificate, at, "there is no certificate in PEM here", hint);
+    None
 }
 
 /// Whether there are certificates in it, all of which can be trusted: nothing else starts.

@@ -139,10 +139,7 @@ fn default(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IdpConfig> {
         let at = settings.at("idp_client_id");
         cx.fatal(Code::MissingKey, &at, "`idp_client_id` is missing", "write the client id that the provider gave you");
     }
-    let client_secret = secrets::text(cx, settings, "idp_client_secret", "idp_client_secret_file").map(|(_, text)| {
-        // A line end after a secret in a file is never part of it.
-        Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned())
-    });
+    let client_secret = secrets::line(cx, settings, "idp_client_secret", "idp_client_secret_file");
     let scopes = settings.texts(cx, "idp_scopes").filter(|scopes| !scopes.is_empty());
     let params = settings.pairs(cx, "idp_request_params").filter(|params| !params.is_empty());
     let (issuer, client_id) = (issuer?, client_id?);

@@ -72,6 +72,17 @@ pub(super) fn text(
     Some((inline.at, Secret::new(inline.value)))
 }
 
+/// The same, of one line: a line end after it in a file is never part of it.
+pub(super) fn line(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    key: &str,
+    file_key: &str,
+) -> Option<Secret<String>> {
+    let (_, text) = text(cx, settings, key, file_key)?;
+    Some(Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned()))
+}
+
 /// A secret in the file is read by whoever reads the file.
 pub(super) fn tell_inline(cx: &mut Context<'_>, at: &At, key: &str, file_key: &str) {
     if at.origin == Origin::File {

@@ -6,7 +6,7 @@ use postern_identity::Secret;
 use postern_policy::ppl;
 use url::Url;
 
-use super::names;
+use super::{are_both, names};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -92,14 +92,7 @@ fn sub_policies(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<SubPolicy> {
 
 fn kubernetes_token(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Secret<String>> {
     let (key, file_key) = ("kubernetes_service_account_token", "kubernetes_service_account_token_file");
-    if let (Some(_), Some(file)) = (route.filled(cx, key), route.filled(cx, file_key)) {
-        let what = format!("`{key}` and `{file_key}` say the same thing twice");
-        cx.fatal(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
-        return None;
-    }
-    let (_, token) = secrets::text(cx, route, key, file_key)?;
-    // A line end after a token in a file is never part of it.
-    Some(Secret::new(token.expose().trim_end_matches(['\r', '\n']).to_owned()))
+    if are_both(cx, route, key, file_key) { None } else { secrets::line(cx, route, key, file_key) }
 }
 
 fn depends_on(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<String> {

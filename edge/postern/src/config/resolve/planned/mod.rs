@@ -22,8 +22,6 @@ mod upstream_tls;
 
 use postern_identity::Secret;
 use regex::Regex;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 pub use access::{RouteAccess, SubPolicy};
 pub use autocert::{Autocert, ExternalAccount};
@@ -44,6 +42,7 @@ pub use tracing::{Otlp, OtlpProtocol, Tracing};
 pub use tunnel::{Carried, Endpoint, Scheme, Tunnel};
 pub use upstream_tls::UpstreamTls;
 
+use super::certificates;
 use super::flags::Flags;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -199,12 +198,17 @@ fn host(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
 
 /// The two keys of one thing, of which only one may be written (01 §1.1): inline base64, or a file.
 fn one_of(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
-    if let (Some(_), Some(file)) = (block.filled(cx, key), block.filled(cx, file_key)) {
+    if are_both(cx, block, key, file_key) { None } else { either(cx, block, key, file_key) }
+}
+
+/// Whether both keys of one thing are written, which is refused.
+fn are_both(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> bool {
+    let (inline, file) = (block.filled(cx, key), block.filled(cx, file_key));
+    if let (Some(_), Some(file)) = (&inline, &file) {
         let what = format!("`{key}` and `{file_key}` say the same thing twice");
         cx.fatal(Code::Conflict, &file.at, what, format!("remove `{key}`, or `{file_key}`"));
-        return None;
     }
-    either(cx, block, key, file_key)
+    inline.is_some() && file.is_some()
 }
 
 /// The same, of keys where the inline form goes before the file.
@@ -224,18 +228,7 @@ fn either(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) ->
 
 /// One or more certificates of authorities, as PEM.
 fn authorities(cx: &mut Context<'_>, found: Option<(At, Vec<u8>)>) -> Option<Vec<u8>> {
-    let (at, pem) = found?;
-    let mut certificates = CertificateDer::pem_slice_iter(&pem).peekable();
-    let any = certificates.peek().is_some();
-    let readable = certificates.all(|found| {
-        found.is_ok_and(|found| x509_parser::parse_x509_certificate(&found).is_ok_and(|(rest, _)| rest.is_empty()))
-    });
-    if any && readable {
-        return Some(pem);
-    }
-    let hint = "give one or more PEM certificates";
-    cx.fatal(Code::BadCertificate, &at, "there is no certificate in PEM that can be read here", hint);
-    None
+    found.and_then(|(at, pem)| certificates::trusted(cx, &at, pem))
 }
 
 /// An expression of RE2's syntax; `whole`: it must match from end to end.
