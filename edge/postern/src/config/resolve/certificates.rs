@@ -39,8 +39,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, plain: bool) -
 
 /// `certificate` and `certificate_key`.
 fn inline(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
-    let (certificate, key) = (settings.filled(cx, "certificate"), settings.filled(cx, "certificate_key"));
-    let (certificate, key) = both(cx, settings, certificate, key, ("certificate", "certificate_key"))?;
+    let (certificate, key) = both(cx, settings, "certificate", "certificate_key")?;
     secrets::tell_inline(cx, &key.at, "certificate_key", "certificate_key_file");
     let chain = settings.find("certificate")?.base64(cx);
     let key_pem = settings.find("certificate_key")?.base64(cx).map(Secret::new);
@@ -51,32 +50,29 @@ fn inline(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<(Vec<u8>, Secret
 /// An entry of `certificates`.
 fn listed(cx: &mut Context<'_>, entry: &Field<'_>) -> Option<CertifiedFiles> {
     let block = Block::open(cx, entry, &CERTIFICATE)?;
-    let (certificate, key) = (block.filled(cx, "cert"), block.filled(cx, "key"));
-    let (certificate, key) = both(cx, &block, certificate, key, ("cert", "key"))?;
+    let (certificate, key) = both(cx, &block, "cert", "key")?;
     pair(cx, certificate, key)
 }
 
 /// `certificate_file` and `certificate_key_file`.
 fn named(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<CertifiedFiles> {
-    let (certificate, key) = (settings.filled(cx, "certificate_file"), settings.filled(cx, "certificate_key_file"));
-    let (certificate, key) = both(cx, settings, certificate, key, ("certificate_file", "certificate_key_file"))?;
+    let (certificate, key) = both(cx, settings, "certificate_file", "certificate_key_file")?;
     pair(cx, certificate, key)
 }
 
 /// Both halves; nothing if neither is there, a problem if only one is, or if a list entry has neither.
-fn both<T>(
+fn both(
     cx: &mut Context<'_>,
     block: &Block<'_>,
-    certificate: Option<Spanned<T>>,
-    key: Option<Spanned<T>>,
-    names: (&str, &str),
-) -> Option<(Spanned<T>, Spanned<T>)> {
-    let entry = names.0 == "cert";
-    match (certificate, key) {
+    certificate_key: &str,
+    key_key: &str,
+) -> Option<(Spanned<String>, Spanned<String>)> {
+    let entry = certificate_key == "cert";
+    match (block.filled(cx, certificate_key), block.filled(cx, key_key)) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) if !entry => None,
         (certificate, key) => {
-            let missing = if certificate.is_none() { names.0 } else { names.1 };
+            let missing = if certificate.is_none() { certificate_key } else { key_key };
             let at = certificate.or(key).map_or_else(|| block.at.clone(), |half| half.at);
             let what = format!("a certificate and its key go together, and `{missing}` is missing");
             cx.fatal(Code::MissingKey, &at, what, format!("add `{missing}`"));

@@ -2,11 +2,10 @@
 
 use postern_identity::Secret;
 
-use super::{authorities, either};
+use super::{authorities, either, pair, written};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
-use crate::config::resolve::certificates;
 
 /// `metrics_certificate*` and `metrics_client_ca(_file)`.
 #[derive(Debug, Clone)]
@@ -20,42 +19,13 @@ pub struct MetricsTls {
 }
 
 pub(super) fn tls(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<MetricsTls> {
-    let certificate = either(cx, settings, "metrics_certificate", "metrics_certificate_file");
-    let key = either(cx, settings, "metrics_certificate_key", "metrics_certificate_key_file");
     let client_ca = either(cx, settings, "metrics_client_ca", "metrics_client_ca_file");
-    let client_at = client_ca.as_ref().map(|(at, _)| at.clone());
+    if let (Some((at, _)), None) = (&client_ca, written(settings, "metrics_certificate", "metrics_certificate_file")) {
+        let what = "certificates of clients are asked for over TLS only, and there is no `metrics_certificate`";
+        let hint = "add `metrics_certificate_file` and `metrics_certificate_key_file`";
+        cx.advise(Code::MissingKey, at, what, hint);
+    }
     let client_ca = authorities(cx, client_ca);
-    let ((at, certificate), (_, key)) = match (certificate, key) {
-        (Some(certificate), Some(key)) => (certificate, key),
-        (None, None) => {
-            if let Some(at) = client_at {
-                let what = "certificates of clients are asked for over TLS only, and there is no `metrics_certificate`";
-                cx.advise(
-                    Code::MissingKey,
-                    &at,
-                    what,
-                    "add `metrics_certificate_file` and `metrics_certificate_key_file`",
-                );
-            }
-            return None;
-        }
-        (Some((at, _)), None) | (None, Some((at, _))) => {
-            // The other half may be there and have been refused.
-            let both = ["metrics_certificate", "metrics_certificate_key"]
-                .iter()
-                .all(|key| settings.find(key).or(settings.find(&format!("{key}_file"))).is_some());
-            if !both {
-                let what = "a certificate and its key go together, and one of them is missing";
-                cx.fatal(
-                    Code::MissingKey,
-                    &at,
-                    what,
-                    "write `metrics_certificate_file` and `metrics_certificate_key_file`",
-                );
-            }
-            return None;
-        }
-    };
-    let key = Secret::new(key);
-    certificates::matching(cx, &at, &certificate, &key).then_some(MetricsTls { certificate, key, client_ca })
+    let (certificate, key) = pair(cx, settings, "metrics_certificate", "metrics_certificate_key")?;
+    Some(MetricsTls { certificate, key, client_ca })
 }

@@ -226,6 +226,30 @@ fn either(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) ->
     Some((file.at, content))
 }
 
+/// A certificate and its key as PEM, each inline or from a file; both have to be written, or neither.
+fn pair(cx: &mut Context<'_>, block: &Block<'_>, certificate: &str, key: &str) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
+    let (certificate_file, key_file) = (format!("{certificate}_file"), format!("{key}_file"));
+    match (written(block, certificate, &certificate_file), written(block, key, &key_file)) {
+        (Some(_), Some(_)) => {}
+        (None, None) => return None,
+        (Some(half), None) | (None, Some(half)) => {
+            let what = "a certificate and its key go together, and one of them is missing";
+            let hint = format!("write both `{certificate_file}` and `{key_file}`");
+            cx.fatal(Code::MissingKey, half, what, hint);
+            return None;
+        }
+    }
+    let certificate = either(cx, block, certificate, &certificate_file);
+    let key = either(cx, block, key, &key_file);
+    let ((at, certificate), key) = (certificate?, Secret::new(key?.1));
+    certificates::matching(cx, &at, &certificate, &key).then_some((certificate, key))
+}
+
+/// Where one of two keys stands.
+fn written<'b>(block: &'b Block<'_>, key: &str, file_key: &str) -> Option<&'b At> {
+    block.find(key).or(block.find(file_key)).map(|field| &field.at)
+}
+
 /// One or more certificates of authorities, as PEM.
 fn authorities(cx: &mut Context<'_>, found: Option<(At, Vec<u8>)>) -> Option<Vec<u8>> {
     found.and_then(|(at, pem)| certificates::trusted(cx, &at, pem))

@@ -2,11 +2,9 @@
 
 use postern_identity::Secret;
 
-use super::{authorities, either, host};
-use crate::config::Code;
+use super::{authorities, either, host, pair};
 use crate::config::block::Block;
 use crate::config::context::Context;
-use crate::config::resolve::certificates;
 
 /// `tls_*` of a route.
 #[derive(Debug, Clone, Default)]
@@ -33,26 +31,8 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> UpstreamTls {
         skip_verify: route.flag(cx, "tls_skip_verify"),
         name: upstream.or(server),
         authorities: authorities(cx, custom),
-        client: client(cx, route),
+        client: pair(cx, route, "tls_client_cert", "tls_client_key"),
         client_authorities: authorities(cx, downstream),
         downstream_name: host(cx, route, "tls_downstream_server_name"),
     }
-}
-
-fn client(cx: &mut Context<'_>, route: &Block<'_>) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
-    let written = |key: &str| route.find(key).or(route.find(&format!("{key}_file")));
-    let half = match (written("tls_client_cert"), written("tls_client_key")) {
-        (Some(_), Some(_)) => None,
-        (Some(half), None) | (None, Some(half)) => Some(half.at.clone()),
-        (None, None) => return None,
-    };
-    if let Some(at) = half {
-        let what = "a client certificate and its key go together, and one of them is missing";
-        cx.fatal(Code::MissingKey, &at, what, "write both `tls_client_cert_file` and `tls_client_key_file`");
-        return None;
-    }
-    let certificate = either(cx, route, "tls_client_cert", "tls_client_cert_file");
-    let key = either(cx, route, "tls_client_key", "tls_client_key_file");
-    let ((at, certificate), key) = (certificate?, Secret::new(key?.1));
-    certificates::matching(cx, &at, &certificate, &key).then_some((certificate, key))
 }
