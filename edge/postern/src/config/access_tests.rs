@@ -56,11 +56,11 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<AccessT
 }
 
 fn one(cx: &mut Context<'_>, block: &Block<'_>) -> Option<AccessTest> {
-    let url = needed(cx, block, "url", "write the address that is asked for: `url: https://app.example.com/`");
-    let expected = match needed(cx, block, "expect", "write `expect: allow`, or what else is to come of it") {
-        Some(text) => expected(cx, &text),
-        None => None,
-    };
+    let hint = "write the address that is asked for: `url: https://app.example.com/`";
+    let url = block.required(cx, "url", "this test has no `url`", hint);
+    let hint = "write `expect: allow`, or what else is to come of it";
+    let expected = block.required(cx, "expect", "this test has no `expect`", hint);
+    let expected = expected.and_then(|text| self::expected(cx, &text));
     let address =
         url.as_ref().and_then(|url| parsed(cx, url, "write it as in `https://app.example.com/path`", Address::parse));
     let method = block.filled(cx, "method").map_or(Some(Method::GET), |text| {
@@ -90,14 +90,6 @@ fn one(cx: &mut Context<'_>, block: &Block<'_>) -> Option<AccessTest> {
         expected: expected?,
         reason,
     })
-}
-
-fn needed(cx: &mut Context<'_>, block: &Block<'_>, name: &str, hint: &str) -> Option<Spanned<String>> {
-    let value = block.filled(cx, name);
-    if value.is_none() && block.find(name).is_none() {
-        cx.fatal(Code::MissingKey, &block.at, format!("this test has no `{name}`"), hint);
-    }
-    value
 }
 
 fn parsed<T, E: std::fmt::Display>(

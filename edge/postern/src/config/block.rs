@@ -139,6 +139,15 @@ impl<'n> Block<'n> {
         (!value.is_empty()).then(|| Spanned { at: field.at.clone(), value })
     }
 
+    /// Text that must be there and not be empty; `what` says that it is not.
+    pub(super) fn required(&self, cx: &mut Context<'_>, name: &str, what: &str, hint: &str) -> Option<Spanned<String>> {
+        if self.find(name).is_none_or(is_empty) {
+            cx.fatal(Code::MissingKey, &self.at(name), what, hint);
+            return None;
+        }
+        self.filled(cx, name)
+    }
+
     pub(super) fn boolean(&self, cx: &mut Context<'_>, name: &str) -> Option<bool> {
         self.find(name)?.boolean(cx)
     }

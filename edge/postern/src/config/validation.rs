@@ -615,8 +615,9 @@ fn a_test_that_cannot_be_read_is_told_of_and_none_is_run() {
         ("url: https://a.example.com/, headers: {'a b': c}, expect: allow", "PST-0901 tests[0].headers"),
         ("url: https://a.example.com/, as: {claims: [a]}, expect: allow", "PST-0201 tests[0].as.claims"),
         ("url: https://a.example.com/, as: {mail: a}, expect: allow", "PST-0101 tests[0].as.mail"),
-        ("url: https://a.example.com/", "PST-0211 tests[0] this test has no `expect`"),
-        ("expect: allow", "PST-0211 tests[0] this test has no `url`"),
+        ("url: https://a.example.com/", "PST-0211 tests[0].expect this test has no `expect`"),
+        ("expect: allow", "PST-0211 tests[0].url this test has no `url`"),
+        ("url: '', expect: allow", "PST-0211 tests[0].url this test has no `url`"),
     ];
     for (test, told) in cases {
         let loaded = with_tests(&format!("  - {{{test}}}\n"));

@@ -134,15 +134,12 @@ fn same_secret(a: &IdpConfig, b: &IdpConfig) -> bool {
 fn default(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IdpConfig> {
     let kind = kind(cx, settings)?;
     let issuer = issuer(cx, settings, kind);
-    let client_id = settings.filled(cx, "idp_client_id").map(|text| text.value);
-    if client_id.is_none() {
-        let at = settings.at("idp_client_id");
-        cx.fatal(Code::MissingKey, &at, "`idp_client_id` is missing", "write the client id that the provider gave you");
-    }
+    let hint = "write the client id that the provider gave you";
+    let client_id = settings.required(cx, "idp_client_id", "`idp_client_id` is missing", hint);
     let client_secret = secrets::line(cx, settings, "idp_client_secret", "idp_client_secret_file");
     let scopes = settings.texts(cx, "idp_scopes").filter(|scopes| !scopes.is_empty());
     let params = settings.pairs(cx, "idp_request_params").filter(|params| !params.is_empty());
-    let (issuer, client_id) = (issuer?, client_id?);
+    let (issuer, client_id) = (issuer?, client_id?.value);
     Some(IdpConfig {
         id: id(kind.kind, &issuer, &client_id),
         kind: kind.kind,

@@ -62,7 +62,8 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Cluster {
 }
 
 fn node(cx: &mut Context<'_>, block: &Block<'_>) -> Option<ClusterNode> {
-    let (id, grpc) = (required(cx, block, "id"), required(cx, block, "grpc_address"));
+    let id = block.required(cx, "id", "a node has no `id`", "add `id`");
+    let grpc = block.required(cx, "grpc_address", "a node has no `grpc_address`", "add `grpc_address`");
     let raft = address(cx, block, "raft_address");
     let grpc = grpc?;
     let bare =
@@ -76,14 +77,6 @@ fn node(cx: &mut Context<'_>, block: &Block<'_>) -> Option<ClusterNode> {
 fn refuse(cx: &mut Context<'_>, at: &At, written: &str) {
     let what = format!("{} is no address of a node", quoted(written));
     cx.fatal(Code::BadAddress, at, what, "write `host:port`, or `https://host:port`");
-}
-
-fn required(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<Spanned<String>> {
-    let text = block.filled(cx, key);
-    if text.is_none() {
-        cx.fatal(Code::MissingKey, &block.at(key), format!("a node has no `{key}`"), format!("add `{key}`"));
-    }
-    text
 }
 
 pub(super) fn blob_storage(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<BlobStorage> {

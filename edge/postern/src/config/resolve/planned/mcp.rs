@@ -96,16 +96,8 @@ fn server(cx: &mut Context<'_>, block: &Block<'_>) -> McpServer {
 }
 
 fn oauth2(cx: &mut Context<'_>, block: &Block<'_>) -> Option<McpOauth2> {
-    let client_id = block.filled(cx, "client_id").map(|text| text.value);
-    if client_id.is_none() {
-        let what = "`upstream_oauth2` has no `client_id`";
-        cx.fatal(
-            Code::MissingKey,
-            &block.at("client_id"),
-            what,
-            "write the client id that the upstream's server gave you",
-        );
-    }
+    let hint = "write the client id that the upstream's server gave you";
+    let client_id = block.required(cx, "client_id", "`upstream_oauth2` has no `client_id`", hint);
     let client_secret = block.filled(cx, "client_secret").map(|text| Secret::new(text.value));
     let scopes = names(cx, block, "scopes");
     let params = block.pairs(cx, "authorization_url_params").unwrap_or_default();
@@ -118,7 +110,7 @@ fn oauth2(cx: &mut Context<'_>, block: &Block<'_>) -> Option<McpOauth2> {
     let in_header = endpoint.find("auth_style").and_then(|field| field.choice(cx, "", &styles)).flatten();
     let (auth_url, token_url) = (url(cx, &endpoint, "auth_url"), url(cx, &endpoint, "token_url"));
     Some(McpOauth2 {
-        client_id: client_id?,
+        client_id: client_id?.value,
         client_secret,
         auth_url: auth_url?,
         token_url: token_url?,
@@ -129,10 +121,8 @@ fn oauth2(cx: &mut Context<'_>, block: &Block<'_>) -> Option<McpOauth2> {
 }
 
 fn url(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<Url> {
-    if block.filled(cx, key).is_none() {
-        let what = format!("`endpoint` has no `{key}`");
-        cx.fatal(Code::MissingKey, &block.at(key), what, "write the URL that the upstream's server documents");
-    }
+    let what = format!("`endpoint` has no `{key}`");
+    block.required(cx, key, &what, "write the URL that the upstream's server documents")?;
     block.url(cx, key)
 }
 

@@ -80,14 +80,11 @@ fn rewrite(cx: &mut Context<'_>, route: &Block<'_>, pattern_key: &str, key: &str
 fn response(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<ResponseRewrite> {
     let mut found = Vec::new();
     for block in route.list(cx, "rewrite_response_headers", &REWRITE_RESPONSE_HEADER) {
-        let Some(name) = block.filled(cx, "header") else {
-            let what = "an entry of `rewrite_response_headers` has no `header`";
-            cx.fatal(Code::MissingKey, &block.at("header"), what, "write `{header: Location, prefix: A, value: B}`");
-            continue;
-        };
+        let what = "an entry of `rewrite_response_headers` has no `header`";
+        let name = block.required(cx, "header", what, "write `{header: Location, prefix: A, value: B}`");
         let prefix = block.text(cx, "prefix").unwrap_or_default();
         let value = block.text(cx, "value").unwrap_or_default();
-        let header = headers::header_name(cx, &name);
+        let header = name.and_then(|name| headers::header_name(cx, &name));
         found.extend(header.map(|header| ResponseRewrite { header, prefix, value }));
     }
     found

@@ -154,11 +154,8 @@ fn provider(cx: &mut Context<'_>, name: &str, field: &Field<'_>) -> Option<Ident
 }
 
 fn issuer(cx: &mut Context<'_>, block: &Block<'_>) -> Option<String> {
-    let Some(text) = block.filled(cx, "issuer") else {
-        let hint = "write the `iss` of its tokens: `issuer: https://issuer.example.com`";
-        cx.fatal(Code::MissingKey, &block.at("issuer"), "the provider has no `issuer`", hint);
-        return None;
-    };
+    let hint = "write the `iss` of its tokens: `issuer: https://issuer.example.com`";
+    let text = block.required(cx, "issuer", "the provider has no `issuer`", hint)?;
     if text.value != IN_CLUSTER {
         let url = block.url(cx, "issuer")?;
         refuse_plain(cx, block, "issuer", &url);
