@@ -162,6 +162,22 @@ impl<'n> Block<'n> {
         self.find(name)?.number(cx)
     }
 
+    /// One of `choices`, see [`Field::choice`].
+    pub(super) fn choice<T: Copy + PartialEq>(
+        &self,
+        cx: &mut Context<'_>,
+        name: &str,
+        prefix: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        self.find(name)?.choice(cx, prefix, choices)
+    }
+
+    /// A duration in seconds alone.
+    pub(super) fn seconds(&self, cx: &mut Context<'_>, name: &str) -> Option<Duration> {
+        self.find(name)?.seconds(cx)
+    }
+
     /// A duration.
     pub(super) fn duration(&self, cx: &mut Context<'_>, name: &str) -> Option<Duration> {
         self.find(name)?.duration(cx)

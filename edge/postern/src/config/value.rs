@@ -103,11 +103,11 @@ impl<'n> Field<'n> {
         }
     }
 
-    /// A whole number from `least` to `most`.
-    pub(super) fn within(&self, cx: &mut Context<'_>, least: u64, most: u64) -> Option<u64> {
-        let number = self.number(cx)?;
+    /// A whole number from `least` to `most`, both of which its type can hold.
+    pub(super) fn within<N: TryFrom<u64>>(&self, cx: &mut Context<'_>, least: u64, most: u64) -> Option<N> {
+        let number: u64 = self.number(cx)?;
         if (least..=most).contains(&number) {
-            return Some(number);
+            return N::try_from(number).ok();
         }
         self.tell_range(cx, Severity::Fatal, &format!("write a number from {least} to {most}"));
         None
@@ -295,7 +295,7 @@ impl<'n> Field<'n> {
         match kind {
             Kind::Bool => drop(self.boolean(cx)),
             Kind::Duration => drop(self.duration(cx)),
-            Kind::Number(least, most) => drop(self.within(cx, *least, *most)),
+            Kind::Number(least, most) => drop(self.within::<u64>(cx, *least, *most)),
             Kind::Url => drop(self.text(cx).map(|text| self.absolute(cx, &text))),
             Kind::List(Kind::Url) => {
                 for text in self.texts(cx).unwrap_or_default() {

@@ -27,11 +27,8 @@ pub(super) struct Cookies {
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Cookies {
     let domain = domain(cx, settings);
     let http_only = settings.boolean(cx, "cookie_http_only").unwrap_or(true);
-    let same_site = settings.find("cookie_same_site").and_then(|field| {
-        let choices =
-            [("", SameSite::Lax), ("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)];
-        field.choice(cx, "", &choices)
-    });
+    let choices = [("", SameSite::Lax), ("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)];
+    let same_site = settings.choice(cx, "cookie_same_site", "", &choices);
     let attributes = CookieAttributes { domain, http_only, same_site: same_site.unwrap_or_default() };
     Cookies { edge: CookieConfig { name: name(cx, settings), attributes }, lifetime: lifetime(cx, settings) }
 }

@@ -57,7 +57,7 @@ pub(super) fn issuer_format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<J
         ("host_only", JwtIssuerFormat::HostOnly),
         ("uri", JwtIssuerFormat::Uri),
     ];
-    block.find("jwt_issuer_format")?.choice(cx, "issuer_format_", &choices)
+    block.choice(cx, "jwt_issuer_format", "issuer_format_", &choices)
 }
 
 /// `jwt_claims_headers`: a list of claims, a text with commas or spaces, or a map of header to claim.

@@ -33,7 +33,7 @@ pub(super) fn levels(cx: &mut Context<'_>, settings: &Block<'_>) -> LogLevels {
 }
 
 pub(super) fn level(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Option<LevelFilter> {
-    settings.find(key)?.choice(cx, "", &LEVELS)
+    settings.choice(cx, key, "", &LEVELS)
 }
 
 pub(super) fn fields(cx: &mut Context<'_>, settings: &Block<'_>) -> LogConfig {

@@ -19,19 +19,19 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
         ("allow", UnderscoreHeaders::Allow),
     ];
     let default = PathConfig::default();
-    let escaped = settings.find("path_with_escaped_slashes_action");
-    let named = settings.find("headers_with_underscores_action");
+    let escaped_slashes = settings.choice(cx, "path_with_escaped_slashes_action", "", &slashes);
+    let underscores = settings.choice(cx, "headers_with_underscores_action", "", &underscores);
     PathConfig {
         normalize: settings.boolean(cx, "normalize_path").unwrap_or(default.normalize),
         merge_slashes: settings.boolean(cx, "merge_slashes").unwrap_or(default.merge_slashes),
-        escaped_slashes: escaped.and_then(|field| field.choice(cx, "", &slashes)).unwrap_or_default(),
-        underscores: named.and_then(|field| field.choice(cx, "", &underscores)).unwrap_or_default(),
+        escaped_slashes: escaped_slashes.unwrap_or_default(),
+        underscores: underscores.unwrap_or_default(),
         match_any_incoming_port: flags.match_any_incoming_port,
     }
 }
 
 /// `xff_num_trusted_hops` and `skip_xff_append`.
 pub(super) fn forwarded(cx: &mut Context<'_>, settings: &Block<'_>) -> (u32, bool) {
-    let hops = settings.find("xff_num_trusted_hops").and_then(|field| field.number(cx)).unwrap_or(0);
+    let hops = settings.number(cx, "xff_num_trusted_hops").unwrap_or(0);
     (hops, settings.flag(cx, "skip_xff_append"))
 }

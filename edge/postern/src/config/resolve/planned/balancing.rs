@@ -54,11 +54,10 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Balancing {
         ("ring_hash", LoadBalancing::RingHash),
         ("maglev", LoadBalancing::Maglev),
     ];
-    let policy = route.find("load_balancing_policy");
-    let panic = route.find("healthy_panic_threshold").and_then(|field| field.within(cx, 0, 100));
+    let policy = route.choice(cx, "load_balancing_policy", "load_balancing_policy_", &policies);
     Balancing {
-        policy: policy.and_then(|field| field.choice(cx, "load_balancing_policy_", &policies)).unwrap_or_default(),
-        panic_threshold: panic.and_then(|percent| u8::try_from(percent).ok()),
+        policy: policy.unwrap_or_default(),
+        panic_threshold: route.find("healthy_panic_threshold").and_then(|field| field.within(cx, 0, 100)),
         breakers: breakers(cx, route),
     }
 }

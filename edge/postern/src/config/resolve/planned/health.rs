@@ -130,17 +130,17 @@ fn check(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HealthCheck> {
     let unhealthy_threshold = required(cx, block, "unhealthy_threshold", |cx, field| field.number(cx));
     let healthy_threshold = required(cx, block, "healthy_threshold", |cx, field| field.number(cx));
     let probe = probe(cx, block);
-    let jitter = (seconds(cx, block, "initial_jitter"), seconds(cx, block, "interval_jitter"));
+    let jitter = ["initial_jitter", "interval_jitter"].map(|key| block.seconds(cx, key).unwrap_or_default());
     let port = block.find("alt_port").and_then(|field| field.within(cx, 0, u16::MAX.into()));
     Some(HealthCheck {
-        jitter: (jitter.0.unwrap_or_default(), jitter.1.unwrap_or_default()),
+        jitter: jitter.into(),
         jitter_percent: block.number(cx, "interval_jitter_percent").unwrap_or(0),
-        no_traffic_interval: seconds(cx, block, "no_traffic_interval").unwrap_or(NO_TRAFFIC),
-        no_traffic_healthy_interval: seconds(cx, block, "no_traffic_healthy_interval"),
-        unhealthy_interval: seconds(cx, block, "unhealthy_interval"),
-        unhealthy_edge_interval: seconds(cx, block, "unhealthy_edge_interval"),
-        healthy_edge_interval: seconds(cx, block, "healthy_edge_interval"),
-        port: port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
+        no_traffic_interval: block.seconds(cx, "no_traffic_interval").unwrap_or(NO_TRAFFIC),
+        no_traffic_healthy_interval: block.seconds(cx, "no_traffic_healthy_interval"),
+        unhealthy_interval: block.seconds(cx, "unhealthy_interval"),
+        unhealthy_edge_interval: block.seconds(cx, "unhealthy_edge_interval"),
+        healthy_edge_interval: block.seconds(cx, "healthy_edge_interval"),
+        port: port.filter(|port| *port > 0),
         reuse_connection: block.boolean(cx, "reuse_connection").unwrap_or(true),
         log: (block.flag(cx, "always_log_health_check_failures"), block.flag(cx, "always_log_health_check_success")),
         timeout: timeout?,
@@ -149,10 +149,6 @@ fn check(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HealthCheck> {
         healthy_threshold: healthy_threshold?,
         probe: probe?,
     })
-}
-
-fn seconds(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<Duration> {
-    block.find(key)?.seconds(cx)
 }
 
 fn required<T>(
@@ -211,7 +207,7 @@ fn http(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HttpCheck> {
         cx.fatal(Code::MissingKey, &block.at("path"), what, "write `path: /healthz`, for example");
     }
     let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "METHOD_UNSPECIFIED"];
-    let method = block.find("method").and_then(|field| field.choice(cx, "", &methods.map(|name| (name, name))));
+    let method = block.choice(cx, "method", "", &methods.map(|name| (name, name)));
     let method = method.filter(|name| *name != "METHOD_UNSPECIFIED").and_then(|name| name.parse().ok());
     let send = block.inner(cx, "send", &PAYLOAD);
     let receive = block.list(cx, "receive", &PAYLOAD);
@@ -228,7 +224,7 @@ fn http(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HttpCheck> {
         retriable: retriable.iter().filter_map(|block| statuses(cx, block)).collect(),
         add: added(cx, block, "request_headers_to_add"),
         remove: remove.iter().filter_map(|name| headers::header_name(cx, name)).collect(),
-        http2: block.find("codec_client_type").and_then(|field| field.choice(cx, "", &codecs)).unwrap_or(false),
+        http2: block.choice(cx, "codec_client_type", "", &codecs).unwrap_or(false),
         path: path?.value,
     })
 }
@@ -259,7 +255,7 @@ fn added(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Vec<(HeaderName,
 fn statuses(cx: &mut Context<'_>, block: &Block<'_>) -> Option<StatusRange> {
     let start = required(cx, block, "start", |cx, field| field.within(cx, 100, 599));
     let end = required(cx, block, "end", |cx, field| field.within(cx, 101, 600));
-    let (start, end) = (u16::try_from(start?).ok()?, u16::try_from(end?).ok()?);
+    let (start, end) = (start?, end?);
     if start >= end {
         let what = format!("there is no status from {start} to the one before {end}");
         cx.fatal(

@@ -107,7 +107,7 @@ fn oauth2(cx: &mut Context<'_>, block: &Block<'_>) -> Option<McpOauth2> {
         return None;
     };
     let styles = [("", None), ("header", Some(true)), ("params", Some(false))];
-    let in_header = endpoint.find("auth_style").and_then(|field| field.choice(cx, "", &styles)).flatten();
+    let in_header = endpoint.choice(cx, "auth_style", "", &styles).flatten();
     let (auth_url, token_url) = (url(cx, &endpoint, "auth_url"), url(cx, &endpoint, "token_url"));
     Some(McpOauth2 {
         client_id: client_id?.value,

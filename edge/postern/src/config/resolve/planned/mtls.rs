@@ -101,10 +101,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> DownstreamM
     DownstreamMtls {
         authorities: authorities(cx, ca),
         revoked: crl.and_then(|(at, pem)| revoked(cx, &at, pem)),
-        enforcement: block
-            .find("enforcement")
-            .and_then(|field| field.choice(cx, "", &enforcements))
-            .unwrap_or_default(),
+        enforcement: block.choice(cx, "enforcement", "", &enforcements).unwrap_or_default(),
         names: names.iter().filter_map(|name| pattern(cx, name)).collect(),
         max_depth: Some(depth.unwrap_or(DEPTH)).filter(|depth| *depth > 0),
     }

@@ -94,13 +94,11 @@ impl Reader<'_, '_, '_> {
     }
 
     fn share(&mut self, key: &str, usual: u32) -> u32 {
-        let share = self.block.find(key).and_then(|field| field.within(self.cx, 0, 100));
-        share.and_then(|share| u32::try_from(share).ok()).unwrap_or(usual)
+        self.block.find(key).and_then(|field| field.within(self.cx, 0, 100)).unwrap_or(usual)
     }
 
     fn time(&mut self, key: &str, usual: u64) -> Duration {
-        let time = self.block.find(key).and_then(|field| field.seconds(self.cx));
-        time.unwrap_or(Duration::from_secs(usual))
+        self.block.seconds(self.cx, key).unwrap_or(Duration::from_secs(usual))
     }
 
     fn flag(&mut self, key: &str, usual: bool) -> bool {

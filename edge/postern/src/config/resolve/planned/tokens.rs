@@ -88,7 +88,7 @@ pub(super) fn format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<TokenFor
         ("idp_identity_token", TokenFormat::IdToken),
         ("jwt", TokenFormat::Jwt),
     ];
-    block.find("bearer_token_format")?.choice(cx, "bearer_token_format_", &formats)
+    block.choice(cx, "bearer_token_format", "bearer_token_format_", &formats)
 }
 
 /// `bearer_token_format` and `identity_providers` of a route: each of them must exist, and the route must take their tokens.

@@ -93,7 +93,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Tracing {
 
 fn otlp(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Otlp> {
     let exporters = [("none", false), ("otlp", true)];
-    let on = settings.find("otel_traces_exporter").and_then(|field| field.choice(cx, "", &exporters)).unwrap_or(false);
+    let on = settings.choice(cx, "otel_traces_exporter", "", &exporters).unwrap_or(false);
     let own = settings.url(cx, "otel_exporter_otlp_traces_endpoint");
     let shared = settings.url(cx, "otel_exporter_otlp_endpoint");
     let own_protocol = protocol(cx, settings, "otel_exporter_otlp_traces_protocol");
@@ -122,7 +122,7 @@ fn otlp(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Otlp> {
 
 fn protocol(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Option<OtlpProtocol> {
     let protocols = [("grpc", OtlpProtocol::Grpc), ("http/protobuf", OtlpProtocol::HttpProtobuf)];
-    settings.find(key)?.choice(cx, "", &protocols)
+    settings.choice(cx, key, "", &protocols)
 }
 
 fn timeout(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Option<Duration> {

@@ -61,7 +61,7 @@ fn redirect(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Redirect> {
         cx.fatal(Code::BadHost, &host.at, what, "write `host` or `host:port`");
     }
     let port = block.find("port_redirect").and_then(|field| field.within(cx, 0, u16::MAX.into()));
-    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    let port = port.filter(|port: &u16| *port > 0);
     let path = redirect_path(cx, block, "path_redirect");
     let prefix = redirect_path(cx, block, "prefix_rewrite");
     let strip_query = block.flag(cx, "strip_query");
