@@ -121,7 +121,11 @@ fn every_reason_is_on_its_page_and_no_other() {
         !text.starts_with('-') && text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-0123456789".contains(&byte))
     });
     known.extend(
-        Reason::ALL.iter().map(|reason| reason.as_str()).filter(|text| text.ends_with("-unauthorized")).map(str::to_owned),
+        Reason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .filter(|text| text.ends_with("-unauthorized"))
+            .map(str::to_owned),
     );
     assert!(known.len() > 90, "{known:?}");
 

@@ -301,8 +301,11 @@ fn texts(entry: &Entry) -> Result<Texts, Mistake> {
 
 /// A key that is none of those that are known; `what` says so.
 pub(crate) fn unknown(entry: &Entry, what: &str, known: &[&str]) -> Mistake {
-    Mistake::at(entry.key_place, format!("{what} `{}`", entry.key))
-        .hint_nearest(&entry.key, known.iter().copied(), || format!("write one of {}", known.join(", ")))
+    Mistake::at(entry.key_place, format!("{what} `{}`", entry.key)).hint_nearest(
+        &entry.key,
+        known.iter().copied(),
+        || format!("write one of {}", known.join(", ")),
+    )
 }
 
 pub(crate) fn unknown_operator(entry: &Entry, known: &[&str]) -> Mistake {

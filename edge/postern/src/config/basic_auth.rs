@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+
+use super::watched::hash;
 
 /// A user and a password, of which only the SHA-256 is kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,10 +35,6 @@ impl fmt::Debug for BasicAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BasicAuth([redacted])")
     }
-}
-
-fn hash(pair: &[u8]) -> Option<[u8; 32]> {
-    digest::digest(&digest::SHA256, pair).as_ref().try_into().ok()
 }
 
 #[cfg(test)]

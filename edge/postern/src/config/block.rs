@@ -193,6 +193,12 @@ impl<'n> Block<'n> {
         self.find(name)?.texts(cx)
     }
 
+    /// The same, trimmed, and empty ones left out.
+    pub(super) fn names(&self, cx: &mut Context<'_>, name: &str) -> Vec<String> {
+        let texts = self.texts(cx, name).unwrap_or_default();
+        texts.into_iter().map(|text| text.value.trim().to_owned()).filter(|text| !text.is_empty()).collect()
+    }
+
     pub(super) fn pairs(&self, cx: &mut Context<'_>, name: &str) -> Option<Vec<Pair>> {
         self.find(name)?.pairs(cx)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use base64::Engine as _;
 use postern_policy::document::{self, Entry, Node, Place, Value};
 use serde_json::json;
 
@@ -10,7 +9,7 @@ use super::Code;
 use super::context::Context;
 use super::keys::{Key, Kind, SETTINGS, Scope};
 use super::problem::{At, KeyPath, Origin};
-use super::value::Field;
+use super::value::{Field, decode_base64};
 
 /// The document with `head.rest: value` at its top written as `head: {rest: value}`, and with texts of JSON where a map is
 /// wanted (01 §1.1).
@@ -131,10 +130,7 @@ fn scalar(text: &str) -> Node {
 
 /// `ROUTES` and `POLICY`: base64 of a YAML list.
 fn routes(cx: &mut Context<'_>, at: &At, text: &str) -> Option<Node> {
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(text.trim())
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = decode_base64(text.trim()).and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(decoded) = decoded else {
         cx.fatal(Code::BadBase64, at, "this variable is not base64 of text", "encode the YAML list with `base64 -w0`");
         return None;

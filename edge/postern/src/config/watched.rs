@@ -50,7 +50,8 @@ pub(super) fn read_any(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn hash(content: &[u8]) -> Option<[u8; 32]> {
+/// The SHA-256.
+pub(super) fn hash(content: &[u8]) -> Option<[u8; 32]> {
     digest::digest(&digest::SHA256, content).as_ref().try_into().ok()
 }
 

@@ -9,7 +9,7 @@ use postern_identity::{IdpId, Secret};
 use super::secrets;
 use crate::config::block::Block;
 use crate::config::context::Context;
-use crate::config::value::{Spanned, quoted};
+use crate::config::value::quoted;
 use crate::config::{At, Code};
 
 /// What is known of a kind of provider.
@@ -137,7 +137,7 @@ fn default(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IdpConfig> {
     let hint = "write the client id that the provider gave you";
     let client_id = settings.required(cx, "idp_client_id", "`idp_client_id` is missing", hint);
     let client_secret = secrets::line(cx, settings, "idp_client_secret", "idp_client_secret_file");
-    let scopes = settings.texts(cx, "idp_scopes").filter(|scopes| !scopes.is_empty());
+    let scopes = settings.names(cx, "idp_scopes");
     let params = settings.pairs(cx, "idp_request_params").filter(|params| !params.is_empty());
     let (issuer, client_id) = (issuer?, client_id?.value);
     Some(IdpConfig {
@@ -146,7 +146,7 @@ fn default(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IdpConfig> {
         issuer,
         client_id,
         client_secret,
-        scopes: scopes.map_or_else(|| owned(kind.scopes), values),
+        scopes: if scopes.is_empty() { owned(kind.scopes) } else { scopes },
         request_params: params.map_or_else(
             || pairs(kind.params),
             |params| params.into_iter().map(|(name, value)| (name.value, value.value)).collect(),
@@ -160,10 +160,6 @@ fn owned(texts: &[&str]) -> Vec<String> {
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-fn values(texts: Vec<Spanned<String>>) -> Vec<String> {
-    texts.into_iter().map(|text| text.value.trim().to_owned()).filter(|text| !text.is_empty()).collect()
 }
 
 fn kind(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<&'static Kind> {
@@ -228,7 +224,7 @@ fn refuse_all_tenants(cx: &mut Context<'_>, at: &At, kind: &Kind, issuer: &str) 
 }
 
 /// Codes and tokens go only over TLS, except on this machine (S-070).
-fn refuse_plain(cx: &mut Context<'_>, at: &At, url: &url::Url) {
+pub(super) fn refuse_plain(cx: &mut Context<'_>, at: &At, url: &url::Url) {
     if url.scheme() == "http" && !super::authenticate::is_loopback(url) {
         let what = "the identity provider would be asked without TLS";
         cx.fatal(Code::BadUrl, at, what, "write an https URL; http is for a provider on this machine only");

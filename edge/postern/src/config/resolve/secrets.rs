@@ -73,12 +73,7 @@ pub(super) fn text(
 }
 
 /// The same, of one line: a line end after it in a file is never part of it.
-pub(super) fn line(
-    cx: &mut Context<'_>,
-    settings: &Block<'_>,
-    key: &str,
-    file_key: &str,
-) -> Option<Secret<String>> {
+pub(super) fn line(cx: &mut Context<'_>, settings: &Block<'_>, key: &str, file_key: &str) -> Option<Secret<String>> {
     let (_, text) = text(cx, settings, key, file_key)?;
     Some(Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned()))
 }

@@ -6,7 +6,7 @@ use postern_identity::Secret;
 use postern_policy::ppl;
 use url::Url;
 
-use super::{are_both, names};
+use super::are_both;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -62,8 +62,8 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> RouteAccess {
     let recording = route.inner(cx, "session_recording", &SESSION_RECORDING);
     RouteAccess {
         sub_policies: sub_policies(cx, route),
-        groups_filter: names(cx, route, "jwt_groups_filter"),
-        audiences: audiences.then(|| names(cx, route, "idp_access_token_allowed_audiences")),
+        groups_filter: route.names(cx, "jwt_groups_filter"),
+        audiences: audiences.then(|| route.names(cx, "idp_access_token_allowed_audiences")),
         kubernetes_token: kubernetes_token(cx, route),
         serverless: route.flag(cx, "enable_google_cloud_serverless_authentication"),
         depends_on: depends_on(cx, route),
@@ -79,10 +79,10 @@ fn sub_policies(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<SubPolicy> {
         let claims = block.find("allowed_idp_claims");
         SubPolicy {
             name: name.filter(|name| !name.is_empty()).unwrap_or(id),
-            users: names(cx, block, "allowed_users"),
-            domains: names(cx, block, "allowed_domains"),
+            users: block.names(cx, "allowed_users"),
+            domains: block.names(cx, "allowed_domains"),
             claims: claims.and_then(|field| super::super::routes::claims(cx, field)).unwrap_or_default(),
-            scripts: names(cx, block, "rego"),
+            scripts: block.names(cx, "rego"),
             explanation: block.text(cx, "explanation").unwrap_or_default(),
             remediation: block.text(cx, "remediation").unwrap_or_default(),
         }

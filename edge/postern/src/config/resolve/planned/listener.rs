@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{address, host, names};
+use super::{address, host};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -45,7 +45,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
         derived_name: host(cx, settings, "tls_derive"),
         auto_apply_changesets: settings.flag(cx, "auto_apply_changesets"),
         session_recordings: settings.number(cx, "session_recording_concurrency"),
-        groups_filter: names(cx, settings, "jwt_groups_filter"),
+        groups_filter: settings.names(cx, "jwt_groups_filter"),
     }
 }
 

@@ -3,7 +3,6 @@
 use postern_identity::Secret;
 use url::Url;
 
-use super::names;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -99,7 +98,7 @@ fn oauth2(cx: &mut Context<'_>, block: &Block<'_>) -> Option<McpOauth2> {
     let hint = "write the client id that the upstream's server gave you";
     let client_id = block.required(cx, "client_id", "`upstream_oauth2` has no `client_id`", hint);
     let client_secret = block.filled(cx, "client_secret").map(|text| Secret::new(text.value));
-    let scopes = names(cx, block, "scopes");
+    let scopes = block.names(cx, "scopes");
     let params = block.pairs(cx, "authorization_url_params").unwrap_or_default();
     let Some(endpoint) = block.inner(cx, "endpoint", &MCP_OAUTH2_ENDPOINT) else {
         let what = "`upstream_oauth2` has no `endpoint`";

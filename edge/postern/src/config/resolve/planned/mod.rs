@@ -168,12 +168,6 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) {
     cx.planned.routes.push(planned);
 }
 
-/// The texts of a list, trimmed, empty ones left out.
-fn names(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Vec<String> {
-    let texts = block.texts(cx, key).unwrap_or_default();
-    texts.into_iter().map(|text| text.value.trim().to_owned()).filter(|text| !text.is_empty()).collect()
-}
-
 /// `host:port` with a port that can be bound; the host is not looked up.
 fn address(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
     let text = block.filled(cx, key)?;

@@ -2,7 +2,7 @@
 
 use postern_identity::Secret;
 
-use super::{address, names};
+use super::address;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -26,7 +26,7 @@ pub struct Ssh {
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Ssh {
     let address = address(cx, settings, "ssh_address");
     let listens = settings.find("ssh_address").is_some();
-    let mut host_keys: Vec<_> = names(cx, settings, "ssh_host_keys").into_iter().map(Secret::new).collect();
+    let mut host_keys: Vec<_> = settings.names(cx, "ssh_host_keys").into_iter().map(Secret::new).collect();
     for file in settings.texts(cx, "ssh_host_key_files").unwrap_or_default() {
         host_keys.extend(key_file(cx, &file, listens));
     }
@@ -37,7 +37,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Ssh {
         host_keys,
         user_ca_key: file.map_or(inline, |file| key_file(cx, &file, listens)),
         limits: settings.flag(cx, "ssh_rls_enabled"),
-        limit_entries: names(cx, settings, "ssh_rls_additional_entries"),
+        limit_entries: settings.names(cx, "ssh_rls_additional_entries"),
     }
 }
 

@@ -3,12 +3,11 @@
 use postern_policy::document::nearest;
 use url::Url;
 
-use super::names as listed;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::IDENTITY_PROVIDER;
-use crate::config::resolve::authenticate::is_loopback;
+use crate::config::resolve::idp::refuse_plain;
 use crate::config::value::{Field, quoted};
 
 /// What is taken in an `Authorization: Bearer` field, and from whom.
@@ -62,11 +61,11 @@ const IN_CLUSTER: &str = "kubernetes:///";
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> BearerTokens {
     let audiences = settings.find("idp_access_token_allowed_audiences").is_some();
-    let hosts = listed(cx, settings, "programmatic_redirect_domain_whitelist");
+    let hosts = settings.names(cx, "programmatic_redirect_domain_whitelist");
     let tokens = BearerTokens {
         format: format(cx, settings).unwrap_or_default(),
         providers: providers(cx, settings),
-        audiences: audiences.then(|| listed(cx, settings, "idp_access_token_allowed_audiences")),
+        audiences: audiences.then(|| settings.names(cx, "idp_access_token_allowed_audiences")),
         programmatic_hosts: if hosts.is_empty() { vec!["localhost".to_owned()] } else { hosts },
     };
     if tokens.format == TokenFormat::Jwt && tokens.providers.is_empty() {
@@ -94,7 +93,7 @@ pub(super) fn format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<TokenFor
 /// `bearer_token_format` and `identity_providers` of a route: each of them must exist, and the route must take their tokens.
 pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) -> (Option<TokenFormat>, Vec<String>) {
     let own = format(cx, route);
-    let wanted = listed(cx, route, "identity_providers");
+    let wanted = route.names(cx, "identity_providers");
     let wanted: Vec<_> = wanted.into_iter().map(|name| name.to_ascii_lowercase()).collect();
     let known: Vec<_> = cx.planned.tokens.providers.iter().map(|provider| provider.name.clone()).collect();
     if own == Some(TokenFormat::Jwt) && known.is_empty() {
@@ -139,7 +138,7 @@ fn provider(cx: &mut Context<'_>, name: &str, field: &Field<'_>) -> Option<Ident
         cx.fatal(Code::BadChoice, &field.key_at(), what, "write a name in lower case, without `/`");
     }
     let block = Block::open(cx, field, &IDENTITY_PROVIDER)?;
-    let audiences = listed(cx, &block, "audiences");
+    let audiences = block.names(cx, "audiences");
     if audiences.is_empty() {
         let what = format!("{} names no audience: every token of its issuer would do", quoted(&name));
         cx.fatal(Code::MissingKey, &block.at("audiences"), what, "write `audiences: [https://app.example.com]`");
@@ -147,7 +146,7 @@ fn provider(cx: &mut Context<'_>, name: &str, field: &Field<'_>) -> Option<Ident
     let algorithms = algorithms(cx, &block);
     let jwks_url = block.url(cx, "jwks_url");
     if let Some(url) = &jwks_url {
-        refuse_plain(cx, &block, "jwks_url", url);
+        refuse_plain(cx, &block.at("jwks_url"), url);
     }
     let issuer = issuer(cx, &block)?;
     Some(IdentityProvider { name, issuer, jwks_url, algorithms, audiences })
@@ -158,17 +157,9 @@ fn issuer(cx: &mut Context<'_>, block: &Block<'_>) -> Option<String> {
     let text = block.required(cx, "issuer", "the provider has no `issuer`", hint)?;
     if text.value != IN_CLUSTER {
         let url = block.url(cx, "issuer")?;
-        refuse_plain(cx, block, "issuer", &url);
+        refuse_plain(cx, &text.at, &url);
     }
     Some(text.value)
-}
-
-/// Keys go only over TLS, except on this machine.
-fn refuse_plain(cx: &mut Context<'_>, block: &Block<'_>, key: &str, url: &Url) {
-    if url.scheme() == "http" && !is_loopback(url) {
-        let what = format!("`{key}` would be asked without TLS");
-        cx.fatal(Code::BadUrl, &block.at(key), what, "write an https URL; http is for this machine only");
-    }
 }
 
 fn algorithms(cx: &mut Context<'_>, block: &Block<'_>) -> Vec<String> {

@@ -9,7 +9,7 @@ use super::policies::Policies;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::{Field, Spanned};
-use crate::config::{At, Code};
+use crate::config::{At, Code, KeyPath};
 
 pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>, policies: &mut Policies<'_>) -> Option<Policy> {
     let legacy = legacy(cx, route)?;
@@ -126,30 +126,26 @@ pub(in crate::config::resolve) fn tell(cx: &mut Context<'_>, field: &Field<'_>, 
 
 /// The key or value of a policy that stands at `place`.
 pub(super) fn at(policy: &Field<'_>, place: Place) -> At {
-    let key = policy.at.key.join(&path_to(policy.node, place).unwrap_or_default());
+    let key = policy.at.key.join(path_to(policy.node, place).unwrap_or_default().as_str());
     let place = if place.is_known() { place } else { policy.at.place };
     At { key, place, origin: policy.at.origin.clone() }
 }
 
 /// The path from `node` to the key or value that stands at `place`.
-fn path_to(node: &Node, place: Place) -> Option<String> {
+fn path_to(node: &Node, place: Place) -> Option<KeyPath> {
     let is = |other: Place| (other.line, other.column) == (place.line, place.column);
     match &node.value {
         _ if !place.is_known() => None,
         Value::List(nodes) => nodes.iter().enumerate().find_map(|(index, node)| {
-            let rest = path_to(node, place).or_else(|| is(node.place).then(String::new))?;
-            Some(dotted(&format!("[{index}]"), &rest))
+            let rest = path_to(node, place).or_else(|| is(node.place).then(KeyPath::default))?;
+            Some(KeyPath::default().index(index).join(rest.as_str()))
         }),
         Value::Map(entries) => entries.iter().find_map(|entry| {
             let below = path_to(&entry.value, place);
             let here = is(entry.key_place) || is(entry.value.place);
-            Some(dotted(&entry.key, &below.or_else(|| here.then(String::new))?))
+            let rest = below.or_else(|| here.then(KeyPath::default))?;
+            Some(KeyPath::default().key(&entry.key).join(rest.as_str()))
         }),
         Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => None,
     }
-}
-
-fn dotted(head: &str, rest: &str) -> String {
-    let dot = if rest.is_empty() || rest.starts_with('[') { "" } else { "." };
-    format!("{head}{dot}{rest}")
 }
