@@ -1,7 +1,7 @@
 //! The configuration: from a file and the environment to domain types, or to everything that is wrong with them.
 //!
 //! [`load`] gives a [`Config`] or [`Problems`], mostly both: advice does not stop a load. Keys, defaults and what becomes
-//! of each are declared in `keys.rs`; `resolve/` has one file for each section.
+//! of each are declared in `keys/`; `resolve/` has one file for each section.
 
 mod access_tests;
 mod basic_auth;
@@ -24,11 +24,11 @@ mod value;
 mod watched;
 
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod validation;
 
 use std::fmt;
 use std::net::SocketAddr;

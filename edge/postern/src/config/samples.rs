@@ -14,9 +14,8 @@ use postern_policy::document::Node;
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair};
 
 use super::keys::{Key, Kind, SCOPES, SETTINGS, Scope};
+use super::tests::SECRET;
 use super::*;
-
-const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// Each file, its text as it stands, and what stands beside it.
 fn samples() -> Vec<(String, PathBuf)> {

@@ -19,9 +19,9 @@ use super::*;
 use postern_identity::Timestamp;
 use postern_policy::{Decision, Facts, Policy};
 
-const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub(super) const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// The least that runs without a word.
-const BASE: &str = "insecure_server: true\nshared_secret_file: tests/problems/secret\ncookie_secret_file: tests/problems/secret\n\
+pub(super) const BASE: &str = "insecure_server: true\nshared_secret_file: tests/problems/secret\ncookie_secret_file: tests/problems/secret\n\
     authenticate_service_url: https://authenticate.example.com\nidp_provider: oidc\nidp_provider_url: https://idp.example.com\n\
     idp_client_id: postern\n";
 
@@ -29,7 +29,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
     Environment::of(variables.iter().copied()).unwrap()
 }
 
-fn loaded(text: &str) -> Loaded {
+pub(super) fn loaded(text: &str) -> Loaded {
     load_text(Some("config.yaml"), text, false, &environment(&[]))
 }
 

@@ -15,15 +15,12 @@ use super::planned::{
     Carried, DnsFamily, Enforcement, LoadBalancing, Mcp, NameKind, OtlpProtocol, Payload, PlannedRoute, Probe, Scheme,
     StatusRange, TokenFormat,
 };
+use super::tests::BASE;
 use super::*;
 
-/// The least that runs.
-const BASE: &str = "insecure_server: true\nshared_secret_file: tests/problems/secret\ncookie_secret_file: tests/problems/secret\n\
-    authenticate_service_url: https://authenticate.example.com\nidp_provider: oidc\nidp_provider_url: https://idp.example.com\n\
-    idp_client_id: postern\n";
-
+/// The base and `text`.
 fn loaded(text: &str) -> Loaded {
-    load_text(Some("config.yaml"), &format!("{BASE}{text}"), false, &Environment::of::<&str, &str>([]).unwrap())
+    tests::loaded(&format!("{BASE}{text}"))
 }
 
 fn routed(keys: &str) -> Loaded {
