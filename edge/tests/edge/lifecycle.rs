@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
-use postern_edge::route::{Target, Upstream as To, UpstreamEndpoint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::support::{HOST, Script, Wire, World, WorldBuilder, until};
+use crate::support::{HOST, Script, Wire, World, WorldBuilder, target, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n";
 
@@ -83,9 +82,7 @@ async fn r_033_an_open_websocket_is_told_to_leave_and_holds_up_no_drain() {
         }
     });
     let builder = WorldBuilder::new().await.route(|route| {
-        let (host, authority) = (at.ip().to_string(), at.to_string());
-        route.target =
-            Target::Upstream(To { endpoints: vec![UpstreamEndpoint { tls: false, host, port: at.port(), authority }] });
+        route.target = target(at, false);
         route.allow_websockets = true;
     });
     let world = builder.start();

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use postern_edge::route::{Target, Upstream, UpstreamEndpoint};
 
-use crate::support::{HOST, Script, Wire, World, WorldBuilder, until};
+use crate::support::{HOST, Script, Wire, World, WorldBuilder, target, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n";
 
@@ -47,9 +46,7 @@ async fn r_015_the_time_in_which_an_upstream_is_not_reached_counts_too() {
     let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = deaf.local_addr().unwrap();
     let builder = WorldBuilder::new().await.route(|route| {
-        let (host, authority) = (at.ip().to_string(), at.to_string());
-        let endpoint = UpstreamEndpoint { tls: true, host, port: at.port(), authority };
-        route.target = Target::Upstream(Upstream { endpoints: vec![endpoint] });
+        route.target = target(at, true);
         route.timeout = Some(Duration::from_millis(200));
     });
     let world = builder.start();

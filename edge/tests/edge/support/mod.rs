@@ -6,4 +6,4 @@ mod world;
 
 pub(crate) use client::Wire;
 pub(crate) use upstream::{Script, Upstream};
-pub(crate) use world::{HOST, World, WorldBuilder, now, route, tokens, until};
+pub(crate) use world::{HOST, World, WorldBuilder, now, route, target, tokens, until};

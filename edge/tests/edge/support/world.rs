@@ -184,17 +184,21 @@ pub(crate) fn now() -> Timestamp {
     std::time::SystemTime::now().into()
 }
 
+/// The upstream at an address.
+pub(crate) fn target(at: SocketAddr, tls: bool) -> Target {
+    let endpoint = UpstreamEndpoint { tls, host: at.ip().to_string(), port: at.port(), authority: at.to_string() };
+    Target::Upstream(RouteUpstream { endpoints: vec![endpoint] })
+}
+
 /// A public route to a plain upstream.
 pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
     let public = Legacy { allow_public_unauthenticated_access: true, ..Legacy::default() };
-    let authority = upstream.to_string();
-    let endpoint = UpstreamEndpoint { tls: false, host: upstream.ip().to_string(), port: upstream.port(), authority };
     Route {
         id: format!("route-{name}"),
         name: name.to_owned(),
         hosts: HostPattern::Exact { host: host.to_owned(), port: None },
         path: PathMatcher::Prefix("/".to_owned()),
-        target: Target::Upstream(RouteUpstream { endpoints: vec![endpoint] }),
+        target: target(upstream, false),
         policy: Policy::new(public.rules(), Vec::new()),
         idp: IdpId::new("idp"),
         rewrite: None,
