@@ -95,7 +95,7 @@ impl SigningKeys {
 
     fn of(keys: Vec<Key>) -> Result<Self, SigningKeyError> {
         let key_set = Bytes::from(json!({ "keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>() }).to_string());
-        let tag = format!("\"{}\"", hex(digest(&SHA256, &key_set).as_ref()).get(..32).unwrap_or_default());
+        let tag = format!("\"{}\"", hex::encode(digest(&SHA256, &key_set)).get(..32).unwrap_or_default());
         let etag = HeaderValue::try_from(tag).map_err(|error| SigningKeyError::Unreadable(error.to_string()))?;
         let signer = keys.into_iter().next().ok_or(SigningKeyError::None)?;
         Ok(Self { signer, key_set, etag })
@@ -156,7 +156,7 @@ impl Key {
         let mut jwk = Jwk::from_encoding_key(&private, algorithm).map_err(|error| unreadable(&error))?;
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|error| unreadable(&error))?;
         // RFC 7638, but as lower-case hex: what upstreams of a Pomerium know as `kid`.
-        let kid = hex(&URL_SAFE_NO_PAD.decode(thumbprint).map_err(|error| unreadable(&error))?);
+        let kid = hex::encode(URL_SAFE_NO_PAD.decode(thumbprint).map_err(|error| unreadable(&error))?);
         jwk.common.key_id = Some(kid.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         Ok(Self { private, header: Header { kid: Some(kid), ..Header::new(algorithm) }, jwk })
@@ -229,8 +229,4 @@ fn subtract(from: &mut [u64; 4], what: &[u64; 4]) {
         let (less, second) = less.overflowing_sub(u64::from(borrow));
         (*limb, borrow) = (less, first || second);
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,7 +14,6 @@ use postern_identity::{RandomError, Session, Timestamp, uuid};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
-pub(crate) use keys::hex;
 pub use keys::{SigningKeyError, SigningKeys};
 pub use slot::AssertionSlot;
 pub(crate) use slot::Purpose;

@@ -56,7 +56,7 @@ impl Facts<'_> {
 }
 
 fn fingerprint(leaf: &[u8]) -> Vec<u8> {
-    crate::assertion::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf).as_ref()).into_bytes()
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf)).into_bytes()
 }
 
 /// `${a.b["c"]}` or `$a.b`, and what follows it; `None` if it is malformed.

@@ -50,7 +50,7 @@ impl Test for ClientCertificate {
     fn saw(&self, facts: &Facts<'_>) -> String {
         let Some(leaf) = facts.client_certificate.leaf else { return "no client certificate".to_owned() };
         let names: Vec<_> = [&leaf.dns, &leaf.emails, &leaf.uris].into_iter().flatten().cloned().collect();
-        format!("fingerprint {}, names {}", hex(&leaf.fingerprint), series(&names, "and"))
+        format!("fingerprint {}, names {}", hex::encode(leaf.fingerprint), series(&names, "and"))
     }
 
     const CARRIER: Option<Carrier> = Some(Carrier::ClientCertificates);
@@ -84,7 +84,7 @@ impl Condition {
             series(&values.iter().map(shown).collect::<Vec<_>>(), "or")
         };
         match self {
-            Self::Fingerprint(values) => format!("fingerprint {}", listed(values, hex)),
+            Self::Fingerprint(values) => format!("fingerprint {}", listed(values, |hash| hex::encode(hash))),
             Self::SpkiHash(values) => format!("SPKI hash {}", listed(values, |hash| STANDARD.encode(hash))),
             Self::SanDns(names) => format!("DNS name {}", names.words()),
             Self::SanEmail(names) => format!("e-mail name {}", names.words()),
@@ -103,22 +103,10 @@ fn each(node: &Node, read: fn(&Node) -> Result<[u8; 32], Mistake>) -> Result<Box
 fn fingerprint(node: &Node) -> Result<[u8; 32], Mistake> {
     // Digits alone are a number to YAML.
     let text = node.as_text().unwrap_or_default();
-    let short = text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
-    let long = text.len() == 95 && !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let is_long = text.split(':').all(|pair| pair.len() == 2) && !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let digits = if is_long { text.replace(':', "") } else { text.to_ascii_lowercase() };
     let mut bytes = [0; 32];
-    let mut read = 0;
-    if short || long {
-        let digits: Vec<u8> = match long {
-            true => text.split(':').filter(|pair| pair.len() == 2).flat_map(str::bytes).collect(),
-            false => text.bytes().collect(),
-        };
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let Some(value) = std::str::from_utf8(pair).ok().and_then(hex_pair) else { break };
-            *byte = value;
-            read += 1;
-        }
-    }
-    if read == bytes.len() {
+    if (is_long || digits == text) && hex::decode_to_slice(digits, &mut bytes).is_ok() {
         return Ok(bytes);
     }
     Err(Mistake::at(node.place, "this is not a SHA-256 fingerprint")
@@ -132,15 +120,6 @@ fn spki_hash(node: &Node) -> Result<[u8; 32], Mistake> {
         Mistake::at(node.place, "this is not an SPKI hash")
             .hint("write the base64 of the SHA-256 of the public key, 44 characters long")
     })
-}
-
-/// Two digits, and no sign.
-fn hex_pair(pair: &str) -> Option<u8> {
-    pair.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u8::from_str_radix(pair, 16).ok()).flatten()
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ fn payload(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Payload> {
     let binary = block.find("binary").and_then(|field| field.base64(cx));
     match (text, binary) {
         (Some(text), None) => {
-            let bytes = hex(&text.value);
+            let bytes = hex::decode(&text.value).ok();
             if bytes.is_none() {
                 let what = format!("{} is not hex", quoted(&text.value));
                 cx.fatal(Code::WrongType, &text.at, what, "write two hex digits for each byte: `50494e47` is PING");
@@ -288,24 +288,5 @@ fn payload(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Payload> {
             cx.fatal(Code::Conflict, &text.at, what, "remove one of them");
             None
         }
-    }
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks(2).filter_map(|pair| Some(pair.first()? << 4 | pair.last()?)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hex;
-
-    #[test]
-    fn hex_is_two_digits_for_each_byte() {
-        assert_eq!(hex("50494e47").as_deref(), Some(&b"PING"[..]));
-        assert_eq!(hex("").as_deref(), Some(&[][..]));
-        assert_eq!((hex("5"), hex("zz"), hex("5 0")), (None, None, None));
     }
 }

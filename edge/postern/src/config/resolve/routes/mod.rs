@@ -13,7 +13,6 @@ pub(super) use access::{claims, tell as tell_policy};
 pub(super) use from::is_authority;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,11 +154,9 @@ pub(super) fn digest(parts: &[&str]) -> String {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    context.finish().as_ref().iter().take(8).fold(String::new(), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
-    })
+    let mut digits = hex::encode(context.finish());
+    digits.truncate(16);
+    digits
 }
 
 /// `prefix_rewrite`, else the path of the first `to` (01 §2.7).
