@@ -24,8 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than one refresh can take: 15 s to be ready, 10 s for the grant, 15 s for keys, [`SAVE_WITHIN`], 25 s for userinfo,
 /// [`SAVE_WITHIN`] once more.
 const LEASE: Duration = Duration::from_secs(120);
-/// A store that is away just after a grant is given this time to come back, for the sake of the new refresh token.
-const SAVE_WITHIN: Duration = Duration::from_secs(25);
+/// A store that is away just after a grant is given this time to come back, for the sake of the new refresh token. With
+/// the 10 s of the grant itself it fits into the 30 s of a drain.
+const SAVE_WITHIN: Duration = Duration::from_secs(15);
+/// Between two tries to save, at most.
+const SAVE_GAP: Duration = Duration::from_secs(1);
 /// How long an access token lives whose provider does not say, and how long one is thought to live at most: what changes
 /// at the provider is seen within that time.
 const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
@@ -207,6 +210,8 @@ enum Outcome {
     Overtaken,
     /// The tokens are new, and this process ends: another one asks for the claims.
     Interrupted,
+    /// This process ends, and nothing was asked yet: another one begins anew.
+    GivenBack,
 }
 
 /// Why a refresh did not come about.
@@ -290,7 +295,16 @@ impl Refresh {
     }
 
     async fn refresh(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Result<Outcome, Failure> {
-        let granted = match idp.refresh(session, tokens, self.now()).await {
+        let ready = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Ok(Outcome::GivenBack),
+            ready = idp.ready() => ready?,
+        };
+        // What made it ready may have come together with the end.
+        if self.shutdown.is_cancelled() {
+            return Ok(Outcome::GivenBack);
+        }
+        let granted = match ready.refresh(session, tokens, self.now(), &self.shutdown).await {
             Err(error @ ProviderError::GrantRefused) => return self.refused(session, error.reason()).await,
             granted => granted?,
         };
@@ -330,7 +344,12 @@ impl Refresh {
 
     /// The second half: what the provider says of the user now.
     async fn describe(&self, idp: &Idp, mut session: Session, tokens: Tokens) -> Result<Outcome, Failure> {
-        session.user = match idp.describe(&session, &tokens).await {
+        let described = tokio::select! {
+            biased;
+            described = idp.describe(&session, &tokens) => described,
+            () = self.shutdown.cancelled() => return Ok(Outcome::Interrupted),
+        };
+        session.user = match described {
             Ok(user) => user,
             Err(error @ ProviderError::OtherSubject) => {
                 let ended = self.end(error.reason()).await;
@@ -370,7 +389,7 @@ impl Refresh {
                 Err(_) if begun.elapsed() + wait < SAVE_WITHIN => {
                     is_repetition = true;
                     tokio::time::sleep(wait).await;
-                    wait = wait.saturating_mul(2);
+                    wait = wait.saturating_mul(2).min(SAVE_GAP);
                 }
                 saved => return saved,
             }
@@ -384,12 +403,17 @@ impl Refresh {
             Outcome::Partly(_) => Some(self.now().plus(RETRY.1)),
             Outcome::Kept(_) => {
                 let next = retry_at(&self.claim.handle, held.refresh_at.unwrap_or(self.now), self.now());
-                match self.shared.sessions.postpone(&self.claim, next).await {
-                    Ok(Some(claim)) => Some(claim.next),
-                    Ok(None) => None,
-                    Err(_) => Some(self.claim.next),
-                }
+                self.give_back(next).await
             }
+            Outcome::GivenBack => self.give_back(self.now()).await,
+        }
+    }
+
+    /// Gives the claim back, for anybody to take from `next` on. Where the store does not hear it, the claim runs out.
+    async fn give_back(&self, next: Timestamp) -> Option<Timestamp> {
+        match self.shared.sessions.postpone(&self.claim, next).await {
+            Ok(claim) => claim.map(|claim| claim.next),
+            Err(_) => Some(self.claim.next),
         }
     }
 
@@ -400,6 +424,7 @@ impl Refresh {
             Outcome::Refreshed => ("ok", None),
             Outcome::Overtaken => ("overtaken", None),
             Outcome::Interrupted => ("interrupted", None),
+            Outcome::GivenBack => ("given-back", None),
             Outcome::Ended(reason) => {
                 info!(postern.session = %session, postern.idp = idp, postern.reason = reason, "session ended by its provider");
                 (*reason, None)

@@ -236,8 +236,8 @@ impl Worker {
             if let Err(error) = runtime.block_on(serve(sockets, parts, signals)) {
                 tracing::error!(%error, core, "an edge core has stopped");
             }
-            // Connections that are left are cut here.
-            drop(runtime);
+            // Connections that are left are cut here; a look-up that hangs in the system is left behind.
+            runtime.shutdown_background();
             let _nobody_waits = end.send(());
         })?;
         Ok(Self { thread, ended })

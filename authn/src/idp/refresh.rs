@@ -1,12 +1,15 @@
 //! The refresh grant: what the provider says of a session that it vouched for before (OpenID Connect Core 1.0 §12).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_identity::{Claims, Secret, Session, Timestamp, Tokens, User};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::fetch::FetchError;
 use super::id_token::{IdToken, IdTokenError, Unverified};
+use super::metadata::Metadata;
 use super::oidc::{OidcClient, TokenAnswer};
 use super::{Idp, ProviderError, claims, tokens};
 
@@ -38,8 +41,16 @@ pub(crate) enum Believed {
     Another(IdTokenError),
 }
 
-impl Idp {
-    /// Asks for new tokens of this session.
+/// A provider whose token endpoint is known: nothing is waited for any more before a grant is sent.
+#[derive(Debug)]
+pub(crate) struct Ready<'i> {
+    idp: &'i Idp,
+    metadata: Arc<Metadata>,
+}
+
+impl Ready<'_> {
+    /// Asks for new tokens of this session. From here on the refresh token may be void. Once `shutdown` says so, keys that are
+    /// not here are waited for no longer: what came is to be saved, and to be doubted.
     ///
     /// # Errors
     /// [`ProviderError`]; of them only [`ProviderError::GrantRefused`] says that the session is over.
@@ -48,18 +59,34 @@ impl Idp {
         session: &Session,
         held: &Tokens,
         now: Timestamp,
+        shutdown: &CancellationToken,
     ) -> Result<Granted, ProviderError> {
+        let Self { idp, metadata } = self;
         let token = held.refresh.as_ref().ok_or(ProviderError::ClientRefused)?;
-        let metadata = within(async { Ok(self.metadata().await?) }).await?;
-        let client = OidcClient::new(&self.config, &metadata, &self.redirect_uri)?;
-        let answer = client.refresh(&self.fetch, token).await?;
-        let verified = within(self.verify(&metadata, &answer, None, now)).await;
+        let client = OidcClient::new(&idp.config, metadata, &idp.redirect_uri)?;
+        let answer = client.refresh(&idp.fetch, token).await?;
+        let verified = tokio::select! {
+            biased;
+            verified = within(idp.verify(metadata, &answer, None, now)) => verified,
+            () = shutdown.cancelled() => Err(FetchError::TimedOut.into()),
+        };
         let believed = if answer.is_bearer() {
             believe(session, &answer, verified)
         } else {
             Believed::Doubted(ProviderError::TokenType)
         };
         Ok(Granted { tokens: renewed(held, tokens(&answer, now), &believed), believed })
+    }
+}
+
+impl Idp {
+    /// What has to be known before a grant is sent. Nothing is lost if this is given up.
+    ///
+    /// # Errors
+    /// [`ProviderError`].
+    pub(crate) async fn ready(&self) -> Result<Ready<'_>, ProviderError> {
+        let metadata = within(async { Ok(self.metadata().await?) }).await?;
+        Ok(Ready { idp: self, metadata })
     }
 
     /// What the provider says of the user of a session now, by its new tokens.

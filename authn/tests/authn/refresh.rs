@@ -191,10 +191,7 @@ async fn r_012_a_provider_that_is_away_or_in_trouble_ends_no_session_and_is_aske
         ("a redirect", answers(|| Redirect::to("/login").into_response())),
         (
             "an answer that does not end",
-            answers(|| {
-                axum::body::Body::from_stream(futures_util::stream::pending::<std::io::Result<bytes::Bytes>>())
-                    .into_response()
-            }),
+            answers(endless),
         ),
     ];
     for (what, script) in faults {
@@ -382,6 +379,58 @@ async fn s_076_tokens_that_come_while_the_process_ends_are_saved_and_no_more_is_
     assert_eq!(world.provider.seen(|seen| seen.userinfo), asked + 1, "it comes up again soon");
 }
 
+#[tokio::test]
+async fn r_017_a_refresh_that_waits_for_metadata_when_the_process_ends_sends_no_grant_and_leaves_it_to_another() {
+    let world = signed_in(short_lived()).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let ended = stop.clone();
+    // This one knows nothing of the provider yet, and learns it at the very end.
+    let elsewhere = world.other_authn();
+    world.provider.does(Script { metadata: Box::new(move |_| ended.cancel()), ..short_lived() });
+    make_due(&world).await;
+    elsewhere.refresh(stop).await;
+    assert_eq!(refreshes(&world).len(), 0, "nothing is asked after the end");
+    world.authn.refresh_due(now()).await;
+    assert_eq!(refreshes(&world), ["refresh-token-marked-1"], "whoever is left takes it over at once");
+    assert!(session(&world).await.is_some());
+}
+
+/// An answer that begins and does not end.
+fn endless() -> Response {
+    axum::body::Body::from_stream(futures_util::stream::pending::<std::io::Result<bytes::Bytes>>()).into_response()
+}
+
+#[tokio::test]
+async fn r_017_after_the_grant_an_ending_process_waits_for_neither_keys_nor_userinfo() {
+    let hangs: [(&str, fn(Box<dyn Fn() -> Response + Send + Sync>) -> Script); 2] = [
+        ("keys", |hang| Script { keys_response: Some(hang), ..Script::default() }),
+        ("userinfo", |hang| Script { userinfo_response: Some(hang), ..Script::default() }),
+    ];
+    for (what, script) in hangs {
+        let world = signed_in(short_lived()).await;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let ended = stop.clone();
+        let hang = Box::new(move || {
+            ended.cancel();
+            endless()
+        });
+        world.provider.does(Script {
+            rotates: true,
+            token_answer: Box::new(|answer| answer["expires_in"] = json!(60)),
+            ..script(hang)
+        });
+        make_due(&world).await;
+        // Without keys of its own.
+        let (elsewhere, begun) = (world.other_authn(), std::time::Instant::now());
+        elsewhere.refresh(stop).await;
+        assert!(begun.elapsed() < Duration::from_secs(7), "{what}: {:?}", begun.elapsed());
+        assert_eq!(tokens(&world).await.refresh.unwrap().expose(), "refresh-token-marked-2", "{what}: saved");
+        world.provider.does(Script { rotates: true, ..short_lived() });
+        world.authn.refresh_due(round(9)).await;
+        assert_eq!(refreshes(&world), ["refresh-token-marked-1", "refresh-token-marked-2"], "{what}: it comes up again");
+    }
+}
+
 /// The session's refresh was due a moment ago.
 async fn make_due(world: &World) {
     let (session, tokens) = (session(world).await.unwrap(), tokens(world).await);
@@ -424,9 +473,7 @@ async fn a_provider_that_hangs_takes_no_place_of_another() {
     let mut browser = world.browser();
     let there = world.send_to_sign_in_at(&mut browser, APP, "other", now());
     browser.follow(there).await;
-    world.provider.does(answers(|| {
-        axum::body::Body::from_stream(futures_util::stream::pending::<std::io::Result<bytes::Bytes>>()).into_response()
-    }));
+    world.provider.does(answers(endless));
     let refreshing = tokio::spawn({
         let authn = world.authn.clone();
         async move { authn.refresh_due(round(1)).await }

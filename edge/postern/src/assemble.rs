@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Health};
@@ -63,6 +63,8 @@ pub enum StartError {
 
 /// How long authn and the admin addresses may take to finish once the edge is done.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the store may take to write what waits, once nobody asks anything of it.
+const STORE_GRACE: Duration = Duration::from_secs(5);
 
 /// A whole Postern at work.
 #[derive(Debug)]
@@ -194,25 +196,31 @@ impl Running {
         Ok(())
     }
 
-    /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest.
+    /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest. Each
+    /// step is cut at its bound, whatever hangs: [`GRACE`] and [`STORE_GRACE`] after the first is the latest end.
     pub async fn drain(self) {
         self.health.set_draining();
-        let (stop_refreshing, refreshed) = self.refreshing;
+        let (stop_refreshing, refreshing) = self.refreshing;
         drop(stop_refreshing);
         let bound = self.in_force.edge.timeouts.drain;
-        // A provider may just have replaced a refresh token, and to lose it signs somebody out: what was begun is saved. That
-        // has a bound of its own, and takes longer than requests may only if the provider or the store hangs.
-        let (refreshed, ()) = tokio::join!(refreshed, self.edge.drain(bound));
-        if refreshed.is_err() {
-            warn!("refreshes of sessions ended in a panic");
-        }
+        // A provider may just have replaced a refresh token, and to lose it signs somebody out: what was begun is saved.
+        tokio::join!(within(bound, "the refreshing of sessions", refreshing), self.edge.drain(bound));
         drop(self.stop);
         self.tasks.close();
-        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
-            warn!("authn or admin did not finish in time");
-        }
-        self.storage.close().await;
+        let others = tokio::spawn(async move { self.tasks.wait().await });
+        within(GRACE, "authn or admin", others).await;
+        let storage = self.storage;
+        within(STORE_GRACE, "the store", tokio::spawn(async move { storage.close().await })).await;
         info!("ended");
+    }
+}
+
+/// Waits for a task to end, at most for so long; then cuts it, and says so.
+async fn within(bound: Duration, what: &'static str, task: JoinHandle<()>) {
+    match tokio::time::timeout(bound, AbortOnDropHandle::new(task)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => error!(%error, what, "it ended in a panic"),
+        Err(_) => warn!(what, "it did not finish in time and was cut"),
     }
 }
 
@@ -323,4 +331,24 @@ fn register_process(registry: &Registry) -> Result<(), prometheus::Error> {
     build.set(1);
     registry.register(Box::new(build))?;
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn r_017_what_hangs_at_the_end_is_cut_at_its_bound() {
+        let held = Arc::new(());
+        let hangs = Arc::clone(&held);
+        let task = tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(hangs);
+        });
+        let waited = within(Duration::from_millis(20), "a task", task);
+        tokio::time::timeout(Duration::from_secs(10), waited).await.expect("it is cut");
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
