@@ -88,14 +88,16 @@ impl Shared {
 }
 
 impl Live {
-    /// A provider that is configured as before stays as it is, with its metadata, its keys and its places.
+    /// A provider that is configured as before stays as it is, with its metadata, its keys and its places; but one that is
+    /// seen by other roots, be they the system's or the operator's, keeps only its places.
     fn new(config: AuthnConfig, metrics: &Metrics, before: Option<&Self>) -> Result<Self, AuthnError> {
         let trust = Trust::new(config.extra_roots.as_deref())?;
-        let is_alike = |old: &&Self| (&old.config.url, &old.config.extra_roots) == (&config.url, &config.extra_roots);
-        let known = before.filter(is_alike).map(|old| old.idps.as_slice()).unwrap_or_default();
-        let idp = |idp: &crate::IdpConfig| match known.iter().find(|old| old.is_of(idp)) {
-            Some(known) => Ok(Arc::clone(known)),
-            None => Idp::new(idp.clone(), &config.url, &trust, metrics.clone()).map(Arc::new),
+        let idp = |idp: &crate::IdpConfig| {
+            let old = before.and_then(|before| before.idp(&idp.id));
+            match old.filter(|old| old.is_of(idp, &config.url, &trust)) {
+                Some(known) => Ok(Arc::clone(known)),
+                None => Idp::new(idp.clone(), &config.url, &trust, metrics.clone(), old.map(Arc::as_ref)).map(Arc::new),
+            }
         };
         let idps = config.idps.iter().map(idp).collect::<Result<_, _>>()?;
         Ok(Self { config, idps })

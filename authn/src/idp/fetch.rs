@@ -24,7 +24,19 @@ const PLACES: usize = 64;
 
 /// Whose certificates are believed: the system's roots and the operator's own.
 #[derive(Clone, Debug)]
-pub(crate) struct Trust(Arc<ClientConfig>);
+pub(crate) struct Trust {
+    roots: Arc<RootCertStore>,
+    config: Arc<ClientConfig>,
+}
+
+/// Whether the same roots are believed.
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        self.roots.roots == other.roots.roots
+    }
+}
+
+impl Eq for Trust {}
 
 impl Trust {
     /// Reads the system's roots (`SSL_CERT_FILE` is honoured) and adds those in `extra` (PEM).
@@ -42,13 +54,13 @@ impl Trust {
         if roots.is_empty() {
             warn!("this system has no trusted roots: no identity provider can be reached over https");
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (provider, roots) = (Arc::new(rustls::crypto::aws_lc_rs::default_provider()), Arc::new(roots));
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(AuthnError::Tls)?
-            .with_root_certificates(roots)
+            .with_root_certificates(Arc::clone(&roots))
             .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
+        Ok(Self { roots, config: Arc::new(config) })
     }
 }
 
@@ -137,14 +149,17 @@ impl FetchError {
 pub(crate) struct Fetch {
     client: reqwest::Client,
     idp: String,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     metrics: Metrics,
 }
 
 impl Fetch {
-    pub(crate) fn new(trust: &Trust, idp: &str, metrics: Metrics) -> Result<Self, AuthnError> {
+    /// Calls the provider of that name. Its places are those of the one `before`, if there was one at the same issuer: what
+    /// that one began is still under way.
+    pub(crate) fn new(trust: &Trust, idp: &str, metrics: Metrics, before: Option<&Self>) -> Result<Self, AuthnError> {
+        let places = before.map_or_else(|| Arc::new(Semaphore::new(PLACES)), |before| Arc::clone(&before.places));
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(&trust.0))
+            .tls_backend_preconfigured(ClientConfig::clone(&trust.config))
             .redirect(Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT)
@@ -153,7 +168,7 @@ impl Fetch {
             .user_agent(concat!("postern/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(AuthnError::Client)?;
-        Ok(Self { client, idp: idp.to_owned(), places: Semaphore::new(PLACES), metrics })
+        Ok(Self { client, idp: idp.to_owned(), places, metrics })
     }
 
     /// One call, from its first byte to its last.

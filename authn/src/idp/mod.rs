@@ -128,6 +128,7 @@ impl ProviderError {
 pub(crate) struct Idp {
     config: IdpConfig,
     redirect_uri: Url,
+    trust: Trust,
     fetch: Fetch,
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
@@ -136,21 +137,31 @@ pub(crate) struct Idp {
 }
 
 impl Idp {
-    /// The provider of that configuration; nothing is asked of it yet.
-    pub(crate) fn new(config: IdpConfig, authn: &Url, trust: &Trust, metrics: Metrics) -> Result<Self, AuthnError> {
+    /// The provider of that configuration; nothing is asked of it yet. If one of that name and issuer was there `before`, what
+    /// is under way at it takes the places of both.
+    pub(crate) fn new(
+        config: IdpConfig,
+        authn: &Url,
+        trust: &Trust,
+        metrics: Metrics,
+        before: Option<&Self>,
+    ) -> Result<Self, AuthnError> {
+        let before = before.filter(|old| (&old.config.id, &old.config.issuer) == (&config.id, &config.issuer));
+        let new_places = || Arc::new(Semaphore::new(REFRESHES_AT_ONCE));
         Ok(Self {
-            redirect_uri: crate::visit::at(authn, "/oauth2/callback"),
-            fetch: Fetch::new(trust, config.id.as_str(), metrics)?,
+            redirect_uri: redirect_uri(authn),
+            trust: trust.clone(),
+            fetch: Fetch::new(trust, config.id.as_str(), metrics, before.map(|old| &old.fetch))?,
             metadata: Cached::new("metadata", DISCOVERY_GAP),
             keys: Cached::new("keys", KEYS_GAP),
-            refreshing: Arc::new(Semaphore::new(REFRESHES_AT_ONCE)),
+            refreshing: before.map_or_else(new_places, |old| Arc::clone(&old.refreshing)),
             config,
         })
     }
 
-    /// Whether it is the provider of that configuration, so that what is known of it still holds.
-    pub(crate) fn is_of(&self, config: &IdpConfig) -> bool {
-        self.config.is_same_as(config)
+    /// Whether it is the provider of that configuration, seen by the same roots, so that what is known of it still holds.
+    pub(crate) fn is_of(&self, config: &IdpConfig, authn: &Url, trust: &Trust) -> bool {
+        self.config.is_same_as(config) && self.redirect_uri == redirect_uri(authn) && self.trust == *trust
     }
 
     /// A place to refresh in, if one is free.
@@ -273,6 +284,10 @@ impl Idp {
         let value = KeySet::parse(answer.body()).map_err(FetchError::Malformed)?;
         Ok(Fetched { value, fresh_for: max_age(answer.headers()).clamp(KEYS_FRESH.0, KEYS_FRESH.1) })
     }
+}
+
+fn redirect_uri(authn: &Url) -> Url {
+    crate::visit::at(authn, "/oauth2/callback")
 }
 
 fn tokens(answer: &TokenAnswer, now: Timestamp) -> Tokens {

@@ -506,6 +506,27 @@ async fn a_reload_forgets_nothing_of_a_provider_that_stays() {
 }
 
 #[tokio::test]
+async fn a_reload_with_other_roots_gives_a_provider_that_hangs_no_more_places() {
+    let world = World::new().await;
+    world.provider.does(short_lived());
+    for _ in 0..10 {
+        world.sign_in(&mut world.browser(), APP).await;
+    }
+    world.provider.does(answers(endless));
+    let refreshing = tokio::spawn({
+        let authn = world.authn.clone();
+        async move { authn.refresh_due(round(1)).await }
+    });
+    world.provider.until(|seen| seen.refreshes.len() == 8).await;
+    let root = rcgen::generate_simple_self_signed(["root".to_owned()]).unwrap();
+    let config = postern_authn::AuthnConfig { extra_roots: Some(root.cert.pem().into_bytes()), ..world.config.clone() };
+    world.authn.reload(config).unwrap();
+    world.authn.refresh_due(round(2)).await;
+    assert_eq!(refreshes(&world).len(), 8, "what was begun before holds its places");
+    refreshing.abort();
+}
+
+#[tokio::test]
 async fn a_session_whose_record_does_not_open_does_not_come_up_all_the_time() {
     let folder = tempfile::TempDir::new().unwrap();
     let world = World::on_a_file(&folder).await;

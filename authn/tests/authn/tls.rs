@@ -48,6 +48,51 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, answer: String) {
     }
 }
 
+/// Whether this process's trusted roots are those of a file of its own. If not, runs the test of that name in a process where
+/// they are, and says whether it passed there.
+#[expect(clippy::disallowed_methods, reason = "the test tells its other process by a variable")]
+fn with_roots_of_its_own(test: &str) -> Option<std::path::PathBuf> {
+    const OWN: &str = "SSL_CERT_FILE";
+    if let Some(file) = std::env::var_os(OWN).filter(|file| file.to_string_lossy().contains(OWN_ROOTS)) {
+        return Some(file.into());
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let ended = again.args(["--exact", test]).env(OWN, folder.path().join(OWN_ROOTS)).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && told.contains("1 passed"), "{told}{}", String::from_utf8_lossy(&ended.stderr));
+    None
+}
+
+const OWN_ROOTS: &str = "roots-of-a-test.pem";
+
+#[test]
+fn s_070_a_reload_takes_the_roots_of_the_system_as_they_are_by_then() {
+    let test = "tls::s_070_a_reload_takes_the_roots_of_the_system_as_they_are_by_then";
+    let Some(roots) = with_roots_of_its_own(test) else { return };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let ((issuer, root), (_, other_root)) = (provider("localhost").await, provider("localhost").await);
+        std::fs::write(&roots, &other_root).unwrap();
+        let world = World::with(|config| config.idps = vec![idp("main", &issuer)]).await;
+        let mut browser = world.browser();
+        let there = world.send_to_sign_in(&mut browser, APP);
+        browser.get(&there).await.is_refused(503, "idp-unreachable");
+
+        std::fs::write(&roots, &root).unwrap();
+        world.authn.reload(world.config.clone()).unwrap();
+        let begun = browser.get(&there).await;
+        assert!(
+            begun.location().is_some_and(|there| there.as_str().starts_with(&format!("{issuer}/a?"))),
+            "{}",
+            begun.body
+        );
+
+        std::fs::write(&roots, &other_root).unwrap();
+        world.authn.reload(world.config.clone()).unwrap();
+        browser.get(&there).await.is_refused(503, "idp-unreachable");
+    });
+}
+
 async fn begin(issuer: &str, roots: Option<Vec<u8>>) -> crate::support::Arrived {
     let world = World::with(|config| {
         config.idps = vec![idp("main", issuer)];
