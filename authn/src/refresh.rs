@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::idp::{Believed, Idp, ProviderError, REFRESHES_AT_ONCE};
+use crate::idp::{Believed, Granted, Idp, ProviderError, REFRESHES_AT_ONCE};
 use crate::server::{Live, Shared};
 
 /// How often the store is asked what is due.
@@ -34,10 +34,10 @@ const SAVE_GAP: Duration = Duration::from_secs(1);
 const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
 /// Never more often than this.
 const MIN_GAP: Duration = Duration::from_secs(10);
-/// How often a session whose provider has no place free is looked at again, give or take the half.
-const NO_PLACE_GAP: Duration = Duration::from_secs(30);
 /// How often a session whose record does not open is looked at again: it may never open.
 const UNREADABLE_GAP: Duration = Duration::from_secs(3600);
+/// One that waits for so long beyond its time waits no more: longer than any rest of a provider.
+const FORGET: Duration = Duration::from_secs(600);
 /// So many sessions are looked at in one go.
 const AT_ONCE: usize = 128;
 /// Between two tries that fail.
@@ -69,16 +69,13 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let crowded = tokio::select! {
+        tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            _ = look.tick() => Crowded::PutOff,
-            Some(ended) = refresher.underway.join_next() => {
-                refresher.note(ended);
-                Crowded::Leave
-            }
-        };
-        refresher.begin_due(SystemTime::now().into(), crowded).await;
+            _ = look.tick() => {}
+            Some(ended) = refresher.underway.join_next() => refresher.note(ended),
+        }
+        refresher.begin_due(SystemTime::now().into()).await;
     }
     while let Some(ended) = refresher.underway.join_next().await {
         refresher.note(ended);
@@ -88,20 +85,11 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
 /// Refreshes what is due at `now`.
 pub(crate) async fn round(shared: Arc<Shared>, now: Timestamp) {
     let mut refresher = Refresher::new(shared, CancellationToken::new());
-    refresher.begin_due(now, Crowded::PutOff).await;
+    refresher.begin_due(now).await;
     while let Some(ended) = refresher.underway.join_next().await {
         refresher.note(ended);
-        refresher.begin_due(now, Crowded::Leave).await;
+        refresher.begin_due(now).await;
     }
-}
-
-/// What to do with a session whose provider has no place free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Crowded {
-    /// It makes way for the sessions of other providers, for a while. That is a write, so not at every look.
-    PutOff,
-    /// The next look will see.
-    Leave,
 }
 
 /// A session whose refresh has ended, and when it is to be tried again if it failed.
@@ -111,23 +99,26 @@ struct Refresher {
     shared: Arc<Shared>,
     shutdown: CancellationToken,
     underway: JoinSet<Ended>,
-    /// Sessions that wait for another try, until then.
+    /// Sessions that wait for another try, until then; those that were passed by, since then.
     overdue: HashMap<SessionHandle, Timestamp>,
+    /// The last one that was passed by because its provider had no place: the next look begins after it, so that the sessions
+    /// of other providers have their turn, and nothing is written for it. After the end it begins anew.
+    passed: Option<Due>,
     store_answers: bool,
 }
 
 impl Refresher {
     fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
-        Self { shared, shutdown, underway: JoinSet::new(), overdue: HashMap::new(), store_answers: true }
+        Self { shared, shutdown, underway: JoinSet::new(), overdue: HashMap::new(), passed: None, store_answers: true }
     }
 
     /// Begins as many of the refreshes that are due as there are places for.
-    async fn begin_due(&mut self, now: Timestamp, crowded: Crowded) {
+    async fn begin_due(&mut self, now: Timestamp) {
         // Some waited for a session that has ended meanwhile.
-        self.overdue.retain(|_, next| next.plus(LEASE) > now);
+        self.overdue.retain(|_, next| next.plus(FORGET) > now);
         self.shared.metrics.overdue(self.overdue.len());
         let live = self.shared.live();
-        let begun = self.take(&live, now, crowded).await;
+        let begun = self.take(&live, now).await;
         if let Err(error) = &begun
             && self.store_answers
         {
@@ -136,45 +127,55 @@ impl Refresher {
         self.store_answers = begun.is_ok();
     }
 
-    async fn take(&mut self, live: &Arc<Live>, now: Timestamp, crowded: Crowded) -> Result<(), StorageError> {
-        let places = REFRESHES_AT_ONCE.saturating_mul(live.idp_count());
-        if self.underway.len() >= places {
+    async fn take(&mut self, live: &Arc<Live>, now: Timestamp) -> Result<(), StorageError> {
+        let places = REFRESHES_AT_ONCE.saturating_mul(live.idps().len());
+        // While nobody can be asked there is nothing to look for.
+        if self.underway.len() >= places || !live.idps().iter().any(|idp| idp.has_place(now)) {
             return Ok(());
         }
         let (begun, sessions) = (Instant::now(), self.shared.sessions.clone());
-        for due in sessions.due(now, AT_ONCE).await? {
+        let seen = sessions.due_after(self.passed.as_ref(), now, AT_ONCE).await?;
+        let is_last = seen.len() < AT_ONCE;
+        for due in seen {
             // What is claimed now would be lost if the process ended before it is saved.
             if self.shutdown.is_cancelled() || self.underway.len() >= places {
                 break;
             }
             // One that cannot be read holds up no other: what becomes of it is seen once it is claimed.
             let place = match sessions.load(&due.handle, now).await {
-                Ok(Lookup::Found(session)) => live.idp(&session.idp).map(|idp| idp.place().ok_or(idp)),
+                Ok(Lookup::Found(session)) => live.idp(&session.idp).map(|idp| idp.place(now).ok_or(idp)),
                 Ok(Lookup::Revoked | Lookup::Unknown) | Err(_) => None,
             };
-            match (place, crowded) {
-                (Some(Err(_)), Crowded::Leave) => {}
-                (Some(Err(idp)), Crowded::PutOff) => {
-                    let next = now.plus(spread(&due.handle, NO_PLACE_GAP, 50, 150));
-                    if sessions.postpone(&due, next).await?.is_some() {
-                        self.shared.metrics.refreshed(idp.id().as_str(), "no-place");
-                        self.overdue.insert(due.handle, next);
-                    }
+            let place = match place {
+                Some(Err(idp)) => {
+                    self.pass_by(idp, &due, now);
+                    continue;
                 }
-                (place, _) => {
-                    let Some(claim) = sessions.postpone(&due, now.plus(LEASE)).await? else { continue };
-                    self.begin(Refresh {
-                        shared: Arc::clone(&self.shared),
-                        shutdown: self.shutdown.clone(),
-                        _place: place.and_then(Result::ok),
-                        claim,
-                        now,
-                        begun,
-                    });
-                }
-            }
+                Some(Ok(place)) => Some(place),
+                None => None,
+            };
+            let Some(claim) = sessions.postpone(&due, now.plus(LEASE)).await? else { continue };
+            self.begin(Refresh {
+                shared: Arc::clone(&self.shared),
+                shutdown: self.shutdown.clone(),
+                _place: place,
+                claim,
+                now,
+                begun,
+            });
+        }
+        if is_last {
+            self.passed = None;
         }
         Ok(())
+    }
+
+    /// Leaves it to a later look, and counts it once.
+    fn pass_by(&mut self, idp: &Idp, due: &Due, now: Timestamp) {
+        self.passed = Some(*due);
+        if self.overdue.insert(due.handle, now).is_none() {
+            self.shared.metrics.refreshed(idp.id().as_str(), "no-place");
+        }
     }
 
     fn begin(&mut self, refresh: Refresh) {
@@ -295,16 +296,9 @@ impl Refresh {
     }
 
     async fn refresh(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Result<Outcome, Failure> {
-        let ready = tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => return Ok(Outcome::GivenBack),
-            ready = idp.ready() => ready?,
-        };
-        // What made it ready may have come together with the end.
-        if self.shutdown.is_cancelled() {
-            return Ok(Outcome::GivenBack);
-        }
-        let granted = match ready.refresh(session, tokens, self.now(), &self.shutdown).await {
+        let Some(granted) = self.ask(idp, session, tokens).await else { return Ok(Outcome::GivenBack) };
+        idp.note(granted.as_ref().map(drop), self.now());
+        let granted = match granted {
             Err(error @ ProviderError::GrantRefused) => return self.refused(session, error.reason()).await,
             granted => granted?,
         };
@@ -339,6 +333,21 @@ impl Refresh {
             Some(doubt) => Ok(Outcome::Partly(doubt)),
             None if self.shutdown.is_cancelled() => Ok(Outcome::Interrupted),
             None => self.describe(idp, session, Tokens { refresh_at: due, ..tokens }).await,
+        }
+    }
+
+    /// New tokens, if this process does not end before they are asked for.
+    async fn ask(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Option<Result<Granted, ProviderError>> {
+        let ready = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return None,
+            ready = idp.ready() => ready,
+        };
+        match ready {
+            // What made it ready may have come together with the end.
+            Ok(_) if self.shutdown.is_cancelled() => None,
+            Ok(ready) => Some(ready.refresh(session, tokens, self.now(), &self.shutdown).await),
+            Err(error) => Some(Err(error)),
         }
     }
 

@@ -103,9 +103,9 @@ impl Live {
         Ok(Self { config, idps })
     }
 
-    /// How many providers there are.
-    pub(crate) fn idp_count(&self) -> usize {
-        self.idps.len()
+    /// Every provider.
+    pub(crate) fn idps(&self) -> &[Arc<Idp>] {
+        &self.idps
     }
 
     /// The provider of that id.

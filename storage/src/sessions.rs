@@ -236,7 +236,16 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StorageError> {
-        let due = self.inner.backend.due(now.as_millis().saturating_add(1), limit).await?;
+        self.due_after(None, now, limit).await
+    }
+
+    /// The same, but for those up to `after`, itself included: who leaves some undone sees the rest this way.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    pub async fn due_after(&self, after: Option<&Due>, now: Timestamp, limit: usize) -> Result<Vec<Due>, StorageError> {
+        let after = after.map(|due| (due.next.as_millis(), *due.handle.as_bytes()));
+        let due = self.inner.backend.due(after, now.as_millis().saturating_add(1), limit).await?;
         let claim = |(next, key)| Due { handle: SessionHandle::from_bytes(key), next: Timestamp::from_millis(next) };
         Ok(due.into_iter().map(claim).collect())
     }

@@ -20,7 +20,6 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use openidconnect::OAuth2TokenResponse as _;
 use postern_identity::{Claims, IdpId, Secret, Timestamp, Tokens, User};
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use self::cached::{Cached, Fetched};
@@ -33,7 +32,8 @@ use crate::metrics::Metrics;
 use crate::{AuthnError, IdpConfig};
 
 pub(crate) use self::fetch::Trust;
-pub(crate) use self::refresh::{Believed, REFRESHES_AT_ONCE};
+use self::refresh::Refreshing;
+pub(crate) use self::refresh::{Believed, Granted, REFRESHES_AT_ONCE};
 
 /// How long metadata is fresh.
 const METADATA_FRESH: Duration = Duration::from_secs(3600);
@@ -132,8 +132,8 @@ pub(crate) struct Idp {
     fetch: Fetch,
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
-    /// Places for refreshes: a provider that hangs holds its own, nobody else's.
-    refreshing: Arc<Semaphore>,
+    /// A provider that hangs holds its own places, nobody else's.
+    refreshing: Refreshing,
 }
 
 impl Idp {
@@ -147,14 +147,13 @@ impl Idp {
         before: Option<&Self>,
     ) -> Result<Self, AuthnError> {
         let before = before.filter(|old| (&old.config.id, &old.config.issuer) == (&config.id, &config.issuer));
-        let new_places = || Arc::new(Semaphore::new(REFRESHES_AT_ONCE));
         Ok(Self {
             redirect_uri: redirect_uri(authn),
             trust: trust.clone(),
             fetch: Fetch::new(trust, config.id.as_str(), metrics, before.map(|old| &old.fetch))?,
             metadata: Cached::new("metadata", DISCOVERY_GAP),
             keys: Cached::new("keys", KEYS_GAP),
-            refreshing: before.map_or_else(new_places, |old| Arc::clone(&old.refreshing)),
+            refreshing: Refreshing::new(before.map(|old| &old.refreshing)),
             config,
         })
     }
@@ -162,11 +161,6 @@ impl Idp {
     /// Whether it is the provider of that configuration, seen by the same roots, so that what is known of it still holds.
     pub(crate) fn is_of(&self, config: &IdpConfig, authn: &Url, trust: &Trust) -> bool {
         self.config.is_same_as(config) && self.redirect_uri == redirect_uri(authn) && self.trust == *trust
-    }
-
-    /// A place to refresh in, if one is free.
-    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.refreshing).try_acquire_owned().ok()
     }
 
     /// Its id in the configuration.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
-use postern_identity::{Session, SessionCookie, Timestamp, Tokens};
+use postern_identity::{Session, SessionCookie, SessionHandle, Timestamp, Tokens};
 use postern_storage::{Cached, Loaded, Lookup};
 use serde_json::{Value, json};
 
@@ -189,10 +189,7 @@ async fn r_012_a_provider_that_is_away_or_in_trouble_ends_no_session_and_is_aske
         ("server_error", error(400, "server_error")),
         ("no JSON", answers(|| "<html>".into_response())),
         ("a redirect", answers(|| Redirect::to("/login").into_response())),
-        (
-            "an answer that does not end",
-            answers(endless),
-        ),
+        ("an answer that does not end", answers(endless)),
     ];
     for (what, script) in faults {
         let world = signed_in(short_lived()).await;
@@ -402,7 +399,9 @@ fn endless() -> Response {
 
 #[tokio::test]
 async fn r_017_after_the_grant_an_ending_process_waits_for_neither_keys_nor_userinfo() {
-    let hangs: [(&str, fn(Box<dyn Fn() -> Response + Send + Sync>) -> Script); 2] = [
+    type Answer = Box<dyn Fn() -> Response + Send + Sync>;
+    type Hang = fn(Answer) -> Script;
+    let hangs: [(&str, Hang); 2] = [
         ("keys", |hang| Script { keys_response: Some(hang), ..Script::default() }),
         ("userinfo", |hang| Script { userinfo_response: Some(hang), ..Script::default() }),
     ];
@@ -427,7 +426,11 @@ async fn r_017_after_the_grant_an_ending_process_waits_for_neither_keys_nor_user
         assert_eq!(tokens(&world).await.refresh.unwrap().expose(), "refresh-token-marked-2", "{what}: saved");
         world.provider.does(Script { rotates: true, ..short_lived() });
         world.authn.refresh_due(round(9)).await;
-        assert_eq!(refreshes(&world), ["refresh-token-marked-1", "refresh-token-marked-2"], "{what}: it comes up again");
+        assert_eq!(
+            refreshes(&world),
+            ["refresh-token-marked-1", "refresh-token-marked-2"],
+            "{what}: it comes up again"
+        );
     }
 }
 
@@ -503,6 +506,68 @@ async fn a_reload_forgets_nothing_of_a_provider_that_stays() {
     world.authn.reload(config).unwrap();
     world.authn.refresh_due(round(2)).await;
     assert_eq!(world.provider.seen(|seen| seen.discoveries), before.0 + 1, "another configuration is another provider");
+}
+
+/// So many sessions whose refresh is due.
+async fn many_due(world: &World, count: u16) {
+    world.sign_in(&mut world.browser(), APP).await;
+    let (session, tokens) = (session(world).await.unwrap(), tokens(world).await);
+    for number in 0..count {
+        let mut handle = [0; 32];
+        handle[..2].copy_from_slice(&number.to_be_bytes());
+        let session = Session { handle: SessionHandle::from_bytes(handle), ..Session::clone(&session) };
+        let tokens = Tokens { refresh_at: Some(now()), ..tokens.clone() };
+        world.sessions.create(&session, &tokens).await.unwrap();
+    }
+}
+
+/// How often the store was written to for the sake of a claim.
+fn claims_written(world: &World) -> u64 {
+    let families = world.registry.gather();
+    let family = families.iter().find(|family| family.name() == "postern_storage_operation_duration_seconds").unwrap();
+    let is_claim =
+        |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == "postpone");
+    family.get_metric().iter().filter(is_claim).map(|metric| metric.get_histogram().get_sample_count()).sum()
+}
+
+#[tokio::test]
+async fn r_012_many_sessions_of_a_provider_in_trouble_cost_the_store_a_few_writes_and_are_caught_up_with_later() {
+    let world = World::new().await;
+    world.provider.does(short_lived());
+    many_due(&world, 300).await;
+    world.provider.does(answers(|| StatusCode::INTERNAL_SERVER_ERROR.into_response()));
+    let begin = now().plus(Duration::from_secs(1));
+    for second in 0..900 {
+        world.authn.refresh_due(begin.plus(Duration::from_secs(second))).await;
+    }
+    // Eight at most at first, then one after each rest of 5, 10, 20, 40, 80, 160, 300 s: each is claimed and given back.
+    let written = claims_written(&world);
+    assert!((2 * 7..=2 * 16).contains(&written), "{written} writes in 900 s");
+    assert_eq!(refreshes(&world).len() as u64 * 2, written);
+
+    world.provider.does(short_lived());
+    world.authn.refresh_due(begin.plus(Duration::from_secs(1300))).await;
+    let due = world.sessions.due(begin.plus(Duration::from_secs(1300)), 2000).await.unwrap();
+    assert_eq!(due, [], "as soon as it is well");
+}
+
+#[tokio::test]
+async fn r_012_many_sessions_of_a_provider_that_hangs_cost_the_store_no_write_each() {
+    let world = World::new().await;
+    world.provider.does(short_lived());
+    many_due(&world, 600).await;
+    world.provider.does(answers(endless));
+    let begin = now().plus(Duration::from_secs(1));
+    let refreshing = tokio::spawn({
+        let authn = world.authn.clone();
+        async move { authn.refresh_due(begin).await }
+    });
+    world.provider.until(|seen| seen.refreshes.len() == 8).await;
+    for second in 0..600 {
+        world.authn.refresh_due(begin.plus(Duration::from_millis(100 * second))).await;
+    }
+    assert_eq!(claims_written(&world), 8);
+    refreshing.abort();
 }
 
 #[tokio::test]

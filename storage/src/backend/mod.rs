@@ -138,9 +138,15 @@ impl Backend {
         self.read(Operation::List, move |rows| rows::list(rows, &key, limit)).await
     }
 
-    /// Whose refresh is to be tried before that time, earliest first, at most `limit`: when that is, and whose.
-    pub(crate) async fn due(&self, before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
-        self.read(Operation::Due, move |rows| rows::due(rows, before, limit)).await
+    /// Whose refresh is to be tried before that time, the earliest that come after `after`, at most `limit`: when that is, and
+    /// whose.
+    pub(crate) async fn due(
+        &self,
+        after: Option<(i64, Key)>,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Key)>, StorageError> {
+        self.read(Operation::Due, move |rows| rows::due(rows, after.as_ref(), before, limit)).await
     }
 
     async fn read<T: Send + 'static>(

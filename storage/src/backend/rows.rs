@@ -74,8 +74,20 @@ pub(super) fn list(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Re
     Ok(found)
 }
 
-pub(super) fn due(rows: &(impl Read + ?Sized), before: i64, limit: usize) -> Result<Vec<(i64, Key)>, StorageError> {
-    let keys = rows.keys(Table::Due, &[], &before.max(0).to_be_bytes(), limit)?;
+/// Of what is due before that time, the earliest ones that come after `after`.
+pub(super) fn due(
+    rows: &(impl Read + ?Sized),
+    after: Option<&(i64, Key)>,
+    before: i64,
+    limit: usize,
+) -> Result<Vec<(i64, Key)>, StorageError> {
+    // No key begins with another one, so a zero more is the next place.
+    let from = after.map(|(at, handle)| [&due_key(*at, handle)[..], &[0]].concat()).unwrap_or_default();
+    let to = before.max(0).to_be_bytes();
+    if from[..] >= to[..] {
+        return Ok(Vec::new());
+    }
+    let keys = rows.keys(Table::Due, &from, &to, limit)?;
     let parse = |key: Vec<u8>| {
         let (at, handle) = key.split_first_chunk()?;
         Some((i64::from_be_bytes(*at), handle.try_into().ok()?))

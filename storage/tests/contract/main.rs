@@ -241,6 +241,20 @@ contract! {
         assert_eq!(due.iter().map(|due| due.next).collect::<Vec<_>>(), [at(10), at(10), at(20)]);
     }
 
+    async fn who_leaves_refreshes_undone_sees_those_that_come_after(world) {
+        for (number, time) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
+            let due = Tokens { refresh_at: Some(at(time)), ..tokens("a") };
+            world.storage.sessions().create(&session(number, "alice"), &due).await.unwrap();
+        }
+        let (sessions, mut seen) = (world.storage.sessions(), Vec::<Due>::new());
+        for _ in 0..4 {
+            seen.extend(sessions.due_after(seen.last(), at(100), 1).await.unwrap());
+        }
+        assert_eq!(seen, sessions.due(at(100), 9).await.unwrap(), "one after the other, and none twice");
+        assert_eq!(sessions.due_after(seen.last(), at(100), 9).await.unwrap(), []);
+        assert_eq!(sessions.due_after(seen.last(), at(5), 9).await.unwrap(), [], "a clock that went back");
+    }
+
     async fn s_084_a_session_that_is_over_is_not_refreshed(world) {
         let sessions = world.storage.sessions();
         let revoked = create(world, 1, "alice").await;
