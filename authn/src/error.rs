@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use postern_identity::RandomError;
-use postern_pages::{ErrorPage, Links, SignInFailed, StartAgain};
+use postern_pages::{ErrorPage, Links, Onward, SignInFailed, StartAgain};
 use postern_storage::StorageError;
 use tracing::{debug, warn};
 
@@ -126,6 +126,15 @@ impl SignInError {
 
     /// Tells the person, and the operator; `again` begins a new sign-in.
     pub(crate) fn show(&self, visit: &Visit, again: Option<&str>) -> Answer {
+        self.show_with(visit, again, again.map_or(Onward::Home(HOME), Onward::Wanted))
+    }
+
+    /// The same where nobody knows which sign-in it is about: `other` is where another one of this browser was to lead.
+    pub(crate) fn show_astray(&self, visit: &Visit, other: Option<&str>) -> Answer {
+        self.show_with(visit, None, other.map_or(Onward::Home(HOME), Onward::Other))
+    }
+
+    fn show_with(&self, visit: &Visit, again: Option<&str>, onward: Onward<'_>) -> Answer {
         self.log(visit);
         let (reference, sentence) = (visit.reference(self.reason()), self.sentence());
         let html = match self {
@@ -142,7 +151,7 @@ impl SignInError {
                     .html()
             }
             Self::StateUnknown | Self::StateUsed | Self::TooSlow | Self::Incomplete | Self::TicketUnreadable => {
-                StartAgain { sentence, reference, start: again }.html()
+                StartAgain { sentence, reference, onward }.html()
             }
             Self::NotSigned | Self::TargetRefused | Self::UnknownIdp | Self::Store(_) | Self::Random(_) => ErrorPage {
                 status: self.status().as_u16(),
@@ -179,6 +188,9 @@ impl SignInError {
         }
     }
 }
+
+/// The person's own page, on whatever host.
+const HOME: &str = "/.pomerium/";
 
 /// An error and what caused it, in one line.
 struct Chain<'a>(&'a dyn std::error::Error);

@@ -22,7 +22,7 @@ mod user;
 
 pub use error::ErrorPage;
 pub use parts::{Links, Reference, Who};
-pub use sign_in::{NotSignedIn, SignInFailed, SignInLoop, StartAgain};
+pub use sign_in::{NotSignedIn, Onward, SignInFailed, SignInLoop, StartAgain};
 pub use sign_out::{SignOutConfirm, SignedOut, SigningOut};
 pub use user::{SessionTimes, UserPage};
 

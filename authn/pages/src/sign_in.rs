@@ -42,11 +42,22 @@ pub struct StartAgain<'a> {
     pub sentence: &'a str,
     /// How to speak about it.
     pub reference: Reference<'a>,
-    /// Begins a new sign-in at the place that was first asked for.
-    pub start: Option<&'a str>,
+    /// Where to go from here.
+    pub onward: Onward<'a>,
 }
 
 crate::page!(StartAgain);
+
+/// Where somebody goes on whose sign-in cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Onward<'a> {
+    /// The place that was first asked for: a new sign-in begins there.
+    Wanted(&'a str),
+    /// The place that another sign-in of this browser was to lead to.
+    Other(&'a str),
+    /// The person's own page: nobody knows what was wanted.
+    Home(&'a str),
+}
 
 /// A browser that goes round in circles between the application and the sign-in.
 #[derive(Debug, Clone, Copy, Template)]

@@ -104,10 +104,12 @@ fn all() -> Vec<(&'static str, String)> {
             StartAgain {
                 sentence: "This sign-in page was open for too long, or was used already.",
                 reference: Reference { reason: "sign-in-expired", ..REFERENCE },
-                start: Some("https://admin.example.com/reports"),
+                onward: Onward::Wanted("https://admin.example.com/reports"),
             }
             .html(),
         ),
+        ("start_again_other", astray(Onward::Other("https://admin.example.com/reports")).html()),
+        ("start_again_home", astray(Onward::Home("/.pomerium/")).html()),
         ("not_signed_in", NotSignedIn { host: "admin.example.com", sign_in: Some("/.pomerium/sign_in") }.html()),
         (
             "sign_out_confirm",
@@ -124,6 +126,14 @@ fn all() -> Vec<(&'static str, String)> {
         ("user", user().html()),
         ("demo_choose_account", choose_account().html()),
     ]
+}
+
+fn astray(onward: Onward<'_>) -> StartAgain<'_> {
+    StartAgain {
+        sentence: "This sign-in was begun in another browser, or so long ago that it is forgotten.",
+        reference: Reference { reason: "state-unknown", ..REFERENCE },
+        onward,
+    }
 }
 
 fn choose_account<'a>() -> ChooseAccount<'a> {
@@ -164,7 +174,9 @@ fn all_with(text: &str) -> Vec<(&'static str, String)> {
         ("error", error.html()),
         ("sign_in_failed", failed.html()),
         ("sign_in_loop", SignInLoop { host: text, findings: &values, reference, retry: link }.html()),
-        ("start_again", StartAgain { sentence: text, reference, start: link }.html()),
+        ("start_again", StartAgain { sentence: text, reference, onward: Onward::Wanted(text) }.html()),
+        ("start_again_other", astray(Onward::Other(text)).html()),
+        ("start_again_home", astray(Onward::Home(text)).html()),
         ("not_signed_in", NotSignedIn { host: text, sign_in: link }.html()),
         (
             "sign_out_confirm",

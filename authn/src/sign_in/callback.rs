@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postern_identity::{Secret, SignInRequest};
 use postern_storage::Once;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::begin::send_to_idp;
 use super::complete::complete;
@@ -55,11 +55,11 @@ const MAX_CODE: usize = 8 * 1024;
 /// `/oauth2/callback`.
 pub(crate) async fn callback(shared: &Shared, visit: &Visit, body: &[u8]) -> Answer {
     let Some(answer) = AuthorizationAnswer::read(visit, body) else {
-        return SignInError::Incomplete.show(visit, None);
+        return astray(visit, &SignInError::Incomplete);
     };
     let Some(pending) = PendingSignIn::find(visit, &answer.state) else {
         shared.metrics.signed_in("unknown", SignInError::StateUnknown.reason());
-        return SignInError::StateUnknown.show(visit, None);
+        return astray(visit, &SignInError::StateUnknown);
     };
     let forget = pending.forget(&visit.live.config);
     let (idp, again) = (pending.request.idp.clone(), pending.request.redirect_uri.to_string());
@@ -70,6 +70,12 @@ pub(crate) async fn callback(shared: &Shared, visit: &Visit, body: &[u8]) -> Ans
     };
     shared.metrics.signed_in(idp.as_str(), outcome);
     answer.cookie(forget)
+}
+
+/// An answer to no sign-in that this browser knows: it may have begun another one, and else goes home.
+fn astray(visit: &Visit, error: &SignInError) -> Answer {
+    let other = PendingSignIn::newest(visit).map(|pending| pending.request.redirect_uri);
+    error.show_astray(visit, other.as_ref().map(Url::as_str))
 }
 
 /// The state is spent before anything else happens, so also on failure, and once across all edges (S-053, S-055).

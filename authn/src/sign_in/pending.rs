@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::callback::AuthorizationAnswer;
+use super::may_return_to;
 use crate::AuthnConfig;
 use crate::error::SignInError;
 use crate::idp::{CodeGrant, Proof};
@@ -71,6 +72,13 @@ impl PendingSignIn {
             visit.cookie_fields().flat_map(|field| cookies_named(field, &name)).take(MAX_FLOWS_PER_BROWSER);
         let found = values.find_map(|value| Self::open(&visit.live.config.keyring, &name, value))?;
         same(found.proof.state.as_bytes(), state.as_bytes()).then_some(found)
+    }
+
+    /// The sign-in that this browser began last, if a browser may still be sent where it was to lead.
+    pub(crate) fn newest(visit: &Visit) -> Option<Self> {
+        let all = held(visit).into_iter().filter_map(|(_, pending)| pending);
+        all.filter(|pending| may_return_to(&visit.live.config, &pending.request.redirect_uri))
+            .max_by_key(|pending| pending.started)
     }
 
     /// The `Set-Cookie` values that keep this sign-in in the browser and drop the oldest ones over the limit.
@@ -178,22 +186,27 @@ fn attributes(by_post: bool) -> CookieAttributes {
 
 /// Makes room for one more. What cannot be opened is older than everything.
 fn drop_oldest(visit: &Visit) -> Vec<String> {
+    let mut held: Vec<(i64, String)> = held(visit)
+        .into_iter()
+        .map(|(name, pending)| (pending.map_or(i64::MIN, |pending| pending.started.as_millis()), name))
+        .collect();
+    held.sort_unstable();
+    let excess = (held.len() + 1).saturating_sub(MAX_FLOWS_PER_BROWSER);
+    held.into_iter().take(excess).map(|(_, name)| delete_cookie(&name, &attributes(false))).collect()
+}
+
+/// The names of all sign-ins that this browser holds, and those of them that can be opened.
+fn held(visit: &Visit) -> Vec<(String, Option<PendingSignIn>)> {
     let config = &visit.live.config;
     let prefix = prefix(config);
-    let mut held: Vec<(i64, String)> = visit
+    visit
         .cookie_fields()
         .flat_map(|field| field.split(|byte| *byte == b';'))
         .filter_map(|pair| std::str::from_utf8(pair.trim_ascii()).ok()?.split_once('='))
         .filter(|(name, _)| name.starts_with(&prefix))
         .take(MAX_LOOKED_AT)
-        .map(|(name, value)| {
-            let pending = PendingSignIn::open(&config.keyring, name, value.as_bytes());
-            (pending.map_or(i64::MIN, |pending| pending.started.as_millis()), name.to_owned())
-        })
-        .collect();
-    held.sort_unstable();
-    let excess = (held.len() + 1).saturating_sub(MAX_FLOWS_PER_BROWSER);
-    held.into_iter().take(excess).map(|(_, name)| delete_cookie(&name, &attributes(false))).collect()
+        .map(|(name, value)| (name.to_owned(), PendingSignIn::open(&config.keyring, name, value.as_bytes())))
+        .collect()
 }
 
 /// More cookies of ours than this are not looked at (S-092).

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use postern_authn::AuthnConfig;
+use postern_authn::{AuthnConfig, RouteHosts};
 use postern_identity::{
     FlowHash, IdpId, Purpose, Secret, Session, SessionCookie, SessionId, SignInRequest, Timestamp, Tokens, User,
 };
@@ -167,6 +167,62 @@ async fn s_054_a_callback_in_another_browser_never_reaches_the_token_endpoint() 
     assert_eq!(world.provider.seen(|seen| seen.redemptions.len()), 0);
     assert_eq!(victim.cookie(AUTHN, AUTHN_SESSION), None);
     assert!(world.live_sessions().await.is_empty());
+}
+
+/// The only button of a page.
+fn button(page: &str) -> &str {
+    let buttons: Vec<_> = page.split("<a class=\"button").skip(1).collect();
+    let [button] = buttons[..] else { panic!("{} buttons: {page}", buttons.len()) };
+    button.split("href=\"").nth(1).unwrap().split('"').next().unwrap()
+}
+
+#[tokio::test]
+async fn s_053_an_answer_to_no_sign_in_of_this_browser_leads_to_the_newest_one_that_it_began_or_home() {
+    let world = World::new().await;
+    let mut browser = world.browser();
+    let callback = |query: &str| Url::parse(&format!("{AUTHN}/oauth2/callback?{query}")).unwrap();
+    let strays = [("state=unknown&code=x", "state-unknown"), ("code=x", "callback-incomplete")];
+    for (query, reason) in strays {
+        let arrived = browser.get(&callback(query)).await;
+        arrived.is_refused(400, reason);
+        assert_eq!(button(&arrived.body), "/.pomerium/", "it knows no other");
+    }
+    for target in [format!("{APP}/older"), format!("{OTHER_APP}/newer?a=b")] {
+        up_to_the_answer(&world, &mut browser, &target).await;
+        let begun = now();
+        while now() == begun {
+            tokio::task::yield_now().await;
+        }
+    }
+    for (query, reason) in strays {
+        let arrived = browser.get(&callback(query)).await;
+        arrived.is_refused(400, reason);
+        assert_eq!(button(&arrived.body), format!("{OTHER_APP}/newer?a=b"));
+    }
+    let forged = browser.cookie_names(AUTHN, STATES)[0].clone();
+    let mut other = world.browser();
+    other.put_cookie(AUTHN, &forged, "forged");
+    assert_eq!(button(&other.get(&callback("state=unknown&code=x")).await.body), "/.pomerium/");
+}
+
+#[tokio::test]
+async fn s_053_an_answer_to_no_sign_in_leads_to_no_route_that_has_gone() {
+    let world = World::new().await;
+    let mut browser = world.browser();
+    up_to_the_answer(&world, &mut browser, &format!("{APP}/x")).await;
+    let config = AuthnConfig { hosts: std::sync::Arc::new(NoRoutes), ..world.config.clone() };
+    world.authn.reload(config).unwrap();
+    let stray = Url::parse(&format!("{AUTHN}/oauth2/callback?state=unknown&code=x")).unwrap();
+    assert_eq!(button(&browser.get(&stray).await.body), "/.pomerium/");
+}
+
+#[derive(Debug)]
+struct NoRoutes;
+
+impl RouteHosts for NoRoutes {
+    fn serves(&self, _: &Url) -> bool {
+        false
+    }
 }
 
 #[tokio::test]
