@@ -1,13 +1,13 @@
 //! Metrics, health and reload on addresses of their own, never on the public listener (S-113).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -140,7 +140,8 @@ async fn reload(
     headers: HeaderMap,
 ) -> Response {
     if !is_local_program(peer, &headers) {
-        return (StatusCode::FORBIDDEN, "only a program on the same machine may ask for a reload\n").into_response();
+        let why = "only a program on the same machine may ask for a reload: `postern reload`\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
     }
     let (asker, verdict) = oneshot::channel();
     if askers.try_send(asker).is_err() {
@@ -156,14 +157,27 @@ async fn reload(
     (status, verdict.to_human()).into_response()
 }
 
-/// Browsers name an origin with every POST, and proxies say for whom they ask; what is left on the loopback is a program.
+/// What `postern reload` says with every question. No page of a browser can, unless we let it.
+pub(crate) const ASKS: HeaderName = HeaderName::from_static("x-postern-reload");
+
+/// Browsers name an origin with every POST and send no field of ours, a name that leads to the loopback by trickery stands in
+/// `Host`, and proxies say for whom they ask; what is left on the loopback is a program.
 fn is_local_program(peer: SocketAddr, headers: &HeaderMap) -> bool {
     let for_others =
         [header::ORIGIN, header::FORWARDED, header::VIA].into_iter().any(|name| headers.contains_key(name))
             || headers
                 .keys()
                 .any(|name| name.as_str().starts_with("x-forwarded-") || name.as_str().starts_with("sec-fetch-"));
-    peer.ip().to_canonical().is_loopback() && !for_others
+    peer.ip().to_canonical().is_loopback() && headers.contains_key(ASKS) && is_local_host(headers) && !for_others
+}
+
+/// Whether the one `Host` is an address or `localhost`: nobody else's name.
+fn is_local_host(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
+    let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// Serves `routes` until `shutdown`.
@@ -181,19 +195,38 @@ mod tests {
 
     #[test]
     fn s_113_only_a_program_on_this_machine_may_ask_for_a_reload() {
-        let may = |peer: &str, name: Option<&'static str>| {
-            let headers = name.map(|name| (name.parse().unwrap(), "x".parse().unwrap())).into_iter().collect();
-            is_local_program(peer.parse().unwrap(), &headers)
+        let asks = |peer: &str, host: &'static str, name: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-postern-reload", "1".parse().unwrap());
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.extend(name.map(|name| (name.parse::<HeaderName>().unwrap(), "x".parse().unwrap())));
+            (peer.parse().unwrap(), headers)
         };
+        let may = |(peer, headers): (SocketAddr, HeaderMap)| is_local_program(peer, &headers);
         for peer in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert!(may(peer, None), "{peer}");
-            assert!(may(peer, Some("accept")), "{peer}");
-            for name in ["origin", "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "sec-fetch-site"] {
-                assert!(!may(peer, Some(name)), "{peer} {name}");
+            for host in ["127.0.0.1:28080", "localhost", "LOCALHOST:1", "[::1]:28080", "[::1]", "10.0.0.1:1"] {
+                assert!(may(asks(peer, host, None)), "{peer} {host}");
             }
+            assert!(may(asks(peer, "localhost", Some("accept"))), "{peer}");
+            for name in ["origin", "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "sec-fetch-site"] {
+                assert!(!may(asks(peer, "localhost", Some(name))), "{peer} {name}");
+            }
+            for host in
+                ["evil.example.com", "evil.example.com:28080", "localhost.evil.example", "", ":1", "127.0.0.1.nip.io"]
+            {
+                assert!(!may(asks(peer, host, None)), "{peer} {host}");
+            }
+            let (peer, mut headers) = asks(peer, "localhost", None);
+            headers.append(header::HOST, "localhost".parse().unwrap());
+            assert!(!is_local_program(peer, &headers), "two hosts");
+            headers.remove(header::HOST);
+            assert!(!is_local_program(peer, &headers), "no host");
+            headers.insert(header::HOST, "localhost".parse().unwrap());
+            headers.remove("x-postern-reload");
+            assert!(!is_local_program(peer, &headers), "no field of ours");
         }
         for peer in ["10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1", "0.0.0.0:1"] {
-            assert!(!may(peer, None), "{peer}");
+            assert!(!may(asks(peer, "localhost", None)), "{peer}");
         }
     }
 }

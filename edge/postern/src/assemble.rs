@@ -162,7 +162,7 @@ impl Running {
             version: self.gate_version,
             routes: self.in_force.edge.routes.len(),
             needs_restart: needs_restart.unwrap_or_default(),
-            problems: loaded.problems,
+            problems: loaded.problems.without_lines(),
         };
         self.reloads.count(&verdict);
         verdict.log();

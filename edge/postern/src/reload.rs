@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use postern_edge::PublicListener;
+use postern_identity::Purpose;
 use postern_storage::StorageConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -181,10 +182,6 @@ impl Config {
     #[must_use]
     pub fn needs_restart(&self, old: &Self) -> Vec<&'static str> {
         let (new, was) = (&self.edge.listeners, &old.edge.listeners);
-        let key = |purpose| {
-            let of = |config: &Self| config.edge.keyring.mac(purpose, &[b"same key?"]);
-            !postern_identity::same(&of(self), &of(old))
-        };
         [
             (at(&new.public) != at(&was.public), "address"),
             (is_plain(&new.public) != is_plain(&was.public), "insecure_server"),
@@ -197,12 +194,21 @@ impl Config {
             (self.admin.health != old.admin.health, "health_check_addr"),
             (kind(&self.storage) != kind(&old.storage), "databroker_storage_type"),
             (folder_of(&self.storage) != folder_of(&old.storage), "databroker_storage_connection_string"),
-            (key(postern_identity::Purpose::StoreId), "shared_secret"),
-            (key(postern_identity::Purpose::Form), "cookie_secret"),
+            (self.shared_secret_differs(old), "shared_secret"),
+            (self.key_differs(old, Purpose::Form), "cookie_secret"),
         ]
         .into_iter()
         .filter_map(|(changed, key)| changed.then_some(key))
         .collect()
+    }
+
+    fn shared_secret_differs(&self, other: &Self) -> bool {
+        self.key_differs(other, Purpose::StoreId)
+    }
+
+    fn key_differs(&self, other: &Self, purpose: Purpose) -> bool {
+        let of = |config: &Self| config.edge.keyring.mac(purpose, &[b"same key?"]);
+        !postern_identity::same(&of(self), &of(other))
     }
 
     /// Takes from `running` what cannot change live, so that all rooms go on to agree on it: the store is sealed with the
@@ -212,6 +218,10 @@ impl Config {
         self.edge.timeouts.idle = running.edge.timeouts.idle;
         self.admin = running.admin.clone();
         self.storage = running.storage.clone();
+        if self.edge.identity.keys.are_derived() && self.shared_secret_differs(running) {
+            // They would be those of a secret that is not in force.
+            self.edge.identity.keys = Arc::clone(&running.edge.identity.keys);
+        }
         self.edge.keyring = Arc::clone(&running.edge.keyring);
         self.authn.keyring = Arc::clone(&running.authn.keyring);
     }
@@ -487,5 +497,32 @@ mod tests {
             new.needs_restart(&old).is_empty(),
             "what is not taken is told again only when it changes back and forth"
         );
+    }
+
+    #[test]
+    fn keys_that_are_derived_from_the_shared_secret_stay_with_it() {
+        let environment = Environment::of::<&str, &str>([]).unwrap();
+        let load = |text: &str| {
+            let text = format!("address: 127.0.0.1:1\ninsecure_server: true\ncookie_secret: {SECRET}\n{text}");
+            config::load_text(Some("config.yaml"), &text, false, &environment).config.unwrap()
+        };
+        let published = |running: &Config, text: &str| {
+            let mut new = load(text);
+            new.keep_what_cannot_change(running);
+            new.edge.identity.keys.key_set().clone()
+        };
+        let derived = load(&format!("shared_secret: {SECRET}"));
+        let keys = derived.edge.identity.keys.key_set().clone();
+        assert_eq!(published(&derived, &format!("shared_secret: {OTHER}")), keys);
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem().replace('\n', "\n  ");
+        let own = format!("signing_key: |\n  {pem}");
+        let written = load(&format!("shared_secret: {SECRET}\n{own}"));
+        let own_keys = written.edge.identity.keys.key_set().clone();
+        assert_ne!(own_keys, keys);
+        // A key that is written is taken live, whatever the secret; one that would be derived from a secret that is not in force
+        // is not.
+        assert_eq!(published(&derived, &format!("shared_secret: {OTHER}\n{own}")), own_keys);
+        assert_eq!(published(&written, &format!("shared_secret: {OTHER}")), own_keys);
+        assert_eq!(published(&written, &format!("shared_secret: {SECRET}")), keys);
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::assemble::Running;
 use crate::check;
 use crate::cli::{self, Exit, Format};
@@ -95,7 +96,8 @@ pub(crate) fn reload(asked: &cli::Reload) -> Exit {
     };
     let asking = async {
         let client = reqwest::Client::builder().no_proxy().timeout(RELOAD).build().ok()?;
-        let answer = client.post(&url).header(reqwest::header::ACCEPT, accept).send().await.ok()?;
+        let answer =
+            client.post(&url).header(reqwest::header::ACCEPT, accept).header(admin::ASKS, "1").send().await.ok()?;
         Some((answer.status(), answer.text().await.ok()?))
     };
     match control_runtime().map(|runtime| runtime.block_on(asking)) {

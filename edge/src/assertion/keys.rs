@@ -22,6 +22,7 @@ pub struct SigningKeys {
     signer: Key,
     key_set: Bytes,
     etag: HeaderValue,
+    derived: bool,
 }
 
 /// Why a signing key is refused.
@@ -73,7 +74,13 @@ impl SigningKeys {
         let mut sec1 = vec![0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
         sec1.extend_from_slice(&p256_scalar(&okm));
         sec1.extend_from_slice(&[0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
-        Self::of(vec![Key::ec(&sec1)?])
+        Self::of(vec![Key::ec(&sec1)?]).map(|keys| Self { derived: true, ..keys })
+    }
+
+    /// Whether they come from the shared secret, and so stand and fall with it.
+    #[must_use]
+    pub const fn are_derived(&self) -> bool {
+        self.derived
     }
 
     /// The public keys as a JWK set: current and next ones, never a private part (S-044).
@@ -98,7 +105,7 @@ impl SigningKeys {
         let tag = format!("\"{}\"", hex::encode(digest(&SHA256, &key_set)).get(..32).unwrap_or_default());
         let etag = HeaderValue::try_from(tag).map_err(|error| SigningKeyError::Unreadable(error.to_string()))?;
         let signer = keys.into_iter().next().ok_or(SigningKeyError::None)?;
-        Ok(Self { signer, key_set, etag })
+        Ok(Self { signer, key_set, etag, derived: false })
     }
 }
 

@@ -184,6 +184,12 @@ impl Problems {
         self.searches <= MAX_SEARCHES
     }
 
+    /// The same without a line of the file: for readers who may not read it.
+    #[must_use]
+    pub fn without_lines(self) -> Self {
+        Self { lines: BTreeMap::new(), ..self }
+    }
+
     /// Each problem that is told, in order of place.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.list.iter()
