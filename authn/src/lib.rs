@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 pub use error::AuthnError;
+pub use idp::truth;
 
 /// The whole of authn; cheap to clone, and every clone is the same one.
 #[derive(Clone, Debug)]

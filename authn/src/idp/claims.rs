@@ -47,8 +47,9 @@ fn about_the_user(token: &Map<String, Value>) -> Map<String, Value> {
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Some providers write the truth as a text. What is neither is not a promise.
-fn truth(value: &Value) -> Option<bool> {
+/// Whether a claim says yes. Some providers write the truth as a text; what is neither is not a promise.
+#[must_use]
+pub fn truth(value: &Value) -> Option<bool> {
     match value {
         Value::Null => None,
         Value::Bool(truth) => Some(*truth),

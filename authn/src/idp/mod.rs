@@ -31,6 +31,7 @@ use self::oidc::{OidcClient, TokenAnswer};
 use crate::metrics::Metrics;
 use crate::{AuthnError, IdpConfig};
 
+pub use self::claims::truth;
 pub(crate) use self::fetch::Trust;
 use self::refresh::Refreshing;
 pub(crate) use self::refresh::{Believed, Granted, REFRESHES_AT_ONCE};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// Somebody who is signed in, as a provider would describe them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Person {
-    /// `sub`; nobody's if it is not said.
+    /// `sub`; `(not said)` if none is, since no session is without one.
     pub user: Option<String>,
     /// `email`.
     pub email: Option<String>,
@@ -17,6 +17,9 @@ pub struct Person {
     /// Every other claim.
     pub claims: Map<String, Value>,
 }
+
+/// The user id of somebody of whom none was said.
+const UNSAID: &str = "(not said)";
 
 /// As long as a session lasts unless configured; nothing here asks for its end.
 const LIFETIME: Duration = Duration::from_secs(14 * 3600);
@@ -47,22 +50,29 @@ impl Person {
         Ok(())
     }
 
-    /// Their session, just begun at that provider.
+    /// Their session, just begun at that provider: with what was said of them among the claims, as after a sign-in.
     #[must_use]
     pub fn session(&self, idp: &IdpId, now: Timestamp) -> Session {
         let mut all = self.claims.clone();
         if !self.groups.is_empty() {
             all.insert("groups".to_owned(), self.groups.iter().cloned().map(Value::String).collect());
         }
-        let text = |name: &str| all.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let Some(email) = &self.email {
+            all.insert("email".to_owned(), Value::from(email.as_str()));
+        }
+        let said = all.get("sub").and_then(Value::as_str);
+        let id = self.user.as_deref().or(said).filter(|id| !id.is_empty()).unwrap_or(UNSAID).to_owned();
+        all.insert("sub".to_owned(), Value::from(id.as_str()));
+        let text =
+            |name: &str| all.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
         let claims = Claims::flatten(&all);
         Session {
             handle: SessionHandle::from_bytes([0; 32]),
             user: User {
-                id: self.user.clone().or_else(|| text("sub")).unwrap_or_default(),
+                id,
                 issuer: text("iss").unwrap_or_default(),
-                email: self.email.clone().or_else(|| text("email")),
-                email_verified: all.get("email_verified").and_then(Value::as_bool),
+                email: text("email"),
+                email_verified: all.get("email_verified").and_then(postern_authn::truth),
                 name: text("name"),
                 claims: claims.clone(),
             },
