@@ -104,8 +104,13 @@ impl Reading<'_> {
             None => {
                 let known = language.named.keys().map(String::as_str);
                 let mistake = Mistake::at(node.place, format!("there is no policy `{name}`"));
+                let is_name = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' '));
                 self.mistakes.push(mistake.hint_nearest(name, known, || {
-                    format!("write it under `policies`: `policies: {{{name}: {{allow: {{and: [...]}}}}}}`")
+                    if is_name {
+                        format!("write it under `policies`: `policies: {{{name}: {{allow: {{and: [...]}}}}}}`")
+                    } else {
+                        "write the policy as a map, or the name of one that stands under `policies`".to_owned()
+                    }
                 }));
             }
         }

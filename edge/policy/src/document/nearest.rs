@@ -4,7 +4,8 @@
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.chars().flat_map(char::to_lowercase).take(MAX_LENGTH).collect();
-    let allowed = word.len().div_ceil(3).min(3);
+    // In a short word two changes make another word.
+    let allowed = if word.len() <= 5 { 1 } else { word.len().div_ceil(3).min(3) };
     let mut rows = Rows::default();
     let mut nearest = None;
     let mut less_than = allowed + 1;
@@ -81,6 +82,8 @@ mod tests {
         assert_eq!(nearest("colour", KNOWN), None);
         assert_eq!(nearest("", KNOWN), None);
         assert_eq!(nearest("x", KNOWN), None);
+        assert_eq!(nearest("hosts", ["tests", "path"]), None);
+        assert_eq!(nearest("auth", ["tests", "path"]), None);
     }
 
     #[test]

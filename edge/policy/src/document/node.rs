@@ -24,7 +24,7 @@ pub enum Value {
     Number {
         /// As parsed.
         value: serde_json::Number,
-        /// As written, for keys that want text (`idp_client_id: 0123`).
+        /// As written, for messages and for whoever wants text.
         text: String,
     },
     /// Text.

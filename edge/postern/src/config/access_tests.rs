@@ -1,8 +1,8 @@
 //! `tests`: what the author of a configuration expects of its routes and policies. They are part of the configuration: one that
-//! fails is a mistake like any other, to `check`, at start and at a reload.
+//! fails is a mistake like any other, to `check`, at start and at a reload, unless its outcome depends on when that is.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use postern_edge::Finding;
@@ -28,6 +28,8 @@ pub(super) struct AccessTest {
     expected: Expected,
     /// `reason`.
     reason: Option<String>,
+    /// Whether `time` is written.
+    has_time: bool,
 }
 
 /// `expect`.
@@ -89,6 +91,7 @@ fn one(cx: &mut Context<'_>, block: &Block<'_>) -> Option<AccessTest> {
         question: if tells { question } else { question.by_a_browser() },
         expected: expected?,
         reason,
+        has_time: block.find("time").is_some(),
     })
 }
 
@@ -163,22 +166,60 @@ pub(super) fn run(cx: &mut Context<'_>, config: &Config, tests: &[AccessTest]) {
     if tests.is_empty() {
         return;
     }
-    // Whoever starts with it will say why not.
-    let Ok(probe) = Probe::new(config) else { return };
+    let probe = match Probe::new(config) {
+        Ok(probe) => probe,
+        Err(error) => {
+            let what = format!("no test can be run: {error}");
+            let hint = "mend that; Postern does not start with it either";
+            return tests.iter().take(1).for_each(|test| cx.fatal(Code::FailedTest, &test.at, &what, hint));
+        }
+    };
     for test in tests {
         let AccessTest { at, name, url, question, .. } = test;
-        let failed = match probe.ask(question) {
-            Ok(finding) => test.failure(&finding),
-            Err(error) => Some(error.to_string()),
+        let (failed, clock) = match probe.ask(question) {
+            Ok(finding) => (test.failure(&finding), if test.has_time { None } else { clock(&finding) }),
+            Err(error) => (Some(error.to_string()), None),
         };
-        if let Some(failed) = failed {
-            let hint = format!("`postern explain --url {url}` says why; mend the routes and policies, or the test");
-            cx.fatal(Code::FailedTest, at, format!("{name} fails: {failed}"), hint);
+        match (failed, clock) {
+            (Some(failed), None) => {
+                let hint = format!("`postern explain --url {url}` says why; mend the routes and policies, or the test");
+                cx.fatal(Code::FailedTest, at, format!("{name} fails: {failed}"), hint);
+            }
+            // A start at night must not fail for what passed by day.
+            (Some(failed), Some(criterion)) => {
+                let what = format!("{name} depends on the clock because of `{criterion}`, and fails now: {failed}");
+                cx.advise(Code::FailedTest, at, what, TIME);
+            }
+            (None, Some(criterion)) if test.fails_at_times(&probe) => {
+                let what =
+                    format!("{name} depends on the clock because of `{criterion}`: it passes now, and not always");
+                cx.advise(Code::FailedTest, at, what, TIME);
+            }
+            (None, _) => {}
         }
     }
 }
 
+const TIME: &str = "write a time into the test, for example `time: 2027-01-15T08:00:00Z`";
+
+/// The criterion on the time that was looked at, if there was one.
+fn clock(finding: &Finding<'_>) -> Option<&'static str> {
+    let criteria = finding.trace()?.rules.into_iter().flat_map(|rule| rule.criteria);
+    let of_time = |name: String| ["date", "day_of_week", "time_of_day"].into_iter().find(|known| *known == name);
+    criteria.filter_map(|criterion| of_time(criterion.name)).next()
+}
+
 impl AccessTest {
+    /// Whether the test fails at other times: in some hour of the week, or far back or ahead.
+    fn fails_at_times(&self, probe: &Probe) -> bool {
+        let week = (1..=42_u64).map(|step| self.question.now.plus(Duration::from_secs(step * 4 * 3600)));
+        let far = [946_684_800, 4_102_444_800].map(Timestamp::from_secs);
+        week.chain(far).any(|now| {
+            let asked = Question { now, ..self.question.clone() };
+            probe.ask(&asked).is_ok_and(|finding| self.failure(&finding).is_some())
+        })
+    }
+
     /// What came out instead.
     fn failure(&self, finding: &Finding<'_>) -> Option<String> {
         let verdict = &finding.admission.verdict;

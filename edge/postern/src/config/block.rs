@@ -7,7 +7,7 @@ use postern_policy::document::{Value, nearest};
 use url::Url;
 
 use super::context::Context;
-use super::keys::{Key, Scope, Status};
+use super::keys::{Key, Kind, Scope, Status};
 use super::merge::Variable;
 use super::problem::{At, KeyPath, Origin, Severity};
 use super::value::{Field, Pair, Spanned};
@@ -215,7 +215,8 @@ fn unknown(cx: &mut Context<'_>, scope: &'static Scope, written: &str, at: &At) 
     let lower = written.to_ascii_lowercase();
     // Beyond a thousand nobody reads what was meant; then each is taken as the worst that it could be.
     let searched = cx.problems.may_search();
-    let near = searched.then(|| nearest(&lower, scope.keys.iter().map(|key| key.name))).flatten();
+    let writable = scope.keys.iter().filter(|key| !matches!(key.status, Status::Removed(_)));
+    let near = searched.then(|| nearest(&lower, writable.map(|key| key.name))).flatten();
     let near = near.and_then(|name| scope.find(name));
     let hint = scope.hints.iter().find(|(name, _)| *name == lower).map(|(_, hint)| (*hint).to_owned());
     let hint = hint.or_else(|| near.map(|key| format!("did you mean `{}`?", key.name)));
@@ -232,7 +233,7 @@ fn tell(problems: &mut Problems, key: &Key, field: &Field<'_>) {
     let (at, name) = (field.key_at(), key.name);
     match key.status {
         Status::Works | Status::AsItsBlock => {}
-        Status::NotYet if !is_off(field) => {
+        Status::NotYet if !is_off(key, field) => {
             let hint = "remove it; Postern does not start rather than do less than it says";
             problems.fatal(Code::NotYet, &at, format!("`{name}` is not supported yet"), hint);
         }
@@ -255,9 +256,15 @@ const fn is_ahead(key: &Key) -> bool {
 }
 
 /// Whether a value switches nothing on.
-fn is_off(field: &Field<'_>) -> bool {
+#[expect(clippy::wildcard_enum_match_arm, reason = "all that is not switched on or off by a word")]
+fn is_off(key: &Key, field: &Field<'_>) -> bool {
     let text = field.node.as_text().map(|text| text.to_ascii_lowercase());
-    is_empty(field) || text.is_some_and(|text| matches!(text.as_str(), "false" | "f" | "0" | "default"))
+    let off: &[&str] = match key.kind {
+        Kind::Bool => &["false", "f", "0"],
+        Kind::Choice(_) => &["default"],
+        _ => &[],
+    };
+    is_empty(field) || text.is_some_and(|text| off.contains(&text.as_str()))
 }
 
 fn is_empty(field: &Field<'_>) -> bool {

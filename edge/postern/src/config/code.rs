@@ -22,7 +22,7 @@ macro_rules! codes {
 
 codes! {
     FileUnreadable = 1 "the configuration file cannot be read",
-    Syntax = 2 "the text is not valid YAML or TOML",
+    Syntax = 2 "the text is not valid YAML, JSON or TOML",
     NotAMap = 3 "the document is not a map of keys",
     FileType = 4 "the file has a type that is not read",
     WrittenTwice = 5 "the same key in two spellings",
@@ -46,6 +46,7 @@ codes! {
     Conflict = 212 "keys that exclude each other",
     OutOfRange = 213 "a number out of its range",
     BadHost = 214 "a host name that cannot be",
+    ReadOtherwise = 215 "a value that is read as another one than it looks like",
     BadSecret = 301 "a secret that is not what it must be",
     RandomSecret = 302 "a secret that is made anew at each start",
     InlineSecret = 303 "a secret that stands in the file itself",

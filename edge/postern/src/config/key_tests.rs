@@ -625,3 +625,31 @@ fn a_test_that_cannot_be_read_is_told_of_and_none_is_run() {
     let loaded = with_tests("  - {url: https://a.example.com/, expect: deny}\n  - {url: https://a.example.com/}\n");
     assert_eq!(fatal(&loaded).len(), 1, "{:?}", fatal(&loaded));
 }
+
+#[test]
+fn a_test_whose_outcome_depends_on_the_clock_never_stops_a_load() {
+    let load = |policy: &str, test: &str| {
+        loaded(&format!(
+            "routes:\n  - {{from: https://a.example.com, to: http://a.internal, policy: {policy}}}\n\
+             tests:\n  - {{url: https://a.example.com, as: {{user: u}}, expect: allow{test}}}\n"
+        ))
+    };
+    let past = "{allow: {and: [{date: {before: '2020-01-01T00:00:00Z'}}]}}";
+    for (policy, test, outcome) in [
+        (past, "", Some(Severity::Advisory)),
+        (past, ", time: '2021-01-01T00:00:00Z'", Some(Severity::Fatal)),
+        (past, ", time: '2019-01-01T00:00:00Z'", None),
+        ("{allow: {and: [{date: {after: '2020-01-01T00:00:00Z'}}]}}", "", Some(Severity::Advisory)),
+        ("{allow: {and: [{accept: true}, {day_of_week: mon}]}}", "", Some(Severity::Advisory)),
+        ("{allow: {and: [{time_of_day: {timezone: UTC, after: '08:00:00'}}]}}", "", Some(Severity::Advisory)),
+        ("{allow: {or: [{accept: true}, {day_of_week: mon}]}}", "", None),
+        ("{allow: {and: [{accept: true}]}}", "", None),
+        ("{allow: {and: [{user: {is: v}}]}}", "", Some(Severity::Fatal)),
+    ] {
+        let loaded = load(policy, test);
+        let told: Vec<_> = loaded.problems.iter().map(|problem| (problem.severity, problem.at.key.as_str())).collect();
+        let key = "tests[0]";
+        assert_eq!(told, outcome.map(|severity| (severity, key)).into_iter().collect::<Vec<_>>(), "{policy}{test}");
+        assert_eq!(loaded.config.is_some(), outcome != Some(Severity::Fatal), "{policy}{test}");
+    }
+}

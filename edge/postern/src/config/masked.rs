@@ -1,29 +1,49 @@
 //! The lines of the file as snippets may show them: without secrets (S-108).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use postern_policy::document::{Node, Value};
 
 use super::keys;
+use super::value::without_userinfo;
 
 const MASK: &str = "[redacted]";
 
 /// How many bytes may be looked at for copies of secrets, each line once for each secret. Where it takes more, no line is shown.
 const MAX_SEARCH: usize = 1 << 30;
 
-/// The `wanted` lines of `text`, from 1; values of secret keys are masked, by place where the document was understood, by line
-/// where not.
+/// The `wanted` lines of `text`, from 1, with the values of secret keys masked. Of a text that was not understood (no `root`)
+/// nobody knows what is secret in it: no line of it is shown.
 pub(super) fn lines(text: &str, root: Option<&Node>, wanted: &BTreeSet<u32>) -> BTreeMap<u32, String> {
+    let Some(root) = root.filter(|_| !wanted.is_empty()) else { return BTreeMap::new() };
     let mut secrets = Secrets::default();
-    if let Some(root) = root {
-        secrets.gather(root, false);
-    }
+    secrets.gather(root, false, &mut Keys::default());
     let kept: Vec<(u32, &str)> = (1..).zip(split(text)).filter(|(number, _)| wanted.contains(number)).collect();
     let length: usize = kept.iter().map(|(_, line)| line.len()).sum();
     if length.saturating_mul(secrets.parts.len()) > MAX_SEARCH {
         return BTreeMap::new();
     }
-    kept.into_iter().map(|(number, line)| (number, secrets.mask(number, mask_line(line)))).collect()
+    let shown = |number, line| without_userinfo(&secrets.mask(number, mask_line(line))).into_owned();
+    kept.into_iter().map(|(number, line)| (number, shown(number, line))).collect()
+}
+
+/// Which keys are secret, misspelt ones included.
+#[derive(Default)]
+struct Keys<'n>(HashMap<&'n str, bool>);
+
+/// So many unknown keys are compared with the secret ones; the others are taken for misspelt secrets.
+const MAX_SEARCHES: usize = 1000;
+
+impl<'n> Keys<'n> {
+    fn is_secret(&mut self, key: &'n str) -> bool {
+        if let Some(known) = self.0.get(key) {
+            return *known;
+        }
+        let secret = keys::is_secret(key)
+            || (!keys::is_known(key) && (self.0.len() >= MAX_SEARCHES || keys::is_like_a_secret(key)));
+        self.0.insert(key, secret);
+        secret
+    }
 }
 
 /// Lines as YAML ends them: by a line feed, a carriage return, or both.
@@ -62,12 +82,15 @@ struct Secrets<'n> {
 
 impl<'n> Secrets<'n> {
     /// Takes every scalar under a secret key, wherever it stands.
-    fn gather(&mut self, node: &'n Node, secret: bool) {
+    fn gather(&mut self, node: &'n Node, secret: bool, keys: &mut Keys<'n>) {
         match &node.value {
             Value::Map(entries) => {
-                entries.iter().for_each(|entry| self.gather(&entry.value, secret || keys::is_secret(&entry.key)));
+                for entry in entries {
+                    let secret = secret || keys.is_secret(&entry.key);
+                    self.gather(&entry.value, secret, keys);
+                }
             }
-            Value::List(nodes) => nodes.iter().for_each(|node| self.gather(node, secret)),
+            Value::List(nodes) => nodes.iter().for_each(|node| self.gather(node, secret, keys)),
             Value::String(text) | Value::Number { text, .. } if secret => {
                 let begin = self.begin.entry(node.place.line).or_insert(node.place.column);
                 *begin = node.place.column.min(*begin);
@@ -118,7 +141,6 @@ mod tests {
             "{idp_client_secret: hunter22, address: ':80'}",
             "signing_key: |\n  hunter22\n  hunter22\n",
             "idp_client_secret: &s hunter22\nname: hunter22",
-            "shared_secret: \"hunter22\nbroken: [",
             "routes:\n  - set_request_headers: {Authorization: Bearer hunter22}",
             "Shared_Secret:\n  hunter22",
             "'cookie_secret' : hunter22",
@@ -129,11 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn s_108_no_line_of_unreadable_toml_shows_a_secret() {
-        for text in ["shared_secret = 'hunter22'\nx = [", "routes = [{ idp_client_secret = \"hunter22\" }, ="] {
-            let shown = lines(text, None, &(1..=2).collect());
-            assert!(shown.values().all(|line| !line.contains("hunter22")), "{shown:?}");
-        }
+    fn s_108_a_text_that_was_not_understood_is_not_shown() {
+        assert!(lines("shared_secret: \"hunter22\nbroken: [", None, &(1..=2).collect()).is_empty());
     }
 
     #[test]
@@ -144,7 +163,8 @@ mod tests {
 
     #[test]
     fn only_the_lines_that_are_wanted_are_kept_however_lines_end() {
-        let kept = lines("a: 1\r\nb: 2\rc: 3\nd: 4\n", None, &BTreeSet::from([2, 3]));
+        let text = "a: 1\r\nb: 2\rc: 3\nd: 4\n";
+        let kept = lines(text, document::read(text).ok().as_ref(), &BTreeSet::from([2, 3]));
         assert_eq!(kept, BTreeMap::from([(2, "b: 2".to_owned()), (3, "c: 3".to_owned())]));
     }
 

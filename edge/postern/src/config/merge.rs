@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use postern_policy::document::{self, Entry, Node, Place, Value};
-use serde_json::json;
 
 use super::Code;
 use super::context::Context;
@@ -62,7 +61,7 @@ fn head(key: &str) -> Option<(&'static Key, &str, &str)> {
 
 /// A text where a map is wanted is that map, as JSON; every part of it stands where the text stands.
 fn json_for_map(key: &Key, node: &mut Node) {
-    let wanted = matches!(key.kind, Kind::Map(_) | Kind::Block(_) | Kind::Named(_));
+    let wanted = matches!(key.kind, Kind::Map(_) | Kind::Block(_) | Kind::Named(_)) || key.name == "default_policy";
     let Some(text) = node.as_str().filter(|text| wanted && text.trim_start().starts_with('{')) else { return };
     if let Ok(json) = serde_json::from_str(text) {
         *node = placed(Node::from_json(json), node.place);
@@ -117,7 +116,7 @@ fn variable(cx: &mut Context<'_>, scope: &Scope, parent: Option<&'static Key>, k
     let at = At { origin: Origin::Environment(name.into()), place: Place::default(), key: path };
     let mut node = match key.name {
         "routes" | "policy" => routes(cx, &at, text)?,
-        "set_response_headers" => headers(text),
+        "set_response_headers" => headers(cx, &at, text)?,
         _ => scalar(text),
     };
     json_for_map(key, &mut node);
@@ -136,7 +135,8 @@ fn routes(cx: &mut Context<'_>, at: &At, text: &str) -> Option<Node> {
         return None;
     };
     let mistakes = match document::read(&decoded) {
-        Ok(node) => return Some(node),
+        // Null counts as absent here as in the file.
+        Ok(node) => return Some(node).filter(|node| !node.is_null()),
         Err(mistakes) => mistakes,
     };
     for mistake in mistakes {
@@ -147,11 +147,20 @@ fn routes(cx: &mut Context<'_>, at: &At, text: &str) -> Option<Node> {
 }
 
 /// `HEADERS`: a JSON object, or `Name:Value,Name2:Value2`.
-fn headers(text: &str) -> Node {
+fn headers(cx: &mut Context<'_>, at: &At, text: &str) -> Option<Node> {
     if text.trim_start().starts_with('{') {
-        return scalar(text);
+        return Some(scalar(text));
     }
-    let pairs = text.split(',').filter_map(|pair| pair.split_once(':'));
-    let map: serde_json::Map<_, _> = pairs.map(|(name, value)| (name.trim().to_owned(), json!(value.trim()))).collect();
-    Node::from_json(serde_json::Value::Object(map))
+    let mut entries = Vec::new();
+    for (index, pair) in text.split(',').enumerate() {
+        let Some((name, value)) = pair.split_once(':') else {
+            // The part may belong to a secret with a comma in it, and is not shown.
+            let what = format!("part {} of this variable has no `:` between a name and a value", index + 1);
+            let hint = "write `Name:Value,Name2:Value2`, or a JSON object where a value has a comma in it";
+            cx.fatal(Code::BadHeader, at, what, hint);
+            return None;
+        };
+        entries.push(Entry { key: name.trim().to_owned(), key_place: Place::NONE, value: scalar(value.trim()) });
+    }
+    Some(Node { place: Place::NONE, value: Value::Map(entries) })
 }

@@ -11,6 +11,7 @@ mod context;
 mod duration;
 mod effective;
 mod env;
+mod json;
 mod keys;
 mod masked;
 mod merge;
@@ -23,6 +24,8 @@ mod toml;
 mod value;
 mod watched;
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod key_tests;
 #[cfg(test)]
@@ -178,8 +181,8 @@ pub fn load_text(name: Option<&str>, text: &str, lenient: bool, environment: &En
 /// What a text is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
-    /// YAML, and so JSON.
     Yaml,
+    Json,
     Toml,
 }
 
@@ -213,6 +216,7 @@ const fn nothing() -> Node {
 fn parse(cx: &mut Context<'_>, format: Format, text: &str) -> Option<Node> {
     let read = match format {
         Format::Yaml => document::read(text),
+        Format::Json => json::read(text),
         Format::Toml => toml::read(text),
     };
     match read {
@@ -243,7 +247,8 @@ type Unread = (Code, String, &'static str);
 fn read(file: &Path, reader: Reader) -> Result<(Format, String), Unread> {
     let kind = file.extension().and_then(|extension| extension.to_str()).unwrap_or("yaml").to_ascii_lowercase();
     let format = match kind.as_str() {
-        "yaml" | "yml" | "json" => Format::Yaml,
+        "yaml" | "yml" => Format::Yaml,
+        "json" => Format::Json,
         "toml" => Format::Toml,
         _ => {
             let what = format!("files of the type `.{kind}` are not read");

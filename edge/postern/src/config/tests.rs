@@ -708,7 +708,7 @@ fn removal_of_request_headers_comes_after_setting() {
     assert_eq!(
         route.request_headers,
         [
-            HeaderRule::Set(named("x-price"), HeaderValue::from_static("$5")),
+            HeaderRule::Set(named("x-price"), HeaderValue::from_static("$$5")),
             HeaderRule::Set(named("x-a"), HeaderValue::from_static("${nothing}")),
             HeaderRule::Remove(named("x-price")),
         ]

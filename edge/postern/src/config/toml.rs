@@ -61,7 +61,8 @@ impl Reader<'_> {
 
     fn number(&mut self, place: Place, text: &str, value: Option<Number>) -> Value {
         let Some(value) = value else {
-            let mistake = Mistake::at(place, format!("`{text}` is too large, or no number"));
+            // It may be a secret without its quotes.
+            let mistake = Mistake::at(place, "this number is too large, or none".to_owned());
             self.mistakes.push(mistake.hint("write a smaller number, or a text in quotes"));
             return Value::Null;
         };

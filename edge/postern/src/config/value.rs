@@ -1,6 +1,7 @@
 //! Values as Pomerium reads them: weakly typed, each with its place (01 §1.1).
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -51,12 +52,28 @@ impl<'n> Field<'n> {
         self.node.as_text()
     }
 
-    /// Text; numbers and bools as written.
+    /// Text. A bool or number that is another text in Pomerium is that text (01 §1.1), and is told of.
     pub(super) fn text(&self, cx: &mut Context<'_>) -> Option<String> {
-        match self.scalar() {
-            Some(text) => Some(text.into_owned()),
-            None => self.wrong(cx, "text"),
+        let Some(written) = self.scalar() else { return self.wrong(cx, "text") };
+        let text = match &self.node.value {
+            Value::Bool(on) => u8::from(*on).to_string(),
+            Value::Number { value, text } => decimal(value, text),
+            Value::Null | Value::String(_) | Value::List(_) | Value::Map(_) => return Some(written.into_owned()),
+        };
+        if text != written {
+            let what = if self.is_secret() {
+                "this value is another text here, as in Pomerium: it is no text as it is written".to_owned()
+            } else {
+                format!("{} is the text `{text}` here, as in Pomerium", self.shown())
+            };
+            cx.advise(Code::ReadOtherwise, &self.at, what, "put it in quotes if it is meant as it is written");
         }
+        Some(text)
+    }
+
+    /// Text, whatever it looks like.
+    pub(super) fn written(&self, cx: &mut Context<'_>) -> Option<String> {
+        self.scalar().map(Cow::into_owned).or_else(|| self.wrong(cx, "text"))
     }
 
     /// A bool: a real one, a number, or what Go reads as one.
@@ -74,10 +91,14 @@ impl<'n> Field<'n> {
 
     /// A whole number that fits its type.
     pub(super) fn number<N: std::str::FromStr>(&self, cx: &mut Context<'_>) -> Option<N> {
-        let number = self.whole().and_then(|text| text.parse().ok());
+        let digits = self.whole();
+        let number = digits.as_ref().and_then(|text| text.parse().ok());
         if number.is_none() {
             let what = format!("{} is no whole number in the range of this key", self.shown());
             cx.fatal(Code::WrongType, &self.at, what, "write a whole number, not negative");
+        } else if let Some(digits) = digits.filter(|_| self.scalar().is_some_and(|text| has_leading_zero(&text))) {
+            let what = format!("{} is {digits}: a leading zero makes a number octal, as in Pomerium", self.shown());
+            cx.advise(Code::ReadOtherwise, &self.at, what, format!("write `{digits}`, or the number that is meant"));
         }
         number
     }
@@ -89,13 +110,14 @@ impl<'n> Field<'n> {
             Value::Number { value, .. } if value.is_f64() => {
                 value.as_f64().filter(|number| number.fract() == 0.0).map(|number| format!("{number:.0}"))
             }
-            Value::Number { value, .. } => Some(value.to_string()),
+            Value::Number { value, text } => Some(decimal(value, text)),
             Value::String(text) => {
                 let text = text.trim().to_ascii_lowercase();
                 let radix = [("0x", 16), ("0o", 8), ("0b", 2)];
                 let named = radix.into_iter().find_map(|(mark, radix)| Some((text.strip_prefix(mark)?, radix)));
                 match named {
                     Some((digits, radix)) => u64::from_str_radix(digits, radix).ok().map(|number| number.to_string()),
+                    None if has_leading_zero(&text) => octal(&text).map(|number| number.to_string()),
                     None => Some(text),
                 }
             }
@@ -216,8 +238,10 @@ impl<'n> Field<'n> {
             });
             return elements.collect();
         }
-        let text = self.scalar();
-        let Some(text) = text else { return self.wrong(cx, "a list of texts") };
+        if self.scalar().is_none() {
+            return self.wrong(cx, "a list of texts");
+        }
+        let text = self.text(cx)?;
         let parts = text.split(',').filter(|part| !part.is_empty());
         Some(parts.map(|part| Spanned { at: self.at.clone(), value: part.to_owned() }).collect())
     }
@@ -235,18 +259,36 @@ impl<'n> Field<'n> {
 
     /// A map of texts; a text is read as JSON. Null values are absent.
     pub(super) fn pairs(&self, cx: &mut Context<'_>) -> Option<Vec<Pair>> {
+        self.pairs_of(cx, |field, cx| field.text(cx))
+    }
+
+    /// The same, of values that only look like texts: each is as it is written.
+    pub(super) fn written_pairs(&self, cx: &mut Context<'_>) -> Option<Vec<Pair>> {
+        self.pairs_of(cx, |field, cx| field.written(cx))
+    }
+
+    fn pairs_of(
+        &self,
+        cx: &mut Context<'_>,
+        read: impl Fn(&Field<'_>, &mut Context<'_>) -> Option<String>,
+    ) -> Option<Vec<Pair>> {
         if let Some(text) = self.node.as_str() {
-            return self.json_pairs(cx, text);
+            return self.json_pairs(cx, text, read);
         }
         let Some(entries) = self.entries() else { return self.wrong(cx, "a map") };
         let pairs = entries.into_iter().filter(|(_, field)| !field.node.is_null()).map(|(key, field)| {
-            let value = field.text(cx)?;
+            let value = read(&field, cx)?;
             Some((Spanned { at: field.key_at(), value: key }, Spanned { at: field.at, value }))
         });
         pairs.collect()
     }
 
-    fn json_pairs(&self, cx: &mut Context<'_>, text: &str) -> Option<Vec<Pair>> {
+    fn json_pairs(
+        &self,
+        cx: &mut Context<'_>,
+        text: &str,
+        read: impl Fn(&Field<'_>, &mut Context<'_>) -> Option<String>,
+    ) -> Option<Vec<Pair>> {
         if text.trim().is_empty() {
             return Some(Vec::new());
         }
@@ -254,9 +296,10 @@ impl<'n> Field<'n> {
         let Some(json) = json else { return self.wrong(cx, "a map, or a JSON object as text") };
         let node = Node::from_json(json);
         let pairs = node.entries().iter().filter(|entry| !entry.value.is_null()).map(|entry| {
-            let Some(value) = entry.value.as_text() else { return self.wrong(cx, "a map of texts") };
             let at = At { key: self.at.key.key(&entry.key), ..self.at.clone() };
-            Some((Spanned { at: at.clone(), value: entry.key.clone() }, Spanned { at, value: value.into_owned() }))
+            let field = Field { at: at.clone(), key_place: self.key_place, node: &entry.value };
+            let value = read(&field, cx)?;
+            Some((Spanned { at: at.clone(), value: entry.key.clone() }, Spanned { at, value }))
         });
         pairs.collect()
     }
@@ -346,11 +389,14 @@ impl<'n> Field<'n> {
         }
     }
 
+    fn is_secret(&self) -> bool {
+        self.at.key.as_str().rsplit('.').next().is_some_and(super::keys::is_secret)
+    }
+
     /// The value as it may be shown in a message: short, and never that of a secret key.
     pub(super) fn shown(&self) -> String {
-        let secret = self.at.key.as_str().rsplit('.').next().is_some_and(super::keys::is_secret);
         match self.scalar() {
-            Some(_) if secret => "this value".to_owned(),
+            Some(_) if self.is_secret() => "this value".to_owned(),
             Some(text) => quoted(&text),
             None => self.node.kind().to_owned(),
         }
@@ -363,6 +409,36 @@ pub(super) fn as_boolean(text: &str) -> Option<bool> {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Some(false),
         _ => None,
+    }
+}
+
+/// A number in decimal digits, as Go writes one that YAML read (01 §1.1): `0x1F` is 31, `010` is 8, `1e3` is 1000.
+fn decimal(value: &serde_json::Number, text: &str) -> String {
+    match (octal(text), value.as_f64()) {
+        (Some(number), _) => number.to_string(),
+        (None, Some(number)) if value.is_f64() => number.to_string(),
+        (None, _) => value.to_string(),
+    }
+}
+
+/// The number of octal digits behind a leading zero.
+fn octal(text: &str) -> Option<i64> {
+    has_leading_zero(text).then(|| i64::from_str_radix(text, 8).ok()).flatten()
+}
+
+fn has_leading_zero(text: &str) -> bool {
+    let digits = text.trim().trim_start_matches(['-', '+']);
+    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Tells of names that come again, in whatever case: which of them is meant?
+pub(super) fn refuse_repeated(cx: &mut Context<'_>, pairs: &[Pair]) {
+    let mut seen = HashSet::new();
+    for (name, _) in pairs {
+        if !seen.insert(name.value.trim().to_ascii_lowercase()) {
+            let what = format!("{} is here twice", quoted(&name.value));
+            cx.fatal(Code::WrittenTwice, &name.at, what, "keep one of them; names are the same in any case");
+        }
     }
 }
 
@@ -379,8 +455,28 @@ pub(super) fn choose<'c, T>(text: &str, prefix: &str, choices: impl IntoIterator
     choices.next().map(|(_, value)| value)
 }
 
-/// Text in a message: quoted, short, without control characters.
+/// A text without the users and passwords of the URLs in it.
+pub(super) fn without_userinfo(text: &str) -> Cow<'_, str> {
+    let Some((before, after)) = text.split_once("://") else { return Cow::Borrowed(text) };
+    let end = after
+        .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ']' | '}'))
+        .unwrap_or(after.len());
+    let (url, rest) = after.split_at_checked(end).unwrap_or((after, ""));
+    let (authority, path) = url.split_at_checked(url.find(['/', '?', '#']).unwrap_or(url.len())).unwrap_or((url, ""));
+    // A password may hold a slash; what follows the colon before it is no port then.
+    let port = authority.rsplit_once(':').is_none_or(|(_, port)| port.chars().all(|c| c.is_ascii_digit() || c == ']'));
+    let host = match (authority.rsplit_once('@'), path.rsplit_once('@')) {
+        (_, Some((_, host))) if !port => Some(host.to_owned()),
+        (Some((_, host)), _) => Some(format!("{host}{path}")),
+        (None, _) => None,
+    };
+    let url = host.map_or(Cow::Borrowed(url), |host| Cow::Owned(format!("[redacted]@{host}")));
+    Cow::Owned(format!("{before}://{url}{}", without_userinfo(rest)))
+}
+
+/// Text in a message: quoted, short, without control characters, and without the user and password of a URL.
 pub(super) fn quoted(text: &str) -> String {
+    let text = &without_userinfo(text);
     let clean: String = text.chars().take(60).flat_map(char::escape_debug).collect();
     let more = if text.chars().count() > 60 { "…" } else { "" };
     format!("`{clean}{more}`")

@@ -66,5 +66,67 @@ fn claims_are_json_where_they_can_be_and_lists_where_they_come_again() {
         |name: &str| serde_json::Value::from(session.claims.find(name).unwrap_or_default().to_vec()).to_string();
     assert_eq!(["a", "b", "c", "d"].map(values), [r#"["x","y"]"#, "[true]", "[1,2]", r#"["a=b"]"#]);
     assert_eq!((session.user.email.as_deref(), session.user.email_verified), (Some("a@x.test"), Some(false)));
-    assert_eq!(session.user.id, "");
+    assert_eq!(session.user.id, "(not said)");
+}
+
+#[test]
+fn whoever_is_described_has_the_claims_and_the_user_that_a_sign_in_gives() {
+    let mut mallory =
+        Person { user: Some("u".to_owned()), email: Some("mallory@x.test".to_owned()), ..Person::default() };
+    mallory.claim("email_verified=\"false\"").unwrap();
+    let session = mallory.session(&IdpId::new("i"), Timestamp::default());
+    for claims in [&session.claims, &session.user.claims] {
+        assert_eq!(claims.find("sub"), Some(&[serde_json::json!("u")][..]));
+        assert_eq!(claims.find("email"), Some(&[serde_json::json!("mallory@x.test")][..]));
+    }
+    // A provider may write the truth as a text.
+    assert_eq!(session.user.email_verified, Some(false));
+    let file = FILE.replace(
+        "{and: [groups: ops, claim/level: 3]}}",
+        "{and: [accept: true]}, deny: {or: [claim/email: mallory@x.test]}}",
+    );
+    let environment = Environment::of::<&str, &str>([]).unwrap();
+    let probe = Probe::new(&load_text(None, &file, false, &environment).config.unwrap()).unwrap();
+    let ask = |person: Person| {
+        let address = Address::parse("https://a.example.com/").unwrap();
+        let question = Question::get(address, Who::Person(person), Timestamp::from_secs(1_800_000_000));
+        Outcome::of(&probe.ask(&question).unwrap().admission.verdict)
+    };
+    assert_eq!(ask(mallory), Outcome::Refused);
+    assert_eq!(ask(Person { email: Some("alice@x.test".to_owned()), ..Person::default() }), Outcome::Allowed);
+}
+
+#[test]
+fn whoever_is_described_by_an_address_alone_is_a_user_like_any_other() {
+    let file = FILE.replace("allowed_users: [u-1]", "allow_any_authenticated_user: true");
+    let environment = Environment::of::<&str, &str>([]).unwrap();
+    let probe = Probe::new(&load_text(None, &file, false, &environment).config.unwrap()).unwrap();
+    let person = Person { email: Some("alice@x.test".to_owned()), ..Person::default() };
+    let address = Address::parse("https://b.example.com/").unwrap();
+    let question = Question::get(address, Who::Person(person), Timestamp::from_secs(1_800_000_000));
+    assert_eq!(Outcome::of(&probe.ask(&question).unwrap().admission.verdict), Outcome::Allowed);
+}
+
+#[test]
+fn a_dollar_sign_that_is_escaped_goes_up_as_itself_and_nothing_is_filled_in() {
+    let file = "insecure_server: true
+authenticate_service_url: https://auth.example.com
+routes:
+  - from: https://a.example.com
+    to: http://a.internal
+    allow_public_unauthenticated_access: true
+    set_request_headers:
+      X-Basic: 'Basic pa$$word'
+      X-Reference: '$$pomerium.jwt'
+      X-Cookie: 'a$${pomerium.request.headers[\"X-Private\"]}'
+      X-Price: '$$$$5'
+";
+    let environment = Environment::of::<&str, &str>([]).unwrap();
+    let probe = Probe::new(&load_text(None, file, false, &environment).config.unwrap()).unwrap();
+    let mut question =
+        Question::get(Address::parse("https://a.example.com/").unwrap(), Who::Nobody, Timestamp::from_secs(1));
+    question.fields.insert("x-private", HeaderValue::from_static("hunter2"));
+    let upward = probe.ask(&question).unwrap().upward().unwrap();
+    let sent = ["x-basic", "x-reference", "x-cookie", "x-price"].map(|name| upward.fields[name].to_str().unwrap());
+    assert_eq!(sent, ["Basic pa$word", "$pomerium.jwt", "a${pomerium.request.headers[\"X-Private\"]}", "$$5"]);
 }

@@ -5,6 +5,11 @@ mod nested;
 mod route;
 mod settings;
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use postern_policy::document::nearest;
+
 pub(crate) use kind::Kind;
 pub(crate) use nested::{
     ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, GRPC_HEALTH_CHECK, HEADER,
@@ -183,7 +188,22 @@ const fn removed(name: &'static str, instead: &'static str) -> Key {
 pub(crate) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let part = SECRET_PARTS.iter().any(|part| key.contains(part));
-    (part && !key.ends_with("_file")) || key.ends_with("token") || SECRET_KEYS.contains(&key.as_str())
+    let end = ["token", "-key", "-auth"].iter().any(|end| key.ends_with(end));
+    (part && !key.ends_with("_file")) || end || SECRET_KEYS.contains(&key.as_str())
+}
+
+/// Every key that there is, wherever it may stand.
+static KNOWN: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| SCOPES.iter().flat_map(|(_, scope)| scope.keys).map(|key| key.name).collect());
+
+/// Whether there is such a key, in whatever map.
+pub(crate) fn is_known(key: &str) -> bool {
+    KNOWN.contains(key.to_ascii_lowercase().as_str())
+}
+
+/// Whether a secret key may be meant by an unknown one.
+pub(crate) fn is_like_a_secret(key: &str) -> bool {
+    nearest(key, KNOWN.iter().copied().filter(|known| is_secret(known))).is_some()
 }
 
 const SECRET_PARTS: &[&str] = &[
@@ -198,6 +218,7 @@ const SECRET_PARTS: &[&str] = &[
     "mac_key",
     "otlp_headers",
     "traces_headers",
+    "client_assertion",
 ];
 
 const SECRET_KEYS: &[&str] = &[

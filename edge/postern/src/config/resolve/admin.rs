@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::listeners;
 use crate::config::block::Block;
 use crate::config::context::Context;
-use crate::config::value::Spanned;
+use crate::config::value::{Spanned, quoted};
 use crate::config::{AdminConfig, BasicAuth, Code};
 
 /// `health_check_addr` unless written.
@@ -38,7 +38,7 @@ fn auth(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<BasicAuth> {
 #[derive(Debug)]
 struct Refused;
 
-/// One address. A host that is no IP address means every interface where `any` says so (01 §1.10).
+/// One address. A host that is no IP address means every interface where `any` says so (01 §1.10), but for `localhost`.
 fn address(cx: &mut Context<'_>, text: &Spanned<String>, any: bool) -> Result<SocketAddr, Refused> {
     let port = text.value.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let Some(port) = port.filter(|port| *port > 0) else {
@@ -49,10 +49,19 @@ fn address(cx: &mut Context<'_>, text: &Spanned<String>, any: bool) -> Result<So
         return Ok(address);
     }
     let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let host = text.value.rsplit_once(':').map_or("", |(host, _)| host);
+    if any && !host.is_empty() && host.chars().all(|c| c.is_ascii_graphic()) && host.parse::<IpAddr>().is_err() {
+        if host.eq_ignore_ascii_case("localhost") {
+            return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        }
+        let what = format!("{} is no IP address: metrics are served on all interfaces, as in Pomerium", quoted(host));
+        let hint = format!("write `127.0.0.1:{port}` for this machine alone, or `:{port}` for all interfaces");
+        cx.advise(Code::BadAddress, &text.at, what, hint);
+        return Ok(unspecified);
+    }
     match listeners::parse(&text.value, None) {
         Ok(_) if any => Ok(unspecified),
         Ok(addresses) => Ok(addresses.into_iter().find(SocketAddr::is_ipv4).unwrap_or(unspecified)),
-        Err(_) if any && text.value.chars().all(|c| c.is_ascii_graphic()) => Ok(unspecified),
         Err(error) => {
             listeners::refuse(cx, &text.at, &text.value, error);
             Err(Refused)

@@ -8,7 +8,7 @@ use postern_edge::AuthenticateTarget;
 use postern_edge::route::{HostPattern, Route, RouteTable};
 use url::{Host, Position, Url};
 
-use super::routes::Routes;
+use super::routes::{Routes, is_authority};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -40,6 +40,9 @@ fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {
     if url.host_str().is_some_and(|host| VENDOR.contains(&host)) {
         let what = "the hosted authenticate service belongs to somebody else, and is not used";
         cx.fatal(Code::NoAuthenticate, &at, what, "write a host of your own that leads to Postern, or remove the key");
+    } else if !is_authority(&url[Position::BeforeHost..Position::AfterPort]) {
+        let what = "this host cannot be asked for: it has letters that no host name has";
+        cx.fatal(Code::BadUrl, &at, what, HINT);
     } else if url.scheme() != "https" {
         cx.fatal(Code::BadUrl, &at, "people sign in over https only", HINT);
     } else if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {

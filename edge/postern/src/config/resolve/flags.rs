@@ -6,7 +6,7 @@ use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::{FLAGS, Status};
-use crate::config::value::{Spanned, as_boolean, quoted};
+use crate::config::value::{Spanned, as_boolean, quoted, refuse_repeated};
 
 /// The flags that change something here.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,8 @@ pub(super) struct Flags {
 }
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
-    let written = settings.pairs(cx, "runtime_flags").unwrap_or_default();
+    let written = settings.find("runtime_flags").and_then(|field| field.written_pairs(cx)).unwrap_or_default();
+    refuse_repeated(cx, &written);
     let mut set = Vec::new();
     for (name, value) in &written {
         if let Some(on) = boolean(cx, value) {

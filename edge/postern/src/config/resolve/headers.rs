@@ -6,7 +6,7 @@ use postern_edge::{HeaderRule, ResponseHeaders};
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
-use crate::config::value::{Pair, Spanned, quoted};
+use crate::config::value::{Field, Spanned, quoted, refuse_repeated};
 
 /// Set unless `set_response_headers` is written; `preload` is left to the operator (rulings).
 const DEFAULTS: [(HeaderName, HeaderValue); 2] = [
@@ -22,23 +22,25 @@ pub(super) fn global(cx: &mut Context<'_>, settings: &Block<'_>, certificates: b
         let hsts = certificates.then_some(HSTS);
         return ResponseHeaders(DEFAULTS.into_iter().chain(hsts).collect());
     }
-    let pairs = settings.pairs(cx, "set_response_headers").unwrap_or_default();
-    merged(cx, &pairs, ResponseHeaders::default())
+    merged(cx, settings, ResponseHeaders::default())
 }
 
 /// The headers of one route: its own over the global ones; `disable` empties the lot.
 pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &ResponseHeaders) -> ResponseHeaders {
-    let pairs = route.pairs(cx, "set_response_headers").unwrap_or_default();
-    merged(cx, &pairs, global.clone())
+    merged(cx, route, global.clone())
 }
 
-fn merged(cx: &mut Context<'_>, pairs: &[Pair], mut headers: ResponseHeaders) -> ResponseHeaders {
-    if pairs.iter().any(|(name, _)| name.value.eq_ignore_ascii_case("disable")) {
+fn merged(cx: &mut Context<'_>, block: &Block<'_>, mut headers: ResponseHeaders) -> ResponseHeaders {
+    let disable =
+        |field: &Field<'_>| field.node.entries().iter().any(|entry| entry.key.eq_ignore_ascii_case("disable"));
+    if block.find("set_response_headers").is_some_and(disable) {
         return ResponseHeaders::default();
     }
+    let pairs = block.pairs(cx, "set_response_headers").unwrap_or_default();
+    refuse_repeated(cx, &pairs);
     for (name, value) in pairs {
-        let Some(header) = header_name(cx, name) else { continue };
-        let Some(value) = header_value(cx, value, &value.value) else { continue };
+        let Some(header) = header_name(cx, &name) else { continue };
+        let Some(value) = header_value(cx, &value, &value.value) else { continue };
         if FRAMING.contains(&header) {
             let what = format!("`{header}` belongs to the connection and cannot be set");
             cx.fatal(Code::ReservedName, &name.at, what, "remove it");
@@ -62,13 +64,20 @@ const FRAMING: [HeaderName; 5] = [
 /// `set_request_headers`, then `remove_request_headers`: removal is last, also of what was set (01 §2.10).
 pub(super) fn request_rules(cx: &mut Context<'_>, route: &Block<'_>, claims: &[HeaderName]) -> Vec<HeaderRule> {
     let mut rules = Vec::new();
-    for (name, value) in route.pairs(cx, "set_request_headers").unwrap_or_default() {
+    let pairs = route.pairs(cx, "set_request_headers").unwrap_or_default();
+    refuse_repeated(cx, &pairs);
+    for (name, value) in pairs {
         let Some(header) = header_name(cx, &name) else { continue };
         if is_refused(cx, &name, &header, claims) {
             continue;
         }
-        let Some(text) = literal(cx, &value) else { continue };
-        rules.extend(header_value(cx, &value, &text).map(|value| HeaderRule::Set(header, value)));
+        if refers(&value.value) {
+            let what = "a value with `$pomerium` references is not supported yet";
+            cx.fatal(Code::NotYet, &value.at, what, "write a fixed value, or `$$` for a dollar sign");
+            continue;
+        }
+        // As written: `$$` becomes `$` when the value is sent, and not before.
+        rules.extend(header_value(cx, &value, &value.value).map(|value| HeaderRule::Set(header, value)));
     }
     for name in route.texts(cx, "remove_request_headers").unwrap_or_default() {
         let name = Spanned { value: name.value.trim().to_owned(), ..name };
@@ -101,23 +110,21 @@ fn is_refused(cx: &mut Context<'_>, name: &Spanned<String>, header: &HeaderName,
     true
 }
 
-/// The value without templates: `$$` is `$`, and a reference to a request's own values is not supported yet.
-fn literal(cx: &mut Context<'_>, value: &Spanned<String>) -> Option<String> {
-    let (mut out, mut rest) = (String::new(), value.value.as_str());
-    while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
-        out.push('$');
-        rest = after.strip_prefix('$').unwrap_or(after);
-        let reference = after.strip_prefix('{').map_or(after, str::trim_start);
-        let named = reference.strip_prefix("pomerium").is_some_and(|tail| tail.trim_start().starts_with(['.', '[']));
-        if named && !after.starts_with('$') {
-            let what = "a value with `$pomerium` references is not supported yet";
-            cx.fatal(Code::NotYet, &value.at, what, "write a fixed value, or `$$` for a dollar sign");
-            return None;
+/// Whether a value refers to what only a request knows; `$$` is a dollar sign.
+fn refers(value: &str) -> bool {
+    let mut rest = value;
+    while let Some((_, after)) = rest.split_once('$') {
+        if let Some(escaped) = after.strip_prefix('$') {
+            rest = escaped;
+            continue;
         }
+        let reference = after.strip_prefix('{').map_or(after, str::trim_start);
+        if reference.strip_prefix("pomerium").is_some_and(|tail| tail.trim_start().starts_with(['.', '['])) {
+            return true;
+        }
+        rest = after;
     }
-    out.push_str(rest);
-    Some(out)
+    false
 }
 
 pub(super) fn header_name(cx: &mut Context<'_>, name: &Spanned<String>) -> Option<HeaderName> {

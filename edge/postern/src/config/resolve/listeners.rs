@@ -79,11 +79,21 @@ pub(super) fn parse(text: &str, default_port: Option<u16>) -> Result<Vec<SocketA
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address, port).into()]);
     }
+    if is_number(host.rsplit('.').next().unwrap_or(host)) {
+        return Err("its host is a number; before a port alone stands a colon");
+    }
     let resolved = (host, port).to_socket_addrs().map_err(|_| "its host is neither an IP address nor a known name")?;
     let mut addresses: Vec<_> = resolved.collect();
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Whether the last label of a host makes it an address of the C library's own kind: `443` would be 0.0.1.187.
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    let digits = |text: &str, radix| text.chars().all(|c| c.is_digit(radix));
+    !label.is_empty() && hex.map_or_else(|| digits(label, 10), |hex| digits(hex, 16))
 }
 
 /// Host and port of `host:port`, `[v6]:port`, `host`, `v6`.

@@ -129,7 +129,7 @@ fn tunnel(cx: &mut Context<'_>, route: &Block<'_>) -> Option<usize> {
     match ppl::parse(field.node) {
         Ok(rules) => Some(rules.len()),
         Err(mistakes) => {
-            mistakes.into_iter().for_each(|mistake| super::super::routes::tell_policy(cx, field, mistake));
+            super::super::routes::tell_policy(cx, field, mistakes);
             None
         }
     }

@@ -270,7 +270,10 @@ fn statuses(cx: &mut Context<'_>, block: &Block<'_>) -> Option<StatusRange> {
 
 /// `text` is hex, `binary` is base64.
 fn payload(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Payload> {
-    let text = block.filled(cx, "text");
+    let text = block.find("text").and_then(|field| {
+        let value = field.written(cx).filter(|text| !text.is_empty())?;
+        Some(Spanned { at: field.at.clone(), value })
+    });
     let binary = block.find("binary").and_then(|field| field.base64(cx));
     match (text, binary) {
         (Some(text), None) => {

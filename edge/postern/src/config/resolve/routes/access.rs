@@ -1,6 +1,6 @@
 //! Who may pass: the legacy access keys and `policy` (01 §3, §3.6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use postern_policy::document::{Mistake, Node, Place, Value};
 use postern_policy::{Legacy, Policy, Rule};
@@ -34,8 +34,10 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>, policies: &mut Po
         let hint = "write `allow_any_authenticated_user: true`, or a `policy` with an `allow` rule";
         cx.advise(Code::NobodyPasses, &route.at("from"), what, hint);
     }
-    for advice in rules.advice() {
-        let at = field.map_or_else(|| route.at("from"), |field| at(field, advice.place));
+    let advice = rules.advice();
+    let paths = field.map(|field| Paths::to(field, advice.iter().map(|advice| advice.place)));
+    for advice in advice {
+        let at = paths.as_ref().map_or_else(|| route.at("from"), |paths| paths.at(advice.place));
         cx.advise(Code::OddPolicy, &at, advice.message, advice.hint.unwrap_or_default());
     }
     Some(rules)
@@ -116,36 +118,73 @@ fn advise_of_idle_policy(cx: &mut Context<'_>, field: &Field<'_>, legacy: &Legac
     );
 }
 
-pub(in crate::config::resolve) fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistake: Mistake) {
-    let at = at(field, mistake.place);
-    let hint = mistake.hint.unwrap_or_else(|| {
-        "write `allow` or `deny`, an operator (and, or, not, nor), and a list of criteria".to_owned()
-    });
-    cx.fatal(Code::BadPolicy, &at, mistake.message, hint);
+/// Tells of what is wrong in a policy.
+pub(in crate::config::resolve) fn tell(cx: &mut Context<'_>, field: &Field<'_>, mistakes: Vec<Mistake>) {
+    let paths = Paths::to(field, mistakes.iter().map(|mistake| mistake.place));
+    for mistake in mistakes {
+        let at = paths.at(mistake.place);
+        let hint = mistake.hint.unwrap_or_else(|| {
+            "write `allow` or `deny`, an operator (and, or, not, nor), and a list of criteria".to_owned()
+        });
+        cx.fatal(Code::BadPolicy, &at, mistake.message, hint);
+    }
 }
 
 /// The key or value of a policy that stands at `place`.
 pub(super) fn at(policy: &Field<'_>, place: Place) -> At {
-    let key = policy.at.key.join(path_to(policy.node, place).unwrap_or_default().as_str());
-    let place = if place.is_known() { place } else { policy.at.place };
-    At { key, place, origin: policy.at.origin.clone() }
+    Paths::to(policy, [place]).at(place)
 }
 
-/// The path from `node` to the key or value that stands at `place`.
-fn path_to(node: &Node, place: Place) -> Option<KeyPath> {
-    let is = |other: Place| (other.line, other.column) == (place.line, place.column);
+/// Where in a policy some places are. The policy is walked once for all of them.
+pub(super) struct Paths<'f, 'n> {
+    policy: &'f Field<'n>,
+    /// By line and column.
+    found: HashMap<(u32, u32), KeyPath>,
+}
+
+impl<'f, 'n> Paths<'f, 'n> {
+    pub(super) fn to(policy: &'f Field<'n>, places: impl IntoIterator<Item = Place>) -> Self {
+        let known = places.into_iter().filter(|place| place.is_known());
+        let mut wanted: HashSet<_> = known.map(|place| (place.line, place.column)).collect();
+        let mut found = HashMap::new();
+        if !wanted.is_empty() {
+            find(policy.node, &KeyPath::default(), &mut wanted, &mut found);
+        }
+        Self { policy, found }
+    }
+
+    /// The key or value that stands at one of the places.
+    pub(super) fn at(&self, place: Place) -> At {
+        let path = self.found.get(&(place.line, place.column));
+        let At { key, place: whole, origin } = self.policy.at.clone();
+        let key = key.join(path.map_or("", KeyPath::as_str));
+        At { key, place: if place.is_known() { place } else { whole }, origin }
+    }
+}
+
+/// Moves the `wanted` places that are in `node` to `found`, each with the path of the innermost value that stands there.
+fn find(node: &Node, path: &KeyPath, wanted: &mut HashSet<(u32, u32)>, found: &mut HashMap<(u32, u32), KeyPath>) {
+    let take = |place: Place, path: &KeyPath, wanted: &mut HashSet<(u32, u32)>, found: &mut HashMap<_, _>| {
+        if let Some(place) = wanted.take(&(place.line, place.column)) {
+            found.insert(place, path.clone());
+        }
+    };
     match &node.value {
-        _ if !place.is_known() => None,
-        Value::List(nodes) => nodes.iter().enumerate().find_map(|(index, node)| {
-            let rest = path_to(node, place).or_else(|| is(node.place).then(KeyPath::default))?;
-            Some(KeyPath::default().index(index).join(rest.as_str()))
-        }),
-        Value::Map(entries) => entries.iter().find_map(|entry| {
-            let below = path_to(&entry.value, place);
-            let here = is(entry.key_place) || is(entry.value.place);
-            let rest = below.or_else(|| here.then(KeyPath::default))?;
-            Some(KeyPath::default().key(&entry.key).join(rest.as_str()))
-        }),
-        Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => None,
+        Value::List(nodes) => {
+            for (index, node) in nodes.iter().enumerate() {
+                let path = path.index(index);
+                find(node, &path, wanted, found);
+                take(node.place, &path, wanted, found);
+            }
+        }
+        Value::Map(entries) => {
+            for entry in entries {
+                let path = path.key(&entry.key);
+                find(&entry.value, &path, wanted, found);
+                take(entry.key_place, &path, wanted, found);
+                take(entry.value.place, &path, wanted, found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => {}
     }
 }

@@ -1,8 +1,8 @@
 //! Policies that can be read and probably mean something else (01 §8.10).
 
-use postern_policy::document::{Entry, Node, Value};
+use postern_policy::document::{Entry, Node, Place, Value};
 
-use super::access::at;
+use super::access::Paths;
 use crate::config::Code;
 use crate::config::context::Context;
 use crate::config::value::Field;
@@ -11,12 +11,30 @@ const OPERATORS: [&str; 4] = ["and", "or", "not", "nor"];
 
 /// Tells of the oddities in a policy that was read without a mistake.
 pub(super) fn policy(cx: &mut Context<'_>, field: &Field<'_>) {
+    let mut odd = Vec::new();
     for rule in rules(field.node) {
         for action in rule.entries() {
-            several_blocks(cx, field, action);
-            empty_lists(cx, field, action);
-            lists_under_is(cx, field, &action.value);
+            several_blocks(&mut odd, action);
+            empty_lists(&mut odd, action);
+            lists_under_is(&mut odd, &action.value);
         }
+    }
+    let paths = Paths::to(field, odd.iter().map(|odd| odd.place));
+    for Odd { place, what, hint } in odd {
+        cx.advise(Code::OddPolicy, &paths.at(place), what, hint);
+    }
+}
+
+/// One oddity.
+struct Odd {
+    place: Place,
+    what: String,
+    hint: String,
+}
+
+impl Odd {
+    fn at(place: Place, what: String, hint: impl Into<String>) -> Self {
+        Self { place, what, hint: hint.into() }
     }
 }
 
@@ -25,31 +43,31 @@ fn rules(policy: &Node) -> &[Node] {
 }
 
 /// Blocks side by side are alternatives, whatever they are called (01 §3.2).
-fn several_blocks(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
+fn several_blocks(odd: &mut Vec<Odd>, action: &Entry) {
     let filled = |entry: &&Entry| is_operator(entry) && entry.value.as_list().is_some_and(|list| !list.is_empty());
     let blocks: Vec<_> = action.value.entries().iter().filter(filled).collect();
     if let [first, second, ..] = blocks.as_slice() {
         let what = format!("`{}` and `{}` are alternatives here: either of them is enough", first.key, second.key);
         let hint =
             "write what must hold together into one `and` block; a `deny` rule takes away what an `allow` rule gives";
-        cx.advise(Code::OddPolicy, &at(field, second.key_place), what, hint);
+        odd.push(Odd::at(second.key_place, what, hint));
     }
 }
 
 /// Nothing is vacuously true: a list without criteria is left out (01 §3.2).
-fn empty_lists(cx: &mut Context<'_>, field: &Field<'_>, action: &Entry) {
+fn empty_lists(odd: &mut Vec<Odd>, action: &Entry) {
     if !matches!(action.key.to_ascii_lowercase().as_str(), "allow" | "deny") {
         return;
     }
     let empty = |entry: &&Entry| is_operator(entry) && entry.value.as_list().is_some_and(<[Node]>::is_empty);
     for entry in action.value.entries().iter().filter(empty) {
         let what = format!("`{}` without criteria counts as not written", entry.key);
-        cx.advise(Code::OddPolicy, &at(field, entry.key_place), what, "write a criterion into it, or remove it");
+        odd.push(Odd::at(entry.key_place, what, "write a criterion into it, or remove it"));
     }
     if action.value.entries().is_empty() {
         let what = format!("`{}` without operators counts as not written", action.key);
         let hint = format!("write `{}: {{and: [...]}}`, or remove it", action.key);
-        cx.advise(Code::OddPolicy, &at(field, action.key_place), what, hint);
+        odd.push(Odd::at(action.key_place, what, hint));
     }
 }
 
@@ -65,18 +83,18 @@ fn compares_whole(key: &str) -> bool {
 }
 
 /// A text never equals a list.
-fn lists_under_is(cx: &mut Context<'_>, field: &Field<'_>, node: &Node) {
+fn lists_under_is(odd: &mut Vec<Odd>, node: &Node) {
     match &node.value {
-        Value::List(nodes) => nodes.iter().for_each(|node| lists_under_is(cx, field, node)),
+        Value::List(nodes) => nodes.iter().for_each(|node| lists_under_is(odd, node)),
         Value::Map(entries) => {
             for entry in entries {
                 if compares_whole(&entry.key) && entry.value.as_list().is_some() {
                     let what =
                         format!("`{}` with a list is never true: a value is compared with the whole list", entry.key);
                     let hint = "write `in: [...]` where there is one value to compare, or one criterion for each value in an `or` block";
-                    cx.advise(Code::OddPolicy, &at(field, entry.key_place), what, hint);
+                    odd.push(Odd::at(entry.key_place, what, hint));
                 }
-                lists_under_is(cx, field, &entry.value);
+                lists_under_is(odd, &entry.value);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number { .. } | Value::String(_) => {}

@@ -6,7 +6,7 @@ use postern_policy::document::Mistake;
 use postern_policy::ppl::{self, Language};
 use postern_policy::{Carrier, Idle, Origin, Rule, idle};
 
-use super::access::{at, tell};
+use super::access::{Paths, at, tell};
 use super::odd;
 use crate::config::Code;
 use crate::config::block::Block;
@@ -33,7 +33,7 @@ impl<'n> Policies<'n> {
         for (name, field) in &named {
             match language.define(name, field.node) {
                 Ok(rules) => tell_idle(cx, field, rules),
-                Err(mistakes) => mistakes.into_iter().for_each(|mistake| tell(cx, field, mistake)),
+                Err(mistakes) => tell(cx, field, mistakes),
             }
             odd::policy(cx, field);
         }
@@ -68,7 +68,7 @@ impl<'n> Policies<'n> {
                 Some(rules)
             }
             Err(mistakes) => {
-                mistakes.into_iter().for_each(|mistake| tell(cx, field, mistake));
+                tell(cx, field, mistakes);
                 None
             }
         }
@@ -97,8 +97,10 @@ fn named<'n>(cx: &mut Context<'_>, settings: &Block<'n>) -> Vec<(String, Field<'
 /// Criteria that look at what no request brings yet. To go on is refused where that would let somebody pass; not so on client
 /// certificates, which mean the same in Pomerium where no CA is configured.
 fn tell_idle<'r>(cx: &mut Context<'_>, field: &Field<'_>, rules: impl IntoIterator<Item = &'r Rule>) {
-    for Idle { criterion, place, carrier, opens } in idle(rules, &MISSING) {
-        let at = at(field, place);
+    let idle: Vec<_> = idle(rules, &MISSING).collect();
+    let paths = Paths::to(field, idle.iter().map(|idle| idle.place));
+    for Idle { criterion, place, carrier, opens } in idle {
+        let at = paths.at(place);
         let missing = match carrier {
             Carrier::ClientCertificates => {
                 let what = format!("`{criterion}` is never true: no client certificates are asked for");
