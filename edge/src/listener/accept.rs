@@ -119,12 +119,13 @@ impl Door {
         Patience { request: self.gate.snapshot().config.timeouts.read, ..self.patience }
     }
 
-    /// What Pingora gets of a connection; `None` if it ended in its handshake. It is told of `stop` as far as Pingora does not.
+    /// What Pingora gets of a connection; `None` if it ended in its handshake, or was still in it at the `stop`: nothing is
+    /// under way there yet. Later the stream is told of it as far as Pingora does not.
     pub(crate) async fn open(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
     ) -> Option<Stream> {
         let local = stream.local_addr().ok()?;
         let fd = stream.as_raw_fd();
@@ -134,7 +135,14 @@ impl Door {
             let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
             return Some(Box::new(stream.until(stop)));
         };
-        let stream = self.handshake(&tls.acceptor, stream, peer).await?;
+        let stream = tokio::select! {
+            biased;
+            stream = self.handshake(&tls.acceptor, stream, peer) => stream?,
+            () = told(&mut stop) => {
+                self.count("handshake_dropped");
+                return None;
+            }
+        };
         let session = stream.get_ref().1;
         let names = Arc::clone(&tls.certificates) as Arc<dyn super::CertificateNames>;
         let connection = Arc::new(Connection::tls(peer, local, session.server_name(), names));
@@ -171,6 +179,12 @@ impl Door {
     fn count(&self, outcome: &str) {
         self.metrics.0.connections_total.with_label_values(&[outcome]).inc();
     }
+}
+
+/// Waits for the stop; a sender that is gone means it too.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // What this gives is a lock: it is not kept.
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 const ACCEPT_REST: Duration = Duration::from_millis(50);

@@ -64,6 +64,31 @@ async fn r_017_an_idle_connection_does_not_hold_up_the_end() -> Result<()> {
 }
 
 #[tokio::test]
+async fn r_017_a_handshake_that_does_not_end_does_not_hold_up_the_end() -> Result<()> {
+    let world = World::new()?;
+    let postern =
+        Postern::run(&world, &world.config(NO_PROVIDER, &world.route("open", "http://127.0.0.1:9", PUBLIC))).await?;
+    let mut half_open = TcpStream::connect((Ipv4Addr::LOCALHOST, world.port)).await?;
+    // The beginning of a ClientHello, and no more.
+    half_open.write_all(b"\x16\x03\x01\x02\x00\x01").await?;
+    let metrics = format!("http://127.0.0.1:{}/metrics", world.metrics);
+    let client = plain_client()?;
+    eventually("the handshake to begin", async || {
+        let text = client.get(&metrics).send().await.ok()?.text().await.ok()?;
+        text.lines().any(|line| line == "postern_edge_handshakes 1").then_some(())
+    })
+    .await?;
+
+    let started = Instant::now();
+    postern.signal("TERM")?;
+    let finished = postern.finished().await?;
+
+    assert!(finished.status.success(), "{finished:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}\n{}", started.elapsed(), finished.stdout);
+    Ok(())
+}
+
+#[tokio::test]
 async fn r_017_a_second_signal_cuts() -> Result<()> {
     let world = World::new()?;
     let upstream = Upstream::start().await?;
