@@ -12,6 +12,7 @@ mod edge;
 mod exchange;
 #[cfg(test)]
 mod faults;
+mod file;
 mod identify;
 mod inquiry;
 pub mod listener;
@@ -39,6 +40,7 @@ pub use config::{
     ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
 pub use edge::{Edge, EdgeOptions, RunningEdge, StartError};
+pub use file::read_regular;
 pub use identify::Sessions;
 pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
 pub use listener::{Bound, CertificateError, CertificateNames, ClientCert, Connection, Violation};

@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::CertificateNames;
 use crate::config;
+use crate::file::read_regular;
 
 /// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -208,14 +209,12 @@ impl Source<'_> {
     }
 }
 
-/// A regular file: others may have no end, or wait for somebody who writes.
 fn read_file(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let read = std::fs::metadata(path).and_then(|found| {
-        let odd = || Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"));
-        if found.is_file() { std::fs::read(path) } else { odd() }
-    });
-    read.map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
+    read_regular(path, MAX_FILE).map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
 }
+
+/// The largest certificate or key that is read (01 §1.5).
+const MAX_FILE: u64 = 5 << 20;
 
 struct Pem {
     origin: String,

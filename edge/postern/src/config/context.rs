@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use postern_edge::read_regular;
+
 use super::access_tests::AccessTest;
 use super::problem::{At, Problems};
 use super::resolve::planned::Planned;
-use super::{Code, Environment, WatchedFile, watched};
+use super::{Code, Environment, WatchedFile};
 
 /// The state of one load.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Context<'_> {
 
     /// The content of the file that the key `at` names; it is watched from now on.
     pub(super) fn file(&mut self, at: &At, path: &str) -> Option<Vec<u8>> {
-        let content = watched::read(Path::new(path), MAX_FILE);
+        let content = read_regular(Path::new(path), MAX_FILE);
         self.watched.push(WatchedFile::new(path, content.as_deref().ok(), MAX_FILE));
         match content {
             Ok(content) => Some(content),

@@ -146,7 +146,7 @@ pub fn load(source: &Source, environment: &Environment) -> Loaded {
 /// Loads the configuration once more: a pipe has given what it held, and would be waited for.
 #[must_use]
 pub fn load_again(source: &Source, environment: &Environment) -> Loaded {
-    load_with(source, environment, watched::read)
+    load_with(source, environment, postern_edge::read_regular)
 }
 
 /// Reads a file of at most so many bytes.

@@ -4,6 +4,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
+use postern_edge::read_regular;
 
 /// A file whose change is a reason to load again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,21 +26,15 @@ impl WatchedFile {
     /// Whether the file now holds something else. Reads it: it blocks.
     #[must_use]
     pub fn has_changed(&self) -> bool {
-        // A pipe gives what it holds only once: looking again would find something else, or wait for ever.
-        let is_pipe = std::fs::metadata(&self.path).is_ok_and(|found| !found.is_file());
-        !is_pipe && read(&self.path, self.largest).ok().and_then(|content| hash(&content)) != self.content
+        match read_regular(&self.path, self.largest) {
+            // A pipe gives what it holds only once: looking again would find something else.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => false,
+            content => content.ok().and_then(|content| hash(&content)) != self.content,
+        }
     }
 }
 
-/// The content of a regular file of at most `largest` bytes: others may have no end, or wait for somebody who writes.
-pub(super) fn read(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
-    if std::fs::metadata(path)?.is_file() {
-        return read_any(path, largest);
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
-}
-
-/// The same, of a pipe too.
+/// The same as [`read_regular`], of a pipe too, and then it waits for whoever writes: the start has nothing else to do.
 pub(super) fn read_any(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     std::fs::File::open(path)?.take(largest.saturating_add(1)).read_to_end(&mut content)?;
@@ -64,7 +59,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large");
         std::fs::write(&path, "12345").unwrap();
-        assert!(read(&path, 4).is_err());
+        assert!(read_regular(&path, 4).is_err());
         let watched = WatchedFile::new(&path, None, 4);
         assert!(!watched.has_changed());
         std::fs::write(&path, "1234").unwrap();
@@ -79,7 +74,7 @@ mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let changed = WatchedFile::new(&pipe, Some(b"before"), 4).has_changed();
-            tell.send((read(&pipe, 4).is_err(), changed))
+            tell.send((read_regular(&pipe, 4).is_err(), changed))
         });
         let told = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for a writer");
         assert_eq!(told, (true, false));
