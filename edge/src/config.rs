@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use postern_identity::{CookieAttributes, Keyring, Secret};
+use postern_policy::IpMatcher;
 use url::Url;
 
 use crate::assertion::SigningKeys;
@@ -197,6 +198,8 @@ pub enum UnderscoreHeaders {
 pub struct ProxyConfig {
     /// `xff_num_trusted_hops`: the client address is that entry from the right of `X-Forwarded-For`; 0 believes nobody.
     pub trusted_hops: u32,
+    /// `xff_trusted_peers`: only behind these peers are hops counted; `None` is behind any.
+    pub trusted_peers: Option<IpMatcher>,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
     /// PEM of `certificate_authority(_file)`: added to the system's roots for upstreams.

@@ -62,6 +62,7 @@ impl Snapshot {
             rules: RequestRules {
                 path: config.request,
                 trusted_hops: config.proxy.trusted_hops,
+                trusted_peers: config.proxy.trusted_peers.clone(),
                 fields: FieldRules { underscores: config.request.underscores, claims },
             },
             cookies: OwnCookies::new(&config.cookie.name),

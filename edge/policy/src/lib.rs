@@ -28,6 +28,7 @@ pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
 pub use facts::{Certificate, ClientCertificate, Device, Email, Enrolment, Facts, Mcp, Record, Ssh, SshCertificate};
 pub use idle::{Idle, idle};
 pub use legacy::Legacy;
+pub use matcher::IpMatcher;
 pub use policy::{Action, Operator, Origin, Policy, Rule};
 pub use trace::{CriterionTrace, RuleTrace, Trace};
 pub use unmet::Unmet;

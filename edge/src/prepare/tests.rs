@@ -195,7 +195,7 @@ async fn s_040_forwarding_fields_are_ours_unless_trusted_hops_wrote_them() {
     let untrusted = up_open(&fields).await;
     assert_eq!(shown(&untrusted), ["192.0.2.7", "http", "app.example.com", "80"]);
     let trusting = |skip| EdgeConfig {
-        proxy: ProxyConfig { trusted_hops: 2, skip_xff_append: skip, extra_roots: None },
+        proxy: ProxyConfig { trusted_hops: 2, skip_xff_append: skip, ..ProxyConfig::default() },
         ..config(vec![route("app.example.com", "/")])
     };
     let trusted = up(trusting(false), &get("/", &fields)).await;

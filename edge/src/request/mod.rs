@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora_http::RequestHeader;
 use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
+use postern_policy::IpMatcher;
 
 pub use client::Client;
 pub(crate) use client::entries as forwarded_entries;
@@ -150,7 +151,16 @@ impl BadRequest {
 pub(crate) struct RequestRules {
     pub(crate) path: PathConfig,
     pub(crate) trusted_hops: u32,
+    pub(crate) trusted_peers: Option<IpMatcher>,
     pub(crate) fields: FieldRules,
+}
+
+impl RequestRules {
+    /// How many hops are believed of what comes from this peer (S-040).
+    fn hops(&self, connection: &Connection) -> u32 {
+        let is_trusted = self.trusted_peers.as_ref().is_none_or(|peers| peers.contains(connection.peer.ip()));
+        if is_trusted { self.trusted_hops } else { 0 }
+    }
 }
 
 impl Request {
@@ -172,7 +182,7 @@ impl Request {
         let path = read_path(head, &target, &rules.path)?;
         refuse_unclear_framing(head)?;
         refuse_odd_expectations(head)?;
-        let client = Client::behind(rules.trusted_hops, connection, &head.headers);
+        let client = Client::behind(rules.hops(connection), connection, &head.headers);
         let mut request = Self {
             method: head.method.clone(),
             host,

@@ -524,6 +524,38 @@ fn s_040_the_client_address_is_counted_from_the_right_and_only_behind_trusted_ho
 }
 
 #[test]
+fn s_040_forwarded_fields_count_only_behind_a_trusted_peer_where_some_are_named() {
+    let fields = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "h"),
+        ("forwarded", "for=203.0.113.9"),
+        ("x-real-ip", "203.0.113.9"),
+    ];
+    let behind = |peers: Option<&[&str]>| {
+        read_with(&get("/", &fields), |rules| {
+            rules.trusted_hops = 1;
+            rules.trusted_peers = peers.map(|peers| IpMatcher::of(peers.iter().copied()).unwrap());
+        })
+        .unwrap()
+    };
+    // The peer is 192.0.2.7.
+    for trusted in [None, Some(&["198.51.100.1", "192.0.2.0/24"][..]), Some(&["::ffff:192.0.2.7"])] {
+        let request = behind(trusted);
+        assert_eq!((request.client.address.to_string().as_str(), request.client.https), ("203.0.113.9", true));
+        assert!(request.strip.is_empty(), "{trusted:?}: {:?}", request.strip);
+    }
+    for other in [&["192.0.2.8"][..], &["2001:db8::/32", "10.0.0.0/8"], &[]] {
+        let request = behind(Some(other));
+        assert_eq!((request.client.address.to_string().as_str(), request.client.https), ("192.0.2.7", false));
+        let stripped: Vec<&str> = request.strip.iter().map(HeaderName::as_str).collect();
+        for (name, _) in fields {
+            assert!(stripped.contains(&name), "{other:?}: {name} stays");
+        }
+    }
+}
+
+#[test]
 fn what_trusted_hops_wrote_stays() {
     let fields = [
         ("x-forwarded-for", "203.0.113.9"),

@@ -199,17 +199,34 @@ pub(crate) enum Want {
 }
 
 /// A set of addresses.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct IpMatcher(Box<[IpNet]>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpMatcher(Box<[IpNet]>);
 
 impl IpMatcher {
+    /// These addresses and CIDR ranges.
+    ///
+    /// # Errors
+    /// The number of the first text that is neither.
+    pub fn of<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Self, usize> {
+        let ranges = texts.into_iter().enumerate().map(|(at, text)| parse_range(text).ok_or(at));
+        ranges.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether every address of some version is in it, by one of its ranges.
+    #[must_use]
+    pub fn is_everybody(&self) -> bool {
+        self.0.iter().any(|range| range.prefix_len() == 0)
+    }
+
     /// An address or CIDR range, or a list of them.
     pub(crate) fn parse(node: &Node) -> Result<Self, Vec<Mistake>> {
         let ranges = node.as_list().unwrap_or(std::slice::from_ref(node));
         collect(ranges, range).map(|ranges| Self(ranges.into()))
     }
 
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+    /// Whether that address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|range| range.contains(&address))
     }
@@ -222,23 +239,22 @@ impl IpMatcher {
 }
 
 /// An IPv4 address inside IPv6 is taken for what it is, in ranges as in sources, or a deny rule could be walked around.
+fn parse_range(text: &str) -> Option<IpNet> {
+    let text = text.trim();
+    let range = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    let IpNet::V6(inside) = range else { return Some(range) };
+    Some(match (inside.addr().to_ipv4_mapped(), inside.prefix_len().checked_sub(96)) {
+        (Some(address), Some(prefix)) => Ipv4Net::new(address, prefix).map_or(range, IpNet::V4),
+        _ => range,
+    })
+}
+
 fn range(node: &Node) -> Result<IpNet, Mistake> {
-    let parsed = node
-        .as_str()
-        .map(str::trim)
-        .and_then(|text| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)));
-    match parsed {
-        Some(IpNet::V6(range)) => Ok(match (range.addr().to_ipv4_mapped(), range.prefix_len().checked_sub(96)) {
-            (Some(address), Some(prefix)) => Ipv4Net::new(address, prefix).map_or(IpNet::V6(range), IpNet::V4),
-            _ => IpNet::V6(range),
-        }),
-        Some(range) => Ok(range),
-        None => {
-            let found = node.as_text().map_or_else(|| node.kind().to_owned(), |text| format!("`{text}`"));
-            Err(Mistake::at(node.place, format!("{found} is not an IP address or range"))
-                .hint("write an address such as `192.0.2.7` or a range such as `2001:db8::/32`, or a list of them"))
-        }
-    }
+    node.as_str().and_then(parse_range).ok_or_else(|| {
+        let found = node.as_text().map_or_else(|| node.kind().to_owned(), |text| format!("`{text}`"));
+        Mistake::at(node.place, format!("{found} is not an IP address or range"))
+            .hint("write an address such as `192.0.2.7` or a range such as `2001:db8::/32`, or a list of them")
+    })
 }
 
 /// JSON equality: typed, without coercion, numbers by value.

@@ -38,6 +38,26 @@ fn wrong(loaded: &Loaded) -> Vec<String> {
 }
 
 #[test]
+fn peers_that_restrict_nothing_or_believe_nobody_are_named() {
+    let told = |text: &str| -> Vec<String> {
+        let loaded = loaded(text);
+        assert!(wrong(&loaded).is_empty(), "{text}: {:?}", wrong(&loaded));
+        let about = loaded.problems.iter().filter(|problem| problem.at.key.as_str() == "xff_trusted_peers");
+        about.map(|problem| format!("{} {}", problem.code, problem.what)).collect()
+    };
+    assert!(told("xff_num_trusted_hops: 1\nxff_trusted_peers: 10.0.0.0/8,192.0.2.7\n").is_empty());
+    for (text, expected) in [
+        ("xff_trusted_peers: 10.0.0.0/8\n", "PST-0104 `xff_trusted_peers` believes nobody: no hops are trusted"),
+        (
+            "xff_num_trusted_hops: 1\nxff_trusted_peers: ['::/0']\n",
+            "PST-0104 a range that is everybody restricts nothing",
+        ),
+    ] {
+        assert_eq!(told(text), [expected], "{text}");
+    }
+}
+
+#[test]
 fn each_key_at_the_top_is_refused_for_what_cannot_be() {
     let mut missed = String::new();
     for (text, expected) in [
@@ -46,6 +66,8 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("debug_address: localhost:0", "PST-0205 debug_address"),
         ("envoy_bind_config_source_address: 10.0.0.1:80", "PST-0205 envoy_bind_config_source_address"),
         ("allow_upgrades: ['a b']", "PST-0208 allow_upgrades[0]"),
+        ("xff_trusted_peers: [10.0.0.0/8, 10.0.0.0/33]", "PST-0201 xff_trusted_peers[1]"),
+        ("xff_trusted_peers: balancer.internal", "PST-0201 xff_trusted_peers"),
         ("circuit_breaker_thresholds: {max_connections: -1}", "PST-0201 circuit_breaker_thresholds.max_connections"),
         ("circuit_breaker_thresholds: 3", "PST-0201 circuit_breaker_thresholds"),
         ("grpc_client_timeout: soon", "PST-0202 grpc_client_timeout"),

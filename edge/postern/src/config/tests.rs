@@ -181,6 +181,9 @@ fn a_file_with_every_working_key_is_read_whole() {
     assert_eq!(config.edge.request.underscores, UnderscoreHeaders::Allow);
     assert!(!config.edge.request.merge_slashes && !config.edge.request.match_any_incoming_port);
     assert_eq!((config.edge.proxy.trusted_hops, config.edge.proxy.skip_xff_append), (2, true));
+    let peers = config.edge.proxy.trusted_peers.as_ref().unwrap();
+    let known = ["10.1.2.3", "2001:db8::1", "192.0.2.7"].map(|peer| peers.contains(peer.parse().unwrap()));
+    assert_eq!(known, [true, true, false]);
     assert!(config.edge.proxy.extra_roots.is_some());
     assert_eq!(config.edge.logs.access.len(), 3);
     assert!(config.edge.identity.jwt_endpoint && config.edge.identity.pass_identity_headers);

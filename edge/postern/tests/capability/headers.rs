@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use reqwest::{Method, StatusCode};
 
-use crate::support::{ANY_USER, Asked, Browser, PUBLIC, Postern, Provider, Recorder, Upstream, World};
+use crate::support::{ANY_USER, Asked, Browser, NO_PROVIDER, PUBLIC, Postern, Provider, Recorder, Upstream, World};
 
 struct Office {
     world: World,
@@ -121,6 +121,33 @@ async fn s_040_forwarded_fields_are_ours_unless_hops_are_trusted() -> Result<()>
     assert_eq!(asked.header("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(asked.header("x-forwarded-proto"), Some("https"));
     assert!(!format!("{asked:?}").contains("6.6.6.6"), "{asked:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn s_040_forwarded_fields_are_dropped_behind_a_peer_that_is_not_among_the_trusted_ones() -> Result<()> {
+    let (world, upstream) = (World::new()?, Upstream::start().await?);
+    let config = |peers: &str| {
+        let settings = format!("{NO_PROVIDER}xff_num_trusted_hops: 1\nxff_trusted_peers: {peers}\n");
+        world.config(&settings, &world.route("open", &upstream.url(), PUBLIC))
+    };
+    let own = world.host("open");
+    for (peers, client, host) in [("127.0.0.0/8", "6.6.6.6", "h.example"), ("10.0.0.0/8", "127.0.0.1", own.as_str())] {
+        let postern = Postern::run(&world, &config(peers)).await?;
+        let request = format!(
+            "GET /{peers} HTTP/1.1\r\nHost: {}\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Host: h.example\r\n\
+             Connection: close\r\n\r\n",
+            world.host("open")
+        );
+        world.exchange("open", &request).await?;
+        let seen = upstream.seen();
+        let asked = seen.last().context("refused")?;
+        // Ours come after what is believed.
+        let first = |name: &str| asked.header(name).unwrap_or_default().split(", ").next().map(str::to_owned);
+        assert_eq!(first("x-forwarded-for").as_deref(), Some(client), "{peers}: {asked:?}");
+        assert_eq!(first("x-forwarded-host").as_deref(), Some(host), "{peers}: {asked:?}");
+        drop(postern);
+    }
     Ok(())
 }
 

@@ -54,6 +54,8 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("default_upstream_timeout", Duration, "`30s`"),
         works("skip_xff_append", Bool, "`false`"),
         works("xff_num_trusted_hops", COUNT, "`0`").differs("also decides `source_ip` and the logged address"),
+        works("xff_trusted_peers", List(&Special("IP addresses and ranges")), "whoever connects")
+            .differs("not in Pomerium"),
         works(
             "headers_with_underscores_action",
             Choice(&["reject_request", "drop_header", "allow"]),

@@ -20,7 +20,7 @@ mod storage;
 use std::sync::Arc;
 
 use postern_authn::AuthnConfig;
-use postern_edge::{EdgeConfig, Listeners, ProxyConfig, PublicListener};
+use postern_edge::{EdgeConfig, Listeners, PublicListener};
 use postern_identity::Keyring;
 
 use super::Config;
@@ -67,7 +67,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let admin = admin::resolve(cx, settings);
     let log_levels = logs::levels(cx, settings);
     let logs = logs::fields(cx, settings);
-    let (trusted_hops, skip_xff_append) = requests::forwarded(cx, settings);
+    let proxy = requests::forwarded(cx, settings, extra_roots.clone());
 
     let keyring = Arc::new(Keyring::derive(&secrets.shared, &secrets.cookie));
     let authenticate = authenticate?;
@@ -79,7 +79,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         session_lifetime: cookies.lifetime,
         idps: idps.list,
         sign_out_redirect,
-        extra_roots: extra_roots.clone(),
+        extra_roots,
         hosts: Arc::new(authenticate::Served::by(&routes.list, flags.match_any_incoming_port)),
     };
     let edge = EdgeConfig {
@@ -90,7 +90,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         keyring,
         identity: identity.with_keys(keys?),
         request,
-        proxy: ProxyConfig { trusted_hops, skip_xff_append, extra_roots },
+        proxy,
         timeouts,
         logs,
         response_headers,

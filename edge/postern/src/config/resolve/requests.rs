@@ -1,10 +1,13 @@
 //! How requests are made canonical, and who is believed about the client (01 §1.3).
 
-use postern_edge::{EscapedSlashes, PathConfig, UnderscoreHeaders};
+use postern_edge::{EscapedSlashes, PathConfig, ProxyConfig, UnderscoreHeaders};
+use postern_policy::IpMatcher;
 
 use super::flags::Flags;
+use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
+use crate::config::value::{Field, quoted};
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) -> PathConfig {
     let slashes = [
@@ -30,8 +33,34 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
     }
 }
 
-/// `xff_num_trusted_hops` and `skip_xff_append`.
-pub(super) fn forwarded(cx: &mut Context<'_>, settings: &Block<'_>) -> (u32, bool) {
-    let hops = settings.number(cx, "xff_num_trusted_hops").unwrap_or(0);
-    (hops, settings.flag(cx, "skip_xff_append"))
+/// `xff_num_trusted_hops`, `xff_trusted_peers`, `skip_xff_append`, and the roots that were read before.
+pub(super) fn forwarded(cx: &mut Context<'_>, settings: &Block<'_>, extra_roots: Option<Vec<u8>>) -> ProxyConfig {
+    let trusted_hops = settings.number(cx, "xff_num_trusted_hops").unwrap_or(0);
+    let trusted_peers = settings.find(PEERS).and_then(|field| peers(cx, field, trusted_hops));
+    ProxyConfig { trusted_hops, trusted_peers, skip_xff_append: settings.flag(cx, "skip_xff_append"), extra_roots }
+}
+
+const PEERS: &str = "xff_trusted_peers";
+
+/// Addresses and ranges; none at all is nobody.
+fn peers(cx: &mut Context<'_>, field: &Field<'_>, hops: u32) -> Option<IpMatcher> {
+    let texts = field.texts(cx)?;
+    let peers = IpMatcher::of(texts.iter().map(|text| text.value.as_str()));
+    let Ok(peers) = peers.map_err(|at| {
+        if let Some(text) = texts.get(at) {
+            let what = format!("{} is not an IP address or range", quoted(&text.value));
+            let hint = "write an address such as `192.0.2.7` or a range such as `2001:db8::/32`";
+            cx.fatal(Code::WrongType, &text.at, what, hint);
+        }
+    }) else {
+        return None;
+    };
+    if hops == 0 {
+        let hint = "write `xff_num_trusted_hops: 1`, or as many proxies as there are before this one";
+        cx.advise(Code::NoEffect, &field.at, format!("`{PEERS}` believes nobody: no hops are trusted"), hint);
+    } else if peers.is_everybody() {
+        let hint = "name the addresses that your proxies connect from";
+        cx.advise(Code::NoEffect, &field.at, "a range that is everybody restricts nothing", hint);
+    }
+    Some(peers)
 }
