@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{ANY_USER, Browser, Postern, Provider, Upstream, World};
+use crate::support::{ANY_USER, Browser, DEADLINE, Postern, Provider, Upstream, World, bounded};
 
 /// How much goes each way.
 const SIZE: u64 = 1 << 30;
@@ -76,7 +76,7 @@ impl Office {
         }
         stream.flush().await?;
         let mut answer = Vec::new();
-        let _unclean = stream.read_to_end(&mut answer).await;
+        let _unclean = bounded(DEADLINE, "the end of the answer", stream.read_to_end(&mut answer)).await?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         anyhow::ensure!(answer.ends_with(&format!("\r\n\r\n{bytes}")), "{answer}\n{}", self.postern.told());
         Ok(most)

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Browser, NO_PROVIDER, PUBLIC, Postern, Upstream, World, eventually, plain_client};
+use crate::support::{
+    Browser, DEADLINE, NO_PROVIDER, PUBLIC, Postern, Upstream, World, bounded, eventually, plain_client,
+};
 
 #[tokio::test]
 async fn r_017_a_request_in_flight_is_finished_and_no_new_connection_taken() -> Result<()> {
@@ -34,7 +36,7 @@ async fn r_017_a_request_in_flight_is_finished_and_no_new_connection_taken() -> 
         .await?;
     upstream.release();
     let mut answer = String::new();
-    http1.read_to_string(&mut answer).await?;
+    bounded(DEADLINE, "the rest of the answer", http1.read_to_string(&mut answer)).await??;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
     assert!(answer.ends_with("held, then let go"), "{answer}");

@@ -4,18 +4,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::support::{Demo, eventually};
+use crate::support::{DEADLINE, Demo, eventually, output_within};
 
 /// What a shell prints for these lines, in the demonstration's home.
 fn shell(demo: &Demo, lines: &str) -> Result<String> {
     let lines = lines.replace(":8443", &format!(":{}", demo.port));
-    let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", &lines])
+    let mut bash = Command::new("bash");
+    bash.args(["-euo", "pipefail", "-c", &lines])
         .env_clear()
         .env("HOME", demo.home())
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .current_dir(demo.home())
-        .output()?;
+        .current_dir(demo.home());
+    let output = output_within(DEADLINE, &lines, bash)?;
     ensure!(output.status.success(), "{lines}\n{output:?}");
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncReadExt;
 
-use crate::support::{NO_PROVIDER, PUBLIC, Postern, Upstream, World, free_port, plain_client};
+use crate::support::{DEADLINE, NO_PROVIDER, PUBLIC, Postern, Upstream, World, bounded, free_port, plain_client};
 
 struct Office {
     world: World,
@@ -75,7 +75,7 @@ async fn plain_http_on_the_tls_port_gets_no_answer_from_an_upstream() -> Result<
     )
     .await?;
     let mut answer = Vec::new();
-    let _cut = stream.read_to_end(&mut answer).await;
+    let _cut = bounded(DEADLINE, "the end of the answer", stream.read_to_end(&mut answer)).await?;
     assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     assert!(office.upstream.seen().is_empty());
     Ok(())

@@ -1,11 +1,15 @@
 //! The tools of these tests are tried on each other first: a tool that sees nothing proves nothing.
 
-use anyhow::Result;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    ANY_USER, Browser, Chromium, Form, NO_PROVIDER, PUBLIC, Postern, Provider, Recorder, Upstream, World, forms,
+    ANY_USER, Browser, Chromium, DEADLINE, Form, NO_PROVIDER, PUBLIC, Postern, Provider, Recorder, Upstream, World,
+    bounded, forms, output_within, within,
 };
 
 #[test]
@@ -25,6 +29,19 @@ fn forms_are_read_with_their_fields_and_with_buttons_from_elsewhere() {
 }
 
 #[tokio::test]
+async fn whatever_hangs_is_cut_and_named() -> Result<()> {
+    let soon = Duration::from_millis(50);
+    let hangs = within(soon, "a probe that hangs", async || std::future::pending::<Option<()>>().await);
+    let told = bounded(DEADLINE, "the cut", hangs).await?.err().context("found")?;
+    assert!(told.to_string().contains("a probe that hangs"), "{told}");
+    let mut command = Command::new("bash");
+    command.args(["-c", "echo so far; sleep 1000"]);
+    let told = output_within(soon * 20, "a script that sleeps", command).err().context("ended")?.to_string();
+    assert!(told.contains("a script that sleeps"), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_recorder_keeps_every_byte_and_answers_every_request() -> Result<()> {
     let recorder = Recorder::start().await?;
     let requests = "GET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
@@ -32,7 +49,7 @@ async fn the_recorder_keeps_every_byte_and_answers_every_request() -> Result<()>
     let mut stream = TcpStream::connect(recorder.address()).await?;
     stream.write_all(requests.as_bytes()).await?;
     let mut answers = vec![0; 3 * "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".len()];
-    stream.read_exact(&mut answers).await?;
+    bounded(DEADLINE, "both answers", stream.read_exact(&mut answers)).await??;
     assert_eq!(recorder.text(), requests);
     Ok(())
 }

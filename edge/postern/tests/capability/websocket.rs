@@ -12,7 +12,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{Browser, Postern, Provider, Upstream, World};
+use crate::support::{Browser, DEADLINE, Postern, Provider, Upstream, World, bounded};
 
 /// How long the many echo; a whole minute with `POSTERN_TEST_WEBSOCKET_SECONDS=60`.
 fn duration() -> Duration {
@@ -61,7 +61,8 @@ impl Office {
         if signed_in {
             request.headers_mut().insert("cookie", format!("_pomerium={cookie}").parse()?);
         }
-        Ok(tokio_tungstenite::client_async(request, stream).await.map(|(socket, _)| socket))
+        let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
+        Ok(bounded(DEADLINE, "the answer to the upgrade", opening).await?.map(|(socket, _)| socket))
     }
 }
 
@@ -76,7 +77,8 @@ async fn two_hundred_sockets_echo_without_a_drop() -> Result<()> {
         while Instant::now() < until || round == 0 {
             let text = format!("{number} says {round}{}", "!".repeat(round % 700));
             socket.send(Message::text(text.clone())).await?;
-            let answer = socket.next().await.with_context(|| format!("socket {number} ended in round {round}"))??;
+            let answer = bounded(DEADLINE, "the echo", socket.next()).await?;
+            let answer = answer.with_context(|| format!("socket {number} ended in round {round}"))??;
             ensure!(answer.to_text()? == text, "{answer:?}");
             round += 1;
         }

@@ -14,10 +14,16 @@ use thirtyfour::prelude::*;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::postern::plain_client;
-use super::{Owned, eventually, free_port};
+use super::{DEADLINE, Owned, bounded, eventually, free_port};
 
 /// Two browsers at a time are as many as a small machine bears.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+/// The others are through by then, or hang.
+const TURN: Duration = Duration::from_secs(600);
+
+/// One command to the browser: longer than a page may take to load.
+const COMMAND: Duration = Duration::from_secs(60);
 
 /// A running browser; it ends with its owner.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ pub(crate) struct Chromium {
 impl Chromium {
     /// Starts one, as soon as it is its turn.
     pub(crate) async fn start() -> Result<Self> {
-        let turn = AT_ONCE.acquire().await?;
+        let turn = bounded(TURN, "a turn among the browsers", AT_ONCE.acquire()).await??;
         let (port, profile) = (free_port()?, TempDir::new()?);
         let process = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -47,8 +53,10 @@ impl Chromium {
         let address = format!("http://127.0.0.1:{port}");
         let (client, status) = (plain_client()?, format!("{address}/status"));
         eventually("chromedriver", async || client.get(&status).send().await.ok()).await?;
-        let driver = WebDriver::new(&address, capabilities(&profile)?).await?;
-        driver.set_page_load_timeout(Duration::from_secs(30)).await?;
+        // Its own default is two minutes for each command.
+        let starting = WebDriver::builder(&address, capabilities(&profile)?).request_timeout(COMMAND);
+        let driver = bounded(COMMAND, "the browser to start", starting.into_future()).await??;
+        driver.set_page_load_timeout(DEADLINE).await?;
         let commands = format!("{address}/session/{}/goog/cdp/execute", driver.session_id());
         Ok(Self { driver, commands, _process: process, _profile: profile, _turn: turn })
     }
@@ -123,7 +131,7 @@ impl Chromium {
 
     /// Ends it in good order.
     pub(crate) async fn quit(self) -> Result<()> {
-        Ok(self.driver.quit().await?)
+        Ok(bounded(COMMAND, "the browser to end", self.driver.quit()).await??)
     }
 
     /// A command of the DevTools protocol.

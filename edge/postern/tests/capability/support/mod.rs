@@ -11,10 +11,12 @@ mod recorder;
 mod upstream;
 mod world;
 
-use std::process::Child;
-use std::time::{Duration, Instant};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use assertion::verified;
 pub(crate) use browser::{Browser, Hop, Response};
@@ -28,30 +30,50 @@ pub(crate) use upstream::{Asked, Upstream};
 pub(crate) use world::{ANY_USER, COOKIE_SECRET, NO_PROVIDER, PUBLIC, SHARED_SECRET, World, free_port, free_ports};
 
 /// How long a condition may take to come true before its test fails: generous, for a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until `probe` finds something; `what` says what for in the failure.
 pub(crate) async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     within(DEADLINE, what, probe).await
 }
 
-/// Waits until `probe` finds something, for so long at most: where the time is the promise.
+/// Waits until `probe` finds something, for so long at most: where the time is the promise. A probe that hangs is cut.
 pub(crate) async fn within<T>(limit: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> Result<T> {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = probe().await {
-            return Ok(found);
+    let search = async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if started.elapsed() > limit {
-            bail!("waited {limit:?} in vain for {what}");
+    };
+    bounded(limit, what, search).await
+}
+
+/// Waits for `work`, for so long at most; `what` says what for in the failure.
+pub(crate) async fn bounded<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(limit, work).await.map_err(|_| anyhow!("waited {limit:?} in vain for {what}"))
+}
+
+/// The output of a command that ends in time; else it is killed, with whatever it started.
+pub(crate) fn output_within(limit: Duration, what: &str, mut command: Command) -> Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let child = command.spawn().with_context(|| format!("starting {what}"))?;
+    let (id, (tell, told)) = (child.id(), mpsc::channel());
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    match told.recv_timeout(limit) {
+        Ok(output) => output.with_context(|| what.to_owned()),
+        Err(_) => {
+            signal("KILL", &format!("-{id}"))?;
+            let said = told.recv_timeout(DEADLINE).ok().and_then(Result::ok);
+            bail!("waited {limit:?} in vain for the end of {what}; it said {said:?}")
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Sends a signal to a process, or with a `-` before its id to its group.
 pub(crate) fn signal(name: &str, process: &str) -> Result<()> {
-    let killed = std::process::Command::new("kill").args(["-s", name, "--", process]).output()?;
+    let killed = Command::new("kill").args(["-s", name, "--", process]).output()?;
     anyhow::ensure!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
     Ok(())
 }

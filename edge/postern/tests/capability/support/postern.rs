@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Owned, World, eventually, signal};
+use super::{DEADLINE, Owned, World, eventually, output_within, signal};
 
 /// A running `postern`.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Postern {
 
     /// Any command line, to its end.
     pub(crate) fn once(home: &Path, arguments: &[&str]) -> Result<Finished> {
-        let output = command(home, arguments).output().context("starting postern")?;
+        let output = output_within(DEADLINE, &format!("postern {}", arguments.join(" ")), command(home, arguments))?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Finished { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
     }
@@ -123,10 +123,11 @@ impl Postern {
     }
 }
 
-/// A client without TLS, proxies or redirects, for health and metrics.
+/// A client without TLS, proxies or redirects, for health and metrics. Whatever takes a port that was free a moment ago and
+/// does not answer is not waited for.
 pub(crate) fn plain_client() -> Result<reqwest::Client> {
     super::world::install_crypto();
-    Ok(reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?)
+    Ok(reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE).build()?)
 }
 
 fn command(home: &Path, arguments: &[&str]) -> Command {

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::postern::plain_client;
-use super::{Owned, World};
+use super::{DEADLINE, Owned, World};
 
 /// A running provider; it ends with its owner.
 #[derive(Debug)]
@@ -64,8 +65,7 @@ impl Provider {
             .map(Owned)
             .context("starting the provider: needs node, and `make tools-test` once")?;
         let _stays_open = process.0.stdin.take();
-        let mut line = String::new();
-        BufReader::new(process.0.stdout.take().context("stdout")?).read_line(&mut line)?;
+        let line = first_line(process.0.stdout.take().context("stdout")?)?;
         let told: Value = serde_json::from_str(&line)
             .context("the provider did not start: `make tools-test` installs its packages")?;
         let issuer = told.get("issuer").and_then(Value::as_str).context("issuer")?.to_owned();
@@ -89,4 +89,15 @@ impl Provider {
     pub(crate) fn stop(self) {
         drop(self.process);
     }
+}
+
+/// The first line that it says, if that comes in time.
+fn first_line(stdout: ChildStdout) -> Result<String> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        tell.send(BufReader::new(stdout).read_line(&mut line).map(|_| line))
+    });
+    let line = told.recv_timeout(DEADLINE).with_context(|| format!("waited {DEADLINE:?} in vain for the provider"))?;
+    Ok(line?)
 }

@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -15,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::{DEADLINE, bounded};
 
 /// Everything that a Postern of this test needs around it.
 #[derive(Debug)]
@@ -130,7 +131,7 @@ impl World {
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         // Some servers end TLS without a word; what came before counts.
-        let _unclean = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await?;
+        let _unclean = bounded(DEADLINE, "the end of the answer", stream.read_to_end(&mut answer)).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
@@ -146,9 +147,12 @@ impl World {
         alpn: &[&str],
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
-        let name = ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?;
-        Ok(TlsConnector::from(Arc::new(self.tls(alpn, versions)?)).connect(name, stream).await?)
+        let (named, tls) = (ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?, self.tls(alpn, versions)?);
+        let connecting = async {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            TlsConnector::from(Arc::new(tls)).connect(named, stream).await
+        };
+        Ok(bounded(DEADLINE, &format!("a TLS connection to {name}"), connecting).await??)
     }
 
     /// A TLS client that trusts this world's authority alone.
