@@ -3,4 +3,7 @@
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+#[path = "../vectors/mod.rs"]
 mod vectors;
+#[cfg(test)]
+mod verdicts;

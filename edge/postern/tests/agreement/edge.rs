@@ -2,19 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use postern::config::{self, Config, Environment};
 use postern_edge::{Edge, EdgeOptions, Gate, Host, Metrics, RunningEdge, Snapshot};
-use postern_identity::{Claims, Keyring, Secret, Session, SessionCookie, SessionId, Timestamp, Tokens, User};
+use postern_identity::{IdpId, Keyring, Secret, Session, SessionCookie, SessionId, Tokens};
 use postern_storage::{CacheConfig, Storage, StorageConfig};
-use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// People who are signed in; the last one at another provider.
-pub(crate) const PEOPLE: usize = 5;
-
+/// A running edge, and everything around it.
 pub(crate) struct World {
     edge: RunningEdge,
     edge_at: SocketAddr,
@@ -58,15 +54,21 @@ pub(crate) fn load(text: &str) -> Config {
 }
 
 impl World {
-    /// Starts everything, with no route.
-    pub(crate) async fn start() -> Self {
+    /// Starts everything, with no route, and with the sessions that `people` makes, given the id of the provider; their handles
+    /// are set here.
+    pub(crate) async fn start(people: impl FnOnce(&IdpId) -> Vec<Session>) -> Self {
         let upstream = serve().await;
         let config = load(&crate::configs::text(&[], upstream, 0));
         let registry = prometheus::Registry::new();
         let keyring = Arc::clone(&config.edge.keyring);
         let storage = Storage::open(StorageConfig::Memory, Arc::clone(&keyring), &registry).unwrap();
         let idp = config.authn.idps.first().map(|idp| idp.id.clone()).expect("a provider");
-        let people: Vec<_> = (0..PEOPLE).map(|number| person(&keyring, number, &idp)).collect();
+        let people = people(&idp).into_iter().zip(1..).map(|(session, number)| {
+            let id = SessionId::from_bytes([number; 32]);
+            let session = Session { handle: id.handle(&keyring), ..session };
+            (id, Arc::new(session))
+        });
+        let people: Vec<_> = people.collect();
         for (_, session) in &people {
             storage.sessions().create(session, &tokens()).await.unwrap();
         }
@@ -90,8 +92,13 @@ impl World {
     /// Somebody's session, and the cookie that shows it to a host.
     pub(crate) fn person(&self, number: usize, authority: &str) -> (Arc<Session>, String) {
         let (id, session) = &self.people[number];
+        (Arc::clone(session), self.cookie(id, authority))
+    }
+
+    /// The cookie that shows a session to a host, whether there is such a session or not.
+    pub(crate) fn cookie(&self, id: &SessionId, authority: &str) -> String {
         let host = Host::parse(authority.as_bytes()).map_or_else(|_| String::new(), |host| host.name().to_owned());
-        (Arc::clone(session), format!("_pomerium={}", SessionCookie::seal(&self.keyring, &host, id)))
+        format!("_pomerium={}", SessionCookie::seal(&self.keyring, &host, id))
     }
 
     /// Sends a head and gives what comes back, over one connection as long as it lasts.
@@ -158,42 +165,6 @@ async fn serve() -> SocketAddr {
 /// A head in one line, for answers that have no body.
 fn escaped(head: &str) -> String {
     if head.starts_with("HEAD ") { head.replace("\r\n", "\u{1}").replace('\u{1}', "%0A") } else { "-".to_owned() }
-}
-
-fn person(keyring: &Keyring, number: usize, idp: &postern_identity::IdpId) -> (SessionId, Arc<Session>) {
-    let id = SessionId::from_bytes([u8::try_from(number).unwrap() + 1; 32]);
-    let now: Timestamp = SystemTime::now().into();
-    let all = [
-        (
-            "alice@example.com",
-            true,
-            json!({"groups": ["ops", "staff"], "department": "it", "level": 3, "name": "Alice"}),
-        ),
-        ("bob@example.com", true, json!({"groups": ["staff"], "department": ["hr", "legal"]})),
-        ("carol@other.test", true, json!({"groups": "ops", "active": true, "name": "Zoë, of %"})),
-        ("dave@example.com", false, json!({})),
-        ("alice@example.com", true, json!({"groups": ["ops"]})),
-    ];
-    let (email, verified, claims) = &all[number];
-    let claims = Claims::flatten(claims.as_object().unwrap());
-    let session = Session {
-        handle: id.handle(keyring),
-        user: User {
-            id: format!("u-{number}"),
-            issuer: "https://idp.example.com".to_owned(),
-            email: Some((*email).to_owned()),
-            email_verified: Some(*verified),
-            name: None,
-            claims: if number == 1 { claims.clone() } else { Claims::default() },
-        },
-        claims,
-        idp: if number + 1 == PEOPLE { postern_identity::IdpId::new("another") } else { idp.clone() },
-        issued_at: now,
-        expires_at: now.plus(Duration::from_secs(24 * 3600)),
-        idle: None,
-        generation: 0,
-    };
-    (id, Arc::new(session))
 }
 
 fn tokens() -> Tokens {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -18,11 +19,17 @@ pub(crate) struct Log(Receiver<(&'static str, Line)>);
 struct Tap(Sender<(&'static str, Line)>);
 
 impl Log {
-    /// Listens to this process.
-    pub(crate) fn listen() -> Self {
-        let (send, lines) = channel();
-        tracing_subscriber::registry().with(Tap(send)).init();
-        Self(lines)
+    /// Listens to this process. It has one log, so whoever holds it is alone with its edge.
+    pub(crate) fn listen() -> MutexGuard<'static, Self> {
+        static LOG: LazyLock<Mutex<Log>> = LazyLock::new(|| {
+            let (send, lines) = channel();
+            tracing_subscriber::registry().with(Tap(send)).init();
+            Mutex::new(Log(lines))
+        });
+        // Who held it may have failed, and left lines behind.
+        let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+        while log.0.try_recv().is_ok() {}
+        log
     }
 
     /// The access line of the next exchange, and its authorize line if there must be one. Exchanges follow each other here.

@@ -1,7 +1,8 @@
-//! `explain` and the running edge agree: on random configurations and requests, over real sockets, in 10,000 cases.
+//! A running edge, over real sockets, gives what others say that it gives.
 //!
-//! Each case is one request of somebody: what the edge answers, what it writes down and what the upstream gets is compared with
-//! what `explain` says.
+//! `explain` and the running edge agree on random configurations and requests, in 10,000 cases: each is one request of somebody,
+//! and what the edge answers, what it writes down and what the upstream gets is compared with what `explain` says. And the
+//! compatibility vectors of the policy language come to their verdicts, see `verdicts.rs`.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,7 +16,11 @@ mod compare;
 mod configs;
 mod edge;
 mod log;
+mod people;
 mod requests;
+#[path = "../../../policy/tests/vectors/mod.rs"]
+mod vectors;
+mod verdicts;
 
 use std::cell::RefCell;
 
@@ -34,7 +39,7 @@ const REQUESTS: usize = 200;
 fn explain_and_the_running_edge_agree_in_ten_thousand_random_cases() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let log = Log::listen();
-    let world = RefCell::new(runtime.block_on(World::start()));
+    let world = RefCell::new(runtime.block_on(World::start(people::everybody)));
     let seen = RefCell::new(Seen::default());
     let runs = Config { cases: CONFIGS, max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
     let cases = (configs::any(), prop::collection::vec(requests::any(), REQUESTS));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::edge::PEOPLE;
+use crate::people::PEOPLE;
 
 /// One request of somebody.
 #[derive(Clone, Debug)]
