@@ -125,6 +125,7 @@ impl Running {
         let edge = Edge::start(bound, gate, &metrics, EdgeOptions::default())?;
         health.set_serving();
         reloads.started();
+        warn_of_routes_refusing_nobody(&config.edge);
         Ok(Self {
             gate_version: 0,
             in_force: config,
@@ -192,6 +193,7 @@ impl Running {
         }
         self.gate_version += 1;
         self.telemetry.set_levels(config.logs);
+        warn_of_routes_refusing_nobody(&config.edge);
         self.in_force = config;
         Ok(())
     }
@@ -221,6 +223,19 @@ async fn within(bound: Duration, what: &'static str, task: JoinHandle<()>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => error!(%error, what, "it ended in a panic"),
         Err(_) => warn!(what, "it did not finish in time and was cut"),
+    }
+}
+
+/// So many routes are named in one line of the log at most.
+const NAMED: usize = 100;
+
+/// Where all rules are only tried out, somebody has to know as long as that holds. Routes that are public say so themselves.
+fn warn_of_routes_refusing_nobody(edge: &EdgeConfig) {
+    let open = || edge.routes.iter().filter(|route| route.policy.refuses_nobody());
+    let count = open().count();
+    if count > 0 {
+        let names: serde_json::Value = open().take(NAMED).map(|route| route.name.as_str()).collect();
+        warn!(count, "routes-refusing-nobody" = %names, "routes refuse nobody: all of their rules have `enforce: false`");
     }
 }
 

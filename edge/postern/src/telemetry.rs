@@ -126,7 +126,7 @@ impl Collector for DroppedLines {
 }
 
 /// Fields that hold JSON text: `tracing` has no lists and maps of its own. A closed set, so that no client's text becomes structure.
-const STRUCTURED: [&str; 7] = [
+const STRUCTURED: [&str; 8] = [
     "headers",
     "id-token-claims",
     "allow-why-true",
@@ -134,6 +134,7 @@ const STRUCTURED: [&str; 7] = [
     "deny-why-true",
     "deny-why-false",
     "dry-run-why",
+    "routes-refusing-nobody",
 ];
 
 /// Writes one event as one line.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{
     ANY_USER, Browser, COOKIE_SECRET, NO_PROVIDER, PUBLIC, Postern, Provider, SHARED_SECRET, Upstream, World,
-    eventually, plain_client,
+    plain_client,
 };
 
 /// Marks that a request of the test carries.
@@ -107,7 +107,7 @@ async fn every_request_has_an_access_line_and_an_authorize_line_that_belong_toge
 
     let id = answer.header("x-request-id").to_owned();
     assert!(!id.is_empty(), "{answer:?}");
-    let access = line(&postern, "http-request", &id).await?;
+    let access = postern.line("http-request", &id).await?;
     assert_eq!(field(&access, "method"), "GET", "{access}");
     assert_eq!(field(&access, "path"), "/notes", "{access}");
     assert_eq!(field(&access, "authority"), world.host("app"), "{access}");
@@ -117,7 +117,7 @@ async fn every_request_has_an_access_line_and_an_authorize_line_that_belong_toge
     for name in ["upstream-cluster", "forwarded-for", "duration", "size", "response-code-details"] {
         assert!(access.get(name).is_some(), "{name}: {access}");
     }
-    let authorize = line(&postern, "authorize check", &id).await?;
+    let authorize = postern.line("authorize check", &id).await?;
     assert_eq!(authorize.get("allow").and_then(Value::as_bool), Some(true), "{authorize}");
     assert_eq!(field(&authorize, "email"), "alice@example.com", "{authorize}");
     assert_eq!(field(&authorize, "user"), "alice", "{authorize}");
@@ -141,21 +141,12 @@ async fn s_109_a_clients_value_cannot_start_a_line() -> Result<()> {
         .header("user-agent", "a\u{85}b\u{2028}c\\n{\"forged\":1}\t");
     let answer = browser.send(request).await?;
 
-    line(&postern, "http-request", answer.header("x-request-id")).await?;
+    postern.line("http-request", answer.header("x-request-id")).await?;
     for text in postern.stdout().lines() {
         assert!(serde_json::from_str::<Value>(text).is_ok(), "not one JSON document a line: {text:?}");
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
     Ok(())
-}
-
-async fn line(postern: &Postern, message: &str, id: &str) -> Result<Value> {
-    let what = format!("a line {message:?} of request {id}");
-    let found = eventually(&what, async || {
-        let mut lines = postern.log().into_iter();
-        lines.find(|line| field(line, "message") == message && field(line, "request-id") == id)
-    });
-    found.await.with_context(|| postern.told())
 }
 
 fn field<'a>(line: &'a Value, name: &str) -> &'a str {

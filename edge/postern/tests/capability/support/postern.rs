@@ -114,6 +114,16 @@ impl Postern {
         self.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// The line with this message that belongs to a request, as soon as it is there.
+    pub(crate) async fn line(&self, message: &str, request: &str) -> Result<serde_json::Value> {
+        let is = |line: &serde_json::Value, name: &str, value: &str| line.get(name).is_some_and(|found| found == value);
+        let what = format!("a line {message:?} of request {request}");
+        let found = eventually(&what, async || {
+            self.log().into_iter().find(|line| is(line, "message", message) && is(line, "request-id", request))
+        });
+        found.await.with_context(|| self.told())
+    }
+
     /// Its resident memory in bytes.
     pub(crate) fn memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
