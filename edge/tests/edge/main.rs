@@ -17,3 +17,4 @@ mod records;
 mod sockets;
 mod support;
 mod time;
+mod vendored;
