@@ -124,6 +124,7 @@ impl Exchange {
                 request: None,
                 route: None,
                 subject: &Subject::Anonymous,
+                devices: &[],
                 programmatic: false,
                 request_id: &self.id,
                 now: self.now,

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header};
 use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, Session, Timestamp};
-use postern_policy::Trace;
+use postern_policy::{DeviceRecord, Trace};
 
 use crate::admit::{Admission, Verdict, facts};
 use crate::route::Miss;
-use crate::{ClientCert, Connection, Host, Snapshot, prepare};
+use crate::{Asked, ClientCert, Connection, Host, Snapshot, prepare};
 
 /// What is asked about.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Inquiry {
     pub tls: bool,
     /// The certificate that the client shows.
     pub client_cert: Option<ClientCert>,
+    /// The device credentials of the session, which no request of traffic brings yet.
+    pub devices: Vec<DeviceRecord>,
     /// When.
     pub now: Timestamp,
 }
@@ -48,6 +50,7 @@ pub struct Finding<'s> {
     snapshot: &'s Snapshot,
     head: RequestHeader,
     now: Timestamp,
+    devices: Vec<DeviceRecord>,
     /// All that was found out.
     pub admission: Admission,
 }
@@ -86,8 +89,9 @@ impl Inquiry {
         let mut connection = Connection::plain(SocketAddr::new(self.source, 0), local);
         connection.tls = self.tls;
         connection.client_cert.clone_from(&self.client_cert);
-        let admission = snapshot.judge(&head, &connection, self.session.clone(), self.now);
-        Ok(Finding { snapshot, head, now: self.now, admission })
+        let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
+        let admission = snapshot.judge(&head, &connection, (self.session.clone(), &devices), self.now);
+        Ok(Finding { snapshot, head, now: self.now, devices: self.devices.clone(), admission })
     }
 
     fn head(&self) -> Result<RequestHeader, Unsendable> {
@@ -122,7 +126,8 @@ impl Finding<'_> {
     pub fn trace(&self) -> Option<Trace> {
         let Admission { request, route, subject, evaluation, .. } = &self.admission;
         let (request, route, _) = (request.as_deref()?, route.as_deref()?, evaluation.as_ref()?);
-        Some(route.policy.trace(&facts(request, &request.decoded_path(), subject, self.now)))
+        let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
+        Some(route.policy.trace(&facts(request, &request.decoded_path(), (subject, &devices), self.now)))
     }
 
     /// Whether the routes were looked at: not for what cannot be read, and not for paths of our own.
@@ -141,7 +146,9 @@ impl Finding<'_> {
     /// The answer of ours, if the request is not carried.
     #[must_use]
     pub fn answer(&self) -> Option<Response<Bytes>> {
+        let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
         let asked = self.admission.asked(self.snapshot, &self.head, SOME_REQUEST, self.now);
+        let asked = Asked { devices: &devices, ..asked };
         let answer = self.admission.verdict.answer(&asked)?;
         let mut response = Response::new(answer.body);
         *response.status_mut() = answer.head.status;
@@ -206,6 +213,7 @@ mod tests {
             source: connection().peer.ip(),
             tls: false,
             client_cert: None,
+            devices: Vec::new(),
             now: NOW,
         }
     }

@@ -120,7 +120,7 @@ impl std::fmt::Debug for Reasons {
 }
 
 /// What the rules of one kind came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RuleResult {
     /// Whether they hold.
     pub value: bool,
@@ -138,7 +138,7 @@ pub struct Evaluation {
 }
 
 /// What is to happen with the request (01 §4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// Carry it.
     Allow,

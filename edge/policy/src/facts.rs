@@ -112,6 +112,25 @@ pub struct Device<'a> {
     pub enrolment: Enrolment,
 }
 
+/// A [`Device`] that owns its texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// `any`, `enclave_only`.
+    pub kind: String,
+    /// The id of the credential.
+    pub id: String,
+    /// How far the device got.
+    pub enrolment: Enrolment,
+}
+
+impl DeviceRecord {
+    /// The same, as policies look at it.
+    #[must_use]
+    pub fn facts(&self) -> Device<'_> {
+        Device { kind: &self.kind, id: &self.id, enrolment: self.enrolment }
+    }
+}
+
 /// How far a device got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enrolment {

@@ -18,6 +18,7 @@ mod matcher;
 mod page;
 mod policy;
 pub mod ppl;
+mod samples;
 #[cfg(test)]
 mod testing;
 mod trace;
@@ -25,10 +26,13 @@ mod unmet;
 
 pub use criterion::Carrier;
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
-pub use facts::{Certificate, ClientCertificate, Device, Email, Enrolment, Facts, Mcp, Record, Ssh, SshCertificate};
+pub use facts::{
+    Certificate, ClientCertificate, Device, DeviceRecord, Email, Enrolment, Facts, Mcp, Record, Ssh, SshCertificate,
+};
 pub use idle::{Idle, idle};
 pub use legacy::Legacy;
 pub use matcher::IpMatcher;
 pub use policy::{Action, Operator, Origin, Policy, Rule};
+pub use samples::{RuleSignature, Sample, Samples, Signature};
 pub use trace::{CriterionTrace, RuleTrace, Trace};
 pub use unmet::Unmet;

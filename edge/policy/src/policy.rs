@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::criterion::Criterion;
 use crate::document::Place;
 use crate::unmet::{self, Unmet};
-use crate::{Decision, Evaluation, Facts, Reasons, RuleResult};
+use crate::{Decision, Evaluation, Facts, Reasons, RuleResult, Signature};
 
 /// A compiled policy. One evaluator serves the policy language and the legacy access keys alike. The default denies all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -116,14 +116,30 @@ impl Policy {
     /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
     #[must_use]
     pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
-        if self.refuses_nobody() { self.evaluate_dry_run_alone(facts) } else { evaluate(&self.rules, facts) }
+        if self.refuses_nobody() {
+            Self::with_dry_run_alone(evaluate(&self.dry_run, facts))
+        } else {
+            evaluate(&self.rules, facts)
+        }
+    }
+
+    /// What is to happen if its criteria come to that.
+    #[must_use]
+    pub fn decide_by(&self, signature: &Signature) -> Decision {
+        let results = self
+            .rules()
+            .zip(&signature.0)
+            .map(|(rule, of)| (rule.enforced, (rule.action, rule.join(of.results.iter().copied()))));
+        if self.refuses_nobody() {
+            return Self::with_dry_run_alone(join(results.map(|(_, result)| result))).decision();
+        }
+        join(results.filter(|(enforced, _)| *enforced).map(|(_, result)| result)).decision()
     }
 
     /// Rules that are only tried out, and none that decides: whoever they would send to sign in has to, since nothing is
     /// learned of somebody unknown; everybody else passes.
     #[cold]
-    fn evaluate_dry_run_alone(&self, facts: &Facts<'_>) -> Evaluation {
-        let evaluation = evaluate(&self.dry_run, facts);
+    fn with_dry_run_alone(evaluation: Evaluation) -> Evaluation {
         if evaluation.decision() == Decision::SignIn {
             return evaluation;
         }
@@ -208,10 +224,13 @@ impl Policy {
 
 /// Both halves: all allow rules, and all deny rules, each or-ed.
 fn evaluate(rules: &[Rule], facts: &Facts<'_>) -> Evaluation {
+    join(rules.iter().map(|rule| (rule.action, rule.evaluate(facts))))
+}
+
+fn join(results: impl Iterator<Item = (Action, RuleResult)>) -> Evaluation {
     let (mut allow, mut deny) = (Joined::any(), Joined::any());
-    for rule in rules {
-        let result = rule.evaluate(facts);
-        match rule.action {
+    for (action, result) in results {
+        match action {
             Action::Allow => allow.add(result),
             Action::Deny => deny.add(result),
         }
@@ -233,13 +252,16 @@ impl Rule {
     }
 
     pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+        self.join(self.criteria.iter().map(|criterion| self.result(criterion, facts)))
+    }
+
+    /// What it comes to if its criteria came to that, each as the operator takes it.
+    pub(crate) fn join(&self, results: impl Iterator<Item = RuleResult>) -> RuleResult {
         let mut joined = match self.operator {
             Operator::And | Operator::Not => Joined::all(),
             Operator::Or | Operator::Nor => Joined::any(),
         };
-        for criterion in &*self.criteria {
-            joined.add(self.result(criterion, facts));
-        }
+        results.for_each(|result| joined.add(result));
         joined.result()
     }
 

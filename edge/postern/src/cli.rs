@@ -15,9 +15,9 @@ use crate::probe::Person;
 pub enum Exit {
     /// All is well; advisory problems may have been printed.
     Ok = 0,
-    /// A problem was found, or the command failed.
+    /// A problem was found, or the command failed; of `diff`: access changes.
     Problem = 1,
-    /// The command line was not understood.
+    /// The command line was not understood; of `diff`: nothing could be compared.
     Usage = 2,
     /// What was to be asked could not be reached.
     Unreachable = 3,
@@ -49,6 +49,8 @@ pub enum Command {
     Check(Check),
     /// Say what a request would get, from whom, and why
     Explain(Box<Explain>),
+    /// Say whose access changes from one configuration to another
+    Diff(Box<Diff>),
     /// Ask a running Postern whether it is well
     Health(Health),
     /// Have a running Postern load its configuration again, and say what became of it
@@ -120,6 +122,9 @@ pub struct Explain {
     /// Who asks
     #[command(flatten)]
     pub subject: Subject,
+    /// A device of theirs; may be given again
+    #[arg(long = "device", value_name = "ID|KEY=VALUE,...|@FILE")]
+    pub devices: Vec<String>,
     /// Where the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub source_ip: IpAddr,
@@ -161,6 +166,38 @@ impl Subject {
         let mut person = Person { user, email, groups, ..Person::default() };
         claims.iter().try_for_each(|claim| person.claim(claim)).map(|()| person)
     }
+}
+
+/// Options of `postern diff`.
+#[derive(Debug, Clone, Args)]
+pub struct Diff {
+    /// The configuration file before
+    #[arg(value_name = "OLD")]
+    pub old: PathBuf,
+    /// The configuration file after
+    #[arg(value_name = "NEW")]
+    pub new: PathBuf,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// Ask for these people: a YAML or JSON list
+    #[arg(long, value_name = "FILE")]
+    pub subjects: Option<PathBuf>,
+    /// Ask for this one
+    #[command(flatten)]
+    pub subject: Subject,
+    /// Ask for this address; may be given again
+    #[arg(long = "url", value_name = "URL")]
+    pub urls: Vec<String>,
+    /// Where all requests come from
+    #[arg(long, value_name = "ADDRESS")]
+    pub source_ip: Option<IpAddr>,
+    /// When all requests come, as in 2027-01-15T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
 }
 
 /// Options of `postern health`.

@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod diff;
 #[cfg(test)]
 mod docs;
 pub mod explain;
@@ -31,6 +32,7 @@ pub fn execute(invocation: Invocation) -> Exit {
     match command {
         Command::Check(asked) => check::check(&asked),
         Command::Explain(asked) => explain::explain(&asked),
+        Command::Diff(asked) => diff::diff(&asked),
         Command::Version(asked) => about::version(&asked),
         Command::Status => about::status(),
         Command::Problem(code) => about::problem(&code),

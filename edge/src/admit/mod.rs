@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::RequestHeader;
 use postern_identity::{IdpId, Session, Subject, Timestamp};
-use postern_policy::{Decision, Evaluation};
+use postern_policy::{Decision, Device, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
 
@@ -170,22 +170,22 @@ impl Gate {
         connection: &Connection,
         now: Timestamp,
     ) -> Admission {
-        Judge { snapshot, connection, now, identify: &self.sessions }.judge(head).await
+        Judge { snapshot, connection, now, identify: &self.sessions, devices: &[] }.judge(head).await
     }
 }
 
 impl Snapshot {
-    /// What the gate says to this head if `session` is whose it is, whatever credential it shows: nobody's, if there is
+    /// What the gate says to this head if `session`, with these devices, is whose it is, whatever credential it shows: nobody's, if there is
     /// none. Asks no store and leaves no trace.
     pub(crate) fn judge(
         &self,
         head: &RequestHeader,
         connection: &Connection,
-        session: Option<Arc<Session>>,
+        (session, devices): (Option<Arc<Session>>, &[Device<'_>]),
         now: Timestamp,
     ) -> Admission {
         let given = Given::of(session, now);
-        let judge = Judge { snapshot: self, connection, now, identify: &given };
+        let judge = Judge { snapshot: self, connection, now, identify: &given, devices };
         // Nothing but a store is waited for.
         match pin!(judge.judge(head)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(admission) => admission,
@@ -200,6 +200,8 @@ struct Judge<'a, I> {
     connection: &'a Connection,
     now: Timestamp,
     identify: &'a I,
+    /// The device credentials of whoever asks.
+    devices: &'a [Device<'a>],
 }
 
 impl<I: Identify> Judge<'_, I> {
@@ -234,17 +236,19 @@ impl<I: Identify> Judge<'_, I> {
         admission.known = known.as_ref().ok().and_then(Option::clone);
         admission.subject = subject(admission.known.as_ref());
         let path = request.decoded_path();
-        let evaluation = route.policy.evaluate(&facts(&request, &path, &admission.subject, self.now));
+        let evaluation = route.policy.evaluate(&facts(&request, &path, (&admission.subject, self.devices), self.now));
         admission.evaluation = Some(evaluation);
         match (evaluation.decision(), &known) {
             (Decision::Allow, _) => {
                 // Nor may a criterion on the path be met, or missed, by what a lenient upstream does not see.
-                let decide = |path: &str| route.policy.decide(&facts(&request, path, &admission.subject, self.now));
+                let decide = |path: &str| {
+                    route.policy.decide(&facts(&request, path, (&admission.subject, self.devices), self.now))
+                };
                 if other_path.is_some_and(|path| decide(&path) != Decision::Allow) {
                     return Err(Refusal::AmbiguousPath);
                 }
                 admission.would_refuse =
-                    route.policy.would_refuse(&facts(&request, &path, &admission.subject, self.now));
+                    route.policy.would_refuse(&facts(&request, &path, (&admission.subject, self.devices), self.now));
             }
             // Nobody who might be somebody is refused for good while that cannot be known.
             (_, Err(error)) => return Err(store_unavailable(error)),
@@ -354,11 +358,12 @@ fn find_route(snapshot: &Snapshot, request: &Request) -> Result<(Arc<Route>, Opt
 pub(crate) fn facts<'a>(
     request: &'a Request,
     path: &'a str,
-    subject: &'a Subject,
+    (subject, devices): (&'a Subject, &'a [Device<'a>]),
     now: Timestamp,
 ) -> postern_policy::Facts<'a> {
     postern_policy::Facts {
         session: subject.session(),
+        devices,
         cors_preflight: request.cors_preflight,
         ..postern_policy::Facts::anonymous(request.method.as_str(), path, request.client.address, now)
     }
@@ -434,6 +439,7 @@ impl Admission {
             request: self.request.as_deref(),
             route: self.route.as_deref(),
             subject: &self.subject,
+            devices: &[],
             programmatic: self.programmatic,
             request_id,
             now,

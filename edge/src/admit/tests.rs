@@ -581,7 +581,7 @@ async fn whoever_is_given_is_judged_as_if_their_cookie_was_shown() {
     .await;
     let snapshot = world.gate.snapshot();
     let given = |host, session: Option<Session>, now| {
-        snapshot.judge(&get("/", &[("host", host)]), &connection(), session.map(Arc::new), now).verdict
+        snapshot.judge(&get("/", &[("host", host)]), &connection(), (session.map(Arc::new), &[]), now).verdict
     };
     for host in ["app.example.com", "b.example.com"] {
         let own = cookie(&alices_cookie(host));

@@ -165,6 +165,8 @@ pub struct Asked<'a> {
     pub route: Option<&'a Route>,
     /// Who asks, as far as was found out.
     pub subject: &'a Subject,
+    /// Their device credentials.
+    pub devices: &'a [postern_policy::Device<'a>],
     /// It shows a credential that only programs show: never redirected.
     pub programmatic: bool,
     /// Our name for this request.

@@ -8,7 +8,7 @@ use regex_automata::nfa::thompson::{self, NFA};
 use regex_automata::util::pool::Pool;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::tree::{NEVER, Order};
 
@@ -53,6 +53,18 @@ impl PathRegex {
         syntax::parse_with(&self.anchored, &syntax::Config::new().unicode(self.unicode).utf8(false)).ok()
     }
 
+    /// Some paths that it matches, short ones; none, if none is found easily.
+    #[must_use]
+    pub fn examples(&self) -> Vec<String> {
+        let texts = self.hir().map(|hir| examples(&hir)).unwrap_or_default();
+        let texts = texts.into_iter().filter_map(|bytes| String::from_utf8(bytes).ok());
+        let texts = texts.chain(["/", "/x"].map(str::to_owned));
+        let mut paths: Vec<_> = texts.filter(|path| path.starts_with('/') && self.is_match(path)).collect();
+        paths.sort_unstable_by(|one, other| (one.len(), one).cmp(&(other.len(), other)));
+        paths.dedup();
+        paths
+    }
+
     /// The text that every path which it matches begins with.
     pub(super) fn literal_prefix(&self) -> Vec<u8> {
         let mut prefix = Vec::new();
@@ -88,6 +100,56 @@ fn literal(hir: &Hir, prefix: &mut Vec<u8>) -> bool {
         }
         HirKind::Class(_) | HirKind::Repetition(_) => false,
     }
+}
+
+/// So many texts are made of one part of an expression at most.
+const EXAMPLES: usize = 16;
+/// A part that comes again is written so often at most.
+const AGAIN: u32 = 64;
+
+/// Some texts that `hir` matches.
+fn examples(hir: &Hir) -> Vec<Vec<u8>> {
+    let mut texts = match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => vec![Vec::new()],
+        HirKind::Literal(text) => vec![text.0.to_vec()],
+        HirKind::Class(class) => some_of(class),
+        HirKind::Capture(capture) => examples(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().fold(vec![Vec::new()], |begun, part| joined(&begun, &examples(part))),
+        HirKind::Alternation(parts) => parts.iter().flat_map(examples).collect(),
+        HirKind::Repetition(repetition) => {
+            let part = examples(&repetition.sub);
+            let least = (0..repetition.min.min(AGAIN)).fold(vec![Vec::new()], |begun, _| joined(&begun, &part));
+            let more = repetition.max.is_none_or(|max| max > repetition.min);
+            let once_more = if more { joined(&least, &part) } else { Vec::new() };
+            least.into_iter().chain(once_more).collect()
+        }
+    };
+    texts.truncate(EXAMPLES);
+    texts
+}
+
+fn joined(begun: &[Vec<u8>], next: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let all = next.iter().flat_map(|next| begun.iter().map(move |begun| [begun.as_slice(), next].concat()));
+    all.take(EXAMPLES).collect()
+}
+
+/// A few characters of a class: one that needs no escaping, if there is one, and those at the ends of its ranges.
+fn some_of(class: &Class) -> Vec<Vec<u8>> {
+    let ranges: Vec<(u32, u32)> = match class {
+        Class::Bytes(class) => class.ranges().iter().map(|range| (range.start().into(), range.end().into())).collect(),
+        Class::Unicode(class) => {
+            class.ranges().iter().map(|range| (range.start().into(), range.end().into())).collect()
+        }
+    };
+    let has = |byte: &u8| ranges.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(*byte)));
+    let plain = b"x1aA0-_.~/".iter().copied().chain(0x21..0x7f).find(has);
+    let ends = ranges.iter().flat_map(|(first, last)| [*first, *last]);
+    let ends = ends.filter_map(|end| u8::try_from(end).ok()).filter(u8::is_ascii_alphanumeric);
+    let mut some: Vec<_> = plain.into_iter().chain(ends).map(|byte| vec![byte]).collect();
+    let mut seen = std::collections::HashSet::new();
+    some.retain(|one| seen.insert(one.clone()));
+    some.truncate(4);
+    some
 }
 
 /// What both begin with.
@@ -256,6 +318,26 @@ mod tests {
             let found = PathRegex::new(pattern).unwrap().literal_prefix();
             assert_eq!(String::from_utf8_lossy(&found), prefix, "{pattern}");
         }
+    }
+
+    #[test]
+    fn examples_of_an_expression_match_it_and_show_its_branches() {
+        let examples = |pattern: &str| PathRegex::new(pattern).unwrap().examples();
+        assert_eq!(examples("/re/[0-9]"), ["/re/0", "/re/1", "/re/9"]);
+        assert_eq!(examples("/[xy]"), ["/x", "/y"]);
+        assert_eq!(examples("/a+"), ["/a", "/aa"]);
+        let branches = examples("/(x|app)/.*");
+        assert!(
+            ["/x/", "/x/x", "/app/", "/app/x"].iter().all(|path| branches.contains(&(*path).to_owned())),
+            "{branches:?}"
+        );
+        assert_eq!(examples(".*"), ["/", "/x"]);
+        assert_eq!(examples("/a{2,3}"), ["/aa", "/aaa"]);
+        assert!(examples("(?i)/ab").contains(&"/ab".to_owned()));
+        assert!(examples("/[^a-zA-Z]b").contains(&"/1b".to_owned()));
+        assert_eq!(examples("/a$|/b"), ["/a", "/b"]);
+        assert_eq!(examples("no path"), Vec::<String>::new());
+        assert_eq!(examples("/a{100}"), Vec::<String>::new(), "longer than is tried");
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Dialect, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed};
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Claim {
@@ -57,6 +57,10 @@ impl Test for Claim {
     fn saw(&self, facts: &Facts<'_>) -> String {
         let none = || format!("no claim {}", self.name.written);
         seen_of_session(facts, |session| self.name.find(session).map_or_else(none, listed))
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.values.sample(samples.claims.entry(self.name.written.to_string()).or_default());
     }
 
     const NEEDS_SESSION: bool = true;

@@ -2,7 +2,7 @@
 
 use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct CorsPreflight;
@@ -26,6 +26,10 @@ impl Test for CorsPreflight {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         if facts.cors_preflight { "a CORS preflight request" } else { "no CORS preflight request" }.to_owned()
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        samples.preflights = true;
     }
 }
 

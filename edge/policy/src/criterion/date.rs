@@ -7,7 +7,7 @@ use postern_identity::Timestamp;
 use super::{Dialect, Test, verdict};
 use crate::document::{Entry, Mistake, Node};
 use crate::matcher::{collect, unknown_operator};
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Date(Box<[Bound]>);
@@ -52,6 +52,12 @@ impl Test for Date {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         facts.now.to_string()
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        samples.moments.extend(self.0.iter().map(|bound| match bound {
+            Bound::After(time) | Bound::Before(time) => *time,
+        }));
     }
 }
 

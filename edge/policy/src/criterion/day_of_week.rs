@@ -5,7 +5,7 @@ use jiff::tz::Offset;
 
 use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 /// A bit for each day, Monday first.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +50,10 @@ impl Test for DayOfWeek {
     fn saw(&self, facts: &Facts<'_>) -> String {
         let index = today(facts).map(|day| day.to_monday_zero_offset().unsigned_abs());
         index.and_then(|index| DAYS.get(usize::from(index))).map_or_else(String::new, |day| (*day).to_owned())
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        samples.days = true;
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Carrier, Dialect, Test, of_session, seen_of_session};
 use crate::document::{Entry, Mistake, Node, Value};
 use crate::matcher::{collect, text, unknown};
-use crate::{Device as Credential, Enrolment, Facts, Reason, Reasons, RuleResult};
+use crate::{Device as Credential, Enrolment, Facts, Reason, Reasons, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Device {
@@ -83,6 +83,11 @@ impl Test for Device {
                 Enrolment::NoCredential | Enrolment::None => format!("device {id}, not enrolled"),
             },
         })
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        samples.devices.push((text(&self.kind), text(&self.id)));
     }
 
     const NEEDS_SESSION: bool = true;

@@ -3,7 +3,7 @@
 use super::{Dialect, Test, of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
-use crate::{Facts, Reason, RuleResult, facts};
+use crate::{Facts, Reason, RuleResult, Samples, facts};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Domain(pub(crate) StringMatcher);
@@ -45,6 +45,10 @@ impl Test for Domain {
                 domain_of(address).map_or_else(|| format!("no domain in {address}"), ToOwned::to_owned)
             }
         }
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.0.sample_domain(&mut samples.emails);
     }
 
     const NEEDS_SESSION: bool = true;

@@ -3,7 +3,7 @@
 use super::{Dialect, Test, of_session, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
-use crate::{Facts, Reason, RuleResult, facts};
+use crate::{Facts, Reason, RuleResult, Samples, facts};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Email {
@@ -55,6 +55,10 @@ impl Test for Email {
             facts::Email::Unverified => "an address that is not verified".to_owned(),
             facts::Email::Address(address) => seen(address, "no address"),
         }
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.address.sample(&mut samples.emails);
     }
 
     const NEEDS_SESSION: bool = true;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Dialect, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed};
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Groups(pub(crate) ListMatcher);
@@ -40,6 +40,10 @@ impl Test for Groups {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         seen_of_session(facts, |session| groups(session).map_or_else(|| "no groups claim".to_owned(), listed))
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.0.sample(samples.claims.entry(CLAIM.to_owned()).or_default());
     }
 
     const NEEDS_SESSION: bool = true;

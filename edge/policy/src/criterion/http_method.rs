@@ -3,7 +3,7 @@
 use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HttpMethod(pub(crate) StringMatcher);
@@ -27,6 +27,10 @@ impl Test for HttpMethod {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         facts.method.to_owned()
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.0.sample(&mut samples.methods);
     }
 }
 

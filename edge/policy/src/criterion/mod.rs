@@ -33,7 +33,7 @@ mod user;
 use postern_identity::Session;
 
 use crate::document::{Mistake, Node};
-use crate::{Facts, Reason, Reasons, RuleResult};
+use crate::{Facts, Reason, Reasons, RuleResult, Samples};
 
 pub(crate) use self::accept::Accept;
 pub(crate) use self::authenticated_user::AuthenticatedUser;
@@ -85,6 +85,9 @@ pub(crate) trait Test: Sized {
 
     /// What it looked at, for those who may see the request.
     fn saw(&self, facts: &Facts<'_>) -> String;
+
+    /// Adds what it turns on. Nothing, if no request of somebody can be made to meet it.
+    fn sample(&self, _: &mut Samples) {}
 
     /// Whether it looks at the session.
     const NEEDS_SESSION: bool = false;
@@ -167,6 +170,11 @@ macro_rules! criteria {
             /// What it looked at.
             pub(crate) fn saw(&self, facts: &Facts<'_>) -> String {
                 match self { $(Self::$kind(test) => test.saw(facts),)* }
+            }
+
+            /// Adds what it turns on.
+            pub(crate) fn sample(&self, samples: &mut Samples) {
+                match self { $(Self::$kind(test) => test.sample(samples),)* }
             }
 
             /// Which one it is.

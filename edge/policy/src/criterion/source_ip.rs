@@ -3,7 +3,7 @@
 use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::IpMatcher;
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceIp(pub(crate) IpMatcher);
@@ -27,6 +27,10 @@ impl Test for SourceIp {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         facts.source.to_canonical().to_string()
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        samples.ranges.extend(self.0.ranges());
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::{Dialect, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{collect, unknown_operator};
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TimeOfDay {
@@ -66,6 +66,11 @@ impl Test for TimeOfDay {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         self.local(facts).map_or_else(|| "a time out of range".to_owned(), |time| time.to_string())
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        let bounds = [self.after, self.before].into_iter().flatten();
+        samples.times_of_day.extend(bounds.map(|time| (self.zone.clone(), time)));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Dialect, Test, of_session, seen, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
-use crate::{Facts, Reason, RuleResult};
+use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct User(pub(crate) StringMatcher);
@@ -27,6 +27,10 @@ impl Test for User {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         seen_of_session(facts, |session| seen(&session.user.id, "a session without a user"))
+    }
+
+    fn sample(&self, samples: &mut Samples) {
+        self.0.sample(&mut samples.users);
     }
 
     const NEEDS_SESSION: bool = true;

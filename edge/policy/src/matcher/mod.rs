@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
 use crate::document::{Entry, Mistake, Node};
+use crate::samples::Pieces;
 
 /// Compares one text; all of its tests must hold, and with none it always does.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +95,49 @@ impl StringMatcher {
         self.0.iter().all(|test| texts.iter().any(|text| test.matches(text)))
     }
 
+    /// Adds what it looks for.
+    pub(crate) fn sample(&self, pieces: &mut Pieces) {
+        for test in &self.0 {
+            match test {
+                StringTest::Is(value) | StringTest::Not(value) => {
+                    value.iter().for_each(|value| pieces.whole(value));
+                }
+                StringTest::StartsWith(value) => pieces.start(value),
+                StringTest::EndsWith(value) => pieces.end(value),
+                StringTest::Contains(value) => pieces.middle(value),
+                StringTest::In(values) | StringTest::NotIn(values) => {
+                    values.0.iter().for_each(|value| pieces.whole(value));
+                }
+            }
+        }
+    }
+
+    /// Adds what addresses at the domains that it looks for have in them.
+    pub(crate) fn sample_domain(&self, addresses: &mut Pieces) {
+        for test in &self.0 {
+            match test {
+                StringTest::Is(value) | StringTest::Not(value) => {
+                    value.iter().for_each(|value| addresses.end(&format!("@{value}")));
+                }
+                StringTest::StartsWith(value) => addresses.middle(&format!("@{value}")),
+                StringTest::EndsWith(value) => {
+                    addresses.end(&format!("@{value}"));
+                    addresses.end(&format!("@x{value}"));
+                    // After what a domain is to begin with.
+                    addresses.end(value);
+                }
+                StringTest::Contains(value) => {
+                    addresses.middle(value);
+                    addresses.end(&format!("@{value}"));
+                    addresses.end(&format!("@x{value}x"));
+                }
+                StringTest::In(values) | StringTest::NotIn(values) => {
+                    values.0.iter().for_each(|value| addresses.end(&format!("@{value}")));
+                }
+            }
+        }
+    }
+
     /// What it asks for, after a noun: " alice", " that starts with /a", " other than POST".
     pub(crate) fn words(&self) -> String {
         let words = self.0.iter().map(|test| match test {
@@ -169,6 +213,21 @@ impl ListMatcher {
         })
     }
 
+    /// Adds what it looks for.
+    pub(crate) fn sample(&self, given: &mut Vec<Value>) {
+        let mut put = |value: &Value| {
+            if !given.contains(value) {
+                given.push(value.clone());
+            }
+        };
+        for test in &self.0 {
+            match test {
+                ListTest::Has(value) | ListTest::Is(value) | ListTest::Exclude(value) => put(value),
+                ListTest::HasAny(values) => values.iter().for_each(&mut put),
+            }
+        }
+    }
+
     /// What it asks for, in one line.
     pub(crate) fn words(&self) -> String {
         let words = self.wants().map(|want| match want {
@@ -229,6 +288,11 @@ impl IpMatcher {
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|range| range.contains(&address))
+    }
+
+    /// The ranges.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.0.iter().copied()
     }
 
     /// The ranges, for a person.

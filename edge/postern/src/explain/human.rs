@@ -12,7 +12,7 @@ use super::json::is_page;
 use super::{Explanation, Told};
 use crate::ask::{self, Page};
 use crate::config::Colour;
-use crate::probe::{Outcome, Who};
+use crate::probe::{Outcome, Who, devices};
 
 /// More routes of other hosts than this are counted, not listed.
 const LISTED: usize = 12;
@@ -56,6 +56,7 @@ impl Explanation<'_> {
         rows.push(("time", question.now.to_string()));
         let session = admission.subject.session();
         rows.push(("who", session.map_or_else(|| self.nobody(), ask::person)));
+        rows.extend(question.devices.iter().map(|device| ("with", devices::words(device))));
         page.columns(out, &rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
     }
 

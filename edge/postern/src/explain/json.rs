@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Explanation, Told};
 use crate::ask;
+use crate::probe::devices;
 
 impl Explanation<'_> {
     /// Everything, in the order in which it happens.
@@ -17,6 +18,7 @@ impl Explanation<'_> {
         json!({
             "request": self.request(),
             "subject": ask::subject(admission.subject.session()),
+            "devices": self.question.devices.iter().map(devices::to_json).collect::<Vec<_>>(),
             "routes": self.looked().map(|looked| json!({
                 "key": ask::key(looked.at),
                 "place": ask::place(self.file, looked.at),

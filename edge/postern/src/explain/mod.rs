@@ -15,7 +15,7 @@ use postern_policy::Trace;
 use crate::ask;
 use crate::cli::{self, Exit};
 use crate::config::{At, Config, is_secret};
-use crate::probe::{Address, Outcome, Probe, Question, Who};
+use crate::probe::{Address, Outcome, Probe, Question, Who, device};
 
 /// A request with everything that was found out about it.
 #[derive(Debug)]
@@ -68,6 +68,12 @@ fn question(asked: &cli::Explain) -> Result<Question, ask::Failed> {
     let method = Method::from_bytes(asked.method.as_bytes())
         .map_err(|_| usage(format!("--method {}: this is no method", asked.method)))?;
     let person = asked.subject.person().map_err(usage)?;
+    let devices =
+        asked.devices.iter().map(|written| device(written).map_err(|why| usage(format!("--device {written}: {why}"))));
+    let devices: Vec<_> = devices.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    if person.is_nobody() && !devices.is_empty() {
+        return Err(usage("--device: devices belong to a session; say whose with --user or --email".to_owned()));
+    }
     Ok(Question {
         method,
         address,
@@ -75,6 +81,7 @@ fn question(asked: &cli::Explain) -> Result<Question, ask::Failed> {
         who: if person.is_nobody() { Who::Nobody } else { Who::Person(person) },
         source: asked.source_ip,
         certificate: asked.client_cert.as_deref().map(ask::certificate).transpose()?,
+        devices,
         now: ask::time(asked.time.as_deref())?,
     })
 }

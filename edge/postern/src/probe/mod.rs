@@ -1,6 +1,8 @@
 //! A request that nobody sent, put to the edge's own code: what `explain`, `diff` and the tests of a configuration ask.
 
 mod address;
+pub(crate) mod devices;
+mod people;
 mod person;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,8 +14,11 @@ use postern_edge::{
     ClientCert, Finding, Inquiry, PublicListener, Refusal, Snapshot, SnapshotError, Unsendable, Verdict,
 };
 use postern_identity::{IdpId, Session, Timestamp};
+use postern_policy::DeviceRecord;
 
 pub use address::{Address, AddressError};
+pub use devices::device;
+pub use people::Described;
 pub use person::Person;
 
 use crate::config::Config;
@@ -40,6 +45,8 @@ pub struct Question {
     pub source: IpAddr,
     /// The certificate that the client shows, DER.
     pub certificate: Option<Vec<u8>>,
+    /// The device credentials of the session.
+    pub devices: Vec<DeviceRecord>,
     /// When.
     pub now: Timestamp,
 }
@@ -81,6 +88,7 @@ impl Question {
             who,
             source: Ipv4Addr::LOCALHOST.into(),
             certificate: None,
+            devices: Vec::new(),
             now,
         }
     }
@@ -140,6 +148,7 @@ impl Probe {
             source: question.source,
             tls: self.tls,
             client_cert: question.certificate.clone().map(|leaf| ClientCert { leaf }),
+            devices: question.devices.clone(),
             now: question.now,
         };
         inquiry.session = match &question.who {

@@ -62,12 +62,25 @@ impl GeneratedRoute {
 }
 
 /// Any configuration.
-pub(crate) fn any() -> impl Strategy<Value = Generated> {
+pub(crate) fn generated() -> impl Strategy<Value = Generated> {
     (prop::collection::vec(route(), 6..18), prop::num::u8::ANY).prop_map(|(mut routes, flags)| {
         let mut seen = HashSet::new();
         // Two routes of one identity are refused.
         routes.retain(|route| !route.to.contains("UPSTREAM") || seen.insert((route.from, route.path, route.to)));
         Generated { routes, flags }
+    })
+}
+
+/// A configuration, and the same with other policies on some of its routes.
+pub(crate) fn pair() -> impl Strategy<Value = (Generated, Generated)> {
+    let others = prop::collection::vec((any::<prop::sample::Index>(), access()), 1..4);
+    (generated(), others).prop_map(|(old, others)| {
+        let mut new = old.clone();
+        for (which, access) in others {
+            let at = which.index(new.routes.len());
+            new.routes[at].access = access;
+        }
+        (old, new)
     })
 }
 

@@ -7,6 +7,7 @@ mod bodies;
 mod check;
 mod crash;
 mod demo;
+mod diff;
 mod drain;
 mod explain;
 mod headers;
