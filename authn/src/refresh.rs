@@ -19,6 +19,8 @@ use tracing::{debug, error, info, warn};
 use crate::idp::{Believed, Granted, Idp, ProviderError, REFRESHES_AT_ONCE};
 use crate::server::{Live, Shared};
 
+/// So many claims may fail in one look before the rest is left to the next.
+const FAILURES: usize = 3;
 /// How often the store is asked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than one refresh can take: 15 s to be ready, 10 s for the grant, 15 s for keys, [`SAVE_WITHIN`], 25 s for userinfo,
@@ -136,6 +138,7 @@ impl Refresher {
         let (begun, sessions) = (Instant::now(), self.shared.sessions.clone());
         let seen = sessions.due_after(self.passed.as_ref(), now, AT_ONCE).await?;
         let is_last = seen.len() < AT_ONCE;
+        let mut failed = 0;
         for due in seen {
             // What is claimed now would be lost if the process ended before it is saved.
             if self.shutdown.is_cancelled() || self.underway.len() >= places {
@@ -154,7 +157,19 @@ impl Refresher {
                 Some(Ok(place)) => Some(place),
                 None => None,
             };
-            let Some(claim) = sessions.postpone(&due, now.plus(LEASE)).await? else { continue };
+            let claim = match sessions.postpone(&due, now.plus(LEASE)).await {
+                Ok(Some(claim)) => claim,
+                Ok(None) => continue,
+                // A part of the store may be away: those behind are looked at, now or the next time.
+                Err(error) => {
+                    self.passed = Some(due);
+                    failed += 1;
+                    if failed > FAILURES {
+                        return Err(error);
+                    }
+                    continue;
+                }
+            };
             self.begin(Refresh {
                 shared: Arc::clone(&self.shared),
                 shutdown: self.shutdown.clone(),
@@ -369,7 +384,12 @@ impl Refresh {
         };
         match self.save(&session, &tokens).await? {
             Committed::Saved(_) => Ok(Outcome::Refreshed),
-            Committed::Moved | Committed::Ended => Ok(Outcome::Overtaken),
+            Committed::Moved => Ok(Outcome::Overtaken),
+            // Who ended it may have known only the tokens of before.
+            Committed::Ended => {
+                idp.take_back(&tokens).await;
+                Ok(Outcome::Overtaken)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! A credential becomes a subject: the cache first, the store on a miss (step 5 of the path).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postern_identity::{Session, SessionId, Subject, Timestamp};
 use postern_storage::{Cached, Entry, Loaded, SessionCache, StorageError};
@@ -16,18 +17,25 @@ pub(crate) type Known = Arc<Entry<AssertionSlot>>;
 
 /// Who knows whose a credential is.
 pub(crate) trait Identify: Sync {
-    /// The live session that it names, if there is one (S-090).
+    /// The live session that it names, if there is one (S-090). `window`: how long what is known here may be believed while
+    /// revocations by others are not heard of.
     fn session(
         &self,
         credential: &Credential,
         now: Timestamp,
+        window: Duration,
     ) -> impl Future<Output = Result<Option<Known>, StorageError>> + Send;
 }
 
 impl Identify for Sessions {
-    async fn session(&self, credential: &Credential, now: Timestamp) -> Result<Option<Known>, StorageError> {
+    async fn session(
+        &self,
+        credential: &Credential,
+        now: Timestamp,
+        window: Duration,
+    ) -> Result<Option<Known>, StorageError> {
         match &credential.session {
-            Some(id) => live_session(self, id, now).await,
+            Some(id) => live_session(self, id, now, window).await,
             None => Ok(None),
         }
     }
@@ -43,18 +51,24 @@ impl Given {
 }
 
 impl Identify for Given {
-    async fn session(&self, _: &Credential, now: Timestamp) -> Result<Option<Known>, StorageError> {
+    async fn session(&self, _: &Credential, now: Timestamp, _: Duration) -> Result<Option<Known>, StorageError> {
         Ok(self.0.clone().filter(|entry| entry.is_live(now)))
     }
 }
 
 /// Only a miss leaves the process.
-async fn live_session(sessions: &Sessions, id: &SessionId, now: Timestamp) -> Result<Option<Known>, StorageError> {
-    let known = match sessions.get(id, now) {
-        Cached::Hit(entry) => Some(entry),
+async fn live_session(
+    sessions: &Sessions,
+    id: &SessionId,
+    now: Timestamp,
+    window: Duration,
+) -> Result<Option<Known>, StorageError> {
+    let known = match sessions.get(id, now, window) {
+        Cached::Hit(entry) | Cached::Static(entry) => Some(entry),
         Cached::Unknown | Cached::Revoked => None,
-        Cached::Miss => match sessions.load(id, now).await? {
-            Loaded::Found(entry) => Some(entry),
+        Cached::Unavailable => return Err(StorageError::cut_off()),
+        Cached::Miss => match sessions.load(id, now, window).await? {
+            Loaded::Found(entry) | Loaded::Static(entry) => Some(entry),
             Loaded::Unknown | Loaded::Revoked => None,
         },
     };

@@ -17,6 +17,12 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Nothing has been heard of revocations for too long.
+    #[must_use]
+    pub fn cut_off() -> Self {
+        Self::unavailable("nothing has been heard of revocations for too long")
+    }
+
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_AFTER }
     }
@@ -62,6 +68,12 @@ pub enum OpenError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// The certificates or the key for the servers of the store cannot be used.
+    #[error("TLS to the store cannot be set up: {reason}")]
+    Tls {
+        /// What is wrong with them.
+        reason: String,
     },
     /// The metrics are already in that registry: one registry takes one store.
     #[error("cannot register the metrics of the store")]

@@ -9,11 +9,14 @@
 
 mod backend;
 mod cache;
+mod changelog;
 mod config;
+mod contact;
 mod error;
 mod invalidation;
 mod metrics;
 mod record;
+mod redis;
 mod sessions;
 mod touch;
 
@@ -27,13 +30,15 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use backend::{Backend, Done, Write};
+use changelog::{Repair, Tail};
+use contact::Contact;
 use invalidation::Invalidation;
 use metrics::Metrics;
 use record::Seal;
 use touch::Touches;
 
-pub use cache::{CacheConfig, Cached, Entry, Loaded, SessionCache};
-pub use config::StorageConfig;
+pub use cache::{CacheConfig, Cached, Entry, LONGEST_WINDOW, Loaded, SessionCache};
+pub use config::{Credentials, RedisConfig, RedisTls, Server, StorageConfig, Topology};
 pub use error::{OpenError, StorageError};
 pub use sessions::{Committed, Due, Lookup, Once, SessionSummary, Sessions};
 
@@ -43,6 +48,7 @@ pub struct Storage {
     backend: Backend,
     sessions: Sessions,
     invalidation: Arc<Invalidation>,
+    contact: Arc<Contact>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     runtime: Handle,
@@ -61,11 +67,20 @@ impl Storage {
     ) -> Result<Self, OpenError> {
         let runtime = Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
         let metrics = Arc::new(Metrics::register(registry, config.name())?);
+        let listens = match &config {
+            StorageConfig::Memory | StorageConfig::File { .. } => None,
+            StorageConfig::Redis(redis) => Some((redis.lease, redis.writes.then_some(redis.heartbeat))),
+        };
         let backend = Backend::open(config, Arc::clone(&metrics))?;
-        Ok(Self::start(backend, Seal::new(keyring), metrics, runtime))
+        let contact = Arc::new(listens.map_or_else(Contact::own, |(lease, _)| Contact::leased(lease)));
+        let storage = Self::start(backend, contact, Seal::new(keyring), metrics, runtime);
+        if let Some((_, heartbeat)) = listens {
+            storage.listen(heartbeat);
+        }
+        Ok(storage)
     }
 
-    fn start(backend: Backend, seal: Seal, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+    fn start(backend: Backend, contact: Arc<Contact>, seal: Seal, metrics: Arc<Metrics>, runtime: Handle) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let invalidation = Arc::new(Invalidation::new(Arc::clone(&metrics)));
         let (touches, seen) = Touches::new(Arc::clone(&metrics));
@@ -78,7 +93,33 @@ impl Storage {
             Arc::clone(&metrics),
             (tasks.clone(), runtime.clone()),
         );
-        Self { backend, sessions, invalidation, metrics, tasks, runtime, stop }
+        Self { backend, sessions, invalidation, contact, metrics, tasks, runtime, stop }
+    }
+
+    /// Hears what other processes do to sessions; the writer of sessions, which has a heartbeat, also repairs records.
+    fn listen(&self, heartbeat: Option<Duration>) {
+        let Some(shared) = self.backend.shared() else { return };
+        let log = shared.log().clone();
+        let repair = heartbeat.map(|every| {
+            let (metrics, stop) = (Arc::clone(&self.metrics), self.stop.clone());
+            self.tasks.spawn_on(changelog::beat(log.clone(), every, Arc::clone(&metrics), stop.clone()), &self.runtime);
+            let (repair, work) = Repair::start(Arc::clone(shared), metrics, stop);
+            self.tasks.spawn_on(work, &self.runtime);
+            repair
+        });
+        let also = move |fact| {
+            if let Some(repair) = &repair {
+                repair.later(fact);
+            }
+        };
+        let tail = Tail {
+            log,
+            invalidation: Arc::clone(&self.invalidation),
+            contact: Arc::clone(&self.contact),
+            metrics: Arc::clone(&self.metrics),
+            also: Box::new(also),
+        };
+        self.tasks.spawn_on(changelog::follow(tail, self.stop.clone()), &self.runtime);
     }
 
     /// The face for authn.
@@ -91,18 +132,24 @@ impl Storage {
     #[must_use]
     pub fn cache<X: Default + Send + Sync + 'static>(&self, config: CacheConfig) -> Arc<SessionCache<X>> {
         let (sessions, metrics) = (self.sessions.clone(), Arc::clone(&self.metrics));
-        let cache = Arc::new(SessionCache::new(config, sessions, Arc::clone(&self.invalidation), metrics));
+        let heard = (Arc::clone(&self.invalidation), Arc::clone(&self.contact));
+        let cache = Arc::new(SessionCache::new(config, sessions, heard, metrics));
         let sweeping = cache::sweep_regularly(Arc::downgrade(&cache), self.stop.clone());
         self.tasks.spawn_on(sweeping, &self.runtime);
         cache
     }
 
-    /// Whether the store answers now.
+    /// Whether the store answers now. One that is shared has to have been heard of once: an edge that lost it later goes on
+    /// with public routes, and with what it knows for as long as that may be served.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn health(&self) -> Result<(), StorageError> {
-        self.backend.session(&[0; 32]).await.map(drop)
+        match self.contact.lost_for() {
+            Some(Duration::MAX) => Err(StorageError::unavailable("nothing has been heard of it yet")),
+            _ if self.backend.shared().is_some() && !self.backend.is_closed() => Ok(()),
+            Some(_) | None => self.backend.session(&[0; 32]).await.map(drop),
+        }
     }
 
     /// Finishes what was begun, writes what waits, and lets go of the file; the store then answers `Unavailable`.

@@ -64,10 +64,17 @@ pub(crate) struct Metrics {
     pub(crate) unknown: IntCounter,
     pub(crate) revoked: IntCounter,
     pub(crate) misses: IntCounter,
+    pub(crate) statics: IntCounter,
+    pub(crate) cut_off: IntCounter,
     pub(crate) entries: IntGauge,
     pub(crate) resets: IntCounter,
     pub(crate) touches_dropped: IntCounter,
     pub(crate) records_refused: IntCounter,
+    pub(crate) contact_lost: IntGauge,
+    pub(crate) facts_heard: IntCounter,
+    pub(crate) heartbeats: IntCounter,
+    pub(crate) repairs: IntCounter,
+    pub(crate) repairs_dropped: IntCounter,
     operations: Vec<(Histogram, IntCounter)>,
 }
 
@@ -89,11 +96,14 @@ impl Metrics {
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(failures.clone()))?;
+        let counter = |name: &str, help: &str| registered(registry, IntCounter::new(name, help)?);
         Ok(Self {
             hits: lookups.with_label_values(&["hit"]),
             unknown: lookups.with_label_values(&["unknown"]),
             revoked: lookups.with_label_values(&["revoked"]),
             misses: lookups.with_label_values(&["miss"]),
+            statics: lookups.with_label_values(&["static"]),
+            cut_off: lookups.with_label_values(&["unavailable"]),
             entries: registered(
                 registry,
                 IntGauge::new("postern_storage_cache_entries", "Sessions in the cache, at its last sweep.")?,
@@ -115,6 +125,23 @@ impl Metrics {
                     "postern_storage_records_refused_total",
                     "Records that did not open under their own key: damaged, moved or forged.",
                 )?,
+            )?,
+            contact_lost: registered(
+                registry,
+                IntGauge::new(
+                    "postern_storage_contact_lost_seconds",
+                    "For how long the lease on revocations by others has been over; 0 while it holds.",
+                )?,
+            )?,
+            facts_heard: counter("postern_storage_changelog_facts_total", "Revocations and refreshes heard of.")?,
+            heartbeats: counter("postern_storage_heartbeats_total", "Heartbeats that this process wrote.")?,
+            repairs: counter(
+                "postern_storage_repairs_total",
+                "Revocations that had to be repeated in a record, after a crash or a failover.",
+            )?,
+            repairs_dropped: counter(
+                "postern_storage_repairs_dropped_total",
+                "Revocations whose records could not be looked at again.",
             )?,
             operations: OPERATIONS
                 .iter()

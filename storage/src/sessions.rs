@@ -178,12 +178,15 @@ impl Sessions {
             return Ok(Committed::Moved);
         }
         let (seal, next) = (&self.inner.seal, generation.saturating_add(1));
+        let looks_like = |old: &Session| old.user == session.user && old.claims == session.claims;
+        let tell = !seal.session(handle, &stored.row).is_some_and(|old| looks_like(&old));
         let write = Write::Commit {
             handle: *handle.as_bytes(),
             expected: generation,
             row: seal.row(session, next, Some(&stored.row))?.due_at(tokens.refresh_at),
             tokens: seal.tokens(session, next, tokens)?,
             user: seal.user(&session.user)?,
+            tell,
         };
         Ok(match self.write(write, Some(Fact::Rewritten(*handle, next))).await? {
             Done::Applied | Done::Swept(_) => Committed::Saved(next),

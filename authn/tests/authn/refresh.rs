@@ -85,7 +85,7 @@ async fn s_078_a_changed_claim_takes_effect_at_the_edge_at_the_next_refresh() {
     let cookie = browser.cookie(AUTHN, "_pomerium_authenticate").unwrap();
     let id = SessionCookie::open(&world.keyring, "auth.example.com", cookie.as_bytes()).unwrap();
     let cache = world.cache();
-    let Loaded::Found(before) = cache.load(&id, now()).await.unwrap() else { panic!("not found") };
+    let Loaded::Found(before) = cache.load(&id, now(), Duration::ZERO).await.unwrap() else { panic!("not found") };
     assert_eq!(before.session.user.claims.find("groups"), Some(&[json!("admins")][..]));
 
     world.provider.does(Script {
@@ -96,8 +96,8 @@ async fn s_078_a_changed_claim_takes_effect_at_the_edge_at_the_next_refresh() {
         })
     });
     world.authn.refresh_due(round(1)).await;
-    assert!(matches!(cache.get(&id, now()), Cached::Miss), "what was near is old");
-    let Loaded::Found(after) = cache.load(&id, now()).await.unwrap() else { panic!("not found") };
+    assert!(matches!(cache.get(&id, now(), Duration::ZERO), Cached::Miss), "what was near is old");
+    let Loaded::Found(after) = cache.load(&id, now(), Duration::ZERO).await.unwrap() else { panic!("not found") };
     let (old, new) = (&before.session, &after.session);
     assert_eq!(new.user.claims.find("groups"), None, "policy never uses claims of an older sign-in");
     assert_eq!(new.claims.find("groups"), None);
@@ -459,6 +459,30 @@ async fn s_084_tokens_that_come_after_a_sign_out_are_taken_back() {
     assert_eq!((form["token"].as_str(), form["token_type_hint"].as_str()), ("refresh-token-marked-2", "refresh_token"));
     assert!(authorization.as_ref().is_some_and(|value| value.starts_with("Basic ")));
     assert!(session(&world).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_084_tokens_that_were_saved_when_a_sign_out_came_are_taken_back() {
+    let world = signed_in(short_lived()).await;
+    let handle = session(&world).await.unwrap().handle;
+    let (sessions, runtime) = (world.sessions.clone(), tokio::runtime::Handle::current());
+    // The session ends while the provider is asked for the user: the new tokens are saved, and wiped again.
+    world.provider.does(Script {
+        userinfo: Box::new(move |_| {
+            let sessions = sessions.clone();
+            std::thread::scope(|scope| {
+                scope.spawn(|| runtime.block_on(async { sessions.revoke(&handle).await })).join().unwrap()
+            })
+            .unwrap();
+        }),
+        ..meanwhile(|| {})
+    });
+    world.authn.refresh_due(round(1)).await;
+    let revoked = world.provider.seen(|seen| seen.revocations.clone());
+    let tokens: Vec<_> = revoked.iter().map(|(form, _)| form["token"].as_str()).collect();
+    assert_eq!(tokens, ["refresh-token-marked-2"]);
+    assert!(session(&world).await.is_none());
+    assert_eq!(world.counted("postern_authn_refreshes_total", "overtaken"), 1.0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use postern_edge::PublicListener;
 use postern_identity::Purpose;
-use postern_storage::StorageConfig;
+use postern_storage::{Credentials, StorageConfig, Topology};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -193,13 +193,20 @@ impl Config {
             (self.admin.installation != old.admin.installation, "installation_id"),
             (self.admin.health != old.admin.health, "health_check_addr"),
             (kind(&self.storage) != kind(&old.storage), "databroker_storage_type"),
-            (folder_of(&self.storage) != folder_of(&old.storage), "databroker_storage_connection_string"),
+            (place_of(&self.storage) != place_of(&old.storage), "databroker_storage_connection_string"),
+            (self.differs_in_options(old), "databroker_storage_*, session_lease, session_heartbeat"),
+            (self.session_max_age != old.session_max_age, "session_max_age"),
             (self.shared_secret_differs(old), "shared_secret"),
             (self.key_differs(old, Purpose::Form), "cookie_secret"),
         ]
         .into_iter()
         .filter_map(|(changed, key)| changed.then_some(key))
         .collect()
+    }
+
+    /// Whether the same servers are spoken to in another way.
+    fn differs_in_options(&self, old: &Self) -> bool {
+        place_of(&self.storage) == place_of(&old.storage) && self.storage != old.storage
     }
 
     fn shared_secret_differs(&self, other: &Self) -> bool {
@@ -222,6 +229,7 @@ impl Config {
             // They would be those of a secret that is not in force.
             self.edge.identity.keys = Arc::clone(&running.edge.identity.keys);
         }
+        self.session_max_age = running.session_max_age;
         self.edge.keyring = Arc::clone(&running.edge.keyring);
         self.authn.keyring = Arc::clone(&running.authn.keyring);
     }
@@ -246,15 +254,21 @@ fn codecs_differ(a: &PublicListener, b: &PublicListener) -> bool {
     }
 }
 
-fn kind(storage: &StorageConfig) -> std::mem::Discriminant<StorageConfig> {
-    std::mem::discriminant(storage)
-}
-
-fn folder_of(storage: &StorageConfig) -> Option<&Path> {
+/// Which file or servers, and who one is there.
+fn place_of(storage: &StorageConfig) -> Option<(Option<&Path>, Option<Servers<'_>>)> {
     match storage {
         StorageConfig::Memory => None,
-        StorageConfig::File { path } => Some(path),
+        StorageConfig::File { path } => Some((Some(path), None)),
+        StorageConfig::Redis(redis) => {
+            Some((None, Some((&redis.topology, redis.credentials.as_ref(), redis.database, redis.tls.is_some()))))
+        }
     }
+}
+
+type Servers<'c> = (&'c Topology, Option<&'c Credentials>, u8, bool);
+
+fn kind(storage: &StorageConfig) -> std::mem::Discriminant<StorageConfig> {
+    std::mem::discriminant(storage)
 }
 
 #[cfg(test)]

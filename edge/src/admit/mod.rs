@@ -7,6 +7,7 @@ mod tests;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -232,7 +233,7 @@ impl<I: Identify> Judge<'_, I> {
         }
         let (route, other_path) = find_route(snapshot, &request)?;
         admission.route = Some(Arc::clone(&route));
-        let known = self.known(&credential, Some(&route.idp)).await;
+        let known = self.known(&credential, Some(&route.idp), route.static_window).await;
         admission.known = known.as_ref().ok().and_then(Option::clone);
         admission.subject = subject(admission.known.as_ref());
         let path = request.decoded_path();
@@ -258,8 +259,13 @@ impl<I: Identify> Judge<'_, I> {
     }
 
     /// The session of a credential, if it is one of that identity provider.
-    async fn known(&self, credential: &Credential, idp: Option<&IdpId>) -> Result<Option<Known>, StorageError> {
-        let known = self.identify.session(credential, self.now).await?;
+    async fn known(
+        &self,
+        credential: &Credential,
+        idp: Option<&IdpId>,
+        window: Duration,
+    ) -> Result<Option<Known>, StorageError> {
+        let known = self.identify.session(credential, self.now, window).await?;
         Ok(known.filter(|entry| idp.is_none_or(|idp| entry.session.idp == *idp)))
     }
 
@@ -333,7 +339,7 @@ impl<I: Identify> Judge<'_, I> {
 
     /// Whoever is signed in, by whatever provider; anybody else is sent to sign in.
     async fn signed_in(&self, credential: &Credential, admission: &mut Admission) -> Result<Known, Refusal> {
-        let known = self.known(credential, None).await.map_err(|error| store_unavailable(&error))?;
+        let known = self.known(credential, None, Duration::ZERO).await.map_err(|error| store_unavailable(&error))?;
         admission.subject = subject(known.as_ref());
         let idp = admission.request.as_ref().and_then(|request| self.snapshot.idp_of(&request.host));
         known.ok_or_else(|| idp.map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() }))

@@ -27,9 +27,11 @@ pub enum Purpose {
     EdgeToAuthn,
     /// Tokens in our own forms (S-085).
     Form,
+    /// Operators prove that they hold the secret, and are answered.
+    Operator,
 }
 
-const PURPOSES: [(Purpose, &[u8]); 9] = [
+const PURPOSES: [(Purpose, &[u8]); 10] = [
     (Purpose::SessionCookie, b"postern/1 session cookie"),
     (Purpose::Flow, b"postern/1 flow"),
     (Purpose::SignedUrl, b"postern/1 signed url"),
@@ -39,6 +41,7 @@ const PURPOSES: [(Purpose, &[u8]); 9] = [
     (Purpose::StoreSeal, b"postern/1 store seal"),
     (Purpose::EdgeToAuthn, b"postern/1 edge to authn"),
     (Purpose::Form, b"postern/1 form"),
+    (Purpose::Operator, b"postern/1 operator"),
 ];
 
 /// The keys of a deployment, derived from its `shared_secret` and `cookie_secret` by HKDF-SHA-256 with a label for each [`Purpose`].
@@ -68,7 +71,8 @@ impl Keyring {
                     | Purpose::Ticket
                     | Purpose::StoreId
                     | Purpose::StoreSeal
-                    | Purpose::EdgeToAuthn => shared_secret,
+                    | Purpose::EdgeToAuthn
+                    | Purpose::Operator => shared_secret,
                 };
                 Keys::derive(secret.expose(), label)
             }),

@@ -3,6 +3,7 @@
 mod breaker;
 mod embedded;
 mod memory;
+pub(crate) mod redis;
 mod rows;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::{OpenError, StorageConfig, StorageError};
 use breaker::Breaker;
 use embedded::Embedded;
 use memory::Memory;
+use redis::Redis;
 use rows::Read;
 
 /// A session, and the epoch of its owner, read at one moment.
@@ -39,7 +41,8 @@ pub(crate) enum Write {
     /// Saves a new session with its tokens, and what is known of its user.
     Create { handle: Key, row: Row, tokens: Vec<u8>, user: Vec<u8> },
     /// Replaces a session and its tokens if it still has that generation.
-    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, user: Vec<u8> },
+    /// `tell`: what policies look at has changed, so copies elsewhere are to be read again at once.
+    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, user: Vec<u8>, tell: bool },
     /// Marks a session as ended and wipes its tokens and view.
     Revoke { handle: Key },
     /// Ends the sessions of an owner that began before that time.
@@ -79,27 +82,61 @@ pub(crate) struct Backend {
 
 #[derive(Clone, Debug)]
 enum Kind {
+    /// In this process, and for it alone.
+    Local(Local),
+    /// Shared with others.
+    Redis(Arc<Redis>),
+}
+
+#[derive(Clone, Debug)]
+enum Local {
     Memory(Arc<Memory>),
     Embedded(Arc<Embedded>),
     #[cfg(test)]
     Gated(Arc<gated::Gated>),
 }
 
+impl Local {
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn Read) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        match self {
+            Self::Memory(memory) => memory.read(|rows| look(rows)),
+            Self::Embedded(file) => file.read(|rows| look(rows)).await,
+            #[cfg(test)]
+            Self::Gated(gated) => gated.pass().await.read(|rows| look(rows)),
+        }
+    }
+
+    async fn write(&self, write: Write) -> Result<Done, StorageError> {
+        match self {
+            Self::Memory(memory) => memory.write(&write),
+            Self::Embedded(file) => file.write(write).await,
+            #[cfg(test)]
+            Self::Gated(gated) => gated.pass().await.write(&write),
+        }
+    }
+}
+
 impl Backend {
     /// Opens what the configuration names.
     pub(crate) fn open(config: StorageConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let kind = match config {
-            StorageConfig::Memory => Kind::Memory(Arc::new(Memory::new(MAX_MEMORY))),
-            StorageConfig::File { path } => Kind::Embedded(Arc::new(Embedded::open(&path)?)),
+        let (kind, deadline) = match config {
+            StorageConfig::Memory => (Kind::Local(Local::Memory(Arc::new(Memory::new(MAX_MEMORY)))), DEADLINE),
+            StorageConfig::File { path } => (Kind::Local(Local::Embedded(Arc::new(Embedded::open(&path)?))), DEADLINE),
+            StorageConfig::Redis(config) => {
+                (Kind::Redis(Arc::new(Redis::open(&config)?)), config.operation.saturating_mul(STEPS))
+            }
         };
-        Ok(Self { kind, deadline: DEADLINE, breaker: Arc::default(), closed: Arc::default(), metrics })
+        Ok(Self { kind, deadline, breaker: Arc::default(), closed: Arc::default(), metrics })
     }
 
     /// A store in memory that answers only while its gate is open.
     #[cfg(test)]
     pub(crate) fn gated(deadline: Duration, metrics: Arc<Metrics>) -> (Self, Arc<gated::Gated>) {
         let gated = Arc::new(gated::Gated::default());
-        let kind = Kind::Gated(Arc::clone(&gated));
+        let kind = Kind::Local(Local::Gated(Arc::clone(&gated)));
         (Self { kind, deadline, breaker: Arc::default(), closed: Arc::default(), metrics }, gated)
     }
 
@@ -107,35 +144,71 @@ impl Backend {
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         match &self.kind {
-            Kind::Memory(_) => {}
-            #[cfg(test)]
-            Kind::Gated(_) => {}
-            Kind::Embedded(file) => file.close().await,
+            Kind::Local(Local::Embedded(file)) => file.close().await,
+            Kind::Redis(redis) => redis.close(),
+            Kind::Local(_) => {}
+        }
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// The servers, if others share the store.
+    pub(crate) const fn shared(&self) -> Option<&Arc<Redis>> {
+        match &self.kind {
+            Kind::Redis(redis) => Some(redis),
+            Kind::Local(_) => None,
         }
     }
 
     /// The session of that handle.
     pub(crate) async fn session(&self, handle: &Key) -> Result<Option<Stored>, StorageError> {
         let key = *handle;
-        self.read(Operation::Load, move |rows| rows::session(rows, &key)).await
+        self.within(Operation::Load, async {
+            match &self.kind {
+                Kind::Local(local) => local.read(move |rows| rows::session(rows, &key)).await,
+                Kind::Redis(redis) => Box::pin(redis.session(&key)).await,
+            }
+        })
+        .await
     }
 
     /// The session of that handle and its sealed tokens.
     pub(crate) async fn tokens(&self, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
         let key = *handle;
-        self.read(Operation::Tokens, move |rows| rows::tokens(rows, &key)).await
+        self.within(Operation::Tokens, async {
+            match &self.kind {
+                Kind::Local(local) => local.read(move |rows| rows::tokens(rows, &key)).await,
+                Kind::Redis(redis) => Box::pin(redis.tokens(&key)).await,
+            }
+        })
+        .await
     }
 
     /// The sealed record of a user.
     pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
         let key = *owner;
-        self.read(Operation::User, move |rows| rows::user(rows, &key)).await
+        self.within(Operation::User, async {
+            match &self.kind {
+                Kind::Local(local) => local.read(move |rows| rows::user(rows, &key)).await,
+                Kind::Redis(redis) => Box::pin(redis.user(&key)).await,
+            }
+        })
+        .await
     }
 
     /// The sessions of an owner, at most `limit`.
     pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
         let key = *owner;
-        self.read(Operation::List, move |rows| rows::list(rows, &key, limit)).await
+        self.within(Operation::List, async {
+            match &self.kind {
+                Kind::Local(local) => local.read(move |rows| rows::list(rows, &key, limit)).await,
+                Kind::Redis(redis) => Box::pin(redis.list(&key, limit)).await,
+            }
+        })
+        .await
     }
 
     /// Whose refresh is to be tried before that time, the earliest that come after `after`, at most `limit`: when that is, and
@@ -146,20 +219,10 @@ impl Backend {
         before: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Key)>, StorageError> {
-        self.read(Operation::Due, move |rows| rows::due(rows, after.as_ref(), before, limit)).await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        operation: Operation,
-        look: impl FnOnce(&dyn Read) -> Result<T, StorageError> + Send + 'static,
-    ) -> Result<T, StorageError> {
-        self.within(operation, async {
+        self.within(Operation::Due, async {
             match &self.kind {
-                Kind::Memory(memory) => memory.read(|rows| look(rows)),
-                Kind::Embedded(file) => file.read(|rows| look(rows)).await,
-                #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.read(|rows| look(rows)),
+                Kind::Local(local) => local.read(move |rows| rows::due(rows, after.as_ref(), before, limit)).await,
+                Kind::Redis(redis) => Box::pin(redis.due(after, before, limit)).await,
             }
         })
         .await
@@ -169,10 +232,8 @@ impl Backend {
     pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
         self.within(Operation::of(&write), async {
             match &self.kind {
-                Kind::Memory(memory) => memory.write(&write),
-                Kind::Embedded(file) => file.write(write).await,
-                #[cfg(test)]
-                Kind::Gated(gated) => gated.pass().await.write(&write),
+                Kind::Local(local) => local.write(write).await,
+                Kind::Redis(redis) => Box::pin(redis.write(write)).await,
             }
         })
         .await
@@ -184,20 +245,44 @@ impl Backend {
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
         let timer = self.metrics.operation(operation);
-        let outcome = if self.closed.load(Ordering::SeqCst) {
+        let outcome = if self.is_closed() {
             Err(StorageError::unavailable("it is closed"))
-        } else if self.breaker.lets_pass(Instant::now()) {
-            let answer = tokio::time::timeout(self.deadline, call).await;
-            self.breaker.saw(answer.is_ok(), Instant::now());
-            answer.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to answer")))
         } else {
-            Err(StorageError::unavailable("it does not answer"))
+            match &self.kind {
+                Kind::Local(_) => self.guarded(call).await,
+                // Its servers are watched one by one: a shard that hangs says nothing of the others.
+                Kind::Redis(_) => self.in_time(call).await.unwrap_or_else(Err),
+            }
         };
         timer.observe(outcome.is_ok());
         outcome
     }
+
+    async fn guarded<T>(&self, call: impl Future<Output = Result<T, StorageError>>) -> Result<T, StorageError> {
+        if !self.breaker.lets_pass(Instant::now()) {
+            return Err(StorageError::unavailable("it does not answer"));
+        }
+        let answer = self.in_time(call).await;
+        self.breaker.saw(answer.is_ok(), Instant::now());
+        answer.unwrap_or_else(Err)
+    }
+
+    /// The answer, if there was one in time; else what is to be said instead.
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<Result<T, StorageError>, StorageError> {
+        let answer = tokio::time::timeout(self.deadline, call).await;
+        answer.map_err(|_| StorageError::unavailable("it took too long to answer"))
+    }
 }
 
+/// Operations that one verb makes one after the other, at most, on servers.
+const STEPS: u32 = 3;
+/// A user with more sessions than this is no person; the epoch ends the others just as well.
+const MARKED_AT_ONCE: usize = 1000;
+/// Longer than any browser keeps a cookie (400 days, RFC 6265bis §5.5), so than any session.
+const EPOCH_LIFE_MS: i64 = 401 * 24 * 3600 * 1000;
 /// An operation that takes longer is as good as none.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// About half a million sessions.

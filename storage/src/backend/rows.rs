@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{Done, Stored, Write};
+use super::{Done, EPOCH_LIFE_MS, MARKED_AT_ONCE, Stored, Write};
 use crate::StorageError;
 use crate::record::{Key, Row, rewrite};
 
@@ -98,7 +98,9 @@ pub(super) fn due(
 pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, StorageError> {
     match write {
         Write::Create { handle, row, tokens, user } => create(rows, handle, row, tokens, user),
-        Write::Commit { handle, expected, row, tokens, user } => commit(rows, handle, *expected, row, tokens, user),
+        Write::Commit { handle, expected, row, tokens, user, tell: _ } => {
+            commit(rows, handle, *expected, row, tokens, user)
+        }
         Write::Revoke { handle } => revoke(rows, handle),
         Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
         Write::Spend { key, until } => spend(rows, key, *until),
@@ -332,8 +334,3 @@ fn ends(rows: &mut impl Change, at: i64, kind: Ending, key: &Key) -> Result<(), 
 fn ending_key(at: i64, kind: Ending, key: &Key) -> Vec<u8> {
     [&at.max(0).to_be_bytes()[..], &[kind as u8], key].concat()
 }
-
-/// A user with more sessions than this is no person; the epoch ends the others just as well.
-const MARKED_AT_ONCE: usize = 1000;
-/// Longer than any browser keeps a cookie (400 days, RFC 6265bis §5.5), so than any session.
-const EPOCH_LIFE_MS: i64 = 401 * 24 * 3600 * 1000;

@@ -19,6 +19,7 @@ use postern_identity::{Session, SessionId, Timestamp, same};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::contact::{self, Ages, Contact, Use};
 use crate::invalidation::{Invalidation, Standing};
 use crate::metrics::Metrics;
 use crate::sessions::{Lookup, Sessions};
@@ -44,6 +45,16 @@ pub struct CacheConfig {
     pub max_waiting: usize,
 }
 
+impl CacheConfig {
+    /// How long a session is kept that nobody asks for: as long as it may be served in any case.
+    fn kept(&self) -> Duration {
+        (self.max_age * 2).max(self.max_age.saturating_add(LONGEST_WINDOW))
+    }
+}
+
+/// No route serves what it knows for longer than this while nothing is heard of revocations.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(300);
+
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
@@ -61,12 +72,16 @@ impl Default for CacheConfig {
 pub enum Cached<X> {
     /// A live session.
     Hit(Arc<Entry<X>>),
+    /// A session that was live when revocations were last heard of, not longer ago than the caller allows.
+    Static(Arc<Entry<X>>),
     /// There was none a moment ago.
     Unknown,
     /// It was ended before its time.
     Revoked,
     /// Ask the store: [`SessionCache::load`].
     Miss,
+    /// Nothing is heard of revocations, and what is known here is not to be served without.
+    Unavailable,
 }
 
 /// What the store says of a session id.
@@ -74,6 +89,8 @@ pub enum Cached<X> {
 pub enum Loaded<X> {
     /// A live session.
     Found(Arc<Entry<X>>),
+    /// The store did not answer; this session was live not longer ago than the caller allows.
+    Static(Arc<Entry<X>>),
     /// There is none, or it has expired.
     Unknown,
     /// It was ended before its time.
@@ -94,6 +111,7 @@ pub struct SessionCache<X: Send + Sync + 'static = ()> {
     config: CacheConfig,
     sessions: Sessions,
     invalidation: Arc<Invalidation>,
+    contact: Arc<Contact>,
     metrics: Arc<Metrics>,
 }
 
@@ -109,7 +127,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     pub(crate) fn new(
         config: CacheConfig,
         sessions: Sessions,
-        invalidation: Arc<Invalidation>,
+        (invalidation, contact): (Arc<Invalidation>, Arc<Contact>),
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -121,41 +139,55 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             config,
             sessions,
             invalidation,
+            contact,
             metrics,
         }
     }
 
-    /// What is known here of a session. Never waits.
+    /// What is known here of a session. Never waits. `window` is for how long the caller may be served what is known, while
+    /// nothing is heard of revocations.
     #[must_use]
-    pub fn get(self: &Arc<Self>, id: &SessionId, now: Timestamp) -> Cached<X> {
+    pub fn get(self: &Arc<Self>, id: &SessionId, now: Timestamp, window: Duration) -> Cached<X> {
         let found = self.entries.pin().get(&Id(id.clone())).map(Arc::clone);
         let cached = match found {
-            Some(entry) => self.judge(id, entry, now),
-            None => match self.negatives.find(id, self.invalidation.facts(), now) {
-                Some(Negative::Unknown) => Cached::Unknown,
-                Some(Negative::Revoked) => Cached::Revoked,
-                None => Cached::Miss,
-            },
+            Some(entry) => self.judge(id, entry, now, window),
+            None => self.judge_absent(id, now),
         };
         match cached {
             Cached::Hit(_) => self.metrics.hits.inc(),
+            Cached::Static(_) => self.metrics.statics.inc(),
             Cached::Unknown => self.metrics.unknown.inc(),
             Cached::Revoked => self.metrics.revoked.inc(),
             Cached::Miss => self.metrics.misses.inc(),
+            Cached::Unavailable => self.metrics.cut_off.inc(),
         }
         cached
     }
 
-    /// Asks the store, together with everybody else who asks for this session now. What was found is kept.
+    /// Asks the store, together with everybody else who asks for this session now. What was found is kept. If the store does
+    /// not answer, what is known here is served for `window`.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] if the store does not answer within the deadline, or too many wait already.
-    pub async fn load(self: &Arc<Self>, id: &SessionId, now: Timestamp) -> Result<Loaded<X>, StorageError> {
+    /// [`StorageError::Unavailable`] if the store does not answer within the deadline, if nothing is heard of revocations, or if
+    /// too many wait already.
+    pub async fn load(
+        self: &Arc<Self>,
+        id: &SessionId,
+        now: Timestamp,
+        window: Duration,
+    ) -> Result<Loaded<X>, StorageError> {
+        if self.contact.lost_for().is_some() {
+            return self.bridge(id, now, window).ok_or_else(StorageError::cut_off);
+        }
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(StorageError::unavailable("too many requests wait for sessions"));
         };
         let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
-        let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))?;
+        let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")));
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => return self.bridge(id, now, window).ok_or(error),
+        };
         // It may have ended between the moment it was read, maybe for somebody who came earlier, and this one.
         let Loaded::Found(entry) = &loaded else { return Ok(loaded) };
         Ok(match entry.standing() {
@@ -172,6 +204,12 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         if !self.sessions.touch(entry.session.handle, until) {
             entry.unheard(heard, until);
         }
+    }
+
+    /// Whether revocations by other processes are heard of now; what is not kept here can be looked up only then.
+    #[must_use]
+    pub fn is_in_contact(&self) -> bool {
+        self.contact.lost_for().is_none()
     }
 
     /// How many sessions are kept.
@@ -192,7 +230,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         let entries = self.entries.pin();
         entries.retain(|_, entry| {
             let useful = entry.is_from(resets) && entry.standing() == Standing::Good;
-            useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.max_age * 2
+            useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.kept()
         });
         // The keys are random, so whatever comes first is a fair choice.
         let excess = match entries.len() {
@@ -204,9 +242,10 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             entries.remove(id);
         }
         self.metrics.entries.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+        self.metrics.contact_lost.set(i64::try_from(self.contact.trouble().as_secs()).unwrap_or(i64::MAX));
     }
 
-    fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp) -> Cached<X> {
+    fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp, window: Duration) -> Cached<X> {
         match entry.standing() {
             Standing::Revoked => return Cached::Revoked,
             Standing::Over => return Cached::Unknown,
@@ -220,14 +259,47 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             self.sessions.over(entry.session.handle, now);
             return Cached::Unknown;
         }
-        let age = entry.age(now);
-        if entry.is_expired(now) || age >= self.config.max_age {
+        if entry.is_expired(now) {
             return Cached::Miss;
         }
-        if age >= self.config.max_age / 2 && entry.may_ask_again(now) {
-            flight::refresh(self, id, now);
+        let ages = Ages { fresh: self.config.max_age, window };
+        match contact::judge(self.contact.lost_for(), entry.age(now), ages) {
+            Use::Serve => Cached::Hit(entry),
+            Use::Renew => {
+                if entry.may_ask_again(now) {
+                    flight::refresh(self, id, now);
+                }
+                Cached::Hit(entry)
+            }
+            Use::Static => Cached::Static(entry),
+            Use::Ask => Cached::Miss,
+            Use::Refuse => Cached::Unavailable,
         }
-        Cached::Hit(entry)
+    }
+
+    /// Of an id that is not kept here. A revocation that was heard of stays one; that there is no such session may have
+    /// changed while nothing was heard.
+    fn judge_absent(&self, id: &SessionId, now: Timestamp) -> Cached<X> {
+        let lost = self.contact.lost_for().is_some();
+        match self.negatives.find(id, self.invalidation.facts(), now) {
+            Some(Negative::Revoked) => Cached::Revoked,
+            _ if lost => Cached::Unavailable,
+            Some(Negative::Unknown) => Cached::Unknown,
+            None => Cached::Miss,
+        }
+    }
+
+    /// What is known of a session that could not be read again, if it may be served.
+    fn bridge(&self, id: &SessionId, now: Timestamp, window: Duration) -> Option<Loaded<X>> {
+        let entry = self.entries.pin().get(&Id(id.clone())).map(Arc::clone)?;
+        let good = entry.standing() == Standing::Good && entry.is_from(self.invalidation.resets());
+        let ages = Ages { fresh: self.config.max_age, window };
+        let used = contact::judge_unanswered(self.contact.lost_for(), entry.age(now), ages);
+        if !good || entry.is_expired(now) || used != Use::Static {
+            return None;
+        }
+        self.metrics.statics.inc();
+        Some(Loaded::Static(entry))
     }
 
     /// Asks the store and keeps what it says.
@@ -340,6 +412,7 @@ impl<X> Clone for Loaded<X> {
     fn clone(&self) -> Self {
         match self {
             Self::Found(entry) => Self::Found(Arc::clone(entry)),
+            Self::Static(entry) => Self::Static(Arc::clone(entry)),
             Self::Unknown => Self::Unknown,
             Self::Revoked => Self::Revoked,
         }

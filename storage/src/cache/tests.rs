@@ -12,6 +12,9 @@ use crate::backend::gated::Gated;
 use crate::record::Seal;
 use crate::sessions::Committed;
 
+/// Nothing is served that could not be read again.
+const WINDOW: Duration = Duration::ZERO;
+
 #[derive(Debug)]
 struct World {
     storage: Storage,
@@ -26,9 +29,13 @@ impl World {
     }
 
     fn with(config: CacheConfig) -> Self {
+        Self::hearing(config, Contact::own())
+    }
+
+    fn hearing(config: CacheConfig, contact: Contact) -> Self {
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new(), "gated").unwrap());
         let (backend, store) = Backend::gated(Duration::from_millis(500), Arc::clone(&metrics));
-        let storage = Storage::start(backend, Seal::new(keyring()), metrics, Handle::current());
+        let storage = Storage::start(backend, Arc::new(contact), Seal::new(keyring()), metrics, Handle::current());
         Self { sessions: storage.sessions(), cache: storage.cache(config), storage, store }
     }
 
@@ -39,7 +46,7 @@ impl World {
     }
 
     async fn found(&self, number: u64, secs: i64) -> Arc<Entry<u32>> {
-        let loaded = self.cache.load(&id(number), at(secs)).await.unwrap();
+        let loaded = self.cache.load(&id(number), at(secs), WINDOW).await.unwrap();
         let Loaded::Found(entry) = loaded else { panic!("{loaded:?}") };
         entry
     }
@@ -89,11 +96,11 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 async fn a_session_is_loaded_once_and_then_hit() {
     let world = World::new();
     world.create(1, "alice").await;
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Miss));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Miss));
     world.found(1, 1).await;
     let asked = world.store.asked();
     for _ in 0..100 {
-        let Cached::Hit(entry) = world.cache.get(&id(1), at(2)) else { panic!("not hit") };
+        let Cached::Hit(entry) = world.cache.get(&id(1), at(2), WINDOW) else { panic!("not hit") };
         assert_eq!(entry.session.user.id, "alice");
     }
     assert_eq!(world.store.asked(), asked);
@@ -106,8 +113,8 @@ async fn s_084_a_revoked_session_is_refused_at_once() {
     let entry = world.found(1, 1).await;
     assert!(entry.is_live(at(1)));
     world.sessions.revoke(&session.handle).await.unwrap();
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Revoked));
-    assert!(matches!(world.cache.load(&id(1), at(1)).await.unwrap(), Loaded::Revoked));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Revoked));
+    assert!(matches!(world.cache.load(&id(1), at(1), WINDOW).await.unwrap(), Loaded::Revoked));
     assert!(!entry.is_live(at(1)));
 }
 
@@ -119,9 +126,9 @@ async fn s_095_all_sessions_of_a_user_are_refused_at_once_and_no_others() {
         world.found(number, 1).await;
     }
     world.sessions.revoke_user("https://idp", "alice", at(1)).await.unwrap();
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Revoked));
-    assert!(matches!(world.cache.get(&id(2), at(1)), Cached::Revoked));
-    assert!(matches!(world.cache.get(&id(3), at(1)), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Revoked));
+    assert!(matches!(world.cache.get(&id(2), at(1), WINDOW), Cached::Revoked));
+    assert!(matches!(world.cache.get(&id(3), at(1), WINDOW), Cached::Hit(_)));
 }
 
 #[tokio::test]
@@ -131,7 +138,7 @@ async fn s_084_a_revocation_that_the_store_did_not_answer_is_effective_here() {
     world.found(1, 1).await;
     world.store.hang(true);
     assert!(world.sessions.revoke(&session.handle).await.is_err());
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Revoked));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Revoked));
 }
 
 #[tokio::test]
@@ -139,10 +146,10 @@ async fn s_090_an_expired_session_never_hits_also_when_the_clock_jumps_back() {
     let world = World::new();
     world.create(1, "alice").await;
     world.found(1, 999).await;
-    assert!(matches!(world.cache.get(&id(1), at(999)), Cached::Hit(_)));
-    assert!(matches!(world.cache.get(&id(1), at(1000)), Cached::Unknown));
-    assert!(matches!(world.cache.get(&id(1), at(999)), Cached::Unknown), "r_025: it was over");
-    assert!(matches!(world.cache.load(&id(1), at(1000)).await.unwrap(), Loaded::Unknown));
+    assert!(matches!(world.cache.get(&id(1), at(999), WINDOW), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(1000), WINDOW), Cached::Unknown));
+    assert!(matches!(world.cache.get(&id(1), at(999), WINDOW), Cached::Unknown), "r_025: it was over");
+    assert!(matches!(world.cache.load(&id(1), at(1000), WINDOW).await.unwrap(), Loaded::Unknown));
 }
 
 #[tokio::test]
@@ -150,8 +157,8 @@ async fn r_025_an_entry_that_was_read_in_the_future_is_read_again() {
     let world = World::new();
     world.create(1, "alice").await;
     world.found(1, 500).await;
-    assert!(matches!(world.cache.get(&id(1), at(499)), Cached::Hit(_)), "exchanges overlap a little");
-    assert!(matches!(world.cache.get(&id(1), at(400)), Cached::Miss));
+    assert!(matches!(world.cache.get(&id(1), at(499), WINDOW), Cached::Hit(_)), "exchanges overlap a little");
+    assert!(matches!(world.cache.get(&id(1), at(400), WINDOW), Cached::Miss));
 }
 
 #[tokio::test]
@@ -161,7 +168,7 @@ async fn a_refreshed_session_is_seen_at_once_and_has_a_fresh_slot() {
     let before = world.found(1, 1).await;
     let outcome = world.sessions.commit(&session.handle, 1, &session, &tokens()).await.unwrap();
     assert_eq!(outcome, Committed::Saved(2));
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Miss), "the former one is out of date");
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Miss), "the former one is out of date");
     let after = world.found(1, 1).await;
     assert_eq!((before.session.generation, after.session.generation), (1, 2));
     assert!(!Arc::ptr_eq(&before, &after));
@@ -173,13 +180,13 @@ async fn an_old_entry_is_read_again_in_the_background_and_keeps_its_slot() {
     world.create(1, "alice").await;
     let first = world.found(1, 0).await;
     let asked = world.store.asked();
-    assert!(matches!(world.cache.get(&id(1), at(29)), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(29), WINDOW), Cached::Hit(_)));
     assert_eq!(world.store.asked(), asked, "not before half of its life");
-    assert!(matches!(world.cache.get(&id(1), at(31)), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(31), WINDOW), Cached::Hit(_)));
     until("it is read again", || first.read_at() == at(31)).await;
-    let Cached::Hit(second) = world.cache.get(&id(1), at(70)) else { panic!("it was read at 31") };
+    let Cached::Hit(second) = world.cache.get(&id(1), at(70), WINDOW) else { panic!("it was read at 31") };
     assert!(Arc::ptr_eq(&first, &second), "what the edge keeps beside it stays");
-    assert!(matches!(world.cache.get(&id(1), at(200)), Cached::Miss), "too old: read in line");
+    assert!(matches!(world.cache.get(&id(1), at(200), WINDOW), Cached::Miss), "too old: read in line");
 }
 
 #[tokio::test]
@@ -190,7 +197,7 @@ async fn a_reading_in_the_background_is_tried_once_a_second_while_the_store_hang
     world.store.hang(true);
     let asked = world.store.asked();
     for _ in 0..1000 {
-        assert!(matches!(world.cache.get(&id(1), at(40)), Cached::Hit(_)));
+        assert!(matches!(world.cache.get(&id(1), at(40), WINDOW), Cached::Hit(_)));
     }
     until("it is asked", || world.store.asked() == asked + 1).await;
 }
@@ -204,7 +211,7 @@ async fn a_thousand_who_wait_cause_one_load() {
     let waiting: Vec<_> = (0..1000)
         .map(|_| {
             let cache = Arc::clone(&world.cache);
-            tokio::spawn(async move { cache.load(&id(1), at(1)).await })
+            tokio::spawn(async move { cache.load(&id(1), at(1), WINDOW).await })
         })
         .collect();
     until("it is asked", || world.store.asked() > asked).await;
@@ -223,7 +230,7 @@ async fn who_gives_up_waiting_stops_nobody_else() {
     world.store.hang(true);
     let spawn = || {
         let cache = Arc::clone(&world.cache);
-        tokio::spawn(async move { cache.load(&id(1), at(1)).await })
+        tokio::spawn(async move { cache.load(&id(1), at(1), WINDOW).await })
     };
     let asked = world.store.asked();
     let leader = spawn();
@@ -245,10 +252,10 @@ async fn r_007_a_store_that_hangs_is_unavailable_within_the_deadline_and_recover
     world.create(1, "alice").await;
     world.store.hang(true);
     let started = Instant::now();
-    assert!(matches!(world.cache.load(&id(1), at(1)).await, Err(StorageError::Unavailable { .. })));
+    assert!(matches!(world.cache.load(&id(1), at(1), WINDOW).await, Err(StorageError::Unavailable { .. })));
     assert!(started.elapsed() < Duration::from_secs(2), "r_006: within two seconds");
     until("the flight is over", || flight_count(&world) == 0).await;
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Miss), "unavailable is never unknown");
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Miss), "unavailable is never unknown");
     world.store.hang(false);
     world.found(1, 1).await;
 }
@@ -264,11 +271,13 @@ async fn r_004_more_than_may_wait_are_refused_at_once() {
     let waiting: Vec<_> = [1, 2]
         .map(|number| {
             let cache = Arc::clone(&world.cache);
-            tokio::spawn(async move { cache.load(&id(number), at(1)).await })
+            tokio::spawn(async move { cache.load(&id(number), at(1), WINDOW).await })
         })
         .into();
     until("two wait", || world.cache.waiting.available_permits() == 0).await;
-    let Err(StorageError::Unavailable { reason, .. }) = world.cache.load(&id(3), at(1)).await else { panic!("waited") };
+    let Err(StorageError::Unavailable { reason, .. }) = world.cache.load(&id(3), at(1), WINDOW).await else {
+        panic!("waited")
+    };
     assert!(reason.contains("too many"), "{reason}");
     for waiter in waiting {
         assert!(waiter.await.unwrap().is_err());
@@ -278,13 +287,13 @@ async fn r_004_more_than_may_wait_are_refused_at_once() {
 #[tokio::test]
 async fn an_unknown_id_is_remembered_for_a_second_and_never_longer_than_until_its_session_begins() {
     let world = World::new();
-    assert!(matches!(world.cache.load(&id(1), at(1)).await.unwrap(), Loaded::Unknown));
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Unknown));
-    assert!(matches!(world.cache.get(&id(1), at(3)), Cached::Miss), "only for a second");
-    assert!(matches!(world.cache.get(&id(1), at(0)), Cached::Miss), "and not from the future");
-    assert!(matches!(world.cache.load(&id(1), at(5)).await.unwrap(), Loaded::Unknown));
+    assert!(matches!(world.cache.load(&id(1), at(1), WINDOW).await.unwrap(), Loaded::Unknown));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Unknown));
+    assert!(matches!(world.cache.get(&id(1), at(3), WINDOW), Cached::Miss), "only for a second");
+    assert!(matches!(world.cache.get(&id(1), at(0), WINDOW), Cached::Miss), "and not from the future");
+    assert!(matches!(world.cache.load(&id(1), at(5), WINDOW).await.unwrap(), Loaded::Unknown));
     world.create(1, "alice").await;
-    assert!(matches!(world.cache.get(&id(1), at(5)), Cached::Miss));
+    assert!(matches!(world.cache.get(&id(1), at(5), WINDOW), Cached::Miss));
     world.found(1, 5).await;
 }
 
@@ -292,7 +301,7 @@ async fn an_unknown_id_is_remembered_for_a_second_and_never_longer_than_until_it
 async fn s_083_a_flood_of_unknown_ids_does_not_grow_the_cache() {
     let world = World::new();
     for number in 0..5_000 {
-        assert!(matches!(world.cache.load(&id(number), at(1)).await.unwrap(), Loaded::Unknown));
+        assert!(matches!(world.cache.load(&id(number), at(1), WINDOW).await.unwrap(), Loaded::Unknown));
     }
     assert!(world.cache.is_empty());
     assert_eq!(flight_count(&world), 0);
@@ -317,12 +326,13 @@ async fn the_sweep_drops_what_nobody_uses_and_keeps_the_rest() {
         world.create(number, "alice").await;
     }
     world.found(1, 1).await;
-    world.found(2, 100).await;
-    let third = world.found(3, 100).await;
+    world.found(2, 300).await;
+    let third = world.found(3, 300).await;
     world.sessions.revoke(&third.session.handle).await.unwrap();
-    world.cache.sweep(at(130));
+    // A minute that it is fresh, and the longest window that a route may have.
+    world.cache.sweep(at(362));
     assert_eq!(world.cache.len(), 1);
-    assert!(matches!(world.cache.get(&id(2), at(110)), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(2), at(310), WINDOW), Cached::Hit(_)));
 }
 
 #[tokio::test]
@@ -331,9 +341,9 @@ async fn when_something_may_have_been_missed_the_whole_cache_is_read_again() {
     world.create(1, "alice").await;
     world.found(1, 1).await;
     world.storage.invalidation.reset();
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Miss));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Miss));
     world.found(1, 1).await;
-    assert!(matches!(world.cache.get(&id(1), at(1)), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Hit(_)));
 }
 
 #[tokio::test]
@@ -343,17 +353,17 @@ async fn s_090_idleness_ends_a_session_unless_it_is_touched() {
     let session = Session { idle: Some((idle, at(100))), ..session(1, "alice") };
     world.sessions.create(&session, &tokens()).await.unwrap();
     let entry = world.found(1, 40).await;
-    assert!(matches!(world.cache.get(&id(1), at(99)), Cached::Hit(_)));
-    assert!(matches!(world.cache.get(&id(1), at(100)), Cached::Miss), "the store decides");
+    assert!(matches!(world.cache.get(&id(1), at(99), WINDOW), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(100), WINDOW), Cached::Miss), "the store decides");
     world.cache.touch(&entry, at(90));
     world.found(1, 95).await;
-    assert!(matches!(world.cache.get(&id(1), at(110)), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&id(1), at(110), WINDOW), Cached::Hit(_)));
     until("the store hears of it", || {
         let stored = futures_now(world.storage.backend.session(session.handle.as_bytes()));
         stored.is_some_and(|stored| stored.unwrap().unwrap().row.idle_until == Some(at(190).as_millis()))
     })
     .await;
-    assert!(matches!(world.cache.load(&id(1), at(190)).await.unwrap(), Loaded::Unknown));
+    assert!(matches!(world.cache.load(&id(1), at(190), WINDOW).await.unwrap(), Loaded::Unknown));
 }
 
 /// The outcome of a future that has it at once.
@@ -383,7 +393,7 @@ async fn s_084_a_load_never_outruns_a_revocation() {
     for round in 0..10_000 {
         let session = world.create(round, if round % 2 == 0 { "alice" } else { "bob" }).await;
         let (cache, sessions) = (Arc::clone(&world.cache), world.sessions.clone());
-        let loading = tokio::spawn(async move { cache.load(&id(round), at(1)).await });
+        let loading = tokio::spawn(async move { cache.load(&id(round), at(1), WINDOW).await });
         let revoking = tokio::spawn(async move {
             match round % 4 {
                 0 => sessions.revoke_user("https://idp", "alice", at(1)).await,
@@ -391,10 +401,10 @@ async fn s_084_a_load_never_outruns_a_revocation() {
             }
         });
         revoking.await.unwrap().unwrap();
-        assert!(!matches!(world.cache.get(&id(round), at(1)), Cached::Hit(_)), "round {round}: right after");
+        assert!(!matches!(world.cache.get(&id(round), at(1), WINDOW), Cached::Hit(_)), "round {round}: right after");
         loading.await.unwrap().unwrap();
-        assert!(!matches!(world.cache.get(&id(round), at(1)), Cached::Hit(_)), "round {round}: after the load");
-        assert!(matches!(world.cache.load(&id(round), at(1)).await.unwrap(), Loaded::Revoked), "round {round}");
+        assert!(!matches!(world.cache.get(&id(round), at(1), WINDOW), Cached::Hit(_)), "round {round}: after the load");
+        assert!(matches!(world.cache.load(&id(round), at(1), WINDOW).await.unwrap(), Loaded::Revoked), "round {round}");
     }
 }
 
@@ -491,19 +501,19 @@ async fn play(world: &World, model: &mut Model, step: Step) {
             }
         }
         Step::Load(number) => {
-            let loaded = match world.cache.load(&id(number), at(model.now)).await.unwrap() {
-                Loaded::Found(entry) => Truth::Live(entry.session.generation),
+            let loaded = match world.cache.load(&id(number), at(model.now), WINDOW).await.unwrap() {
+                Loaded::Found(entry) | Loaded::Static(entry) => Truth::Live(entry.session.generation),
                 Loaded::Revoked => Truth::Revoked,
                 Loaded::Unknown => Truth::Unknown,
             };
             assert!(model.agrees(number, &loaded), "{loaded:?}, not {:?}", model.truth(number));
         }
         Step::Get(number) => {
-            let known = match world.cache.get(&id(number), at(model.now)) {
-                Cached::Hit(entry) => Truth::Live(entry.session.generation),
+            let known = match world.cache.get(&id(number), at(model.now), WINDOW) {
+                Cached::Hit(entry) | Cached::Static(entry) => Truth::Live(entry.session.generation),
                 Cached::Revoked => Truth::Revoked,
                 Cached::Unknown => Truth::Unknown,
-                Cached::Miss => return,
+                Cached::Miss | Cached::Unavailable => return,
             };
             assert!(model.agrees(number, &known), "{known:?}, not {:?}", model.truth(number));
         }
@@ -511,6 +521,56 @@ async fn play(world: &World, model: &mut Model, step: Step) {
         Step::Sweep => world.cache.sweep(at(model.now)),
         Step::Reset => world.storage.invalidation.reset(),
     }
+}
+
+const LEASE: Duration = Duration::from_secs(3600);
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn r_006_before_the_first_heartbeat_nobody_is_known_and_nobody_is_unknown() {
+    let world = World::hearing(CacheConfig::default(), Contact::leased(LEASE));
+    world.create(1, "alice").await;
+    assert!(matches!(world.cache.get(&id(1), at(1), HALF_A_MINUTE), Cached::Unavailable));
+    assert!(matches!(world.cache.get(&id(2), at(1), HALF_A_MINUTE), Cached::Unavailable));
+    world.storage.contact.heard(Instant::now());
+    assert!(matches!(world.cache.get(&id(1), at(1), HALF_A_MINUTE), Cached::Miss));
+}
+
+#[tokio::test]
+async fn r_008_without_contact_a_session_is_served_for_the_window_of_its_route_alone() {
+    let world = World::hearing(CacheConfig::default(), Contact::leased(Duration::from_millis(500)));
+    world.create(1, "alice").await;
+    let ended = world.create(2, "bob").await;
+    for number in [1, 2] {
+        world.storage.contact.heard(Instant::now());
+        world.found(number, 1).await;
+    }
+    // The lease is soon over; the window is not.
+    while world.cache.is_in_contact() {
+        tokio::task::yield_now().await;
+    }
+    let cut_off = |number, window| world.cache.get(&id(number), at(2), window);
+    assert!(matches!(cut_off(1, HALF_A_MINUTE), Cached::Static(_)));
+    assert!(matches!(cut_off(1, Duration::ZERO), Cached::Unavailable), "a strict route");
+    world.sessions.revoke(&ended.handle).await.unwrap();
+    assert!(matches!(cut_off(2, HALF_A_MINUTE), Cached::Revoked), "what was heard stays heard");
+}
+
+#[tokio::test]
+async fn r_006_a_session_whose_part_of_the_store_is_away_is_served_for_the_window() {
+    let world = World::new();
+    world.create(1, "alice").await;
+    world.found(1, 0).await;
+    world.store.hang(true);
+    assert!(matches!(world.cache.get(&id(1), at(70), HALF_A_MINUTE), Cached::Miss), "too old: read in line");
+    let loaded = world.cache.load(&id(1), at(70), HALF_A_MINUTE).await.unwrap();
+    assert!(matches!(loaded, Loaded::Static(_)), "{loaded:?}");
+    for (secs, window) in [(70, Duration::ZERO), (91, HALF_A_MINUTE)] {
+        let refused = world.cache.load(&id(1), at(secs), window).await;
+        assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
+    }
+    world.storage.invalidation.reset();
+    assert!(world.cache.load(&id(1), at(70), HALF_A_MINUTE).await.is_err(), "something may have been missed");
 }
 
 proptest! {

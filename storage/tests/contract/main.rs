@@ -2,13 +2,18 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first thing that is not as promised")]
 
 mod file;
+mod shared;
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postern_identity::{Session, SessionHandle, Tokens};
 use postern_storage::{CacheConfig, Cached, Committed, Due, Loaded, Lookup, Once};
 use support::{ISSUER, World, at, id, idle, session, tokens};
+
+/// Nothing is served that could not be read again.
+const WINDOW: Duration = Duration::ZERO;
 
 /// Each promise, once for each backend.
 macro_rules! contract {
@@ -21,6 +26,20 @@ macro_rules! contract {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn in_memory() {
                 let world = World::memory();
+                promise(&world).await;
+                world.storage.close().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_one_server() {
+                let world = World::server();
+                promise(&world).await;
+                world.storage.close().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_a_cluster() {
+                let world = World::cluster();
                 promise(&world).await;
                 world.storage.close().await;
             }
@@ -59,7 +78,7 @@ contract! {
         assert_eq!(found.refresh.unwrap().expose(), "refresh-a");
         assert_eq!(found.id_token.expose(), "id-token-a");
         assert_eq!(found.access_expires_at, Some(at(300)));
-        world.storage.health().await.unwrap();
+        support::until("the store is well", async || world.storage.health().await.is_ok()).await;
     }
 
     async fn a_session_that_never_was_is_unknown(world) {
@@ -282,22 +301,24 @@ contract! {
 
     async fn the_cache_follows_the_store(world) {
         let cache = world.storage.cache::<()>(CacheConfig::default());
+        support::until("there is contact", async || cache.is_in_contact()).await;
         let session = create(world, 1, "alice").await;
-        assert!(matches!(cache.get(&id(1), at(1)), Cached::Miss));
-        let Loaded::Found(entry) = cache.load(&id(1), at(1)).await.unwrap() else { panic!("not found") };
+        assert!(matches!(cache.get(&id(1), at(1), WINDOW), Cached::Miss));
+        let Loaded::Found(entry) = cache.load(&id(1), at(1), WINDOW).await.unwrap() else { panic!("not found") };
         assert_eq!(*entry.session, session);
-        let Cached::Hit(hit) = cache.get(&id(1), at(2)) else { panic!("not kept") };
+        let Cached::Hit(hit) = cache.get(&id(1), at(2), WINDOW) else { panic!("not kept") };
         assert!(Arc::ptr_eq(&hit, &entry));
         world.storage.sessions().revoke(&session.handle).await.unwrap();
-        assert!(matches!(cache.get(&id(1), at(2)), Cached::Revoked));
+        assert!(matches!(cache.get(&id(1), at(2), WINDOW), Cached::Revoked));
     }
 
     async fn what_the_store_does_is_counted(world) {
         create(world, 1, "alice").await;
         let cache = world.storage.cache::<()>(CacheConfig::default());
-        assert!(matches!(cache.get(&id(1), at(1)), Cached::Miss));
-        cache.load(&id(1), at(1)).await.unwrap();
-        assert!(matches!(cache.get(&id(1), at(1)), Cached::Hit(_)));
+        support::until("there is contact", async || cache.is_in_contact()).await;
+        assert!(matches!(cache.get(&id(1), at(1), WINDOW), Cached::Miss));
+        cache.load(&id(1), at(1), WINDOW).await.unwrap();
+        assert!(matches!(cache.get(&id(1), at(1), WINDOW), Cached::Hit(_)));
         let shown = prometheus::TextEncoder::new().encode_to_string(&world.registry.gather()).unwrap();
         let has = |series: &str| shown.lines().any(|line| line == series);
         assert!(has(r#"postern_storage_cache_lookups_total{outcome="hit"} 1"#), "{shown}");

@@ -1,11 +1,13 @@
 //! A store of its own for each test, and sessions to put into it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
-use postern_storage::{Storage, StorageConfig};
+use postern_servers::{Cluster, Redis};
+use postern_storage::{RedisConfig, Server, Storage, StorageConfig, Topology};
 use prometheus::Registry;
 use serde_json::json;
 
@@ -13,10 +15,10 @@ pub(crate) const ISSUER: &str = "https://idp.example";
 
 /// Waits for a condition, with a deadline.
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -27,6 +29,7 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     pub(crate) file: PathBuf,
     _folder: tempfile::TempDir,
+    _server: Option<Redis>,
 }
 
 impl World {
@@ -38,11 +41,50 @@ impl World {
         Self::with(|path| StorageConfig::File { path })
     }
 
+    /// A server of its own.
+    pub(crate) fn server() -> Self {
+        let server = Redis::start(&[]);
+        let topology = Topology::Single(address(server.port()));
+        let world = Self::with(|_| StorageConfig::Redis(Box::new(redis(topology, String::new()))));
+        Self { _server: Some(server), ..world }
+    }
+
+    /// A part of the one cluster of these tests.
+    pub(crate) fn cluster() -> Self {
+        static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(Duration::from_secs(2), &[]));
+        static PARTS: AtomicU64 = AtomicU64::new(0);
+        let seeds = CLUSTER.members().iter().take(2).map(|member| address(member.relay.port())).collect();
+        let prefix = format!("{}:", PARTS.fetch_add(1, Ordering::Relaxed));
+        Self::with(|_| StorageConfig::Redis(Box::new(redis(Topology::Cluster(seeds), prefix))))
+    }
+
     fn with(config: impl FnOnce(PathBuf) -> StorageConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, registry) = (folder.path().join("data/sessions.redb"), Registry::new());
         let storage = Storage::open(config(file.clone()), keyring(), &registry).unwrap();
-        Self { storage, registry, file, _folder: folder }
+        Self { storage, registry, file, _folder: folder, _server: None }
+    }
+}
+
+pub(crate) fn address(port: u16) -> Server {
+    Server { host: "127.0.0.1".to_owned(), port }
+}
+
+/// Servers with the bounds that a configuration has unless it says otherwise.
+pub(crate) fn redis(topology: Topology, prefix: String) -> RedisConfig {
+    RedisConfig {
+        topology,
+        credentials: None,
+        database: 0,
+        prefix,
+        tls: None,
+        insecure: false,
+        copies: 1,
+        writes: true,
+        heartbeat: Duration::from_millis(500),
+        lease: Duration::from_millis(2_500),
+        connect: Duration::from_secs(1),
+        operation: Duration::from_millis(500),
     }
 }
 

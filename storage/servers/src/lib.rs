@@ -1,0 +1,19 @@
+//! Real stores for tests and load tests: starts Debian's `redis-server` alone, as a cluster, or watched by Sentinels, and
+//! does to it what happens in production. Everything ends with the value that stands for it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot have its servers has to fail"
+)]
+
+mod cluster;
+mod process;
+mod relay;
+mod sentinel;
+mod server;
+
+pub use cluster::Cluster;
+pub use relay::{Relay, Traffic};
+pub use sentinel::Watched;
+pub use server::{Redis, free_port};

@@ -1,0 +1,404 @@
+//! The store on Redis or Valkey servers. Every verb is one step inside of one server, or several that may be repeated.
+
+mod keys;
+mod scripts;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use postern_identity::{SessionHandle, Timestamp};
+use prost::Message as _;
+use tracing::debug;
+
+use super::{Done, Stored, Write};
+use crate::changelog::{Changelog, Entry, Mark};
+use crate::config::RedisConfig;
+use crate::invalidation::Fact;
+use crate::record::{Key, Row, rewrite};
+use crate::redis::{Command, Reply, Router};
+use crate::{KEPT_AFTER_THE_END, OpenError, StorageError};
+
+use keys::Keys;
+use scripts::Scripts;
+
+/// The servers, spoken to in records.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    router: Router,
+    scripts: Scripts,
+    keys: Keys,
+    log: Changelog,
+}
+
+impl Redis {
+    pub(crate) fn open(config: &RedisConfig) -> Result<Self, OpenError> {
+        let router = Router::start(config).map_err(|reason| OpenError::Tls { reason })?;
+        let log = Changelog::new(router.clone(), &config.prefix);
+        Ok(Self { router, scripts: Scripts::new(), keys: Keys::new(config.prefix.clone()), log })
+    }
+
+    /// What every process has to hear of.
+    pub(crate) const fn log(&self) -> &Changelog {
+        &self.log
+    }
+
+    pub(crate) fn close(&self) {
+        self.router.close();
+    }
+
+    pub(crate) async fn session(&self, handle: &Key) -> Result<Option<Stored>, StorageError> {
+        let key = self.keys.session(handle);
+        let fields = Command::new("HMGET").args([key.as_str(), "v", "g", "i", "a", "f", "n", "x"]);
+        let reply = self.router.call(&key, fields).await?;
+        let Some(row) = row(&reply) else { return Ok(None) };
+        // Read after the row, so that a session which is being created while its user's are ended is seen as ended.
+        let not_before = if row.revoked { None } else { self.epoch(&row.owner()).await? };
+        Ok(Some(Stored { row, not_before }))
+    }
+
+    pub(crate) async fn tokens(&self, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
+        let key = self.keys.tokens(handle);
+        // The tokens first: those of a later generation do not open with an earlier row, and then are asked for again.
+        let tokens = self.router.call(&key, Command::new("GET").arg(key.as_str())).await?;
+        let Some(tokens) = tokens.bytes().map(<[u8]>::to_vec) else { return Ok(None) };
+        Ok(self.session(handle).await?.map(|stored| (stored, tokens)))
+    }
+
+    pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
+        let key = self.keys.user(owner);
+        let user = self.router.call(&key, Command::new("GET").arg(key.as_str())).await?;
+        Ok(user.bytes().map(<[u8]>::to_vec))
+    }
+
+    pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
+        let found = stream::iter(self.owned(owner, limit).await?)
+            .map(|handle| async move { Ok((handle, self.session(&handle).await?)) })
+            .buffer_unordered(AT_ONCE);
+        let found: Vec<_> = found.try_collect().await?;
+        Ok(found.into_iter().filter_map(|(handle, stored)| Some((handle, stored?))).collect())
+    }
+
+    pub(crate) async fn due(
+        &self,
+        after: Option<(i64, Key)>,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Key)>, StorageError> {
+        let part = |part| self.due_in(part, after, before, limit);
+        let parts: Vec<_> = stream::iter(0..keys::PARTS).map(part).buffer_unordered(AT_ONCE).collect().await;
+        // A part that is away holds up no other.
+        let (there, away): (Vec<_>, Vec<_>) = parts.into_iter().partition(Result::is_ok);
+        if let (true, Some(Err(error))) = (there.is_empty(), away.into_iter().next()) {
+            return Err(error);
+        }
+        let mut due: Vec<_> = there.into_iter().flatten().flatten().collect();
+        due.sort_unstable();
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    /// The same, of one part. Those of one time are in another order there, so all of that time are looked through.
+    async fn due_in(
+        &self,
+        part: u8,
+        after: Option<(i64, Key)>,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Key)>, StorageError> {
+        let (key, mut due, mut offset) = (self.keys.due(part), Vec::new(), 0);
+        let from = after.map_or_else(|| "-inf".to_owned(), |(at, _)| at.to_string());
+        loop {
+            let asked = Command::new("ZRANGE").args([key.as_str(), &from, &format!("({before}"), "BYSCORE", "LIMIT"]);
+            let reply = self.router.call(&key, asked.arg(offset).arg(limit).arg("WITHSCORES")).await?;
+            let page = scored(&reply);
+            offset += page.len();
+            let full = page.len() == limit;
+            due.extend(page.into_iter().filter(|next| after.is_none_or(|after| *next > after)));
+            if !full || due.len() >= limit || limit == 0 {
+                return Ok(due);
+            }
+        }
+    }
+
+    pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
+        match write {
+            Write::Create { handle, row, tokens, user } => self.create(&handle, &row, tokens, user).await,
+            Write::Commit { handle, expected, row, tokens, user, tell } => {
+                let next = row.generation;
+                let done = self.commit(&handle, expected, row, tokens, user).await?;
+                if tell && done == Done::Applied {
+                    self.tell(Fact::Rewritten(SessionHandle::from_bytes(handle), next)).await;
+                }
+                Ok(done)
+            }
+            Write::Revoke { handle } => {
+                // Both at once, and both to be repeated: whichever holds first denies.
+                let fact = Entry::Fact(Fact::Revoked(SessionHandle::from_bytes(handle)));
+                let (marked, told) = futures_util::join!(self.revoke(&handle), self.log.append(fact));
+                told.and(marked)
+            }
+            Write::RevokeOwner { owner, not_before } => self.revoke_owner(&owner, not_before).await,
+            Write::Spend { key, until } => self.spend(&key, until).await,
+            Write::Touch { touched, over } => self.touch(touched, over).await,
+            Write::Postpone { handle, from, to } => self.postpone(&handle, from, to).await,
+            // The servers forget by themselves.
+            Write::Sweep { .. } => Ok(Done::Swept(0)),
+        }
+    }
+
+    /// The indices first: entries without a session are skipped, a session without entries would be overlooked.
+    async fn create(&self, handle: &Key, row: &Row, tokens: Vec<u8>, user: Vec<u8>) -> Result<Done, StorageError> {
+        self.own(handle, row, user).await?;
+        self.index_due(handle, row.refresh_next).await?;
+        let arguments = fields(&sealed(row), row, tokens);
+        self.router.script_durably(&self.scripts.create, &self.pair(handle), arguments).await?;
+        Ok(Done::Applied)
+    }
+
+    async fn commit(
+        &self,
+        handle: &Key,
+        expected: u64,
+        row: Row,
+        tokens: Vec<u8>,
+        user: Vec<u8>,
+    ) -> Result<Done, StorageError> {
+        let key = self.keys.session(handle);
+        let reply = self.router.call(&key, Command::new("HMGET").args([key.as_str(), "v", "g", "x"])).await?;
+        let [Reply::Bytes(old), generation, Reply::Nil] = reply.list().unwrap_or_default() else {
+            return Ok(Done::Gone);
+        };
+        if generation.number() != Some(expected) {
+            return Ok(Done::Refused);
+        }
+        let clear = sealed_row(&row);
+        let mut owner_moved = true;
+        let next = rewrite(old, |old| {
+            owner_moved = old.owner != row.owner;
+            *old = clear;
+        });
+        let Some(next) = next.filter(|_| !owner_moved) else { return Ok(Done::Gone) };
+        let arguments = fields(&next, &row, tokens).arg(expected);
+        let saved = self.router.script_durably(&self.scripts.commit, &self.pair(handle), arguments).await?;
+        match saved.number::<i64>() {
+            Some(1) => {
+                self.index_due(handle, row.refresh_next).await?;
+                self.own(handle, &row, user).await?;
+                Ok(Done::Applied)
+            }
+            Some(0) => Ok(Done::Refused),
+            _ => Ok(Done::Gone),
+        }
+    }
+
+    async fn revoke(&self, handle: &Key) -> Result<Done, StorageError> {
+        let marked = self.router.script_durably(&self.scripts.revoke, &self.pair(handle), Command::new("")).await?;
+        if let Err(error) = self.index_due(handle, None).await {
+            debug!(%error, "a refresh that is not needed any more stays listed until it is tried");
+        }
+        Ok(if marked.number() == Some(1_i64) { Done::Applied } else { Done::Gone })
+    }
+
+    /// The epoch is what ends the sessions. Marking them wipes their tokens as well.
+    async fn revoke_owner(&self, owner: &Key, not_before: i64) -> Result<Done, StorageError> {
+        let fact = Entry::Fact(Fact::OwnerRevoked(*owner, Timestamp::from_millis(not_before)));
+        let (ended, told) = futures_util::join!(self.end_before(owner, not_before), self.log.append(fact));
+        ended.and(told)?;
+        // They are over already; whoever hears of it marks what could not be marked now.
+        if let Err(error) = self.mark_all(owner).await {
+            debug!(%error, "some sessions of a user are still to be marked");
+        }
+        Ok(Done::Applied)
+    }
+
+    async fn end_before(&self, owner: &Key, not_before: i64) -> Result<(), StorageError> {
+        let arguments = Command::new("").arg(not_before).arg(not_before.saturating_add(super::EPOCH_LIFE_MS));
+        self.router.script_durably(&self.scripts.end_before, &[self.keys.epoch(owner)], arguments).await.map(drop)
+    }
+
+    /// Marks the sessions of an owner that its epoch ended.
+    async fn mark_all(&self, owner: &Key) -> Result<(), StorageError> {
+        let marking = stream::iter(self.list(owner, super::MARKED_AT_ONCE).await?)
+            .filter(|(_, stored)| std::future::ready(!stored.row.revoked && stored.is_revoked()))
+            .map(|(handle, _)| async move { self.revoke(&handle).await })
+            .buffer_unordered(AT_ONCE);
+        marking.try_for_each(|_| std::future::ready(Ok(()))).await
+    }
+
+    /// Makes a fact known that does not deny: copies that do not hear of it are read again in time.
+    async fn tell(&self, fact: Fact) {
+        if let Err(error) = self.log.append(Entry::Fact(fact)).await {
+            debug!(%error, "a refresh could not be made known");
+        }
+    }
+
+    async fn spend(&self, key: &Key, until: i64) -> Result<Done, StorageError> {
+        let arguments = Command::new("").arg(attempt(key)).arg(forget_at(until));
+        let spent = self.router.script_durably(&self.scripts.spend, &[self.keys.spent(key)], arguments).await?;
+        Ok(if spent.number() == Some(1_i64) { Done::Applied } else { Done::Refused })
+    }
+
+    async fn touch(&self, touched: Vec<(Key, i64)>, over: Vec<(Key, i64)>) -> Result<Done, StorageError> {
+        let touching = stream::iter(touched).map(|(handle, until)| async move {
+            let keys = [self.keys.session(&handle)];
+            self.router.script(&self.scripts.touch, &keys, Command::new("").arg(until)).await.map(drop)
+        });
+        let touching = touching.buffer_unordered(AT_ONCE).try_for_each(|()| std::future::ready(Ok(())));
+        let forgetting = stream::iter(over).map(|(handle, at)| async move {
+            self.router.script(&self.scripts.forget, &self.pair(&handle), Command::new("").arg(at)).await.map(drop)
+        });
+        let forgetting = forgetting.buffer_unordered(AT_ONCE).try_for_each(|()| std::future::ready(Ok(())));
+        let (touched, forgotten) = futures_util::join!(touching, forgetting);
+        touched.and(forgotten).map(|()| Done::Applied)
+    }
+
+    /// The row decides; the index follows, and is repaired where it was left behind.
+    async fn postpone(&self, handle: &Key, from: i64, to: i64) -> Result<Done, StorageError> {
+        let arguments = Command::new("").arg(from).arg(to).arg(attempt(handle));
+        let reply = self.router.script(&self.scripts.postpone, &[self.keys.session(handle)], arguments).await?;
+        let reply = reply.list().unwrap_or_default();
+        let done = match reply.first().and_then(Reply::number) {
+            Some(1_i64) => Done::Applied,
+            Some(0) => Done::Refused,
+            _ => Done::Gone,
+        };
+        self.index_due(handle, reply.get(1).and_then(Reply::number)).await?;
+        Ok(done)
+    }
+
+    async fn index_due(&self, handle: &Key, at: Option<i64>) -> Result<(), StorageError> {
+        let key = self.keys.due(keys::part(handle));
+        let command = match at {
+            Some(at) => Command::new("ZADD").arg(key.as_str()).arg(at),
+            None => Command::new("ZREM").arg(key.as_str()),
+        };
+        self.router.call(&key, command.arg(keys::text(handle))).await.map(drop)
+    }
+
+    async fn own(&self, handle: &Key, row: &Row, user: Vec<u8>) -> Result<(), StorageError> {
+        let owner = row.owner();
+        let arguments = Command::new("")
+            .arg(keys::text(handle))
+            .arg(row.expires_at)
+            .arg(bytes::Bytes::from(user))
+            .arg(forget_at(row.expires_at))
+            .arg(now());
+        let keys = [self.keys.owned(&owner), self.keys.user(&owner)];
+        self.router.script(&self.scripts.own, &keys, arguments).await.map(drop)
+    }
+
+    async fn owned(&self, owner: &Key, limit: usize) -> Result<Vec<Key>, StorageError> {
+        let key = self.keys.owned(owner);
+        let newest = Command::new("ZRANGE").args([key.as_str(), "0"]).arg(limit.saturating_sub(1)).arg("REV");
+        let reply = self.router.call(&key, newest).await?;
+        Ok(reply.list().unwrap_or_default().iter().filter_map(|handle| keys::parse(handle.bytes()?)).collect())
+    }
+
+    fn pair(&self, handle: &Key) -> [String; 2] {
+        [self.keys.session(handle), self.keys.tokens(handle)]
+    }
+
+    async fn epoch(&self, owner: &Key) -> Result<Option<i64>, StorageError> {
+        let key = self.keys.epoch(owner);
+        Ok(self.router.call(&key, Command::new("GET").arg(key.as_str())).await?.number())
+    }
+}
+
+#[async_trait]
+impl Mark for Arc<Redis> {
+    async fn mark(&self, fact: Fact) -> Result<bool, StorageError> {
+        match fact {
+            Fact::Revoked(handle) => {
+                let key = self.keys.session(handle.as_bytes());
+                let state = self.router.call(&key, Command::new("HMGET").args([key.as_str(), "a", "x"])).await?;
+                let stands = matches!(state.list(), Some([Reply::Bytes(_), Reply::Nil]));
+                if stands {
+                    self.revoke(handle.as_bytes()).await?;
+                }
+                Ok(stands)
+            }
+            Fact::OwnerRevoked(owner, not_before) => {
+                let not_before = not_before.as_millis();
+                let stands = self.epoch(&owner).await?.is_none_or(|known| known < not_before);
+                if stands {
+                    self.end_before(&owner, not_before).await?;
+                }
+                self.mark_all(&owner).await?;
+                Ok(stands)
+            }
+            Fact::Rewritten(..) | Fact::Created => Ok(false),
+        }
+    }
+}
+
+/// The row without what has a field of its own.
+fn sealed_row(row: &Row) -> Row {
+    Row { generation: 0, idle_until: None, refresh_at: None, refresh_next: None, revoked: false, ..row.clone() }
+}
+
+fn sealed(row: &Row) -> Vec<u8> {
+    sealed_row(row).encode_to_vec()
+}
+
+/// The arguments of the scripts that write a session.
+fn fields(sealed: &[u8], row: &Row, tokens: Vec<u8>) -> Command {
+    let optional = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
+    Command::new("")
+        .arg(sealed)
+        .arg(row.generation)
+        .arg(optional(row.idle_until))
+        .arg(row.expires_at)
+        .arg(optional(row.refresh_at))
+        .arg(optional(row.refresh_next))
+        .arg(bytes::Bytes::from(tokens))
+        .arg(forget_at(row.expires_at))
+}
+
+/// The row in an answer to `HMGET v g i a f n x`; one that was revoked is nothing but that.
+fn row(reply: &Reply) -> Option<Row> {
+    let [view, generation, idle, end, due, next, revoked] = reply.list()? else { return None };
+    let expires_at = end.number()?;
+    if *revoked != Reply::Nil {
+        return Some(Row { revoked: true, expires_at, generation: generation.number()?, ..Row::default() });
+    }
+    let row = Row::decode(view.bytes()?).ok()?;
+    Some(Row {
+        generation: generation.number()?,
+        idle_until: idle.number(),
+        expires_at,
+        refresh_at: due.number(),
+        refresh_next: next.number(),
+        ..row
+    })
+}
+
+fn scored(reply: &Reply) -> Vec<(i64, Key)> {
+    let pairs = reply.list().unwrap_or_default().chunks_exact(2);
+    pairs
+        .filter_map(|pair| match pair {
+            [handle, score] => Some((score.number()?, keys::parse(handle.bytes()?)?)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A mark of one attempt, by which a repetition knows itself.
+fn attempt(key: &Key) -> String {
+    let half = || RandomState::new().hash_one(key);
+    format!("{:016x}{:016x}", half(), half())
+}
+
+/// When the servers may forget what ends then.
+fn forget_at(end: i64) -> i64 {
+    Timestamp::from_millis(end).plus(KEPT_AFTER_THE_END).as_millis().max(1)
+}
+
+fn now() -> i64 {
+    Timestamp::from(SystemTime::now()).as_millis()
+}
+
+/// Commands of one verb that are under way at one time.
+const AT_ONCE: usize = 64;

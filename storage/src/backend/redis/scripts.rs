@@ -1,0 +1,132 @@
+//! Each change of a record as one step inside of the server. The fields of a session: `v` its row, `g` its generation, `i`
+//! when idleness ends it, `a` when it ends, `f` when its refresh is due, `n` when that is tried next, `c` who claimed
+//! that last, `x` that it was revoked.
+
+use crate::redis::Script;
+
+/// Every script.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) create: Script,
+    pub(super) commit: Script,
+    pub(super) revoke: Script,
+    pub(super) own: Script,
+    pub(super) end_before: Script,
+    pub(super) touch: Script,
+    pub(super) forget: Script,
+    pub(super) postpone: Script,
+    pub(super) spend: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            create: Script::new(CREATE),
+            commit: Script::new(COMMIT),
+            revoke: Script::new(REVOKE),
+            own: Script::new(OWN),
+            end_before: Script::new(END_BEFORE),
+            touch: Script::new(TOUCH),
+            forget: Script::new(FORGET),
+            postpone: Script::new(POSTPONE),
+            spend: Script::new(SPEND),
+        }
+    }
+}
+
+/// KEYS session, tokens; ARGV row, generation, idle, end, refresh due, refresh next, tokens, when to forget. Nothing is
+/// empty text for the optional ones. A repetition changes nothing.
+const CREATE: &str = "\
+if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
+redis.call('HSET', KEYS[1], 'v', ARGV[1], 'g', ARGV[2], 'a', ARGV[4])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'i', ARGV[3]) end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[5]) end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[6]) end
+redis.call('PEXPIREAT', KEYS[1], ARGV[8])
+redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
+return 1";
+
+/// KEYS session, tokens; ARGV as CREATE, then the generation that it replaces. 1 saved, 0 somebody was earlier, -1 gone.
+/// Idle time only moves forward. A repetition of what was saved is saved: the row is sealed with a fresh nonce, so it is
+/// the same only if it is this very attempt.
+const COMMIT: &str = "\
+local old = redis.call('HMGET', KEYS[1], 'g', 'x', 'i', 'v')
+if not old[1] or old[2] then return -1 end
+if old[1] == ARGV[2] and old[4] == ARGV[1] then return 1 end
+if old[1] ~= ARGV[9] then return 0 end
+redis.call('HSET', KEYS[1], 'v', ARGV[1], 'g', ARGV[2], 'a', ARGV[4])
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'i')
+elseif not old[3] or tonumber(old[3]) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'i', ARGV[3]) end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[5]) else redis.call('HDEL', KEYS[1], 'f') end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[6]) else redis.call('HDEL', KEYS[1], 'n') end
+redis.call('PEXPIREAT', KEYS[1], ARGV[8])
+redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
+return 1";
+
+/// KEYS session, tokens. Marks it, and wipes its tokens and view; it is kept as a tombstone until its time. 1, or -1 gone.
+const REVOKE: &str = "\
+redis.call('DEL', KEYS[2])
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+redis.call('HSET', KEYS[1], 'x', '1')
+redis.call('HDEL', KEYS[1], 'v', 'f', 'n')
+return 1";
+
+/// KEYS sessions of a user, user; ARGV session, its end, user, when to forget, now. Keeps both until the last session ends.
+const OWN: &str = "\
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[5])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+local forget = tonumber(ARGV[4])
+local known = redis.call('PTTL', KEYS[2])
+if known > 0 and tonumber(ARGV[5]) + known > forget then forget = tonumber(ARGV[5]) + known end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', forget))
+redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', forget))
+return 1";
+
+/// KEYS epoch; ARGV before when sessions are over, when to forget. Only moves forward.
+const END_BEFORE: &str = "\
+local old = redis.call('GET', KEYS[1])
+if old and tonumber(old) >= tonumber(ARGV[1]) then return 1 end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+return 1";
+
+/// KEYS session; ARGV when idleness ends it. Forward only, never past its end, never of one that was revoked or has none.
+const TOUCH: &str = "\
+local old = redis.call('HMGET', KEYS[1], 'i', 'a', 'x')
+if not old[1] or old[3] then return 0 end
+local new = math.min(tonumber(ARGV[1]), tonumber(old[2]))
+if new <= tonumber(old[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'i', string.format('%.0f', new))
+return 1";
+
+/// KEYS session, tokens; ARGV when it was seen to be over. Forgets it if it was.
+const FORGET: &str = "\
+local old = redis.call('HMGET', KEYS[1], 'i', 'a')
+local now = tonumber(ARGV[1])
+if not old[2] then return 0 end
+if tonumber(old[2]) > now and (not old[1] or tonumber(old[1]) > now) then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+return 1";
+
+/// KEYS value; ARGV mark of this attempt, when to forget. 1 for the first attempt and its repetitions, else 0.
+const SPEND: &str = "\
+local old = redis.call('GET', KEYS[1])
+if old then return old == ARGV[1] and 1 or 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+return 1";
+
+/// KEYS session; ARGV from, to, mark of this attempt. What the next try stands at then: {1, to} moved, {0, n} somebody was
+/// earlier, {-1} it is over.
+const POSTPONE: &str = "\
+local old = redis.call('HMGET', KEYS[1], 'n', 'a', 'i', 'x', 'c')
+if not old[2] or old[4] then return {-1} end
+if not old[1] then return {-1} end
+if old[1] == ARGV[2] and old[5] == ARGV[3] then return {1, ARGV[2]} end
+if old[1] ~= ARGV[1] then return {0, old[1]} end
+local now = tonumber(ARGV[1])
+if tonumber(old[2]) <= now or (old[3] and tonumber(old[3]) <= now) then
+  redis.call('HDEL', KEYS[1], 'n')
+  return {-1}
+end
+redis.call('HSET', KEYS[1], 'n', ARGV[2], 'c', ARGV[3])
+return {1, ARGV[2]}";

@@ -1,0 +1,172 @@
+//! Whether this process hears of revocations, and what may be served while it does not (S-084, R-006, R-008).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Since when this process has heard nothing of the changelog. A store of its own has none to listen to.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    /// How long one heartbeat is good for; `None` where every change is made in this process.
+    lease: Option<Duration>,
+    /// What the times below count from.
+    start: Instant,
+    /// When the question was asked that the latest heartbeat answered, in milliseconds; [`NEVER`] before the first.
+    heard: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Contact {
+    /// That of a store which belongs to this process alone: nothing happens that is not heard of.
+    pub(crate) fn own() -> Self {
+        Self { lease: None, start: Instant::now(), heard: AtomicU64::new(NEVER) }
+    }
+
+    /// That of a shared store: lost until [`heard`](Self::heard) is called, and from `lease` after it.
+    pub(crate) fn leased(lease: Duration) -> Self {
+        Self { lease: Some(lease), ..Self::own() }
+    }
+
+    /// A heartbeat came in answer to a question that was asked then. It was made no earlier: nothing older waits unseen.
+    pub(crate) fn heard(&self, asked: Instant) {
+        let millis = u64::try_from(asked.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER - 1);
+        let later = |heard| if heard == NEVER || heard < millis { Some(millis) } else { None };
+        let _older = self.heard.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+    }
+
+    /// For how long the lease has been over; `None`: it holds. [`Duration::MAX`] if there never was contact.
+    pub(crate) fn lost_for(&self) -> Option<Duration> {
+        let lease = self.lease?;
+        let heard = self.heard.load(Ordering::Acquire);
+        if heard == NEVER {
+            return Some(Duration::MAX);
+        }
+        self.start.elapsed().checked_sub(Duration::from_millis(heard) + lease)
+    }
+}
+
+impl Contact {
+    /// For how long there has been none, from the start on if there never was; zero while there is.
+    pub(crate) fn trouble(&self) -> Duration {
+        self.lost_for().map_or(Duration::ZERO, |lost| lost.min(self.start.elapsed()))
+    }
+}
+
+/// How old a copy of a session may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ages {
+    /// While there is contact (`session_max_age`).
+    pub(crate) fresh: Duration,
+    /// How long it may be served without (`session_static_window`).
+    pub(crate) window: Duration,
+}
+
+/// What is to be done with a copy of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Serve it.
+    Serve,
+    /// Serve it, and have it read again meanwhile.
+    Renew,
+    /// Serve it although nothing is heard of revocations.
+    Static,
+    /// Read it again first.
+    Ask,
+    /// Serve nothing: the store cannot be trusted to have been heard.
+    Refuse,
+}
+
+/// The decision for a copy of that age, by how long contact has been lost. The whole table is in the test below.
+pub(crate) fn judge(lost_for: Option<Duration>, age: Duration, ages: Ages) -> Use {
+    match lost_for {
+        None if age < ages.fresh / 2 => Use::Serve,
+        None if age < ages.fresh => Use::Renew,
+        None => Use::Ask,
+        Some(lost) if lost <= ages.window && age <= ages.fresh.saturating_add(lost) && !ages.window.is_zero() => {
+            Use::Static
+        }
+        Some(_) => Use::Refuse,
+    }
+}
+
+/// The decision for a copy that was to be read again, when the part of the store that holds it did not answer. Its
+/// tombstones still arrive, if the changelog does.
+pub(crate) fn judge_unanswered(lost_for: Option<Duration>, age: Duration, ages: Ages) -> Use {
+    match lost_for {
+        None if !ages.window.is_zero() && age <= ages.fresh.saturating_add(ages.window) => Use::Static,
+        None => Use::Refuse,
+        Some(_) => judge(lost_for, age, ages),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn r_006_r_008_what_is_served_by_contact_and_age() {
+        let (default, strict) = (Ages { fresh: secs(60), window: secs(30) }, Ages { fresh: secs(60), window: secs(0) });
+        let (fresh, lost) = (None, |secs| Some(Duration::from_secs(secs)));
+        let never = Some(Duration::MAX);
+        let table = [
+            // contact, age, default route, strict route
+            (fresh, 0, Use::Serve, Use::Serve),
+            (fresh, 29, Use::Serve, Use::Serve),
+            (fresh, 30, Use::Renew, Use::Renew),
+            (fresh, 59, Use::Renew, Use::Renew),
+            (fresh, 60, Use::Ask, Use::Ask),
+            (fresh, 9_999, Use::Ask, Use::Ask),
+            (lost(0), 0, Use::Static, Use::Refuse),
+            (lost(0), 60, Use::Static, Use::Refuse),
+            (lost(0), 61, Use::Refuse, Use::Refuse),
+            (lost(30), 90, Use::Static, Use::Refuse),
+            (lost(30), 91, Use::Refuse, Use::Refuse),
+            (lost(31), 0, Use::Refuse, Use::Refuse),
+            (never, 0, Use::Refuse, Use::Refuse),
+        ];
+        for (contact, age, on_default, on_strict) in table {
+            assert_eq!(judge(contact, secs(age), default), on_default, "{contact:?} {age}");
+            assert_eq!(judge(contact, secs(age), strict), on_strict, "{contact:?} {age}, strict");
+        }
+    }
+
+    #[test]
+    fn r_006_a_part_of_the_store_that_is_away_is_bridged_for_the_window() {
+        let (default, strict) = (Ages { fresh: secs(60), window: secs(30) }, Ages { fresh: secs(60), window: secs(0) });
+        assert_eq!(judge_unanswered(None, secs(90), default), Use::Static);
+        assert_eq!(judge_unanswered(None, secs(91), default), Use::Refuse);
+        assert_eq!(judge_unanswered(None, secs(60), strict), Use::Refuse);
+        assert_eq!(judge_unanswered(Some(secs(31)), secs(0), default), Use::Refuse);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_makes_no_copy_young() {
+        let ages = Ages { fresh: secs(60), window: secs(30) };
+        assert_eq!(judge(None, Duration::MAX, ages), Use::Ask);
+        assert_eq!(judge(Some(secs(1)), Duration::MAX, ages), Use::Refuse);
+    }
+
+    #[test]
+    fn contact_lasts_for_a_lease_and_begins_with_the_first_heartbeat() {
+        assert_eq!(Contact::own().lost_for(), None);
+        let contact = Contact::leased(secs(3600));
+        assert_eq!(contact.lost_for(), Some(Duration::MAX));
+        contact.heard(Instant::now());
+        assert_eq!(contact.lost_for(), None);
+        let contact = Contact::leased(Duration::ZERO);
+        contact.heard(contact.start);
+        assert!(contact.lost_for().is_some());
+    }
+
+    #[test]
+    fn an_older_heartbeat_shortens_no_lease() {
+        let contact = Contact::leased(secs(1));
+        contact.heard(contact.start + secs(3600));
+        contact.heard(contact.start);
+        assert_eq!(contact.lost_for(), None);
+    }
+}

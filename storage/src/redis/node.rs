@@ -1,0 +1,149 @@
+//! One server and the connections to it, each kept by a task that dials again whenever it is lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+
+use super::link::{self, Broken};
+use super::{Command, Dial, Link, Reply};
+use crate::config::Server;
+
+/// Which of the connections. `WAIT` holds up whatever comes behind it, so what is to be durable has one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// For reads, and for writes that may be lost.
+    Common,
+    /// For writes that wait until replicas have them.
+    Durable,
+}
+
+/// A server.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) server: Server,
+    common: Kept,
+    durable: Kept,
+    _ends_with_it: DropGuard,
+}
+
+/// A connection that is kept.
+#[derive(Debug)]
+struct Kept {
+    link: watch::Receiver<Option<Link>>,
+    /// Somebody wants it: dial.
+    wanted: Arc<Notify>,
+    /// Why there is none.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Node {
+    /// The server, connected to in the background.
+    pub(super) fn new(server: Server, dial: &Dial) -> Self {
+        let stop = CancellationToken::new();
+        let keep = |stop: &CancellationToken| Kept::start(server.clone(), dial.clone(), stop.clone());
+        let (common, durable) = (keep(&stop), keep(&stop));
+        common.wanted.notify_one();
+        Self { common, durable, _ends_with_it: stop.drop_guard(), server }
+    }
+
+    /// Sends commands in one piece; gives all answers.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn call(&self, lane: Lane, commands: &[Command], until: Instant) -> Result<Vec<Reply>, Broken> {
+        let link = self.link(lane, until).await?;
+        match commands {
+            [only] => Ok(vec![link.call(only, until).await?]),
+            several => link.call_all(several, until).await,
+        }
+    }
+
+    /// Whether there is a connection now.
+    pub(super) fn is_up(&self) -> bool {
+        self.common.link.borrow().is_some()
+    }
+
+    async fn link(&self, lane: Lane, until: Instant) -> Result<Link, Broken> {
+        let kept = match lane {
+            Lane::Common => &self.common,
+            Lane::Durable => &self.durable,
+        };
+        if let Some(link) = &*kept.link.borrow() {
+            return Ok(link.clone());
+        }
+        kept.wanted.notify_one();
+        let mut link = kept.link.clone();
+        // A moment, for a connection that is just being made: whoever waits longer should look whether another server took over.
+        let patience = until.min(Instant::now() + PATIENCE);
+        let found = tokio::time::timeout_at(patience, link.wait_for(Option::is_some)).await;
+        let found = found.ok().and_then(|found| found.ok()?.clone());
+        found.ok_or_else(|| {
+            let trouble = kept.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Broken::Lost(trouble.unwrap_or_else(|| "not connected yet".to_owned()))
+        })
+    }
+}
+
+impl Kept {
+    fn start(server: Server, dial: Dial, stop: CancellationToken) -> Self {
+        let (tell, link) = watch::channel(None);
+        let (wanted, trouble) = (Arc::new(Notify::new()), Arc::<Mutex<Option<String>>>::default());
+        let (waits, notes) = (Arc::clone(&wanted), Arc::clone(&trouble));
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = keep(&server, &dial, &tell, &waits, &notes) => {}
+            }
+            let last = tell.send_replace(None);
+            if let Some(link) = last {
+                link::close(link).await;
+            }
+        }));
+        Self { link, wanted, trouble }
+    }
+}
+
+/// Dials, says so, waits for the end of the connection, and dials again.
+async fn keep(
+    server: &Server,
+    dial: &Dial,
+    tell: &watch::Sender<Option<Link>>,
+    wanted: &Notify,
+    trouble: &Mutex<Option<String>>,
+) {
+    let note = |what: Option<String>| *trouble.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    wanted.notified().await;
+    let (mut pause, mut told) = (PAUSE, false);
+    loop {
+        match dial.link(server).await {
+            Ok(link) => {
+                debug!(%server, "connected to the store");
+                note(None);
+                (pause, told) = (PAUSE, false);
+                tell.send_replace(Some(link.clone()));
+                link.ended().await;
+                tell.send_replace(None);
+                note(Some("the connection was lost".to_owned()));
+                warn!(%server, "a connection to the store was lost");
+                drop(tokio::spawn(link::close(link)));
+            }
+            Err(broken) => {
+                if !told {
+                    warn!(%server, %broken, "a server of the store cannot be reached; it is tried again and again");
+                    told = true;
+                }
+                note(Some(broken.to_string()));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(150);

@@ -1,0 +1,304 @@
+//! Who serves what, as the servers tell it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::slots::SLOTS;
+use super::{Command, Reply};
+use crate::config::Server;
+
+/// One server's idea of a cluster: `CLUSTER NODES`, a line for each member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    masters: Vec<Master>,
+    replicas: Vec<Replica>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Master {
+    id: String,
+    server: Server,
+    epoch: u64,
+    slots: Vec<(u16, u16)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Replica {
+    of: String,
+    server: Server,
+}
+
+/// A master that owns slots, and the servers that follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shard {
+    /// The master.
+    pub(super) master: Server,
+    /// Those that could take over, as far as is known.
+    pub(super) replicas: Vec<Server>,
+}
+
+/// Which shard owns each slot.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Map {
+    /// In no order that matters.
+    pub(super) shards: Vec<Shard>,
+    owners: Vec<u16>,
+}
+
+impl std::fmt::Debug for Map {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Map").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+/// No shard.
+const NOBODY: u16 = u16::MAX;
+
+impl View {
+    /// Reads the answer that `asked` gave. Members that failed, or have no address, are left out.
+    pub(super) fn read(text: &str, asked: &Server) -> Self {
+        let mut view = Self::default();
+        for line in text.lines() {
+            let Some(member) = Member::read(line, asked) else { continue };
+            if member.is_master {
+                let Member { id, server, epoch, slots, .. } = member;
+                view.masters.push(Master { id, server, epoch, slots });
+            } else {
+                view.replicas.push(Replica { of: member.of, server: member.server });
+            }
+        }
+        view
+    }
+
+    /// Every server of the view.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.masters.iter().map(|master| &master.server).chain(self.replicas.iter().map(|replica| &replica.server))
+    }
+}
+
+struct Member {
+    id: String,
+    server: Server,
+    is_master: bool,
+    of: String,
+    epoch: u64,
+    slots: Vec<(u16, u16)>,
+}
+
+impl Member {
+    /// `<id> <ip:port@cport[,hostname]> <flags> <master> <ping> <pong> <epoch> <state> <slot> …`
+    fn read(line: &str, asked: &Server) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (id, address, flags, of) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let (epoch, _state) = (words.nth(2)?, words.next()?);
+        let has = |flag| flags.split(',').any(|own| own == flag);
+        if has("fail") || has("noaddr") || has("handshake") {
+            return None;
+        }
+        let slots = words.filter(|word| !word.starts_with('['));
+        Some(Self {
+            id: id.to_owned(),
+            server: server(address, has("myself").then_some(asked))?,
+            is_master: has("master"),
+            of: of.to_owned(),
+            epoch: epoch.parse().ok()?,
+            slots: slots.filter_map(range).collect(),
+        })
+    }
+}
+
+/// The host name that a member announces, else its address; of the one that was asked, if it knows neither, where it was asked.
+fn server(address: &str, itself: Option<&Server>) -> Option<Server> {
+    let mut parts = address.split(',');
+    let (ip, port) = parts.next()?.split('@').next()?.rsplit_once(':')?;
+    let name = parts.next().filter(|name| !name.is_empty() && !name.contains('='));
+    let port = port.parse().ok()?;
+    match (name.unwrap_or(ip), itself) {
+        ("", Some(itself)) => Some(Server { host: itself.host.clone(), port }),
+        ("", None) => None,
+        (host, _) => Some(Server { host: host.to_owned(), port }),
+    }
+}
+
+fn range(word: &str) -> Option<(u16, u16)> {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last && usize::from(last) < SLOTS).then_some((first, last))
+}
+
+impl Map {
+    /// One shard that owns everything.
+    pub(super) fn whole(shard: Shard) -> Self {
+        Self { shards: vec![shard], owners: vec![0; SLOTS] }
+    }
+
+    /// Nothing known yet.
+    pub(super) fn unknown() -> Self {
+        Self { shards: Vec::new(), owners: vec![NOBODY; SLOTS] }
+    }
+
+    /// What several views come to: of those who claim a slot the one with the highest configuration epoch owns it, as in
+    /// the cluster itself. A master that was cut off goes on claiming what it had, with its old epoch.
+    pub(super) fn agreed(views: &[View]) -> Self {
+        let mut claims: Vec<Option<(u64, &Master)>> = vec![None; SLOTS];
+        for master in views.iter().flat_map(|view| &view.masters) {
+            for (first, last) in &master.slots {
+                for claim in claims.iter_mut().take(usize::from(*last) + 1).skip(usize::from(*first)) {
+                    if claim.is_none_or(|(epoch, _)| epoch < master.epoch) {
+                        *claim = Some((master.epoch, master));
+                    }
+                }
+            }
+        }
+        let mut followers: BTreeMap<&str, Vec<Server>> = BTreeMap::new();
+        for replica in views.iter().flat_map(|view| &view.replicas) {
+            let known = followers.entry(&replica.of).or_default();
+            if !known.contains(&replica.server) {
+                known.push(replica.server.clone());
+            }
+        }
+        let (mut shards, mut places) = (Vec::new(), HashMap::new());
+        let mut owners = vec![NOBODY; SLOTS];
+        for (owner, claim) in owners.iter_mut().zip(&claims) {
+            let Some((_, master)) = claim else { continue };
+            *owner = *places.entry(master.id.as_str()).or_insert_with(|| {
+                let replicas = followers.get(master.id.as_str()).cloned().unwrap_or_default();
+                shards.push(Shard { master: master.server.clone(), replicas });
+                u16::try_from(shards.len() - 1).unwrap_or(NOBODY)
+            });
+        }
+        Self { shards, owners }
+    }
+
+    /// The shard that owns a slot.
+    pub(super) fn owner(&self, slot: u16) -> Option<&Shard> {
+        self.shards.get(usize::from(*self.owners.get(usize::from(slot))?))
+    }
+
+    /// The same, with one slot at another master: what a server that was asked said of it.
+    pub(super) fn moved(&self, slot: u16, to: &Server) -> Self {
+        let mut map = self.clone();
+        let place = map.shards.iter().position(|shard| shard.master == *to).unwrap_or_else(|| {
+            map.shards.push(Shard { master: to.clone(), replicas: Vec::new() });
+            map.shards.len() - 1
+        });
+        if let Some(owner) = map.owners.get_mut(usize::from(slot)) {
+            *owner = u16::try_from(place).unwrap_or(NOBODY);
+        }
+        map
+    }
+
+    /// Slots that nobody owns.
+    pub(super) fn unowned(&self) -> usize {
+        self.owners.iter().filter(|owner| **owner == NOBODY).count()
+    }
+}
+
+/// `MOVED 3999 127.0.0.1:6381`, `ASK 3999 127.0.0.1:6381`: the word, the slot and the server, whose host may be missing:
+/// then it is that of the server that said so.
+pub(super) fn redirection(error: &str, said_by: &Server) -> Option<(Redirected, u16, Server)> {
+    let mut words = error.split(' ');
+    let kind = match words.next()? {
+        "MOVED" => Redirected::Moved,
+        "ASK" => Redirected::Ask,
+        _ => return None,
+    };
+    let slot = words.next()?.parse().ok()?;
+    let (host, port) = words.next()?.rsplit_once(':')?;
+    let host = if host.is_empty() || host == "?" { said_by.host.clone() } else { host.to_owned() };
+    Some((kind, slot, Server { host, port: port.parse().ok()? }))
+}
+
+/// How a server sends elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Redirected {
+    /// The slot lives there now.
+    Moved,
+    /// The slot is on its way: this one key, this one time.
+    Ask,
+}
+
+/// Asks a Sentinel for the master of that name.
+pub(super) fn ask_sentinel(master: &str) -> Command {
+    Command::new("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master)
+}
+
+/// What a Sentinel said to [`ask_sentinel`].
+pub(super) fn named_by_sentinel(reply: &Reply) -> Option<Server> {
+    match reply.list()? {
+        [host, port] => Some(Server { host: host.text()?.to_owned(), port: port.number()? }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> Server {
+        Server { host: "10.0.0.1".to_owned(), port }
+    }
+
+    const THREE: &str = "\
+aaa 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460
+bbb 10.0.0.1:7002@17002 master - 0 0 2 connected 5461-10922 [93-<-aaa]
+ccc 10.0.0.1:7003@17003,three.example master - 0 0 3 connected 10923-16383
+ddd 10.0.0.1:7004@17004 slave aaa 0 0 1 connected
+eee 10.0.0.1:7005@17005 slave,fail bbb 0 0 2 disconnected
+fff :0@0 master,noaddr - 0 0 4 disconnected
+";
+
+    #[test]
+    fn a_view_names_masters_with_their_slots_and_healthy_replicas() {
+        let map = Map::agreed(&[View::read(THREE, &at(7001))]);
+        assert_eq!(map.owner(0), Some(&Shard { master: at(7001), replicas: vec![at(7004)] }));
+        assert_eq!(map.owner(5461), Some(&Shard { master: at(7002), replicas: Vec::new() }));
+        let named = Server { host: "three.example".to_owned(), port: 7003 };
+        assert_eq!(map.owner(16_383).map(|shard| &shard.master), Some(&named));
+        assert_eq!(map.unowned(), 0);
+    }
+
+    #[test]
+    fn of_two_that_claim_a_slot_the_higher_epoch_owns_it() {
+        let cut_off = View::read("aaa 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-100", &at(7001));
+        let rest = View::read(
+            "aaa 10.0.0.1:7001@17001 master,fail - 0 0 1 connected\nddd 10.0.0.1:7004@17004 master - 0 0 9 connected 0-99",
+            &at(7002),
+        );
+        for views in [[cut_off.clone(), rest.clone()], [rest, cut_off]] {
+            let map = Map::agreed(&views);
+            assert_eq!(map.owner(0).map(|shard| &shard.master), Some(&at(7004)));
+            assert_eq!(map.owner(100).map(|shard| &shard.master), Some(&at(7001)));
+            assert_eq!(map.owner(101), None);
+        }
+    }
+
+    #[test]
+    fn a_member_that_does_not_know_its_address_is_where_it_was_asked() {
+        let view = View::read("aaa :7001@17001 myself,master - 0 0 1 connected 7", &at(7001));
+        assert_eq!(Map::agreed(&[view]).owner(7).map(|shard| &shard.master), Some(&at(7001)));
+    }
+
+    #[test]
+    fn nonsense_is_left_out() {
+        for text in ["", "x", "a b c d e f g h i", "aaa 10.0.0.1:7001@1 master - 0 0 1 connected 9-3 99999 x-y"] {
+            assert_eq!(Map::agreed(&[View::read(text, &at(1))]).unowned(), SLOTS, "{text}");
+        }
+    }
+
+    #[test]
+    fn redirections_are_read_and_other_errors_are_none() {
+        let said = redirection("MOVED 3999 10.0.0.1:6381", &at(1));
+        assert_eq!(said, Some((Redirected::Moved, 3999, at(6381))));
+        assert_eq!(redirection("ASK 7 :6381", &at(1)), Some((Redirected::Ask, 7, at(6381))));
+        for error in ["MOVED", "MOVED x 10.0.0.1:1", "ASK 7 nowhere", "CLUSTERDOWN Hash slot not served"] {
+            assert_eq!(redirection(error, &at(1)), None, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_moved_takes_no_other_with_it() {
+        let map = Map::agreed(&[View::read(THREE, &at(7001))]).moved(5, &at(7009));
+        assert_eq!(map.owner(5).map(|shard| &shard.master), Some(&at(7009)));
+        assert_eq!(map.owner(6).map(|shard| &shard.master), Some(&at(7001)));
+    }
+}

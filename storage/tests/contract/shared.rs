@@ -1,0 +1,265 @@
+//! What several processes promise together: revocations are heard, whatever happens to connections and servers, and the
+//! failure of one server is nobody else's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use postern_identity::Session;
+use postern_servers::{Cluster, Traffic, Watched};
+use postern_storage::{
+    CacheConfig, Cached, Loaded, RedisConfig, SessionCache, Storage, StorageConfig, StorageError, Topology,
+};
+use prometheus::Registry;
+
+use crate::support::{address, at, id, keyring, redis, session, tokens, until};
+
+/// A process that writes sessions, and several that read them.
+struct Processes {
+    writer: Storage,
+    edges: Vec<(Storage, Arc<SessionCache>)>,
+}
+
+const EDGES: usize = 8;
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+
+impl Processes {
+    fn start(config: &RedisConfig) -> Self {
+        let open = |writes| {
+            let config = StorageConfig::Redis(Box::new(RedisConfig { writes, ..config.clone() }));
+            Storage::open(config, keyring(), &Registry::new()).unwrap()
+        };
+        let edges = (0..EDGES).map(|_| {
+            let storage = open(false);
+            let cache = storage.cache(CacheConfig { load_deadline: Duration::from_secs(2), ..CacheConfig::default() });
+            (storage, cache)
+        });
+        Self { writer: open(true), edges: edges.collect() }
+    }
+
+    fn on(cluster: &Cluster) -> Self {
+        let seeds = cluster.members().iter().map(|member| address(member.relay.port())).collect();
+        Self::start(&redis(Topology::Cluster(seeds), String::new()))
+    }
+
+    async fn in_contact(&self) {
+        until("every edge is in contact", async || self.edges.iter().all(|(_, cache)| cache.is_in_contact())).await;
+    }
+
+    /// Sessions that every edge knows.
+    async fn known_everywhere(&self, numbers: std::ops::Range<u64>) -> Vec<Session> {
+        self.in_contact().await;
+        let mut created = Vec::new();
+        for number in numbers {
+            let session = session(number, &format!("user-{number}"));
+            self.writer.sessions().create(&session, &tokens("a")).await.unwrap();
+            for (_, cache) in &self.edges {
+                cache.load(&id(number), at(1), HALF_A_MINUTE).await.unwrap();
+            }
+            created.push(session);
+        }
+        created
+    }
+
+    /// Ends a session as authn does: again and again until the store has said yes.
+    async fn revoke(&self, session: &Session) {
+        until("the store takes the revocation", async || self.writer.sessions().revoke(&session.handle).await.is_ok())
+            .await;
+    }
+
+    /// Until no edge serves it.
+    async fn refused_everywhere(&self, number: u64) {
+        until(&format!("session {number} is refused everywhere"), async || {
+            for (_, cache) in &self.edges {
+                if serves(cache, number).await {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        for (edge, _) in &self.edges {
+            edge.close().await;
+        }
+        self.writer.close().await;
+    }
+}
+
+/// Whether an edge serves a session, from what it knows or from the store.
+async fn serves(cache: &Arc<SessionCache>, number: u64) -> bool {
+    match cache.get(&id(number), at(2), HALF_A_MINUTE) {
+        Cached::Hit(_) | Cached::Static(_) => true,
+        Cached::Revoked | Cached::Unknown | Cached::Unavailable => false,
+        Cached::Miss => !matches!(cache.load(&id(number), at(2), HALF_A_MINUTE).await, Ok(Loaded::Revoked)),
+    }
+}
+
+fn cluster() -> Cluster {
+    Cluster::start(Duration::from_secs(1), &[])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_084_a_revocation_is_heard_everywhere_also_after_every_connection_was_cut() {
+    let cluster = cluster();
+    let processes = Processes::on(&cluster);
+    let sessions = processes.known_everywhere(0..30).await;
+    for (number, session) in (0..10).zip(&sessions) {
+        processes.revoke(session).await;
+        processes.refused_everywhere(number).await;
+    }
+    for (number, session) in (10..20).zip(sessions.iter().skip(10)) {
+        for member in cluster.members() {
+            member.relay.cut();
+        }
+        processes.revoke(session).await;
+        processes.refused_everywhere(number).await;
+    }
+    let user = &sessions[25].user;
+    processes.writer.sessions().revoke_user(&user.issuer, &user.id, at(1)).await.unwrap();
+    processes.refused_everywhere(25).await;
+    let (_, cache) = &processes.edges[0];
+    assert!(serves(cache, 26).await, "and nobody else's");
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_009_a_revocation_is_heard_although_the_master_of_the_changelog_dies() {
+    let mut cluster = cluster();
+    let processes = Processes::on(&cluster);
+    let sessions = processes.known_everywhere(0..20).await;
+    let owner = cluster.owner("{chg}log");
+    cluster.members_mut()[owner].server.kill();
+    for (number, session) in (0..20).zip(&sessions) {
+        processes.revoke(session).await;
+        processes.refused_everywhere(number).await;
+    }
+    processes.in_contact().await;
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_006_r_008_what_is_held_up_is_served_for_a_lease_and_a_window_and_no_longer() {
+    let cluster = cluster();
+    let mut config = redis(Topology::Cluster(Vec::new()), String::new());
+    config.topology = Topology::Cluster(cluster.members().iter().map(|member| address(member.relay.port())).collect());
+    config.lease = Duration::from_millis(1_500);
+    let processes = Processes::start(&config);
+    processes.known_everywhere(0..1).await;
+    let (_, cache) = &processes.edges[0];
+    let ask = |window| cache.get(&id(0), at(2), window);
+    for member in cluster.members() {
+        member.relay.set(Traffic::Held);
+    }
+    until("the lease is lost", async || matches!(ask(Duration::ZERO), Cached::Unavailable)).await;
+    assert!(matches!(ask(HALF_A_MINUTE), Cached::Static(_)), "a route with a window goes on");
+    let unknown = cache.get(&id(99), at(2), HALF_A_MINUTE);
+    assert!(matches!(unknown, Cached::Unavailable), "unavailable is never unknown: {unknown:?}");
+    for member in cluster.members() {
+        member.relay.set(Traffic::Passes);
+    }
+    until("the lease is back", async || matches!(ask(Duration::ZERO), Cached::Hit(_))).await;
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_007_one_master_that_is_killed_or_hangs_is_nobody_elses_and_its_replica_takes_over() {
+    let mut cluster = cluster();
+    let processes = Processes::on(&cluster);
+    let sessions = processes.known_everywhere(0..12).await;
+    for kill in [true, false] {
+        let owners = servers_of(&cluster, &sessions);
+        let victim = cluster.owner("{chg}log");
+        let server = &mut cluster.members_mut()[victim].server;
+        if kill {
+            server.kill();
+        } else {
+            server.pause();
+        }
+        let fell = Instant::now();
+        let mut own_is_back = false;
+        while !own_is_back {
+            assert!(fell.elapsed() < Duration::from_secs(20), "the replica did not take over");
+            own_is_back = true;
+            for (session, owner) in sessions.iter().zip(&owners) {
+                match processes.writer.sessions().load(&session.handle, at(1)).await {
+                    Ok(_) => {}
+                    Err(StorageError::Unavailable { .. }) if owner.contains(&victim) => own_is_back = false,
+                    Err(error) => panic!("another server's session: {error}"),
+                }
+            }
+        }
+        let server = &mut cluster.members_mut()[victim].server;
+        if kill {
+            server.restart();
+        } else {
+            server.resume();
+        }
+        if kill {
+            // Only once it follows its successor can the next victim be replaced.
+            until("the former master follows", async || {
+                cluster.members()[victim].server.cli(&["INFO", "replication"]).contains("master_link_status:up")
+            })
+            .await;
+            break_even(&cluster).await;
+        }
+    }
+    processes.end().await;
+}
+
+/// For each session the servers that a look at it asks: its own, and that of its user.
+fn servers_of(cluster: &Cluster, sessions: &[Session]) -> Vec<[usize; 2]> {
+    let mut users = HashMap::new();
+    for member in cluster.members() {
+        for key in member.server.cli(&["--scan", "--pattern", "u:*"]).lines() {
+            let session = member.server.cli(&["ZRANGE", key, "0", "0"]);
+            if !session.contains("MOVED") {
+                users.insert(session, key.to_owned());
+            }
+        }
+    }
+    let owners = |session: &Session| {
+        let name = BASE64.encode(session.handle.as_bytes());
+        [cluster.owner(users.get(&name).unwrap()), cluster.owner(&name)]
+    };
+    sessions.iter().map(owners).collect()
+}
+
+/// Until each master has a replica again.
+async fn break_even(cluster: &Cluster) {
+    until("each master has a replica", async || {
+        let masters = cluster.members().iter().filter(|member| member.server.cli(&["ROLE"]).starts_with("master"));
+        masters.clone().count() == 3
+            && masters.clone().all(|member| member.server.cli(&["INFO", "replication"]).contains("state=online"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_009_sentinels_name_another_master_and_the_store_follows() {
+    for kill in [true, false] {
+        let mut watched = Watched::start(Duration::from_secs(1));
+        let sentinels = watched.sentinels().into_iter().map(address).collect();
+        let topology = Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None };
+        let processes = Processes::start(&redis(topology, String::new()));
+        let sessions = processes.known_everywhere(0..3).await;
+        let former = watched.master();
+        if kill {
+            watched.servers[0].kill();
+        } else {
+            watched.servers[0].pause();
+        }
+        // Confirmed by no replica any more: there is none left.
+        for (number, session) in (0..3).zip(&sessions) {
+            processes.revoke(session).await;
+            processes.refused_everywhere(number).await;
+        }
+        assert_ne!(watched.master(), former);
+        processes.in_contact().await;
+        processes.end().await;
+    }
+}
