@@ -10,7 +10,7 @@ use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, Session, Timestamp};
 use postern_policy::{DeviceRecord, Trace};
 
-use crate::admit::{Admission, Verdict, facts};
+use crate::admit::{Admission, Reply, Verdict, facts};
 use crate::route::Miss;
 use crate::{Asked, ClientCert, Connection, Host, Snapshot, prepare};
 
@@ -149,7 +149,10 @@ impl Finding<'_> {
         let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
         let asked = self.admission.asked(self.snapshot, &self.head, SOME_REQUEST, self.now);
         let asked = Asked { devices: &devices, ..asked };
-        let answer = self.admission.verdict.answer(&asked)?;
+        let answer = match &self.admission.verdict {
+            Verdict::Reply(Reply::Jwt(_)) => Reply::Jwt(Bytes::from_static(ASSERTION.as_bytes())).answer(&asked),
+            verdict @ (Verdict::Pass(_) | Verdict::Reply(_) | Verdict::Refuse(_)) => verdict.answer(&asked)?,
+        };
         let mut response = Response::new(answer.body);
         *response.status_mut() = answer.head.status;
         response.headers_mut().clone_from(&answer.head.headers);
@@ -188,12 +191,25 @@ fn disarm(name: &HeaderName, value: &mut HeaderValue, token: Option<&str>) {
     if name == EDGE_TOKEN_HEADER {
         *value = HeaderValue::from_static("[token]");
     }
-    let Some(token) = token else { return };
-    let text = value.to_str().ok().filter(|text| text.contains(token));
-    let text = text.map(|text| text.replace(token, ASSERTION));
-    if let Some(harmless) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
-        *value = harmless;
+    if let Some(harmless) = token.and_then(|token| without(value.as_bytes(), token.as_bytes())) {
+        *value = HeaderValue::from_bytes(&harmless).unwrap_or_else(|_| HeaderValue::from_static(ASSERTION));
     }
+}
+
+/// The bytes of a field with [`ASSERTION`] for each `token` in them; `None` if there is none.
+fn without(value: &[u8], token: &[u8]) -> Option<Vec<u8>> {
+    let find = |rest: &[u8]| rest.windows(token.len().max(1)).position(|part| part == token);
+    let (mut harmless, mut rest) = (Vec::new(), value);
+    while let Some((before, after)) = find(rest).and_then(|at| Some((rest.get(..at)?, rest.get(at + token.len()..)?))) {
+        harmless.extend_from_slice(before);
+        harmless.extend_from_slice(ASSERTION.as_bytes());
+        rest = after;
+    }
+    if harmless.is_empty() {
+        return None;
+    }
+    harmless.extend_from_slice(rest);
+    Some(harmless)
 }
 
 #[cfg(test)]
@@ -262,6 +278,29 @@ mod tests {
             let text = |body: &Bytes| String::from_utf8_lossy(body).replace(TEST_ID, SOME_REQUEST);
             assert_eq!((told.status(), text(told.body())), (real.head.status, text(&real.body)), "{target}");
         }
+    }
+
+    #[test]
+    fn nobody_is_shown_an_assertion_that_would_open_something() {
+        let mut on = config(vec![Route {
+            request_headers: vec![HeaderRule::Set(
+                HeaderName::from_static("x-token"),
+                HeaderValue::from_bytes(b"\xc3\xa9 ${pomerium.jwt} \xff ${pomerium.jwt}").unwrap(),
+            )],
+            ..guarded("app.example.com", "/", any_user())
+        }]);
+        on.identity.jwt_endpoint = true;
+        let snapshot = Snapshot::new(on, 1).unwrap();
+        let answer = inquiry("/.pomerium/jwt").ask(&snapshot).unwrap().answer().unwrap();
+        assert_eq!((answer.status(), &answer.body()[..]), (http::StatusCode::OK, ASSERTION.as_bytes()));
+        assert_eq!(values(answer.headers(), "content-type"), "application/jwt");
+        if let Some(length) = answer.headers().get(header::CONTENT_LENGTH) {
+            assert_eq!(length.to_str().unwrap(), ASSERTION.len().to_string());
+        }
+        let told = inquiry("/").ask(&snapshot).unwrap().upward().unwrap();
+        assert!(told.claims.is_some(), "there is an assertion");
+        let field = told.fields.get("x-token").unwrap().as_bytes();
+        assert_eq!(field, [b"\xc3\xa9 ", ASSERTION.as_bytes(), b" \xff ", ASSERTION.as_bytes()].concat());
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         idle_timeout: None,
         allow_websockets: false,
         public: true,
+        static_window: Duration::ZERO,
         show_error_details: true,
     }
 }

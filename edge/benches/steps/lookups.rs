@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, Route, RouteTable, Target};
 use postern_edge::{Host, JwtIssuerFormat, ResponseHeaders};
@@ -97,6 +98,7 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         idle_timeout: None,
         allow_websockets: false,
         public: false,
+        static_window: Duration::ZERO,
         show_error_details: false,
     })
 }

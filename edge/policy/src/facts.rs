@@ -55,7 +55,9 @@ impl<'a> Facts<'a> {
     pub fn email(&self) -> Email<'a> {
         match self.session {
             None => Email::NoSession,
-            Some(session) if session.user.email_verified == Some(false) => Email::Unverified,
+            Some(session) if session.user.email_verified == Some(false) => {
+                Email::Unverified(session.user.email.as_deref().unwrap_or_default())
+            }
             Some(session) => Email::Address(session.user.email.as_deref().unwrap_or_default()),
         }
     }
@@ -66,8 +68,8 @@ impl<'a> Facts<'a> {
 pub enum Email<'a> {
     /// There is nobody.
     NoSession,
-    /// The provider says that it is not verified: no e-mail rule matches, whatever its operator (S-069).
-    Unverified,
+    /// An address of which the provider says that it is not verified: it helps nobody to pass (S-069).
+    Unverified(&'a str),
     /// The address; empty if the provider gave none.
     Address(&'a str),
 }

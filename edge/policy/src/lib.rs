@@ -6,6 +6,7 @@
 //!
 //! Start with [`Policy`], then [`Facts`], then [`ppl`].
 
+mod audience;
 mod criterion;
 mod decision;
 pub mod document;
@@ -19,11 +20,13 @@ mod page;
 mod policy;
 pub mod ppl;
 mod samples;
+mod schema;
 #[cfg(test)]
 mod testing;
 mod trace;
 mod unmet;
 
+pub use audience::Audience;
 pub use criterion::Carrier;
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
 pub use facts::{
@@ -34,5 +37,6 @@ pub use legacy::Legacy;
 pub use matcher::IpMatcher;
 pub use policy::{Action, Operator, Origin, Policy, Rule};
 pub use samples::{RuleSignature, Sample, Samples, Signature};
+pub use schema::schema;
 pub use trace::{CriterionTrace, RuleTrace, Trace};
 pub use unmet::Unmet;

@@ -1,21 +1,38 @@
 //! What a policy does that its author probably did not mean (01 §8.10, §8.11).
 
 use crate::criterion::Criterion;
-use crate::document::{Mistake, Place};
+use crate::document::Mistake;
 use crate::policy::{Action, Policy, Rule};
 
 impl Policy {
     /// Advice on the rules as a whole: none of it is wrong, and each is probably a surprise.
     #[must_use]
     pub fn advice(&self) -> Vec<Mistake> {
-        let nobody = self.refuses_nobody().then(|| {
-            Mistake::at(
-                self.rules().next().map_or(Place::NONE, |rule| rule.written.place),
-                "no rule of this route refuses anybody: all have `enforce: false`",
-            )
-            .hint("keep the rules that hold until now beside those that are tried out")
-        });
-        nobody.into_iter().chain(self.sign_in_for_everybody()).collect()
+        self.tried_out_alone()
+            .or_else(|| self.tried_out_in_vain())
+            .into_iter()
+            .chain(self.sign_in_for_everybody())
+            .collect()
+    }
+
+    fn tried_out_alone(&self) -> Option<Mistake> {
+        let first = self.tried_out_to_allow().next().filter(|_| self.is_tried_out())?;
+        let what = "whoever is signed in passes on this route: all of its rules have `enforce: false`";
+        Some(
+            Mistake::at(first.written.place, what)
+                .hint("keep the rules that hold until now beside those that are tried out"),
+        )
+    }
+
+    /// One more allow rule beside another refuses nobody, so there is nothing to be learned of it.
+    fn tried_out_in_vain(&self) -> Option<Mistake> {
+        self.of(Action::Allow).next()?;
+        let rule = self.tried_out_to_allow().next()?;
+        let what =
+            "this `allow` rule can only let more people pass than the rules that decide: trying it out tells nothing";
+        Some(Mistake::at(rule.written.place, what).hint(
+            "to learn whom it would refuse in place of the others, try out `deny: {not: [...]}` with its criteria",
+        ))
     }
 
     /// A deny rule that looks at the session sends everybody without one to sign in, also those whom an allow rule would let
@@ -41,6 +58,9 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::document::read;
+    use crate::ppl;
     use crate::testing::policy;
 
     fn advice(text: &str) -> Vec<(String, u32)> {
@@ -72,8 +92,20 @@ mod tests {
 
     #[test]
     fn rules_that_are_all_only_tried_out_are_told_of() {
-        let found = advice("{enforce: false, allow: {or: [user: a]}}");
-        assert!(found.len() == 1 && found[0].0.starts_with("no rule of this route refuses"), "{found:?}");
-        assert!(advice("[{enforce: false, allow: {or: [user: a]}}, {allow: {or: [user: a]}}]").is_empty());
+        let rules = |text: &str| ppl::parse(&read(text).expect("YAML")).expect("a policy");
+        let found =
+            Policy::tried_out(rules("{enforce: false, deny: {or: [user: a]}, allow: {or: [user: a]}}")).advice();
+        assert!(found.len() == 1 && found[0].message.starts_with("whoever is signed in passes"), "{found:?}");
+        assert_eq!(found[0].place.column, 49);
+        assert!(advice("{enforce: false, allow: {or: [user: a]}}").is_empty(), "that nobody passes is told elsewhere");
+    }
+
+    #[test]
+    fn an_allow_rule_that_is_tried_out_where_another_decides_is_told_of() {
+        let found = advice("[{enforce: false, allow: {or: [user: a]}}, {allow: {or: [user: a]}}]");
+        assert!(found.len() == 1 && found[0].0.starts_with("this `allow` rule can only let more people"), "{found:?}");
+        assert_eq!(found[0].1, 27);
+        let narrower = "[{enforce: false, deny: {not: [user: a]}}, {allow: {or: [domain: a]}}]";
+        assert!(advice(narrower).is_empty());
     }
 }

@@ -21,7 +21,7 @@ fn policy(example: &str) -> Policy {
     for named in root.get("policies").map(Node::entries).unwrap_or_default() {
         language.define(&named.key, &named.value).unwrap_or_else(|mistakes| panic!("{example}\n{mistakes:?}"));
     }
-    let read = |node: &Node| language.read(node).unwrap_or_else(|mistakes| panic!("{example}\n{mistakes:?}"));
+    let read = |node: &Node| language.read(node).unwrap_or_else(|mistakes| panic!("{example}\n{mistakes:?}")).list;
     let routes = root.get("routes").and_then(Node::as_list).unwrap_or_default();
     let of_routes = routes.iter().filter_map(|route| route.get("policy")).chain(root.get("default_policy"));
     let rules: Vec<_> = match root.get("routes") {

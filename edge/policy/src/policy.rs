@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::criterion::Criterion;
+use crate::criterion::{AuthenticatedUser, Criterion, Stand};
 use crate::document::Place;
 use crate::unmet::{self, Unmet};
 use crate::{Decision, Evaluation, Facts, Reasons, RuleResult, Signature};
@@ -12,7 +12,7 @@ use crate::{Decision, Evaluation, Facts, Reasons, RuleResult, Signature};
 pub struct Policy {
     /// The rules that decide, in the order in which they were written.
     rules: Box<[Rule]>,
-    /// Those that are only tried out: what they would refuse passes, and is told of.
+    /// Those that are only tried out: what would be refused if they decided too passes, and is told of.
     dry_run: Box<[Rule]>,
 }
 
@@ -57,6 +57,8 @@ pub enum Origin {
     Named(Arc<str>),
     /// The policy of routes that have none.
     Default,
+    /// No text: where nothing but rules that are tried out is written, whoever is signed in passes.
+    TriedOut,
 }
 
 /// What a rule does when it holds.
@@ -106,55 +108,51 @@ impl Operator {
 }
 
 impl Policy {
-    /// The policy of a route: its legacy access keys, then its `policy` (01 §3.6). With neither it denies all (S-097).
+    /// The policy of a route: its legacy access keys, then its `policy` (01 §3.6). Without a rule that decides and allows it
+    /// denies all (S-097).
     #[must_use]
     pub fn new(legacy: Vec<Rule>, ppl: Vec<Rule>) -> Self {
         let (rules, dry_run): (Vec<_>, Vec<_>) = legacy.into_iter().chain(ppl).partition(|rule| rule.enforced);
         Self { rules: rules.into(), dry_run: dry_run.into() }
     }
 
+    /// The policy of a route on which nothing is written but rules that are tried out ([`ppl::Rules::only_tried_out`], and no
+    /// access key): whoever is signed in passes. As [`Self::new`] if a rule decides, and if none would allow: where nothing ever
+    /// did, nothing is opened (S-097).
+    ///
+    /// [`ppl::Rules::only_tried_out`]: crate::ppl::Rules::only_tried_out
+    #[must_use]
+    pub fn tried_out(rules: Vec<Rule>) -> Self {
+        let policy = Self::new(Vec::new(), rules);
+        if policy.rules.is_empty() && policy.tries_out_to_allow() {
+            Self { rules: Box::new([Rule::whoever_is_signed_in()]), ..policy }
+        } else {
+            policy
+        }
+    }
+
     /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
     #[must_use]
     pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
-        if self.refuses_nobody() {
-            Self::with_dry_run_alone(evaluate(&self.dry_run, facts))
-        } else {
-            evaluate(&self.rules, facts)
-        }
+        evaluate(&self.rules, facts)
     }
 
     /// What is to happen if its criteria come to that.
     #[must_use]
     pub fn decide_by(&self, signature: &Signature) -> Decision {
-        let results = self
-            .rules()
-            .zip(&signature.0)
-            .map(|(rule, of)| (rule.enforced, (rule.action, rule.join(of.results.iter().copied()))));
-        if self.refuses_nobody() {
-            return Self::with_dry_run_alone(join(results.map(|(_, result)| result))).decision();
-        }
-        join(results.filter(|(enforced, _)| *enforced).map(|(_, result)| result)).decision()
+        let decides = self.rules().zip(&signature.0).filter(|(rule, _)| rule.enforced);
+        join(decides.map(|(rule, of)| (rule.action, rule.join(of.results.iter().copied())))).decision()
     }
 
-    /// Rules that are only tried out, and none that decides: whoever they would send to sign in has to, since nothing is
-    /// learned of somebody unknown; everybody else passes.
-    #[cold]
-    fn with_dry_run_alone(evaluation: Evaluation) -> Evaluation {
-        if evaluation.decision() == Decision::SignIn {
-            return evaluation;
-        }
-        Evaluation { allow: RuleResult { value: true, reasons: Reasons::NONE }, deny: RuleResult::default() }
-    }
-
-    /// What the rules that are only tried out came to, if they would refuse a request that passes. `None` where there are none.
+    /// What a request would come to if the rules that are only tried out decided as well; `None` where it would pass, and where
+    /// there are no such rules. Meant for requests that pass now.
     #[must_use]
     pub fn would_refuse(&self, facts: &Facts<'_>) -> Option<Evaluation> {
         if self.dry_run.is_empty() {
             return None;
         }
-        let evaluation = evaluate(&self.dry_run, facts);
-        let allows = self.dry_run.iter().any(|rule| rule.action == Action::Allow);
-        (evaluation.deny.value || allows && !evaluation.allow.value).then_some(evaluation)
+        let evaluation = evaluate(self.rules().filter(|rule| rule.written.origin != Origin::TriedOut), facts);
+        (evaluation.decision() != Decision::Allow).then_some(evaluation)
     }
 
     /// Whether there are rules that are only tried out.
@@ -169,11 +167,21 @@ impl Policy {
         self.of(Action::Deny).next().is_some()
     }
 
-    /// Whether all rules are only tried out, so that nobody is refused. Some of them has to allow: where nothing ever did,
-    /// nothing is opened.
+    /// Whether whoever is signed in passes because nothing is written but rules that are tried out.
     #[must_use]
-    pub fn refuses_nobody(&self) -> bool {
-        self.rules.is_empty() && self.dry_run.iter().any(|rule| rule.action == Action::Allow)
+    pub fn is_tried_out(&self) -> bool {
+        self.rules.iter().any(|rule| rule.written.origin == Origin::TriedOut)
+    }
+
+    /// The allow rules that are only tried out.
+    pub(crate) fn tried_out_to_allow(&self) -> impl Iterator<Item = &Rule> {
+        self.dry_run.iter().filter(|rule| rule.action == Action::Allow)
+    }
+
+    /// Whether some allow rule is only tried out.
+    #[must_use]
+    pub fn tries_out_to_allow(&self) -> bool {
+        self.tried_out_to_allow().next().is_some()
     }
 
     /// What is to happen with the request.
@@ -223,8 +231,8 @@ impl Policy {
 }
 
 /// Both halves: all allow rules, and all deny rules, each or-ed.
-fn evaluate(rules: &[Rule], facts: &Facts<'_>) -> Evaluation {
-    join(rules.iter().map(|rule| (rule.action, rule.evaluate(facts))))
+fn evaluate<'r>(rules: impl IntoIterator<Item = &'r Rule>, facts: &Facts<'_>) -> Evaluation {
+    join(rules.into_iter().map(|rule| (rule.action, rule.evaluate(facts))))
 }
 
 fn join(results: impl Iterator<Item = (Action, RuleResult)>) -> Evaluation {
@@ -239,6 +247,17 @@ fn join(results: impl Iterator<Item = (Action, RuleResult)>) -> Evaluation {
 }
 
 impl Rule {
+    fn whoever_is_signed_in() -> Self {
+        let written = Written { origin: Origin::TriedOut, place: Place::NONE, criteria: Arc::new([Place::NONE]) };
+        Self {
+            action: Action::Allow,
+            operator: Operator::And,
+            enforced: true,
+            criteria: Arc::new([Criterion::AuthenticatedUser(AuthenticatedUser)]),
+            written,
+        }
+    }
+
     /// What it belongs to.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
@@ -267,12 +286,17 @@ impl Rule {
 
     /// What one criterion comes to under the operator: an inverted result keeps its reasons.
     pub(crate) fn result(&self, criterion: &Criterion, facts: &Facts<'_>) -> RuleResult {
-        let RuleResult { value, reasons } = criterion.evaluate(facts);
+        let RuleResult { value, reasons } = criterion.evaluate(facts, self.stand());
         RuleResult { value: value != self.inverts(), reasons }
     }
 
     pub(crate) const fn inverts(&self) -> bool {
         matches!(self.operator, Operator::Not | Operator::Nor)
+    }
+
+    /// Where its criteria stand.
+    pub(crate) const fn stand(&self) -> Stand {
+        Stand { action: self.action, inverted: self.inverts() }
     }
 
     pub(crate) fn needs_session(&self) -> bool {
@@ -329,8 +353,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Reason;
+    use crate::document::read;
     use crate::testing::{World, policy};
+    use crate::{Reason, ppl};
+
+    fn tried_out(text: &str) -> Policy {
+        Policy::tried_out(ppl::parse(&read(text).expect(text)).expect(text))
+    }
 
     fn reasons(reasons: &[Reason]) -> Reasons {
         reasons.iter().copied().collect()
@@ -399,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_only_tried_out_refuses_nobody_and_tells_whom_it_would() {
-        let text = "[{allow: {and: [authenticated_user: 1]}}, {enforce: false, allow: {and: [groups: ops]}},
+        let text = "[{allow: {and: [authenticated_user: 1]}}, {enforce: false, deny: {not: [groups: ops]}},
             {enforce: false, deny: {or: [http_method: POST]}}]";
         let policy = policy(text);
         let ops = || World::signed_in().session_claims(&json!({"groups": "ops"}));
@@ -411,16 +440,22 @@ mod tests {
         assert_eq!(refused(World::signed_in()), Some(Decision::Deny(Reasons::of(Reason::GroupsUnauthorized))));
         assert_eq!(refused(ops().method("POST")), Some(Decision::Deny(Reasons::of(Reason::HttpMethodOk))));
         assert_eq!(policy.decide(&World::default().facts()), Decision::SignIn);
-        assert!(policy.has_dry_run() && !policy.refuses_nobody());
+        assert!(policy.has_dry_run() && !policy.is_tried_out());
     }
 
     #[test]
-    fn s_097_a_deny_rule_that_is_only_tried_out_opens_nothing() {
-        let policy = policy("{enforce: false, deny: {or: [http_method: POST]}}");
-        assert!(!policy.refuses_nobody() && !policy.is_public());
-        for world in [World::default(), World::signed_in()] {
-            assert_eq!(policy.decide(&world.facts()), Decision::Deny(Reasons::NONE));
+    fn s_097_rules_that_are_only_tried_out_open_nothing_by_themselves() {
+        let deny = "{enforce: false, deny: {or: [http_method: POST]}}";
+        for text in [deny, "{enforce: false, allow: {or: [accept: 1]}}", "{enforce: false, allow: {or: [user: u1]}}"] {
+            let policy = policy(text);
+            assert!(!policy.is_tried_out() && !policy.is_public());
+            for world in [World::default(), World::signed_in()] {
+                assert_eq!(policy.decide(&world.facts()), Decision::Deny(Reasons::NONE), "{text}");
+            }
         }
+        assert_eq!(tried_out(deny), policy(deny));
+        let decides = "[{enforce: false, allow: {or: [accept: 1]}}, {allow: {or: [user: u2]}}]";
+        assert_eq!(tried_out(decides), policy(decides));
     }
 
     #[test]
@@ -432,17 +467,86 @@ mod tests {
     }
 
     #[test]
-    fn where_all_rules_are_only_tried_out_everybody_passes_once_signed_in_where_they_ask_for_it() {
-        let tried = policy("{enforce: false, allow: {and: [groups: ops]}, deny: {or: [http_method: PUT]}}");
-        assert_eq!(tried.decide(&World::default().facts()), Decision::SignIn);
+    fn a_rule_that_would_ask_for_a_session_a_device_or_a_certificate_would_refuse() {
+        let outcome = |criterion: &str, world: &World<'_>| {
+            let policy =
+                policy(&format!("[{{allow: {{or: [accept: 1]}}}}, {{enforce: false, deny: {{or: [{criterion}]}}}}]"));
+            assert_eq!(policy.decide(&world.facts()), Decision::Allow);
+            policy.would_refuse(&world.facts()).map(|evaluation| evaluation.decision())
+        };
+        assert_eq!(outcome("email: m@x.test", &World::default()), Some(Decision::SignIn));
+        assert_eq!(outcome("email: m@x.test", &World::signed_in().email("a@x.test")), None);
+        assert_eq!(outcome("device: {type: any}", &World::signed_in()), Some(Decision::EnrolDevice));
+        let required = Decision::ClientCertificate(Reasons::of(Reason::ClientCertificateRequired));
+        assert_eq!(
+            outcome("invalid_client_certificate: 1", &World::default().certificate(None, false)),
+            Some(required)
+        );
+    }
+
+    #[test]
+    fn one_more_allow_rule_would_refuse_nobody_whom_another_lets_pass() {
+        let policy = policy("[{allow: {and: [authenticated_user: 1]}}, {enforce: false, allow: {and: [groups: ops]}}]");
+        assert_eq!(policy.would_refuse(&World::signed_in().facts()), None);
+    }
+
+    #[test]
+    fn where_all_rules_are_only_tried_out_whoever_is_signed_in_passes_and_nobody_else() {
+        let tried = tried_out("{enforce: false, allow: {and: [groups: ops]}, deny: {or: [http_method: PUT]}}");
+        let ops = World::signed_in().session_claims(&json!({"groups": "ops"}));
+        assert_eq!((tried.decide(&ops.facts()), tried.would_refuse(&ops.facts())), (Decision::Allow, None));
         for world in [World::signed_in(), World::signed_in().method("PUT")] {
             assert_eq!(tried.decide(&world.facts()), Decision::Allow);
             assert!(tried.would_refuse(&world.facts()).is_some());
         }
-        let open = policy("{enforce: false, allow: {and: [http_method: PUT]}}");
-        assert_eq!(open.decide(&World::default().facts()), Decision::Allow);
-        assert!(open.would_refuse(&World::default().facts()).is_some());
-        assert!(open.refuses_nobody() && !open.is_public(), "nobody said that it is public");
+        for text in ["http_method: PUT", "accept: 1", "reject: 1", "cors_preflight: 1", "groups: ops"] {
+            let tried = tried_out(&format!("{{enforce: false, allow: {{or: [{text}]}}}}"));
+            assert!(tried.is_tried_out() && !tried.is_public() && tried.needs_session());
+            for world in [World::default(), World::default().method("PUT"), World::default().cors_preflight()] {
+                assert_eq!(tried.decide(&world.facts()), Decision::SignIn, "{text}");
+            }
+            assert_eq!(tried.decide(&World::signed_in().facts()), Decision::Allow, "{text}");
+        }
+    }
+
+    #[test]
+    fn s_069_an_address_that_is_not_verified_is_to_nobodys_good() {
+        let mallory = World::signed_in().email("mallory@contractor.example").email_verified(Some(false));
+        let passes = |text: &str| {
+            let policy = policy(text);
+            let passes = |world: &World<'_>| policy.decide(&world.facts()) == Decision::Allow;
+            (passes(&mallory), passes(&World::signed_in().email("mallory@contractor.example")))
+        };
+        let denied = |block: &str| passes(&format!("{{allow: {{and: [authenticated_user: 1]}}, deny: {{{block}}}}}"));
+        // What a rule says of the address holds also if nobody vouches for it.
+        for block in ["or: [email: mallory@contractor.example]", "and: [domain: contractor.example]"] {
+            assert_eq!(denied(block), (false, false), "{block}");
+        }
+        for block in ["or: [email: {ends_with: .com}]", "or: [domain: example.com]"] {
+            assert_eq!(denied(block), (true, true), "{block}");
+        }
+        // Nobody is spared because of an address that may be another's.
+        let spared = ["{operator}: [email: mallory@contractor.example]", "{operator}: [domain: contractor.example]"];
+        for block in spared {
+            for operator in ["not", "nor"] {
+                assert_eq!(denied(&block.replace("{operator}", operator)), (false, true), "{block} {operator}");
+            }
+        }
+        for block in ["or: [email: {not: mallory@contractor.example}]", "or: [domain: {not: contractor.example}]"] {
+            assert_eq!(denied(block), (false, true), "{block}");
+        }
+        // Nor let in, by any operator.
+        for criterion in ["email: mallory@contractor.example", "domain: contractor.example", "email: {}", "domain: {}"]
+        {
+            for operator in ["and", "or"] {
+                assert_eq!(passes(&format!("allow: {{{operator}: [{criterion}]}}")), (false, true), "{criterion}");
+            }
+        }
+        for criterion in ["email: a@example.com", "domain: example.com"] {
+            for operator in ["not", "nor"] {
+                assert_eq!(passes(&format!("allow: {{{operator}: [{criterion}]}}")), (false, true), "{criterion}");
+            }
+        }
     }
 
     #[test]

@@ -12,13 +12,23 @@ use crate::policy::{Action, Operator, Origin, Rule, Written};
 /// # Errors
 /// Every mistake in it, each with its place. Any of them refuses the configuration.
 pub fn parse(policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
-    Language::default().read(policy)
+    Language::default().read(policy).map(|rules| rules.list)
+}
+
+/// What a `policy` key says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// The rules, in the order in which they were written; a block without criteria is none.
+    pub list: Vec<Rule>,
+    /// Something is written, and all of it has `enforce: false`. A rule that decides counts also where it is empty, and so
+    /// does the name of a policy that says nothing: whoever wrote them meant to choose, and chose nobody.
+    pub only_tried_out: bool,
 }
 
 /// The policy language with the policies that a configuration names.
 #[derive(Clone, Debug, Default)]
 pub struct Language {
-    named: BTreeMap<String, Vec<Rule>>,
+    named: BTreeMap<String, Rules>,
     dialect: Dialect,
 }
 
@@ -39,14 +49,14 @@ impl Language {
         let read = reading.all(policy);
         let rules = read.as_ref().cloned().unwrap_or_default();
         let rules = self.named.entry(name.to_owned()).insert_entry(rules).into_mut();
-        read.map(|_| rules.as_slice())
+        read.map(|_| rules.list.as_slice())
     }
 
     /// The rules of the policy that routes without one get: as [`Self::read`].
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_default(&self, policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
+    pub fn read_default(&self, policy: &Node) -> Result<Rules, Vec<Mistake>> {
         self.reading(Origin::Default).all(policy)
     }
 
@@ -57,12 +67,13 @@ impl Language {
     ///
     /// # Errors
     /// Every mistake in it, each with its place. Any of them refuses the configuration.
-    pub fn read(&self, policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
+    pub fn read(&self, policy: &Node) -> Result<Rules, Vec<Mistake>> {
         self.reading(Origin::Policy).all(policy)
     }
 
     const fn reading(&self, origin: Origin) -> Reading<'_> {
-        Reading { language: Some(self), dialect: self.dialect, origin, rules: Vec::new(), mistakes: Vec::new() }
+        let (language, dialect) = (Some(self), self.dialect);
+        Reading { language, dialect, origin, rules: Vec::new(), decides: false, mistakes: Vec::new() }
     }
 }
 
@@ -78,20 +89,29 @@ struct Reading<'l> {
     dialect: Dialect,
     origin: Origin,
     rules: Vec<Rule>,
+    /// Something was written that is not only tried out.
+    decides: bool,
     mistakes: Vec<Mistake>,
 }
 
 impl Reading<'_> {
-    fn all(mut self, policy: &Node) -> Result<Vec<Rule>, Vec<Mistake>> {
-        if !policy.is_null() {
-            for rule in policy.as_list().unwrap_or(std::slice::from_ref(policy)) {
-                match rule.as_str() {
-                    Some(name) => self.named(rule, name),
-                    None => self.rule(rule),
-                }
+    fn all(mut self, policy: &Node) -> Result<Rules, Vec<Mistake>> {
+        let written = match policy.as_list() {
+            Some(list) => list,
+            None if policy.is_null() => &[],
+            None => std::slice::from_ref(policy),
+        };
+        for rule in written {
+            match rule.as_str() {
+                Some(name) => self.named(rule, name),
+                None => self.rule(rule),
             }
         }
-        if self.mistakes.is_empty() { Ok(self.rules) } else { Err(self.mistakes) }
+        if self.mistakes.is_empty() {
+            Ok(Rules { list: self.rules, only_tried_out: !written.is_empty() && !self.decides })
+        } else {
+            Err(self.mistakes)
+        }
     }
 
     fn named(&mut self, node: &Node, name: &str) {
@@ -100,7 +120,10 @@ impl Reading<'_> {
             return self.mistakes.push(mistake.hint("write the rules out; a route can name several policies"));
         };
         match language.named.get(name) {
-            Some(rules) => self.rules.extend_from_slice(rules),
+            Some(rules) => {
+                self.rules.extend_from_slice(&rules.list);
+                self.decides |= !rules.only_tried_out;
+            }
             None => {
                 let known = language.named.keys().map(String::as_str);
                 let mistake = Mistake::at(node.place, format!("there is no policy `{name}`"));
@@ -124,25 +147,33 @@ impl Reading<'_> {
             );
         };
         let first = self.rules.len();
-        let mut enforced = true;
+        let mut enforce = None;
         for entry in entries {
             match entry.key.to_ascii_lowercase().as_str() {
                 "allow" => self.blocks(Action::Allow, entry),
                 "deny" => self.blocks(Action::Deny, entry),
-                "enforce" => match entry.value.as_bool() {
-                    Some(value) => enforced = value,
-                    None => self.mistakes.push(
-                        Mistake::at(
-                            entry.value.place,
-                            format!("`enforce` needs true or false, not {}", entry.value.kind()),
-                        )
-                        .hint("write `enforce: false` to only log and count what the rule would refuse"),
-                    ),
-                },
+                "enforce" if enforce.is_some() => {
+                    let what = format!("`enforce` is here twice, and `{}` is the second", entry.key);
+                    self.mistakes.push(Mistake::at(entry.key_place, what).hint("keep one of them"));
+                }
+                "enforce" => enforce = Some(self.enforce(entry)),
                 _ => self.mistakes.push(unknown(entry, "unknown action", &["allow", "deny", "enforce"])),
             }
         }
+        let enforced = enforce.unwrap_or(true);
+        self.decides |= enforced;
         self.rules.iter_mut().skip(first).for_each(|rule| rule.enforced = enforced);
+    }
+
+    fn enforce(&mut self, entry: &Entry) -> bool {
+        entry.value.as_bool().unwrap_or_else(|| {
+            let what = format!("`enforce` needs true or false, not {}", entry.value.kind());
+            self.mistakes.push(
+                Mistake::at(entry.value.place, what)
+                    .hint("write `enforce: false` to only log and count what the rule would refuse"),
+            );
+            true
+        })
     }
 
     fn blocks(&mut self, action: Action, entry: &Entry) {
@@ -272,7 +303,7 @@ mod tests {
     #[test]
     fn a_text_stands_for_the_policy_of_that_name() {
         let language = language(&[("staff", "allow: {and: [domain: x.test]}"), ("out", "deny: {or: [user: u1]}")]);
-        let rules = |text: &str| language.read(&read(text).unwrap()).unwrap();
+        let rules = |text: &str| language.read(&read(text).unwrap()).unwrap().list;
         let origins = |text: &str| rules(text).into_iter().map(|rule| rule.written.origin).collect::<Vec<_>>();
         assert_eq!(origins("staff"), [Origin::Named("staff".into())]);
         let both = "[staff, {deny: {or: [reject: 1]}}, out]";
@@ -292,18 +323,43 @@ mod tests {
         let nested = language.define("both", &read("[staff]").unwrap()).unwrap_err().remove(0);
         assert_eq!(nested.message, "a named policy calls no other by name");
         assert!(language.define("bad", &read("allow: 7").unwrap()).is_err());
-        assert_eq!(language.read(&read("bad").unwrap()), Ok(Vec::new()));
+        assert_eq!(language.read(&read("bad").unwrap()), Ok(Rules::default()));
     }
 
     #[test]
     fn a_rule_may_be_tried_out_alone_and_in_a_named_policy() {
         let language = language(&[("new", "[{enforce: false, allow: {and: [accept: 1]}}, {deny: {or: [reject: 1]}}]")]);
         let enforced = |text: &str| {
-            language.read(&read(text).unwrap()).unwrap().iter().map(|rule| rule.enforced).collect::<Vec<_>>()
+            language.read(&read(text).unwrap()).unwrap().list.iter().map(|rule| rule.enforced).collect::<Vec<_>>()
         };
         assert_eq!(enforced("[new, {allow: {or: [accept: 1]}, enforce: true}]"), [false, true, true]);
         assert_eq!(enforced("{Enforce: False, deny: {or: [reject: 1], and: [accept: 1]}}"), [false, false]);
         assert_eq!(mistakes("enforce: later")[0].2, "`enforce` needs true or false, not text");
+    }
+
+    #[test]
+    fn s_097_only_what_says_so_throughout_is_only_tried_out() {
+        let tried = "{enforce: false, allow: {and: [accept: 1]}}";
+        let language =
+            language(&[("tried", tried), ("none", "[]"), ("nothing", ""), ("some", "allow: {or: [accept: 1]}")]);
+        let only = |text: &str| language.read(&read(text).unwrap()).unwrap().only_tried_out;
+        for text in [tried, "tried", &format!("[{tried}, {{ENFORCE: false}}]"), &format!("[tried, {tried}]")] {
+            assert!(only(text), "{text}");
+        }
+        let decides = ["{}", "none", "nothing", "some", "{allow: {or: []}}", "{deny: {}}", "{enforce: true}"];
+        for text in decides {
+            assert!(!only(text) && !only(&format!("[{tried}, {text}]")), "{text}");
+        }
+        assert!(!only("") && !only("[]"));
+    }
+
+    #[test]
+    fn whether_a_rule_decides_is_said_once() {
+        for text in ["{enforce: true, Enforce: false}", "{enforce: false, allow: {and: [accept: 1]}, ENFORCE: false}"] {
+            let told = mistakes(text);
+            assert!(told.len() == 1 && told[0].2.starts_with("`enforce` is here twice"), "{told:?}");
+        }
+        assert_eq!(mistakes("{enforce: true, Enforce: false}")[0].1, 17);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Trace {
     pub evaluation: Evaluation,
     /// What is to happen with the request.
     pub decision: Decision,
-    /// What the rules that are only tried out came to, if they would refuse a request that passes.
+    /// What a request that passes would come to if the rules that are only tried out decided as well, if it would not pass.
     pub would_refuse: Option<Evaluation>,
 }
 
@@ -77,7 +77,7 @@ impl RuleTrace {
             place,
             data: criterion.data(),
             saw: criterion.saw(facts),
-            result: criterion.evaluate(facts),
+            result: criterion.evaluate(facts, rule.stand()),
         });
         Self {
             action: rule.action,
@@ -148,7 +148,8 @@ mod tests {
             let [rule] = <[_; 1]>::try_from(policy(text).trace(&world.facts()).rules).expect("one rule");
             rule.criteria.into_iter().map(|criterion| criterion.saw).collect()
         };
-        assert_eq!(saw(&unverified), ["an address that is not verified", "an address that is not verified"]);
+        assert_eq!(saw(&unverified), ["a@x.test, not verified", "a@x.test, not verified"]);
+        assert_eq!(saw(&World::signed_in().email_verified(Some(false))), ["no address, not verified"; 2]);
         assert_eq!(saw(&World::signed_in()), ["no address", "no address"]);
         assert_eq!(saw(&World::signed_in().email("a")), ["a", "no domain in a"]);
     }

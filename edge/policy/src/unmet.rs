@@ -29,10 +29,10 @@ pub(crate) fn of_no_allowance<'a>(rules: impl Iterator<Item = &'a Rule>, facts: 
     distinct(rules.flat_map(|rule| criteria(rule, facts, false)), |criterion, inverted| {
         if criterion.constant().is_some() {
             "open to nobody".to_owned()
+        } else if criterion.needs_email() && matches!(facts.email(), Email::Unverified(_)) {
+            "the e-mail address is not verified".to_owned()
         } else if inverted {
             format!("not open to {}", criterion.words())
-        } else if criterion.needs_email() && facts.email() == Email::Unverified {
-            "the e-mail address is not verified".to_owned()
         } else {
             format!("needs {}", criterion.words())
         }
@@ -107,6 +107,7 @@ mod tests {
         let unmet = policy("allow: {or: [domain: example.com]}").unmet(&world.facts());
         assert_eq!(unmet[0].words, "the e-mail address is not verified");
         assert_eq!((unmet[0].criterion.as_str(), unmet[0].reason.as_str()), ("domain", "domain-unauthorized"));
+        assert_eq!(words("allow: {not: [domain: example.org]}", &world), ["the e-mail address is not verified"]);
     }
 
     #[test]

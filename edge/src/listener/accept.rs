@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_core::protocols::Stream;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -99,7 +100,8 @@ impl Door {
             self.count("refused");
             return None;
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        let set = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE));
+        if let Err(error) = set {
             tracing::debug!(%error, "connection ended before it began");
             return None;
         }
@@ -188,3 +190,8 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// A client that vanished without a word is found out after two minutes of silence: that ends also what has no other time, such
+/// as a WebSocket.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);

@@ -17,7 +17,7 @@ use http::{HeaderValue, StatusCode};
 use postern_identity::IdpId;
 
 pub use regexes::PathRegex;
-pub use table::RouteTable;
+pub use table::{Group, RouteTable};
 pub use trace::Miss;
 
 use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
@@ -60,6 +60,9 @@ pub struct Route {
     pub allow_websockets: bool,
     /// The policy admits everybody without looking (public): used for lints and `robots.txt` only, never to skip the policy.
     pub public: bool,
+    /// How long a session that is known at the edge is believed while revocations by other processes are not heard of; zero
+    /// for not at all. At most [`postern_storage::LONGEST_WINDOW`].
+    pub static_window: Duration,
     /// Why it was refused may be shown in words on the 403 page.
     pub show_error_details: bool,
 }

@@ -1,9 +1,10 @@
 //! Regular expressions over paths: one at a time, and many at once.
 
+use std::collections::HashSet;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use regex::bytes::{Regex, RegexBuilder};
-use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::hybrid::dfa::{self as hybrid, Cache, DFA};
 use regex_automata::nfa::thompson::{self, NFA};
 use regex_automata::util::pool::Pool;
 use regex_automata::util::syntax;
@@ -29,10 +30,13 @@ impl PathRegex {
         // As it stands: `a)(b` must not pass because of what is put around it.
         regex_syntax::parse(pattern).map_err(|error| regex::Error::Syntax(error.to_string()))?;
         let anchored = format!(r"\A(?:{pattern})\z");
-        let ascii = if pattern.is_ascii() { RegexBuilder::new(&anchored).unicode(false).build().ok() } else { None };
+        let build = |unicode: bool| {
+            RegexBuilder::new(&anchored).unicode(unicode).size_limit(COMPILED).dfa_size_limit(ALONE).build()
+        };
+        let ascii = if pattern.is_ascii() { build(false).ok() } else { None };
         let (regex, unicode) = match ascii {
             Some(regex) => (regex, false),
-            None => (Regex::new(&anchored)?, true),
+            None => (build(true)?, true),
         };
         Ok(Self { regex, anchored, unicode })
     }
@@ -65,6 +69,13 @@ impl PathRegex {
         paths
     }
 
+    /// Whether paths can need more states of its automaton than there is room for: then a long one costs much. Most often a
+    /// repetition of many behind `.*` is why.
+    #[must_use]
+    pub fn is_costly(&self) -> bool {
+        self.hir().is_some_and(|hir| counts(&hir) && !fits(&hir))
+    }
+
     /// The text that every path which it matches begins with.
     pub(super) fn literal_prefix(&self) -> Vec<u8> {
         let mut prefix = Vec::new();
@@ -73,6 +84,52 @@ impl PathRegex {
         }
         prefix
     }
+}
+
+/// Whether something is to come several times, or up to so many.
+fn counts(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) | HirKind::Class(_) => false,
+        HirKind::Capture(capture) => counts(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(counts),
+        HirKind::Repetition(repetition) => {
+            repetition.min > 1 || repetition.max.is_some_and(|most| most > 1) || counts(&repetition.sub)
+        }
+    }
+}
+
+/// Whether all states of its automaton have room at the same time.
+fn fits(hir: &Hir) -> bool {
+    let Ok(nfa) = compiler().build_from_hir(hir) else { return false };
+    let Ok(dfa) = DFA::builder().configure(room(ALONE)).build_from_nfa(nfa) else { return false };
+    let mut cache = dfa.create_cache();
+    let Ok(start) = dfa.start_state_forward(&mut cache, &Input::new("").anchored(Anchored::Yes)) else { return false };
+    let (mut seen, mut open) = (HashSet::from([start]), vec![start]);
+    while let Some(state) = open.pop() {
+        for unit in dfa.byte_classes().representatives(..) {
+            let next = match unit.as_u8() {
+                Some(byte) => dfa.next_state(&mut cache, state, byte),
+                None => dfa.next_eoi_state(&mut cache, state),
+            };
+            let Ok(next) = next else { return false };
+            if seen.insert(next) {
+                open.push(next);
+            }
+        }
+    }
+    true
+}
+
+fn compiler() -> thompson::Compiler {
+    let config = thompson::Config::new().utf8(false).which_captures(thompson::WhichCaptures::None);
+    let mut compiler = NFA::compiler();
+    compiler.configure(config.nfa_size_limit(Some(COMPILED)));
+    compiler
+}
+
+/// Room for so many bytes of states: whoever needs more is given up.
+fn room(bytes: usize) -> hybrid::Config {
+    DFA::config().cache_capacity(bytes).minimum_cache_clear_count(Some(0))
 }
 
 /// Adds the text that every match of `hir` begins with to `prefix`; whether that is all of every match.
@@ -146,7 +203,7 @@ fn some_of(class: &Class) -> Vec<Vec<u8>> {
     let ends = ranges.iter().flat_map(|(first, last)| [*first, *last]);
     let ends = ends.filter_map(|end| u8::try_from(end).ok()).filter(u8::is_ascii_alphanumeric);
     let mut some: Vec<_> = plain.into_iter().chain(ends).map(|byte| vec![byte]).collect();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     some.retain(|one| seen.insert(one.clone()));
     some.truncate(4);
     some
@@ -169,6 +226,10 @@ const GROUP: usize = 64;
 const FEW: usize = 3;
 /// What the states of one automaton may take, for each thread that uses it.
 const CACHE: usize = 256 * 1024;
+/// What those of one expression may take, for each thread that uses it. One that needs more is looked for without.
+const ALONE: usize = 64 * 1024;
+/// What an expression may take compiled, and a group of them.
+const COMPILED: usize = 1024 * 1024;
 
 #[derive(Debug)]
 struct Group {
@@ -223,12 +284,8 @@ struct Together {
 impl Together {
     fn new(members: &[(Order, PathRegex)]) -> Option<Self> {
         let parsed: Option<Vec<Hir>> = members.iter().map(|(_, regex)| regex.hir()).collect();
-        let nfa = NFA::compiler()
-            .configure(thompson::Config::new().utf8(false).which_captures(thompson::WhichCaptures::None))
-            .build_many_from_hir(&parsed?)
-            .ok()?;
-        let config = DFA::config().cache_capacity(CACHE).minimum_cache_clear_count(Some(0));
-        let dfa = DFA::builder().configure(config).build_from_nfa(nfa).ok()?;
+        let nfa = compiler().build_many_from_hir(&parsed?).ok()?;
+        let dfa = DFA::builder().configure(room(CACHE)).build_from_nfa(nfa).ok()?;
         let own = dfa.clone();
         Some(Self { dfa, caches: Pool::new(Box::new(move || own.create_cache())) })
     }
@@ -299,6 +356,35 @@ mod tests {
             assert_eq!(all.find(&path, NEVER), one_by_one(&members, &path, NEVER), "{end}");
         }
         assert_eq!(all.find("/abbbbbbbbbbb7", NEVER), Some(7), "and the next one is none the worse");
+    }
+
+    #[test]
+    fn expressions_that_can_need_very_many_states_are_known() {
+        for costly in ["/.*a[ab]{11}", "/.*a[ab]{11}N", ".*(x.{10}|y.{12})", "/(a|b)*a(a|b){15}/x"] {
+            assert!(PathRegex::new(costly).unwrap().is_costly(), "{costly}");
+        }
+        for cheap in [
+            "/.*",
+            "/.*/[0-9]+/.*x",
+            "/[0-9a-f]{64}",
+            "/.*/[0-9a-f]{32}",
+            "/api/v[0-9]{1,3}/users/[a-z0-9-]{1,36}/?",
+            "/[0-9]{4}-[0-9]{2}-[0-9]{2}/.*",
+            "/.*a[ab]{2}",
+            "/é{3}.*",
+        ] {
+            assert!(!PathRegex::new(cheap).unwrap().is_costly(), "{cheap}");
+        }
+    }
+
+    #[test]
+    fn an_expression_that_is_too_large_is_refused_and_so_is_a_group() {
+        assert!(matches!(PathRegex::new("/((a|bc){100}){100}"), Err(regex::Error::CompiledTooBig(_))));
+        let large: Vec<_> = (0..8).map(|index| format!("/.*x{index}(a|bc){{2000}}")).collect();
+        let members = regexes(&large);
+        assert!(Together::new(&members).is_none(), "each is tried by itself");
+        let path = format!("/x3{}", "a".repeat(2000));
+        assert_eq!(Regexes::new(&members).find(&path, NEVER), Some(3));
     }
 
     #[test]

@@ -43,6 +43,15 @@ impl Equivalent<VirtualHost> for Asked<'_> {
     }
 }
 
+/// Routes that one request can meet, in the order in which they are tried.
+#[derive(Debug, Clone)]
+pub struct Group<'t> {
+    /// The host that is named, and the port that it insists on; `None` for all patterns.
+    pub host: Option<(&'t str, Option<u16>)>,
+    /// The routes; none for a host of ours.
+    pub routes: Vec<&'t Arc<Route>>,
+}
+
 /// The routes of one pattern.
 #[derive(Debug)]
 struct Wildcard {
@@ -124,7 +133,8 @@ impl RouteTable {
     }
 
     /// The routes whose host this is, in the order in which their paths are tried.
-    pub(super) fn candidates(&self, host: &Host) -> Vec<&Arc<Route>> {
+    #[must_use]
+    pub fn candidates(&self, host: &Host) -> Vec<&Arc<Route>> {
         let mut orders = self.named(host).map(|paths| paths.orders().to_vec()).unwrap_or_default();
         if self.named(host).is_none() {
             self.visit(host, |paths, _| {
@@ -134,6 +144,32 @@ impl RouteTable {
             orders.sort_unstable();
         }
         orders.into_iter().filter_map(|order| self.route(order)).collect()
+    }
+
+    /// All routes in the order in which they are tried: a request meets those of the first group that has its host, from the
+    /// first to the last, and none of another group. Groups of exact hosts come first, one with its port before the one
+    /// without; all patterns together are the last group.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group<'_>> {
+        let routes = |orders: &[Order]| orders.iter().filter_map(|order| self.route(*order)).collect();
+        let mut firsts = BTreeMap::new();
+        for (host, paths) in &self.exact {
+            let first = paths.first().unwrap_or(NEVER);
+            firsts.entry(&*host.name).and_modify(|least: &mut Order| *least = first.min(*least)).or_insert(first);
+        }
+        let mut exact: Vec<_> = self.exact.iter().collect();
+        exact.sort_unstable_by_key(|(host, _)| (firsts.get(&*host.name), &host.name, host.port.is_none(), host.port));
+        let mut groups: Vec<_> = exact
+            .into_iter()
+            .map(|(host, paths)| Group { host: Some((&*host.name, host.port)), routes: routes(paths.orders()) })
+            .collect();
+        let mut wild: Vec<Order> =
+            self.wildcards.values().flatten().flat_map(|wildcard| wildcard.paths.orders()).copied().collect();
+        wild.sort_unstable();
+        if !wild.is_empty() {
+            groups.push(Group { host: None, routes: routes(&wild) });
+        }
+        groups
     }
 
     fn route(&self, order: Order) -> Option<&Arc<Route>> {

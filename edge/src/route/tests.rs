@@ -217,6 +217,63 @@ proptest! {
     }
 }
 
+/// What `groups` says, taken at its word: the first group that has the host, and of its routes the first that matches.
+fn by_groups<'t>(table: &'t RouteTable, host: &Host, path: &str) -> Option<&'t Arc<Route>> {
+    let at = |port: Option<u16>| port.is_none_or(|own| host.port() == Some(own));
+    let group = table.groups().into_iter().find(|group| match group.host {
+        Some((name, port)) => name == host.name() && at(port),
+        None => !host.is_literal(),
+    })?;
+    group.routes.into_iter().find(|route| match &route.hosts {
+        HostPattern::Exact { .. } => route.path.matches(path),
+        HostPattern::Wildcard { port, .. } => route.hosts.names(host.name()) && at(*port) && route.path.matches(path),
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_groups_are_in_the_order_in_which_routes_are_tried(
+        routes in prop_oneof![prop::collection::vec(any_route(), 0..8), prop::collection::vec(any_route(), 20..120)],
+        requests in prop::collection::vec(any_request(), 40),
+    ) {
+        let routes: Vec<_> = routes.iter().enumerate().map(|(index, route)| built(index, route)).collect();
+        let table = table(&routes);
+        prop_assert_eq!(table.groups().iter().map(|group| group.routes.len()).sum::<usize>(), routes.len());
+        for (host, path) in requests {
+            let found = table.find(&host, &path).map(|route| &route.id);
+            prop_assert_eq!(found, by_groups(&table, &host, &path).map(|route| &route.id), "{}{}", host, path);
+        }
+    }
+}
+
+#[test]
+fn groups_stand_in_the_order_of_the_file_with_the_port_before_the_host_and_patterns_last() {
+    let routes = [
+        with("any", HostPattern::wildcard("*", None), prefix("/")),
+        with("b", exact("b.example.com"), prefix("/")),
+        with("a", exact("a.example.com"), prefix("/")),
+        with("b9", HostPattern::Exact { host: "b.example.com".to_owned(), port: Some(9443) }, prefix("/")),
+    ];
+    let table = table(&routes);
+    let told: Vec<_> = table
+        .groups()
+        .iter()
+        .map(|group| (group.host.map(|(name, _)| name.to_owned()), group.routes.iter().map(|one| &*one.id).collect()))
+        .collect::<Vec<(_, Vec<_>)>>();
+    let host = |name: &str| Some(name.to_owned());
+    let b = "b.example.com";
+    assert_eq!(
+        told,
+        [
+            (host(b), vec!["b9"]),
+            (host(b), vec!["b"]),
+            (host("a.example.com"), vec!["a"]),
+            (host("auth.example.com"), vec![]),
+            (None, vec!["any"]),
+        ]
+    );
+}
+
 fn rewritten(path: PathMatcher, with: &str, asked: &str) -> Result<Option<String>, PathError> {
     let route = Route { path, rewrite: Some(PathRewrite::Prefix(with.to_owned())), ..route("x", "/") };
     route.upstream_path(asked, &PathConfig::default())

@@ -64,6 +64,11 @@ impl<V> Tree<V> {
         tree
     }
 
+    /// Every value, in no order that matters.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.nodes.iter().filter_map(|node| node.value.as_ref())
+    }
+
     /// Lets each node know the lowest order below it. Children stand behind their parents.
     fn sum_up(&mut self) {
         for index in (0..self.nodes.len()).rev() {

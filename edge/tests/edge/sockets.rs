@@ -167,6 +167,31 @@ async fn a_websocket_ends_with_timeout_write_as_every_exchange() {
     ended(&world, open(&world, "").await, "upstream-timeout").await;
 }
 
+/// The timer of the accepted side of `wire`, as the kernel tells it: its kind, and in how many hundredths of a second it ends.
+fn timer(wire: &Wire) -> Option<(u8, u64)> {
+    let (here, there) = (wire.stream.get_ref().0.local_addr().unwrap(), wire.stream.get_ref().0.peer_addr().unwrap());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (local, remote) = (columns.next()?, columns.next()?);
+        let is = |column: &str, port: u16| column.ends_with(&format!(":{port:04X}"));
+        let (kind, when) = columns.nth(2)?.split_once(':')?;
+        (is(local, there.port()) && is(remote, here.port()))
+            .then(|| (kind.parse().unwrap(), u64::from_str_radix(when, 16).unwrap()))
+    })
+}
+
+#[tokio::test]
+async fn a_client_that_vanished_without_a_word_is_found_out() {
+    const KEEPALIVE: u8 = 2;
+    let world = world(LONG, |_| {}).await;
+    let wire = open(&world, "").await;
+    until("only the time for the next probe runs", || {
+        timer(&wire).is_some_and(|(kind, when)| kind == KEEPALIVE && (1..=60 * 100).contains(&when))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_websocket_outlives_requests_reloads_and_silence() {
     let builder = WorldBuilder::new().await.route(|route| {

@@ -48,6 +48,5 @@ fn files(root: &Path, folder: &Path) -> Vec<PathBuf> {
 }
 
 fn sum(file: &Path) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &fs::read(file).unwrap());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &fs::read(file).unwrap()))
 }

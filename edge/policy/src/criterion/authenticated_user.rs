@@ -1,6 +1,6 @@
 //! `authenticated_user`: somebody is signed in.
 
-use super::{Dialect, Test, of_session, seen, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -12,7 +12,7 @@ impl Test for AuthenticatedUser {
         Ok(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         of_session(facts, |session| verdict(!session.user.id.is_empty(), Reason::UserOk, Reason::UserUnauthorized))
     }
 

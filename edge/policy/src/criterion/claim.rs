@@ -3,9 +3,10 @@
 use postern_identity::Session;
 use serde_json::Value;
 
-use super::{Dialect, Test, of_session, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed};
+use crate::policy::Action;
 use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -29,13 +30,13 @@ impl Test for Claim {
         Ok(Self { nobody, ..Self::new(name, values) })
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
         if self.nobody && facts.session.is_none() {
             return verdict(true, Reason::ClaimOk, Reason::ClaimOk);
         }
         of_session(facts, |session| {
-            let values = self.name.find(session).unwrap_or_default();
-            verdict(self.values.matches(values), Reason::ClaimOk, Reason::ClaimUnauthorized)
+            let matches = self.name.meets(session, stand, |values| self.values.matches(values));
+            verdict(matches, Reason::ClaimOk, Reason::ClaimUnauthorized)
         })
     }
 
@@ -55,12 +56,26 @@ impl Test for Claim {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        let none = || format!("no claim {}", self.name.written);
-        seen_of_session(facts, |session| self.name.find(session).map_or_else(none, listed))
+        seen_of_session(facts, |session| self.name.saw(session))
     }
 
     fn sample(&self, samples: &mut Samples) {
-        self.values.sample(samples.claims.entry(self.name.written.to_string()).or_default());
+        let mut values = Vec::new();
+        self.values.sample(&mut values);
+        let texts = values.iter().filter_map(Value::as_str);
+        match &*self.name.written {
+            // Nobody has these without the address and the id themselves.
+            "email" => texts.for_each(|text| samples.emails.whole(text)),
+            "sub" => texts.for_each(|text| samples.users.whole(text)),
+            name => {
+                let known = samples.claims.entry(name.to_owned()).or_default();
+                values.into_iter().for_each(|value| {
+                    if !known.contains(&value) {
+                        known.push(value);
+                    }
+                });
+            }
+        }
     }
 
     const NEEDS_SESSION: bool = true;
@@ -70,8 +85,7 @@ impl Test for Claim {
     }
 }
 
-/// The flat name of a claim, as written; its lower-cased form is tried as well, because Pomerium lower-cases the keys of its
-/// file. Stored claims are flat, so a nested one is reached by its dotted name and by no other path (01 §3.4).
+/// The flat name of a claim, as written, and its lower-cased form, because Pomerium lower-cases the keys of its file. Stored claims are flat, so a nested one is reached by its dotted name and by no other path (01 §3.4).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClaimName {
     written: Box<str>,
@@ -88,10 +102,32 @@ impl ClaimName {
         &self.written
     }
 
-    /// The values in the union of the session's and the user's claims; those of the user win as a whole.
-    pub(crate) fn find<'a>(&self, session: &'a Session) -> Option<&'a [Value]> {
+    /// Whether the values meet `test`: those under the name as written, else those under the lower-cased one. Where both exist
+    /// nobody passes for want of a look at the other: a `deny` rule holds if it does by either, and what keeps an `allow` rule
+    /// from holding does so by either.
+    pub(super) fn meets(&self, session: &Session, stand: Stand, test: impl Fn(&[Value]) -> bool) -> bool {
+        match (self.find(session), stand.action, stand.inverted) {
+            ((found, None) | (None, found), _, _) => test(found.unwrap_or_default()),
+            ((Some(written), Some(_)), Action::Allow, false) => test(written),
+            ((Some(written), Some(lower)), Action::Deny, true) => test(written) && test(lower),
+            ((Some(written), Some(lower)), _, _) => test(written) || test(lower),
+        }
+    }
+
+    /// The values, for those who may see the request.
+    pub(super) fn saw(&self, session: &Session) -> String {
+        match self.find(session) {
+            (Some(written), Some(lower)) => format!("{}, and in lower case {}", listed(written), listed(lower)),
+            (Some(found), None) | (None, Some(found)) => listed(found),
+            (None, None) => format!("no claim {}", self.written),
+        }
+    }
+
+    /// The values under the name as written and under its lower-cased form, if that is another, in the union of the session's
+    /// and the user's claims; those of the user win as a whole.
+    fn find<'a>(&self, session: &'a Session) -> (Option<&'a [Value]>, Option<&'a [Value]>) {
         let find = |name: &str| session.user.claims.find(name).or_else(|| session.claims.find(name));
-        find(&self.written).or_else(|| find(self.lower.as_deref()?))
+        (find(&self.written), self.lower.as_deref().and_then(find))
     }
 }
 
@@ -99,7 +135,8 @@ impl ClaimName {
 mod tests {
     use serde_json::json;
 
-    use crate::testing::World;
+    use crate::Decision;
+    use crate::testing::{World, policy};
 
     fn world() -> World<'static> {
         World::signed_in()
@@ -135,6 +172,31 @@ mod tests {
         let both = World::signed_in().user_claims(&json!({"Dept": "ops", "dept": "eng"}));
         both.assert("claim/Dept: ops", true, "claim-ok");
         both.assert("claim/Dept: eng", false, "claim-unauthorized");
+    }
+
+    #[test]
+    fn where_both_spellings_exist_nobody_passes_for_want_of_a_look_at_the_other() {
+        let roles =
+            |written: &str, lower: &str| World::signed_in().user_claims(&json!({"Role": written, "role": lower}));
+        let passes = |rules: &str, world: &World<'_>| policy(rules).decide(&world.facts()) == Decision::Allow;
+        let deny = |block: &str| format!("{{allow: {{and: [authenticated_user: 1]}}, deny: {{{block}}}}}");
+        for both in [roles("x", "contractor"), roles("contractor", "x")] {
+            assert!(!passes(&deny("or: [claim/Role: contractor]"), &both));
+            assert!(!passes(&deny("not: [claim/Role: contractor]"), &both));
+            assert!(!passes("allow: {not: [claim/Role: contractor]}", &both));
+        }
+        assert!(passes(&deny("or: [claim/Role: contractor]"), &roles("x", "y")));
+        assert!(passes(&deny("not: [claim/Role: staff]"), &roles("staff", "staff")));
+        assert!(!passes(&deny("or: [claim/role: contractor]"), &roles("x", "contractor")));
+        assert!(
+            passes(&deny("or: [claim/role: contractor]"), &roles("contractor", "x")),
+            "only that spelling is named"
+        );
+        // The written one alone lets in, as before.
+        assert!(passes("allow: {and: [claim/Role: admin]}", &roles("admin", "x")));
+        assert!(!passes("allow: {and: [claim/Role: admin]}", &roles("x", "admin")));
+        let seen = &policy("allow: {and: [claim/Role: a]}").trace(&roles("x", "y").facts()).rules[0].criteria[0].saw;
+        assert_eq!(seen, "x, and in lower case y");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Carrier, Dialect, Test, verdict};
+use super::{Carrier, Dialect, Stand, Test, verdict};
 use crate::document::{Entry, Mistake, Node};
 use crate::matcher::{StringMatcher, collect, series, unknown};
 use crate::{Certificate, Facts, Reason, RuleResult};
@@ -21,7 +21,7 @@ enum Condition {
     SanUri(StringMatcher),
 }
 
-const KEYS: [&str; 5] = ["fingerprint", "spki_hash", "san_dns", "san_email", "san_uri"];
+pub(crate) const KEYS: [&str; 5] = ["fingerprint", "spki_hash", "san_dns", "san_email", "san_uri"];
 
 impl Test for ClientCertificate {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
@@ -32,7 +32,7 @@ impl Test for ClientCertificate {
         collect(entries, Condition::parse).map(|conditions| Self(conditions.into()))
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let holds = |leaf: &Certificate| self.0.iter().all(|condition| condition.holds(leaf));
         let holds = facts.client_certificate.leaf.is_some_and(holds);
         verdict(holds, Reason::ClientCertificateOk, Reason::ClientCertificateUnauthorized)

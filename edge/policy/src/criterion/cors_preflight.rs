@@ -1,6 +1,6 @@
 //! `cors_preflight`: `OPTIONS` that asks for permission (Fetch §4.8), which browsers send without any credential (S-035).
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult, Samples};
 
@@ -12,7 +12,7 @@ impl Test for CorsPreflight {
         Ok(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         verdict(facts.cors_preflight, Reason::CorsRequest, Reason::NonCorsRequest)
     }
 

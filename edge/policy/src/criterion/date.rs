@@ -4,7 +4,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use postern_identity::Timestamp;
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Entry, Mistake, Node};
 use crate::matcher::{collect, unknown_operator};
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -30,7 +30,7 @@ impl Test for Date {
         }
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let holds = self.0.iter().all(|bound| match bound {
             Bound::After(time) => facts.now >= *time,
             Bound::Before(time) => facts.now < *time,

@@ -3,7 +3,7 @@
 use jiff::civil::Weekday;
 use jiff::tz::Offset;
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult, Samples};
 
@@ -33,7 +33,7 @@ impl Test for DayOfWeek {
         Ok(Self(days))
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let today = today(facts).map_or(0, |day| 1 << day.to_monday_zero_offset());
         verdict(self.0 & today != 0, Reason::DayOfWeekOk, Reason::DayOfWeekUnauthorized)
     }

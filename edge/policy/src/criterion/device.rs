@@ -1,6 +1,6 @@
 //! `device`: a device that was enrolled for the session (01 §3.5).
 
-use super::{Carrier, Dialect, Test, of_session, seen_of_session};
+use super::{Carrier, Dialect, Stand, Test, of_session, seen_of_session};
 use crate::document::{Entry, Mistake, Node, Value};
 use crate::matcher::{collect, text, unknown};
 use crate::{Device as Credential, Enrolment, Facts, Reason, Reasons, RuleResult, Samples};
@@ -15,7 +15,7 @@ pub(crate) struct Device {
     nobody: bool,
 }
 
-const KEYS: [&str; 3] = ["type", "is", "approved"];
+pub(crate) const KEYS: [&str; 3] = ["type", "is", "approved"];
 
 enum Condition {
     Kind(Box<str>),
@@ -41,7 +41,7 @@ impl Test for Device {
         Ok(device)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let of = |value, reason| RuleResult { value, reasons: Reasons::of(reason) };
         if self.nobody && facts.session.is_none() {
             return of(true, Reason::DeviceOk);

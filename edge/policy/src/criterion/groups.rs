@@ -3,7 +3,7 @@
 use postern_identity::Session;
 use serde_json::Value;
 
-use super::{Dialect, Test, of_session, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed};
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -17,7 +17,7 @@ impl Test for Groups {
     }
 
     /// Without any word on groups from the provider it is false, even for `exclude`.
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         of_session(facts, |session| {
             let matches = groups(session).is_some_and(|groups| self.0.matches(groups));
             verdict(matches, Reason::GroupsOk, Reason::GroupsUnauthorized)

@@ -1,6 +1,6 @@
 //! `http_method`: the request method, compared case-sensitively.
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -13,7 +13,7 @@ impl Test for HttpMethod {
         StringMatcher::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         verdict(self.0.matches(facts.method), Reason::HttpMethodOk, Reason::HttpMethodUnauthorized)
     }
 

@@ -1,6 +1,6 @@
 //! `http_path`: the canonical path, percent-decoded and without query.
 
-use super::{Dialect, Test, seen, verdict};
+use super::{Dialect, Stand, Test, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -13,7 +13,7 @@ impl Test for HttpPath {
         StringMatcher::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         verdict(self.0.matches(facts.path), Reason::HttpPathOk, Reason::HttpPathUnauthorized)
     }
 

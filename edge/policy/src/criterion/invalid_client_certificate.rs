@@ -1,6 +1,6 @@
 //! `invalid_client_certificate`: the client certificate is missing or not trusted, where a CA asks for one (01 §1.6).
 
-use super::{Carrier, Dialect, Test, verdict};
+use super::{Carrier, Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -12,7 +12,7 @@ impl Test for InvalidClientCertificate {
         Ok(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let invalid = match facts.client_certificate.leaf {
             None => Reason::ClientCertificateRequired,
             Some(_) => Reason::InvalidClientCertificate,

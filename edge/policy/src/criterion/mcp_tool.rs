@@ -1,6 +1,6 @@
 //! `mcp_tool`: the tool that a Model Context Protocol request calls.
 
-use super::{Carrier, Dialect, Test};
+use super::{Carrier, Dialect, Stand, Test};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Mcp, Reason, Reasons, RuleResult};
@@ -13,7 +13,7 @@ impl Test for McpTool {
         StringMatcher::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let (value, reason) = match facts.mcp {
             Mcp::ToolCall(tool) if self.0.matches(tool) => (true, Reason::McpToolMatch),
             Mcp::ToolCall(_) => (false, Reason::McpToolNoMatch),

@@ -33,16 +33,17 @@ mod user;
 use postern_identity::Session;
 
 use crate::document::{Mistake, Node};
-use crate::{Facts, Reason, Reasons, RuleResult, Samples};
+use crate::policy::Action;
+use crate::{Facts, Reason, Reasons, RuleResult, Samples, facts};
 
 pub(crate) use self::accept::Accept;
 pub(crate) use self::authenticated_user::AuthenticatedUser;
 pub(crate) use self::claim::Claim;
-pub(crate) use self::client_certificate::ClientCertificate;
+pub(crate) use self::client_certificate::{ClientCertificate, KEYS as CLIENT_CERTIFICATE_KEYS};
 pub(crate) use self::cors_preflight::CorsPreflight;
 pub(crate) use self::date::Date;
 pub(crate) use self::day_of_week::DayOfWeek;
-pub(crate) use self::device::Device;
+pub(crate) use self::device::{Device, KEYS as DEVICE_KEYS};
 pub(crate) use self::domain::Domain;
 pub(crate) use self::email::Email;
 pub(crate) use self::groups::Groups;
@@ -51,7 +52,7 @@ pub(crate) use self::http_path::HttpPath;
 pub(crate) use self::invalid_client_certificate::InvalidClientCertificate;
 pub(crate) use self::mcp_tool::McpTool;
 pub(crate) use self::name::parse_name;
-pub(crate) use self::record::Record;
+pub(crate) use self::record::{KEYS as RECORD_KEYS, Record};
 pub(crate) use self::reject::Reject;
 pub(crate) use self::source_ip::SourceIp;
 pub(crate) use self::ssh_ca::SshCa;
@@ -59,7 +60,7 @@ pub(crate) use self::ssh_publickey::SshPublickey;
 pub(crate) use self::ssh_username::SshUsername;
 pub(crate) use self::ssh_username_matches_claim::SshUsernameMatchesClaim;
 pub(crate) use self::ssh_username_matches_email::SshUsernameMatchesEmail;
-pub(crate) use self::time_of_day::TimeOfDay;
+pub(crate) use self::time_of_day::{KEYS as TIME_OF_DAY_KEYS, TimeOfDay};
 pub(crate) use self::user::User;
 
 /// How documents are read.
@@ -69,13 +70,22 @@ pub(crate) struct Dialect {
     pub(crate) fail_open_identity: bool,
 }
 
+/// Where a criterion stands in its policy. It matters where a fact is in doubt, since doubt never helps who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stand {
+    /// What its rule does.
+    pub(crate) action: Action,
+    /// Its rule inverts what it comes to.
+    pub(crate) inverted: bool,
+}
+
 /// What every criterion can do.
 pub(crate) trait Test: Sized {
     /// Reads its data; `sub_path` is what followed the `/` of its name.
     fn parse(sub_path: &str, data: &Node, dialect: Dialect) -> Result<Self, Vec<Mistake>>;
 
-    /// Whether it holds, and why. Neither allocates nor locks.
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult;
+    /// Whether it holds where it stands, before that inverts it, and why. Neither allocates nor locks.
+    fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult;
 
     /// What it looks for, as a noun that follows "needs" or "denied by rule:". Names no person: the refused read it.
     fn words(&self) -> String;
@@ -152,9 +162,9 @@ macro_rules! criteria {
                 Ok(match name { $(Name::$kind => Self::$kind($kind::parse(sub_path, data, dialect)?),)* })
             }
 
-            /// Whether it holds, and why.
-            pub(crate) fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
-                match self { $(Self::$kind(test) => test.evaluate(facts),)* }
+            /// Whether it holds where it stands, before that inverts it, and why.
+            pub(crate) fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
+                match self { $(Self::$kind(test) => test.evaluate(facts, stand),)* }
             }
 
             /// What it looks for, as a noun that follows "needs" or "denied by rule:".
@@ -262,6 +272,21 @@ fn of_session<'a>(facts: &Facts<'a>, judge: impl FnOnce(&'a Session) -> RuleResu
     match facts.session {
         Some(session) => judge(session),
         None => RuleResult { value: false, reasons: Reasons::of(Reason::UserUnauthenticated) },
+    }
+}
+
+/// What a test comes to that holds for some addresses, and for somebody without one if `without`.
+///
+/// An address that is not verified is nobody's and may be anybody's: a rule is never met by it where that would let its subject
+/// pass (S-069), and a `deny` rule is met by the address that it names as well as by the lack of one.
+fn of_address(facts: &Facts<'_>, stand: Stand, without: bool, holds: impl FnOnce(&str) -> bool) -> bool {
+    match (facts.email(), stand.action, stand.inverted) {
+        (facts::Email::Address(address), _, _) => holds(address),
+        (facts::Email::NoSession, _, _)
+        | (facts::Email::Unverified(_), Action::Allow, false)
+        | (facts::Email::Unverified(_), Action::Deny, true) => false,
+        (facts::Email::Unverified(_), Action::Allow, true) => true,
+        (facts::Email::Unverified(address), Action::Deny, false) => without || holds(address),
     }
 }
 

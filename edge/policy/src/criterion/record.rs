@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Carrier, Dialect, Test, verdict};
+use super::{Carrier, Dialect, Stand, Test, verdict};
 use crate::document::{Entry, Mistake, Node};
 use crate::matcher::{collect, equal, plain, text, unknown_operator};
 use crate::{Facts, Reason, RuleResult};
@@ -34,7 +34,7 @@ enum Condition {
     GreaterOrEqual(Value),
 }
 
-const KEYS: [&str; 17] = [
+pub(crate) const KEYS: [&str; 17] = [
     "type",
     "field",
     "exists",
@@ -77,7 +77,7 @@ impl Test for Record {
         }
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let value = self.find(facts);
         let holds = self.conditions.iter().all(|condition| condition.holds(value));
         verdict(holds, Reason::RecordOk, Reason::RecordUnauthorized)
@@ -225,7 +225,8 @@ mod tests {
             facts::Record { kind: "geo", fields: fields.as_object().expect("an object") },
         ];
         let world = World::default();
-        let result = record.evaluate(&Facts { records: &records, ..world.facts() });
+        let stand = Stand { action: crate::Action::Allow, inverted: false };
+        let result = record.evaluate(&Facts { records: &records, ..world.facts() }, stand);
         assert!(result.reasons.contains(if result.value { Reason::RecordOk } else { Reason::RecordUnauthorized }));
         result.value
     }

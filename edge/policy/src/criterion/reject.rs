@@ -1,6 +1,6 @@
 //! `reject`: never true.
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -12,7 +12,7 @@ impl Test for Reject {
         Ok(Self)
     }
 
-    fn evaluate(&self, _: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, _: &Facts<'_>, _: Stand) -> RuleResult {
         verdict(false, Reason::Reject, Reason::Reject)
     }
 

@@ -1,6 +1,6 @@
 //! `source_ip`: the trusted address of the client.
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::IpMatcher;
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -13,7 +13,7 @@ impl Test for SourceIp {
         IpMatcher::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         verdict(self.0.contains(facts.source), Reason::SourceIpOk, Reason::SourceIpUnauthorized)
     }
 

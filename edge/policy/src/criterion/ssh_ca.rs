@@ -1,7 +1,7 @@
 //! `ssh_ca`: an SSH user certificate of one of these authorities, for that user name, and in force.
 
 use super::ssh_publickey::Keys;
-use super::{Carrier, Dialect, Test, verdict};
+use super::{Carrier, Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult, SshCertificate};
 
@@ -13,7 +13,7 @@ impl Test for SshCa {
         Keys::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let holds = facts.ssh.certificate.is_some_and(|certificate| {
             let SshCertificate { authority, principals, valid_after, valid_before } = certificate;
             self.0.contains(authority)

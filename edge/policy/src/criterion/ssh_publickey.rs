@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Carrier, Dialect, Test, verdict};
+use super::{Carrier, Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::collect;
 use crate::{Facts, Reason, RuleResult};
@@ -16,7 +16,7 @@ impl Test for SshPublickey {
         Keys::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let listed = facts.ssh.key.is_some_and(|key| self.0.contains(key));
         verdict(listed, Reason::SshPublickeyOk, Reason::SshPublickeyUnauthorized)
     }

@@ -1,6 +1,6 @@
 //! `ssh_username`: the user name of an SSH connection; empty on any other.
 
-use super::{Carrier, Dialect, Test, seen, verdict};
+use super::{Carrier, Dialect, Stand, Test, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult};
@@ -13,7 +13,7 @@ impl Test for SshUsername {
         StringMatcher::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         verdict(self.0.matches(facts.ssh.username), Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
     }
 

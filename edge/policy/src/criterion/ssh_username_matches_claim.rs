@@ -1,9 +1,10 @@
 //! `ssh_username_matches_claim`: the SSH user name is an element of a claim.
 
+use serde_json::Value;
+
 use super::claim::ClaimName;
-use super::{Carrier, Dialect, Test, of_session, seen, seen_of_session, verdict};
+use super::{Carrier, Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
-use crate::matcher::listed;
 use crate::{Facts, Reason, RuleResult};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -21,10 +22,11 @@ impl Test for SshUsernameMatchesClaim {
     }
 
     /// No user name is nobody's, not that of an empty value.
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
         of_session(facts, |session| {
-            let (values, username) = (self.0.find(session).unwrap_or_default(), facts.ssh.username);
-            let matches = !username.is_empty() && values.iter().any(|value| value.as_str() == Some(username));
+            let username = facts.ssh.username;
+            let is_in = |values: &[Value]| values.iter().any(|value| value.as_str() == Some(username));
+            let matches = !username.is_empty() && self.0.meets(session, stand, is_in);
             verdict(matches, Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
         })
     }
@@ -39,9 +41,7 @@ impl Test for SshUsernameMatchesClaim {
 
     fn saw(&self, facts: &Facts<'_>) -> String {
         seen_of_session(facts, |session| {
-            let none = || format!("no claim {}", self.0.written());
-            let values = self.0.find(session).map_or_else(none, listed);
-            format!("{} and {values}", seen(facts.ssh.username, "no SSH user name"))
+            format!("{} and {}", seen(facts.ssh.username, "no SSH user name"), self.0.saw(session))
         })
     }
 

@@ -1,6 +1,6 @@
 //! `ssh_username_matches_email`: the SSH user name is what stands before the `@` of the e-mail address.
 
-use super::{Carrier, Dialect, Test, of_session, seen, verdict};
+use super::{Carrier, Dialect, Stand, Test, of_address, of_session, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Email, Facts, Reason, RuleResult};
 
@@ -13,13 +13,12 @@ impl Test for SshUsernameMatchesEmail {
     }
 
     /// No user name is nobody's, not that of an empty address.
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
         of_session(facts, |_| {
-            let local = match facts.email() {
-                Email::Address(address) => address.split('@').next().unwrap_or_default(),
-                Email::NoSession | Email::Unverified => "",
-            };
-            let matches = !local.is_empty() && facts.ssh.username == local;
+            let matches = of_address(facts, stand, false, |address| {
+                let local = address.split('@').next().unwrap_or_default();
+                !local.is_empty() && facts.ssh.username == local
+            });
             verdict(matches, Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
         })
     }
@@ -33,13 +32,12 @@ impl Test for SshUsernameMatchesEmail {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        let address = match facts.email() {
+        let (address, doubt) = match facts.email() {
             Email::NoSession => return "no session".to_owned(),
-            Email::Unverified => "an address that is not verified",
-            Email::Address("") => "no address",
-            Email::Address(address) => address,
+            Email::Unverified(address) => (address, ", not verified"),
+            Email::Address(address) => (address, ""),
         };
-        format!("{} and {address}", seen(facts.ssh.username, "no SSH user name"))
+        format!("{} and {}{doubt}", seen(facts.ssh.username, "no SSH user name"), seen(address, "no address"))
     }
 
     const NEEDS_SESSION: bool = true;

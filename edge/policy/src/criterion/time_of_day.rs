@@ -3,7 +3,7 @@
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
-use super::{Dialect, Test, verdict};
+use super::{Dialect, Stand, Test, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{collect, unknown_operator};
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -17,7 +17,7 @@ pub(crate) struct TimeOfDay {
     before: Option<Time>,
 }
 
-const KEYS: [&str; 3] = ["timezone", "after", "before"];
+pub(crate) const KEYS: [&str; 3] = ["timezone", "after", "before"];
 
 impl Test for TimeOfDay {
     fn parse(_: &str, data: &Node, _: Dialect) -> Result<Self, Vec<Mistake>> {
@@ -46,7 +46,7 @@ impl Test for TimeOfDay {
         }
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let holds = self.local(facts).is_some_and(|now| {
             self.after.is_none_or(|after| now >= after) && self.before.is_none_or(|before| now < before)
         });

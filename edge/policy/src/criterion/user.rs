@@ -1,6 +1,6 @@
 //! `user`: the user id, which the identity provider calls `sub`.
 
-use super::{Dialect, Test, of_session, seen, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -13,7 +13,7 @@ impl Test for User {
         StringMatcher::parse(data).map(Self)
     }
 
-    fn evaluate(&self, facts: &Facts<'_>) -> RuleResult {
+    fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         of_session(facts, |session| verdict(self.0.matches(&session.user.id), Reason::UserOk, Reason::UserUnauthorized))
     }
 

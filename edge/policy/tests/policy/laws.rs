@@ -189,6 +189,40 @@ proptest! {
     }
 
     #[test]
+    fn s_069_whom_an_address_that_is_not_verified_lets_pass_passes_with_it_verified_and_without_one(
+        rules in rules(),
+        request in requests(),
+        session in sessions(),
+    ) {
+        let policy = policy(&rules);
+        let decide = |email: Option<String>, email_verified: Option<bool>| {
+            let user = User { email, email_verified, ..session.user.clone() };
+            let session = Some(Session { user, ..session.clone() });
+            policy.decide(&Request { session, ..request.clone() }.facts())
+        };
+        let address = session.user.email.clone();
+        if decide(address.clone(), Some(false)) == Decision::Allow {
+            prop_assert_eq!(decide(address, Some(true)), Decision::Allow);
+            prop_assert_eq!(decide(None, None), Decision::Allow);
+        }
+    }
+
+    #[test]
+    fn what_would_be_refused_is_what_is_if_nothing_is_tried_out(
+        rules in prop::collection::vec((rule(criteria()), any::<bool>()), 0..5),
+        request in requests(),
+    ) {
+        let mut tried = rules.clone();
+        for (rule, enforced) in &mut tried {
+            rule.as_object_mut().expect("a rule").insert("enforce".to_owned(), json!(*enforced));
+        }
+        let with = |rules: Vec<(Value, bool)>| policy(&rules.into_iter().map(|(rule, _)| rule).collect::<Vec<_>>());
+        let (tried, flipped) = (with(tried), with(rules).evaluate(&request.facts()));
+        let wanted = (tried.has_dry_run() && flipped.decision() != Decision::Allow).then_some(flipped);
+        prop_assert_eq!(tried.would_refuse(&request.facts()), wanted);
+    }
+
+    #[test]
     fn a_public_policy_allows_every_request_and_one_without_identity_needs_no_session(
         rules in rules(),
         request in requests(),

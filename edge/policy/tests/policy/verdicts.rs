@@ -54,7 +54,7 @@ fn run(vector: &Vector, fail_open: bool) -> Ran {
         Expected::Departed(verdict) => (Ran::Departed, verdict),
     };
     let rules = parsed.unwrap_or_else(|mistakes| panic!("{id}: {mistakes:?}"));
-    assert_eq!(vector.came_to(&Policy::new(legacy(&vector.route).rules(), rules)), verdict, "{id}");
+    assert_eq!(vector.came_to(&Policy::new(legacy(&vector.route).rules(), rules.list)), verdict, "{id}");
     ran
 }
 

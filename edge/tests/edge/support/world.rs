@@ -211,6 +211,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         idle_timeout: None,
         allow_websockets: false,
         public: true,
+        static_window: Duration::ZERO,
         show_error_details: false,
     }
 }
