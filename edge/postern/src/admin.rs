@@ -139,7 +139,7 @@ async fn reload(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if !is_local_program(peer, &headers) {
+    if !is_local_program(peer, &headers, &ASKS) {
         let why = "only a program on the same machine may ask for a reload: `postern reload`\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
@@ -161,14 +161,14 @@ async fn reload(
 pub(crate) const ASKS: HeaderName = HeaderName::from_static("x-postern-reload");
 
 /// Browsers name an origin with every POST and send no field of ours, a name that leads to the loopback by trickery stands in
-/// `Host`, and proxies say for whom they ask; what is left on the loopback is a program.
-fn is_local_program(peer: SocketAddr, headers: &HeaderMap) -> bool {
+/// `Host`, and proxies say for whom they ask; what is left on the loopback, with the field `ours`, is a program.
+pub(crate) fn is_local_program(peer: SocketAddr, headers: &HeaderMap, ours: &HeaderName) -> bool {
     let for_others =
         [header::ORIGIN, header::FORWARDED, header::VIA].into_iter().any(|name| headers.contains_key(name))
             || headers
                 .keys()
                 .any(|name| name.as_str().starts_with("x-forwarded-") || name.as_str().starts_with("sec-fetch-"));
-    peer.ip().to_canonical().is_loopback() && headers.contains_key(ASKS) && is_local_host(headers) && !for_others
+    peer.ip().to_canonical().is_loopback() && headers.contains_key(ours) && is_local_host(headers) && !for_others
 }
 
 /// Whether the one `Host` is an address or `localhost`: nobody else's name.
@@ -202,7 +202,7 @@ mod tests {
             headers.extend(name.map(|name| (name.parse::<HeaderName>().unwrap(), "x".parse().unwrap())));
             (peer.parse().unwrap(), headers)
         };
-        let may = |(peer, headers): (SocketAddr, HeaderMap)| is_local_program(peer, &headers);
+        let may = |(peer, headers): (SocketAddr, HeaderMap)| is_local_program(peer, &headers, &ASKS);
         for peer in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             for host in ["127.0.0.1:28080", "localhost", "LOCALHOST:1", "[::1]:28080", "[::1]", "10.0.0.1:1"] {
                 assert!(may(asks(peer, host, None)), "{peer} {host}");
@@ -218,12 +218,12 @@ mod tests {
             }
             let (peer, mut headers) = asks(peer, "localhost", None);
             headers.append(header::HOST, "localhost".parse().unwrap());
-            assert!(!is_local_program(peer, &headers), "two hosts");
+            assert!(!is_local_program(peer, &headers, &ASKS), "two hosts");
             headers.remove(header::HOST);
-            assert!(!is_local_program(peer, &headers), "no host");
+            assert!(!is_local_program(peer, &headers, &ASKS), "no host");
             headers.insert(header::HOST, "localhost".parse().unwrap());
             headers.remove("x-postern-reload");
-            assert!(!is_local_program(peer, &headers), "no field of ours");
+            assert!(!is_local_program(peer, &headers, &ASKS), "no field of ours");
         }
         for peer in ["10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1", "0.0.0.0:1"] {
             assert!(!may(asks(peer, "localhost", None)), "{peer}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, header};
-use postern_edge::route::{HostPattern, PathMatcher, Redirect, Route, Target};
+use postern_edge::route::{HostPattern, PathMatcher, PathRegex, Redirect, Route, Target};
 use postern_identity::{Session, Timestamp};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::cli::{Exit, Format};
-use crate::config::{self, At, Colour, Config, Origin, Source};
+use crate::config::{self, At, Colour, Config, Environment, Origin, Problems, Source};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Failed {
     Usage(String),
     /// What was asked about cannot be used.
     Problem(String),
+    /// A running Postern was to be asked, and nothing answers.
+    Unreachable(String),
     /// The problems of a configuration were printed already.
     Told,
 }
@@ -34,6 +36,7 @@ pub(crate) fn answered(outcome: Result<Exit, Failed>) -> Exit {
         Err(Failed::Told) => return Exit::Problem,
         Err(Failed::Usage(text)) => (text, Exit::Usage),
         Err(Failed::Problem(text)) => (text, Exit::Problem),
+        Err(Failed::Unreachable(text)) => (text, Exit::Unreachable),
     };
     crate::tell(&text);
     exit
@@ -45,6 +48,8 @@ pub(crate) struct Asked {
     pub(crate) config: Config,
     /// Its file, as it was named.
     pub(crate) file: Option<String>,
+    /// Advice on it.
+    pub(crate) problems: Problems,
 }
 
 /// Loads what is to be asked. Fatal problems are printed as `check` would; advice is for `check` alone.
@@ -53,13 +58,18 @@ pub(crate) fn load(file: Option<&Path>, lenient: bool) -> Result<Asked, Failed> 
     let source = Source { file: file.map(Path::to_owned), lenient };
     let mut loaded = config::load(&source, &environment);
     let Some(config) = loaded.config.take() else {
-        let err = std::io::stderr();
-        let text = loaded.problems.to_human(check::colour(err.is_terminal(), &environment));
-        let _closed = err.lock().write_all(text.as_bytes());
-        return Err(Failed::Told);
+        return Err(refused(&loaded.problems, &environment));
     };
     let file = file.map(|file| file.display().to_string());
-    Ok(Asked { config, file })
+    Ok(Asked { config, file, problems: loaded.problems })
+}
+
+/// Tells what is wrong, as `check` would.
+pub(crate) fn refused(problems: &Problems, environment: &Environment) -> Failed {
+    let err = std::io::stderr();
+    let text = problems.to_human(check::colour(err.is_terminal(), environment));
+    let _closed = err.lock().write_all(text.as_bytes());
+    Failed::Told
 }
 
 /// The time that is meant: now, unless one is written.
@@ -172,13 +182,15 @@ pub(crate) fn matcher(route: &Route) -> String {
     let path = match &route.path {
         PathMatcher::Prefix(prefix) => format!("{prefix}*"),
         PathMatcher::Exact(path) => path.clone(),
-        PathMatcher::Regex(regex) => {
-            let text = regex.as_str();
-            let bare = text.strip_prefix(r"\A(?:").and_then(|text| text.strip_suffix(r")\z")).unwrap_or(text);
-            format!(" ~ {bare}")
-        }
+        PathMatcher::Regex(regex) => format!(" ~ {}", expression(regex)),
     };
     format!("{host}{port}{path}")
+}
+
+/// The expression as it was written, without what makes it match whole paths.
+pub(crate) fn expression(regex: &PathRegex) -> &str {
+    let text = regex.as_str();
+    text.strip_prefix(r"\A(?:").and_then(|text| text.strip_suffix(r")\z")).unwrap_or(text)
 }
 
 /// Where a route leads.

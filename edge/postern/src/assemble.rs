@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Health};
 use crate::config::{Config, Loaded};
+use crate::operator::{self, Face};
 use crate::reload::Asker;
 use crate::telemetry::Telemetry;
 use crate::verdict::{Outcome, Verdict};
@@ -108,11 +109,17 @@ impl Running {
         let storage = Storage::open(config.storage.clone(), Arc::clone(&config.edge.keyring), &registry)?;
         let authn = Arc::new(Authn::new(config.authn.clone(), storage.sessions(), &registry)?);
         config.edge.authenticate.upstream = authn_at;
-        let gate = Arc::new(Gate::new(Snapshot::new(config.edge.clone(), 0)?, storage.cache(CacheConfig::default())));
+        let gate = Arc::new(Gate::new(
+            Snapshot::new(config.edge.clone(), 0)?,
+            storage.cache(CacheConfig { max_age: config.session_max_age, ..CacheConfig::default() }),
+        ));
         let health = Health::new(storage.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let ends_all = stop.clone().drop_guard();
-        for (listener, routes) in admin_routes(&config, registry, &health, askers).await? {
+        let secret = config.admin.shared_secret.then(|| Arc::clone(&config.edge.keyring));
+        let operators = operator::routes(Face::new(secret, storage.sessions()));
+        let local = admin::health_routes(health.clone()).merge(admin::reload_routes(askers)).merge(operators);
+        for (listener, routes) in admin_routes(&config, registry, local).await? {
             tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));
         }
         let (server, until) = (Arc::clone(&authn), stop.clone());
@@ -199,7 +206,7 @@ impl Running {
     }
 
     /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest. Each
-    /// step is cut at its bound, whatever hangs: [`GRACE`] and [`STORE_GRACE`] after the first is the latest end.
+    /// step is cut at its bound, whatever hangs: 2 s for authn and admin and 5 s for the store after the first is the latest end.
     pub async fn drain(self) {
         self.health.set_draining();
         let (stop_refreshing, refreshing) = self.refreshing;
@@ -231,11 +238,11 @@ const NAMED: usize = 100;
 
 /// Where all rules are only tried out, somebody has to know as long as that holds. Routes that are public say so themselves.
 fn warn_of_routes_refusing_nobody(edge: &EdgeConfig) {
-    let open = || edge.routes.iter().filter(|route| route.policy.refuses_nobody());
+    let open = || edge.routes.iter().filter(|route| route.policy.is_tried_out());
     let count = open().count();
     if count > 0 {
         let names: serde_json::Value = open().take(NAMED).map(|route| route.name.as_str()).collect();
-        warn!(count, "routes-refusing-nobody" = %names, "routes refuse nobody: all of their rules have `enforce: false`");
+        warn!(count, "routes-refusing-nobody" = %names, "routes refuse nobody who is signed in: all of their rules have `enforce: false`");
     }
 }
 
@@ -253,11 +260,10 @@ async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketA
 async fn admin_routes(
     config: &Config,
     registry: Registry,
-    health: &Health,
-    askers: mpsc::Sender<Asker>,
+    local: axum::Router,
 ) -> Result<Vec<(TcpListener, axum::Router)>, StartError> {
     let (listener, _) = listen(config.admin.health, "health (health_check_addr)").await?;
-    let mut served = vec![(listener, admin::health_routes(health.clone()).merge(admin::reload_routes(askers)))];
+    let mut served = vec![(listener, local)];
     if let Some(address) = config.admin.metrics {
         let (listener, _) = listen(address, "metrics (metrics_address)").await?;
         served.push((listener, admin::metrics_routes(registry, config.admin.metrics_auth.clone())));

@@ -51,6 +51,13 @@ pub enum Command {
     Explain(Box<Explain>),
     /// Say whose access changes from one configuration to another
     Diff(Box<Diff>),
+    /// List the routes in the order in which they are tried: what each is for, where it leads, who may enter
+    Routes(Routes),
+    /// Look at a configuration file as it is understood
+    #[command(subcommand)]
+    Config(OfConfig),
+    /// Print a JSON Schema of the configuration, for editors
+    Schema,
     /// Ask a running Postern whether it is well
     Health(Health),
     /// Have a running Postern load its configuration again, and say what became of it
@@ -122,6 +129,12 @@ pub struct Explain {
     /// Who asks
     #[command(flatten)]
     pub subject: Subject,
+    /// The owner of this session asks, as a running Postern knows it; by its name in the logs, or its id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["user", "email", "groups", "claims"])]
+    pub session: Option<String>,
+    /// `health_check_addr` of the Postern to ask for the session, if not as configured
+    #[arg(long, value_name = "HOST:PORT", requires = "session")]
+    pub address: Option<String>,
     /// A device of theirs; may be given again
     #[arg(long = "device", value_name = "ID|KEY=VALUE,...|@FILE")]
     pub devices: Vec<String>,
@@ -198,6 +211,62 @@ pub struct Diff {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
+}
+
+/// Options of `postern routes`.
+#[derive(Debug, Clone, Args)]
+pub struct Routes {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// Only the routes that a request for this host can meet
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "url")]
+    pub host: Option<String>,
+    /// Only the routes that match this address; the first of them gets the request
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// What to do with a configuration file.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OfConfig {
+    /// Print what it holds, with defaults and origins if they are asked for, and without secrets
+    Show(Show),
+}
+
+/// Options of `postern config show`.
+#[derive(Debug, Clone, Args)]
+pub struct Show {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// Every key, with its default where it is not written
+    #[arg(long)]
+    pub effective: bool,
+    /// Where each value comes from: the file, a variable, a file of its own, or the default
+    #[arg(long)]
+    pub origin: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Language::Yaml)]
+    pub format: Language,
+}
+
+/// In which language to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// YAML
+    Yaml,
+    /// JSON
+    Json,
 }
 
 /// Options of `postern health`.
@@ -359,6 +428,12 @@ mod tests {
         }
     }
 
+    /// A command, and those below it.
+    fn all_of(command: &clap::Command) -> Vec<&clap::Command> {
+        let below = command.get_subcommands().filter(|command| command.get_name() != "help");
+        std::iter::once(command).chain(below.flat_map(all_of)).collect()
+    }
+
     #[test]
     fn the_reference_page_has_every_command_and_option_and_no_other() {
         use std::collections::BTreeSet;
@@ -370,9 +445,12 @@ mod tests {
         let synopsis = page.lines().filter_map(|line| line.strip_prefix("postern "));
         let told: BTreeSet<String> = synopsis.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
         assert_eq!(told, commands);
+        for inner in line.get_subcommands().flat_map(clap::Command::get_subcommands) {
+            let name = inner.get_bin_name().unwrap_or_default();
+            assert!(name.contains(" help") || page.contains(&format!("\n{name} ")), "{name}");
+        }
 
-        let every =
-            || std::iter::once(&line).chain(line.get_subcommands().filter(|command| command.get_name() != "help"));
+        let every = || all_of(&line).into_iter();
         let options: BTreeSet<String> = every()
             .flat_map(clap::Command::get_arguments)
             .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))

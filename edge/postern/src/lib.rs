@@ -14,13 +14,16 @@ pub mod diff;
 #[cfg(test)]
 mod docs;
 pub mod explain;
+mod operator;
 pub mod probe;
 pub mod reload;
+pub mod routes;
 mod run;
+pub mod show;
 pub mod telemetry;
 pub mod verdict;
 
-use cli::{Command, Exit, Invocation};
+use cli::{Command, Exit, Invocation, OfConfig};
 
 /// Does what was asked, and says how it ended.
 #[must_use]
@@ -33,6 +36,9 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Check(asked) => check::check(&asked),
         Command::Explain(asked) => explain::explain(&asked),
         Command::Diff(asked) => diff::diff(&asked),
+        Command::Config(OfConfig::Show(asked)) => show::show(&asked),
+        Command::Schema => show::schema(),
+        Command::Routes(asked) => routes::routes(&asked),
         Command::Version(asked) => about::version(&asked),
         Command::Status => about::status(),
         Command::Problem(code) => about::problem(&code),

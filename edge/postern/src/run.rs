@@ -193,7 +193,7 @@ fn run_to_end(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> 
     outcome
 }
 
-fn control_runtime() -> Result<Runtime, Exit> {
+pub(crate) fn control_runtime() -> Result<Runtime, Exit> {
     Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

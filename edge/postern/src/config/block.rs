@@ -1,6 +1,6 @@
 //! A map of known keys: each entry is looked up in its table once, and what the table says about it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use postern_policy::document::{Value, nearest};
@@ -20,6 +20,8 @@ pub(super) struct Block<'n> {
     /// The map itself.
     pub(super) at: At,
     fields: BTreeMap<&'static str, Field<'n>>,
+    /// Keys that are there without a value.
+    unfilled: BTreeSet<&'static str>,
     /// What the environment says of keys in maps that are in here.
     nested: Vec<(&'static str, &'static Key, Field<'n>)>,
     /// Some key that is not supported yet is written.
@@ -28,7 +30,7 @@ pub(super) struct Block<'n> {
 
 impl<'n> Block<'n> {
     fn empty(at: At, scope: &'static Scope) -> Self {
-        Self { scope, at, fields: BTreeMap::new(), nested: Vec::new(), asks_ahead: false }
+        Self { scope, at, fields: BTreeMap::new(), unfilled: BTreeSet::new(), nested: Vec::new(), asks_ahead: false }
     }
 
     /// Sorts the entries of the map `field`; `None` if it is no map.
@@ -72,6 +74,7 @@ impl<'n> Block<'n> {
             return unknown(cx, self.scope, written, &field.key_at());
         };
         if field.node.is_null() {
+            self.unfilled.insert(key.name);
             return;
         }
         let at = field.key_at();
@@ -114,6 +117,11 @@ impl<'n> Block<'n> {
         let read = |key: &Key| !matches!(key.status, Status::NoEffect(_) | Status::Removed(_));
         debug_assert!(self.scope.find(name).is_some_and(read), "{name} is not declared as read");
         self.fields.get(name)
+    }
+
+    /// Whether a key is there, with or without a value.
+    pub(super) fn mentions(&self, name: &str) -> bool {
+        self.find(name).is_some() || self.unfilled.contains(name)
     }
 
     /// Where a key stands, or where it is missing.

@@ -74,6 +74,7 @@ codes! {
     PlainIdentity = 804 "identity headers over a connection that is not encrypted",
     NobodyPasses = 805 "a route that lets nobody pass",
     SignInHost = 806 "a route on the host where people sign in",
+    CostlyRegex = 807 "a regular expression that can cost much",
     BadTest = 901 "a test that cannot be read",
     FailedTest = 902 "a test that fails",
 }

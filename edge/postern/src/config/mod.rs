@@ -20,6 +20,7 @@ mod problem;
 mod reference;
 mod render;
 mod resolve;
+mod schema;
 mod toml;
 mod value;
 mod watched;
@@ -45,13 +46,14 @@ use tracing::level_filters::LevelFilter;
 
 pub use basic_auth::BasicAuth;
 pub use code::Code;
-pub use effective::{Effective, effective};
+pub use effective::{Effective, Held, Keys, effective, listed, plain, yaml};
 pub use env::Environment;
 pub(crate) use keys::is_secret;
 pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
 pub use render::Colour;
 pub use resolve::planned;
+pub use schema::schema;
 pub use watched::WatchedFile;
 
 use context::Context;
@@ -68,6 +70,8 @@ pub struct Config {
     pub authn: AuthnConfig,
     /// The store.
     pub storage: StorageConfig,
+    /// `session_max_age`: how old a copy of a session may become without being read again.
+    pub session_max_age: std::time::Duration,
     /// Addresses for operators.
     pub admin: AdminConfig,
     /// How much is logged.
@@ -89,6 +93,8 @@ pub struct AdminConfig {
     pub installation: Option<String>,
     /// `health_check_addr`.
     pub health: SocketAddr,
+    /// `shared_secret` is configured, not drawn at random: who holds it can prove it.
+    pub shared_secret: bool,
 }
 
 /// `log_level` and `proxy_log_level`.

@@ -12,13 +12,14 @@ use base64::engine::general_purpose::STANDARD;
 use postern_edge::route::{HostPattern, Target};
 use postern_policy::document::Node;
 use rcgen::{BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair};
+use serde_json::json;
 
 use super::keys::{Key, Kind, SCOPES, SETTINGS, Scope};
 use super::tests::SECRET;
 use super::*;
 
 /// Each file, its text as it stands, and what stands beside it.
-fn samples() -> Vec<(String, PathBuf)> {
+pub(super) fn samples() -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir("tests/configs").unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<_> = entries
         .filter(|path| path.extension().is_some_and(|end| end != "expect"))
@@ -35,13 +36,13 @@ fn marked(text: &str, word: &str) -> Vec<String> {
 }
 
 /// A folder with all that the files name, and what stands for what in their text.
-struct World {
-    folder: tempfile::TempDir,
+pub(super) struct World {
+    pub(super) folder: tempfile::TempDir,
     names: Vec<(&'static str, String)>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
         let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
@@ -69,6 +70,7 @@ impl World {
             ("token", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln\n"),
             ("ssh_key", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
             ("connection", "file:///var/lib/pomerium\n"),
+            ("servers", "rediss+cluster://postern:swordfish@redis-1.example.com,redis-2.example.com:6380\n"),
         ] {
             write(name, content);
         }
@@ -84,7 +86,7 @@ impl World {
         Self { folder, names }
     }
 
-    fn filled(&self, text: &str) -> String {
+    pub(super) fn filled(&self, text: &str) -> String {
         let text = text.replace(": SECRET\n", &format!(": {SECRET}\n")).replace("=SECRET\n", &format!("={SECRET}\n"));
         self.names.iter().fold(text, |text, (name, value)| text.replace(name, value))
     }
@@ -94,7 +96,7 @@ impl World {
     }
 
     /// The file, loaded from the folder, with the variables that it names.
-    fn load(&self, name: &str, path: &Path) -> Loaded {
+    pub(super) fn load(&self, name: &str, path: &Path) -> Loaded {
         let text = self.filled(&fs::read_to_string(path).unwrap());
         let variables = marked(&text, "env");
         let variables = variables.iter().map(|line| line.split_once('=').unwrap());
@@ -151,13 +153,13 @@ fn every_file_means_what_its_snapshot_says() {
 /// What holds that is not a default, and the routes as they are served.
 fn meaning(loaded: &Loaded) -> String {
     let mut out = String::new();
-    for one in effective(loaded) {
-        let origin = match &one.at.origin {
+    for (at, value, _) in effective::flattened(&effective(loaded, Keys::Written)) {
+        let origin = match &at.origin {
             Origin::File => String::new(),
             Origin::Environment(name) => format!(" from {name}"),
             Origin::Absent => continue,
         };
-        writeln!(out, "{} = {}{origin}", one.at.key, one.value).unwrap();
+        writeln!(out, "{} = {value}{origin}", at.key).unwrap();
     }
     let Some(config) = &loaded.config else { return out + "refused\n" };
     for route in &config.edge.routes {
@@ -210,4 +212,55 @@ fn the_files_use_every_key_there_is() {
     let all = SCOPES.iter().flat_map(|(_, scope)| scope.keys.iter().map(|key| named(scope, key)));
     let unused: Vec<_> = all.filter(|key| !found.contains(key)).collect();
     assert!(unused.is_empty(), "no file uses {unused:#?}");
+}
+
+/// A document that holds `value` under one key of a map, with all that must stand beside it and around it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all that holds no keys of its own")]
+pub(super) fn planted(scope: &'static Scope, name: &str, value: serde_json::Value) -> Option<serde_json::Value> {
+    let mut inside = least(scope);
+    inside.as_object_mut()?.insert(name.to_owned(), value);
+    if std::ptr::eq(scope, &SETTINGS) {
+        return Some(inside);
+    }
+    SCOPES.iter().find_map(|(_, outer)| {
+        let (key, held) = outer.keys.iter().find_map(|key| match key.kind {
+            Kind::Block(inner) if std::ptr::eq(inner, scope) => Some((key, inside.clone())),
+            Kind::Blocks(inner) if std::ptr::eq(inner, scope) => Some((key, json!([inside]))),
+            Kind::Named(inner) if std::ptr::eq(inner, scope) => Some((key, json!({ "one": inside }))),
+            _ => None,
+        })?;
+        planted(outer, key.name, held)
+    })
+}
+
+/// A map with the keys that it must have, so that the others are read at all.
+fn least(scope: &Scope) -> serde_json::Value {
+    let needed = ["idp_provider", "idp_provider_url", "idp_client_id", "from", "bucket_uri", "path"];
+    let must = |key: &&Key| {
+        let other = match key.name {
+            "path" => scope.find("codec_client_type").is_some(),
+            name => {
+                needed.contains(&name)
+                    && (scope.find("routes").is_some() || scope.find("to").is_some() || scope.keys.len() == 2)
+            }
+        };
+        key.default.starts_with("required") || other
+    };
+    scope.keys.iter().filter(must).map(|key| (key.name.to_owned(), fitting(key))).collect()
+}
+
+fn fitting(key: &Key) -> serde_json::Value {
+    match (key.name, key.kind) {
+        ("idp_provider", _) => json!("oidc"),
+        ("from", _) => json!("https://app.example.com"),
+        ("expect", _) => json!("allow"),
+        ("path", _) => json!("/"),
+        ("bucket_uri", _) => json!("s3://bucket"),
+        (_, Kind::Seconds) => json!("5s"),
+        (_, Kind::Number(least, _)) => json!(least.max(1)),
+        (_, Kind::Block(inner)) => least(inner),
+        (_, Kind::Url) => json!("https://other.example.com"),
+        (_, Kind::List(_)) => json!(["x"]),
+        _ => json!("X-Other"),
+    }
 }

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use postern_authn::ProviderKind;
 use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
 use postern_edge::{ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
-use postern_identity::SameSite;
+use postern_identity::{Claims, IdpId, SameSite, Session, SessionHandle, User};
 use proptest::prelude::*;
 use url::Url;
 
@@ -228,7 +228,7 @@ fn routes_of_the_old_list_come_first_and_keep_their_order() {
 fn every_key_is_read() {
     let wrong = "[{a: {b: c}}]";
     let read = |key: &&Key| {
-        let unread = matches!(key.status, Status::NoEffect(_)) && matches!(key.kind, Kind::Special(_));
+        let unread = matches!(key.status, Status::NoEffect(_)) && matches!(key.kind, Kind::Special(..));
         !unread && !matches!(key.status, Status::Removed(_))
     };
     for key in SETTINGS.keys.iter().filter(read) {
@@ -309,7 +309,7 @@ fn sample(key: &Key, folder: &Path) -> String {
         Kind::Map(_) => "{a: b}".to_owned(),
         Kind::Block(_) | Kind::Named(_) => "{}".to_owned(),
         Kind::Blocks(_) => "[{}]".to_owned(),
-        Kind::Text | Kind::List(_) | Kind::Special(_) => "other".to_owned(),
+        Kind::Text | Kind::List(_) | Kind::Special(..) => "other".to_owned(),
     }
 }
 
@@ -476,16 +476,17 @@ fn what_holds_is_told_with_its_origin_and_without_secrets() {
         ("COOKIE_SECRET", "swordfish"),
         ("RUNTIME_FLAGS", r#"{"mcp":false}"#),
     ]);
-    let all = effective(&load_text(Some("config.yaml"), &text, false, &variables));
+    let all = effective(&load_text(Some("config.yaml"), &text, false, &variables), Keys::All);
+    let all = effective::flattened(&all);
     let told: Vec<_> = all
         .iter()
-        .map(|one| {
-            let origin = match &one.at.origin {
-                Origin::File => format!("line {}", one.at.place.line),
+        .map(|(at, value, status)| {
+            let origin = match &at.origin {
+                Origin::File => format!("line {}", at.place.line),
                 Origin::Environment(name) => name.to_string(),
                 Origin::Absent => "default".to_owned(),
             };
-            format!("{} = {} ({origin}; {})", one.at.key, one.value, one.status)
+            format!("{} = {value} ({origin}; {status})", at.key)
         })
         .collect();
     for expected in [
@@ -496,7 +497,8 @@ fn what_holds_is_told_with_its_origin_and_without_secrets() {
         "cookie_secret = [redacted] (COOKIE_SECRET; works)",
         "cookie_name = door (COOKIE_NAME; works)",
         "cookie_expire = 14h (default; works)",
-        "runtime_flags = {\"mcp\":false} (RUNTIME_FLAGS; works)",
+        "runtime_flags.mcp = false (RUNTIME_FLAGS; works)",
+        "runtime_flags.config_hot_reload = true (default; works)",
         "downstream_mtls.max_verify_depth = 2 (DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH; not supported yet; refused)",
         "downstream_mtls.enforcement = policy_with_default_deny (default; not supported yet; refused)",
         "routes[0].allowed_users = a, b (line 13; works)",
@@ -506,9 +508,9 @@ fn what_holds_is_told_with_its_origin_and_without_secrets() {
         assert!(told.iter().any(|told| told == expected), "{expected}: {told:#?}");
     }
     assert!(!format!("{all:?}").contains("hunter2"));
-    let top: Vec<_> = all.iter().filter(|one| !one.at.key.as_str().contains(['.', '['])).collect();
+    let top: Vec<_> = all.iter().filter(|(at, ..)| !at.key.as_str().contains(['.', '['])).collect();
     let kept = SETTINGS.keys.iter().filter(|key| !matches!(key.status, Status::Removed(_)));
-    assert_eq!(top.len(), kept.count() - 2, "`routes` and `downstream_mtls` are told key by key");
+    assert_eq!(top.len(), kept.count() - 3, "`routes`, `downstream_mtls` and the flags are told key by key");
 }
 
 #[test]
@@ -1045,12 +1047,89 @@ fn policies_that_nothing_calls_or_that_do_not_exist_are_told_of() {
     assert_eq!(warnings(unused), ["PST-0702 policies.staff", "PST-0702 policies.staff.allow.or"]);
 }
 
+/// Who is signed in, and nothing more.
+fn somebody() -> Session {
+    Session {
+        handle: SessionHandle::from_bytes([0; 32]),
+        user: User { id: "u1".to_owned(), ..User::default() },
+        claims: Claims::default(),
+        idp: IdpId::new("test"),
+        issued_at: Timestamp::from_secs(0),
+        expires_at: Timestamp::from_secs(1),
+        idle: None,
+        generation: 0,
+    }
+}
+
+#[test]
+fn s_097_a_rule_that_is_only_tried_out_opens_no_route_that_lets_nobody_pass() {
+    let route = |keys: &str| format!("routes: [{{from: https://a.example.com, to: 'http://127.0.0.1', {keys}}}]\n");
+    let tried = "{enforce: false, allow: {or: [{source_ip: 10.0.0.0/8}]}}";
+    let closed = [
+        format!("allowed_users: [], policy: [{tried}]"),
+        format!("allowed_users: , policy: [{tried}]"),
+        format!("allowed_domains: [''], policy: [{tried}]"),
+        format!("allowed_idp_claims: {{groups: []}}, policy: {tried}"),
+        format!("allow_any_authenticated_user: false, policy: {tried}"),
+        format!("policy: [{{allow: {{or: []}}}}, {tried}]"),
+        format!("policy: [{tried}, {{deny: {{or: []}}}}]"),
+        format!("policy: [{tried}, {{allow: {{}}}}]"),
+        format!("policy: [{tried}, {{}}]"),
+        format!("policy: [{tried}, none]"),
+        "policy: [{enforce: false, deny: {or: [{http_method: PUT}]}}]".to_owned(),
+        "policy: [{enforce: false, allow: {or: []}}]".to_owned(),
+    ];
+    for keys in closed {
+        let text = format!("policies: {{none: []}}\n{}", route(&keys));
+        let policy = &config(&text).edge.routes[0].policy;
+        for session in [None, Some(&somebody())] {
+            let facts =
+                Facts { session, ..Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0)) };
+            assert!(matches!(policy.decide(&facts), Decision::Deny(_)), "{keys}");
+        }
+        assert!(warnings(&text).contains(&"PST-0805 routes[0].from".to_owned()), "{keys}");
+    }
+    // Nothing but what is tried out was written: whoever is signed in passes, and nobody else.
+    for rule in
+        [tried, "{enforce: false, allow: {or: [{reject: true}]}}", "{enforce: false, allow: {or: [{accept: true}]}}"]
+    {
+        for text in [route(&format!("policy: {rule}")), format!("default_policy: {rule}\n{}", route("name: a"))] {
+            let policy = &config(&text).edge.routes[0].policy;
+            let facts = Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0));
+            assert_eq!(policy.decide(&facts), Decision::SignIn, "{text}");
+            assert_eq!(policy.decide(&Facts { session: Some(&somebody()), ..facts }), Decision::Allow, "{text}");
+            assert!(warnings(&text).iter().any(|told| told.starts_with("PST-0702 ")), "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_default_policy_may_be_written_out_and_tried_out() {
     let text = "default_policy: {enforce: false, allow: {and: [{groups: ops}]}}\n\
         routes: [{from: https://a.example.com, to: 'http://127.0.0.1'}]\n";
-    assert!(config(text).edge.routes[0].policy.refuses_nobody());
+    assert!(config(text).edge.routes[0].policy.is_tried_out());
     assert_eq!(warnings(text), ["PST-0702 routes[0].from"]);
+}
+
+#[test]
+fn nobody_is_told_to_remove_what_keeps_people_out() {
+    for (rule, opens) in [
+        ("allow: {or: [{accept: true}]}, deny: {not: [{CRITERION}]}", false),
+        ("allow: {or: [{accept: true}]}, deny: {nor: [{CRITERION}]}", false),
+        ("allow: {and: [{domain: a}, {CRITERION}]}", false),
+        ("allow: {or: [{accept: true}]}, deny: {or: [{CRITERION}]}", true),
+        ("allow: {not: [{CRITERION}]}", true),
+    ] {
+        for criterion in ["client_certificate: {san_dns: x.example}", "invalid_client_certificate: true"] {
+            let rule = rule.replace("CRITERION", criterion);
+            let text =
+                format!("routes: [{{from: https://a.example.com, to: 'http://127.0.0.1', policy: {{{rule}}}}}]\n");
+            let loaded = loaded(&format!("{BASE}{text}"));
+            let hints: Vec<_> = loaded.problems.iter().filter(|problem| problem.code == Code::NotYet).collect();
+            assert_eq!(hints.len(), 1, "{rule}");
+            assert_eq!(hints[0].hint.starts_with("remove it"), opens, "{rule}: {}", hints[0].hint);
+        }
+    }
 }
 
 #[test]

@@ -55,11 +55,7 @@ impl<'n> Field<'n> {
     /// Text. A bool or number that is another text in Pomerium is that text (01 §1.1), and is told of.
     pub(super) fn text(&self, cx: &mut Context<'_>) -> Option<String> {
         let Some(written) = self.scalar() else { return self.wrong(cx, "text") };
-        let text = match &self.node.value {
-            Value::Bool(on) => u8::from(*on).to_string(),
-            Value::Number { value, text } => decimal(value, text),
-            Value::Null | Value::String(_) | Value::List(_) | Value::Map(_) => return Some(written.into_owned()),
-        };
+        let text = converted(self.node).unwrap_or_default();
         if text != written {
             let what = if self.is_secret() {
                 "this value is another text here, as in Pomerium: it is no text as it is written".to_owned()
@@ -104,7 +100,7 @@ impl<'n> Field<'n> {
     }
 
     /// The digits of a whole number: of a number that is whole, of a bool, or of a text as Go reads one.
-    fn whole(&self) -> Option<String> {
+    pub(super) fn whole(&self) -> Option<String> {
         match &self.node.value {
             Value::Bool(on) => Some(u8::from(*on).to_string()),
             Value::Number { value, .. } if value.is_f64() => {
@@ -409,6 +405,15 @@ pub(super) fn as_boolean(text: &str) -> Option<bool> {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" | "" => Some(false),
         _ => None,
+    }
+}
+
+/// The text that a scalar is where text is wanted (01 §1.1): a bool or number may be another one than it is written as.
+pub(super) fn converted(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Bool(on) => Some(u8::from(*on).to_string()),
+        Value::Number { value, text } => Some(decimal(value, text)),
+        Value::Null | Value::String(_) | Value::List(_) | Value::Map(_) => node.as_text().map(Cow::into_owned),
     }
 }
 

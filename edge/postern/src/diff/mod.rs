@@ -62,7 +62,7 @@ pub(crate) fn diff(asked: &cli::Diff) -> Exit {
         Ok(exit) => exit,
         // As of diff(1): 1 says that there are differences, and so nothing else.
         Err(Failed::Told) => Exit::Usage,
-        Err(Failed::Usage(text) | Failed::Problem(text)) => {
+        Err(Failed::Usage(text) | Failed::Problem(text) | Failed::Unreachable(text)) => {
             crate::tell(&text);
             Exit::Usage
         }

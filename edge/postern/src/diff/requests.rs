@@ -103,12 +103,13 @@ fn host(hosts: &HostPattern, exact: &BTreeSet<&str>) -> (String, Option<u16>) {
 }
 
 /// Paths, as they are written in requests, shortest first: of each route what hits it, and of each criterion on paths what meets it
-/// there and what misses it.
+/// there and what misses it. The criteria of all routes: what one side leads to one of them the other may lead to another.
 fn paths<'r>(routes: impl Iterator<Item = &'r Route>) -> Vec<String> {
     let mut all = BTreeSet::from(["/".to_owned()]);
+    let routes: Vec<_> = routes.collect();
+    let samples = Samples::of(routes.iter().map(|route| &route.policy));
     for route in routes {
         let hits = hits(&route.path);
-        let samples = Samples::of([&route.policy]);
         for hit in &hits {
             let decoded = percent_encoding::percent_decode_str(hit).decode_utf8_lossy();
             let made = samples.paths(&decoded).into_iter().map(|sample| escaped(&sample.value));

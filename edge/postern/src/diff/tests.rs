@@ -72,6 +72,8 @@ const CRITERIA: &[(&str, &str, &[&str])] = &[
     ),
     ("claim/level: 3", "claim/level: '3'", &["loses somebody with level 3: GET", "gains somebody with level 3: GET"]),
     ("claim/a: x", "claim/b: x", &["loses somebody with a x: GET", "gains somebody with b x: GET"]),
+    ("claim/email: a@x.test", "claim/email: b@x.test", &["loses a@x.test: GET", "gains b@x.test: GET"]),
+    ("claim/sub: u-1", "claim/sub: u-2", &["loses user u-1: GET", "gains user u-2: GET"]),
     ("user: u-1", "user: u-2", &["loses user u-1: GET", "gains user u-2: GET"]),
     ("authenticated_user: 1", "accept: 1", &["gains nobody who is signed in: GET"]),
     ("accept: 1", "reject: 1", &["loses nobody who is signed in: GET", "loses somebody who is signed in: GET"]),

@@ -6,16 +6,20 @@ mod json;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use postern_edge::route::Miss;
 use postern_edge::{Finding, HeaderRule, Unsendable, Upward};
+use postern_identity::Session;
 use postern_policy::Trace;
 
 use crate::ask;
 use crate::cli::{self, Exit};
 use crate::config::{At, Config, is_secret};
+use crate::operator::{Found, Operator, SESSION, Unanswered, Which};
 use crate::probe::{Address, Outcome, Probe, Question, Who, device};
+use crate::run;
 
 /// A request with everything that was found out about it.
 #[derive(Debug)]
@@ -52,8 +56,11 @@ pub(crate) fn explain(asked: &cli::Explain) -> Exit {
 }
 
 fn run(asked: &cli::Explain) -> Result<Exit, ask::Failed> {
-    let question = question(asked)?;
+    let mut question = question(asked)?;
     let loaded = ask::load(asked.config.as_deref(), asked.lenient)?;
+    if let Some(session) = &asked.session {
+        question.who = Who::Session(owner(&loaded.config, session, asked.address.as_deref())?);
+    }
     let probe = Probe::new(&loaded.config).map_err(|error| ask::Failed::Problem(error.to_string()))?;
     let explanation = Explanation::of(&probe, &loaded.config, loaded.file.as_deref(), question)
         .map_err(|error| ask::Failed::Usage(error.to_string()))?;
@@ -71,8 +78,10 @@ fn question(asked: &cli::Explain) -> Result<Question, ask::Failed> {
     let devices =
         asked.devices.iter().map(|written| device(written).map_err(|why| usage(format!("--device {written}: {why}"))));
     let devices: Vec<_> = devices.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    if person.is_nobody() && !devices.is_empty() {
-        return Err(usage("--device: devices belong to a session; say whose with --user or --email".to_owned()));
+    if person.is_nobody() && asked.session.is_none() && !devices.is_empty() {
+        return Err(usage(
+            "--device: devices belong to a session; say whose with --user, --email or --session".to_owned(),
+        ));
     }
     Ok(Question {
         method,
@@ -84,6 +93,35 @@ fn question(asked: &cli::Explain) -> Result<Question, ask::Failed> {
         devices,
         now: ask::time(asked.time.as_deref())?,
     })
+}
+
+/// The session of that name or id, as the running Postern has it.
+fn owner(config: &Config, session: &str, address: Option<&str>) -> Result<Arc<Session>, ask::Failed> {
+    let operator = Operator::of(config, address).map_err(|why| unanswered(&why))?;
+    let which = Which::of(session, operator.keyring()).ok_or_else(|| {
+        let text = "--session: write the name of a session as logs have it in `session-id`, 43 characters long";
+        ask::Failed::Usage(text.to_owned())
+    })?;
+    let runtime = run::control_runtime().map_err(|_| ask::Failed::Told)?;
+    let found: Found = runtime.block_on(operator.ask(SESSION, &which)).map_err(|why| unanswered(&why))?;
+    let found = match found {
+        Found::Live(facts) => facts.session(),
+        Found::Revoked => return Err(ask::Failed::Problem("that session was ended".to_owned())),
+        Found::Unknown => None,
+        Found::Unavailable(why) => {
+            return Err(ask::Failed::Problem(format!("the session store does not answer: {why}")));
+        }
+    };
+    found.ok_or_else(|| ask::Failed::Problem("there is no such session, or it is over".to_owned()))
+}
+
+fn unanswered(why: &Unanswered) -> ask::Failed {
+    match why {
+        Unanswered::Unreachable(_) => ask::Failed::Unreachable(why.to_string()),
+        Unanswered::NoSecret | Unanswered::Refused { .. } | Unanswered::Strange(_) | Unanswered::NoRandomness => {
+            ask::Failed::Problem(why.to_string())
+        }
+    }
 }
 
 /// `Name: value`, each.
@@ -147,7 +185,7 @@ impl<'p> Explanation<'p> {
     fn place(&self) -> Option<&At> {
         let route = self.finding.admission.route.as_ref()?;
         let mut both = self.config.edge.routes.iter().zip(&self.config.places);
-        both.find(|(other, _)| std::sync::Arc::ptr_eq(other, route)).map(|(_, at)| at)
+        both.find(|(other, _)| Arc::ptr_eq(other, route)).map(|(_, at)| at)
     }
 
     /// What goes up, with the secrets of the configuration masked.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use postern_edge::route::Route;
+use postern_edge::route::{Route, RouteTable};
 use postern_edge::{
     ClientCert, Finding, Inquiry, PublicListener, Refusal, Snapshot, SnapshotError, Unsendable, Verdict,
 };
@@ -132,6 +132,12 @@ impl Probe {
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.snapshot.config.routes
+    }
+
+    /// The same, by host.
+    #[must_use]
+    pub const fn table(&self) -> &RouteTable {
+        &self.snapshot.table
     }
 
     /// The answer.

@@ -247,7 +247,9 @@ fn block(value: &Value, depth: usize) -> String {
             entries.iter().map(|(key, value)| line(format!("{key}:"), value)).collect()
         }
         Value::Array(items) if !items.is_empty() => items.iter().map(|item| line("-".to_owned(), item)).collect(),
-        other => format!(" {other}"),
+        Value::Object(_) | Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            format!(" {value}")
+        }
     }
 }
 

@@ -127,8 +127,8 @@ async fn a_rule_that_is_tried_out_refuses_nobody_and_tells_whom_it_would() -> Re
         world.route(name, &upstream.url(), &[&format!("name: {name}"), &policy])
     };
     let routes = [
-        route("mine", "allow: { or: [{ claim/groups: engineering }] }"),
-        route("others", "allow: { or: [{ claim/groups: admins }] }"),
+        route("mine", "deny: { not: [{ claim/groups: engineering }] }"),
+        route("others", "deny: { not: [{ claim/groups: admins }] }"),
         route("reading", "deny: { not: [{ http_method: GET }] }"),
     ]
     .concat();
@@ -193,7 +193,7 @@ async fn routes_that_refuse_nobody_are_named_in_the_log_at_start_and_at_each_rel
     let reload = async |routes: &str| {
         world.write_config(&cold(routes))?;
         let url = format!("http://127.0.0.1:{}/reload", world.health);
-        plain_client()?.post(url).send().await?.error_for_status()?;
+        plain_client()?.post(url).header("X-Postern-Reload", "1").send().await?.error_for_status()?;
         anyhow::Ok(())
     };
     reload(&with_two).await?;

@@ -51,8 +51,33 @@ pub(crate) enum Kind {
     Blocks(&'static Scope),
     /// Free names, each with a map of known keys.
     Named(&'static Scope),
-    /// Something with a reading of its own, in words.
-    Special(&'static str),
+    /// Something with a reading of its own, in words, and the form that it has in a document.
+    Special(&'static str, Form),
+}
+
+/// The form of a value with a reading of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Text.
+    Text,
+    /// Text, or a list of texts.
+    Texts,
+    /// A whole number, negative ones too.
+    Integer,
+    /// Text with a `=` in it.
+    Pair,
+    /// Pairs of hexadecimal digits.
+    Hex,
+    /// Text, a list of texts, or a map of texts.
+    TextsOrMap,
+    /// A map of one entry.
+    OneEntry,
+    /// Anything.
+    Any,
+    /// A policy, or the name of one.
+    Policy,
+    /// Nothing: the key was removed.
+    Nothing,
 }
 
 impl Kind {
@@ -71,7 +96,7 @@ impl Kind {
             Self::Header => "headers".to_owned(),
             Self::Host => "hosts".to_owned(),
             Self::File => "files".to_owned(),
-            Self::Special(word) => (*word).to_owned(),
+            Self::Special(word, _) => (*word).to_owned(),
             _ => self.to_string(),
         }
     }
@@ -98,7 +123,7 @@ impl fmt::Display for Kind {
             Self::Block(_) => "map, see below",
             Self::Blocks(_) => "list of maps, see below",
             Self::Named(_) => "map of name to map, see below",
-            Self::Special(words) => words,
+            Self::Special(words, _) => words,
             Self::Number(least, most) if *most >= u64::from(u32::MAX) => {
                 return if *least == 0 { f.write_str("number") } else { write!(f, "number from {least}") };
             }

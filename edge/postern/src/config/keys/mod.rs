@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use postern_policy::document::nearest;
 
-pub(crate) use kind::Kind;
+pub(crate) use kind::{Form, Kind};
 pub(crate) use nested::{
     ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, GRPC_HEALTH_CHECK, HEADER,
     HEADER_OPTION, HEALTH_CHECK, HTTP_HEALTH_CHECK, IDENTITY_PROVIDER, MCP, MCP_CLIENT, MCP_OAUTH2,
@@ -181,7 +181,7 @@ const fn no_effect(name: &'static str, kind: Kind, why: &'static str) -> Key {
 }
 
 const fn removed(name: &'static str, instead: &'static str) -> Key {
-    Key::new(name, Kind::Special(""), "", Status::Removed(instead)).variable(Variable::Usual)
+    Key::new(name, Kind::Special("", Form::Nothing), "", Status::Removed(instead)).variable(Variable::Usual)
 }
 
 /// Keys whose values are secrets: never shown, not even in a snippet. Header names count as keys.

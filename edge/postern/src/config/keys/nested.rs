@@ -3,7 +3,7 @@
 use super::Kind::{
     Address, Block, Blocks, Bool, Choice, File, Header, Host, List, Number, Pem, Seconds, Special, Text, Url,
 };
-use super::{Kind, Scope, Variable, no_effect, part, works};
+use super::{Form, Kind, Scope, Variable, no_effect, part, works};
 
 const COUNT: Kind = Kind::COUNT;
 const PERCENT: Kind = Kind::PERCENT;
@@ -64,7 +64,11 @@ pub(crate) static ACCESS_TEST: Scope = Scope {
         works("as", Block(&PERSON), "nobody is signed in"),
         works("source_ip", Text, "`127.0.0.1`"),
         works("time", Text, "now"),
-        works("expect", Special("`allow`, `deny`, `sign_in`, `not_found`, `redirect`, or a status"), "required"),
+        works(
+            "expect",
+            Special("`allow`, `deny`, `sign_in`, `not_found`, `redirect`, or a status", Form::Text),
+            "required",
+        ),
         works("reason", Text, "any"),
     ],
 };
@@ -79,7 +83,7 @@ pub(crate) static PERSON: Scope = Scope {
         works("user", Text, "none"),
         works("email", Text, "none"),
         works("groups", TEXTS, "none"),
-        works("claims", Kind::Map(&Special("a claim's value")), "none"),
+        works("claims", Kind::Map(&Special("a claim's value", Form::Any)), "none"),
     ],
 };
 
@@ -128,7 +132,10 @@ pub(crate) static DOWNSTREAM_MTLS: Scope = Scope {
         ),
         part(
             "match_subject_alt_names",
-            List(&Special("`{TYPE: REGEX}`, TYPE one of `dns`, `email`, `ip_address`, `uri`, `user_principal_name`")),
+            List(&Special(
+                "`{TYPE: REGEX}`, TYPE one of `dns`, `email`, `ip_address`, `uri`, `user_principal_name`",
+                Form::OneEntry,
+            )),
             "none",
         )
         .variable(Variable::None),
@@ -213,12 +220,12 @@ pub(crate) static HEALTH_CHECK: Scope = Scope {
         part("reuse_connection", Bool, "`true`"),
         part("always_log_health_check_failures", Bool, "`false`"),
         part("always_log_health_check_success", Bool, "`false`"),
-        no_effect("custom_health_check", Special("map"), NO_ENVOY),
+        no_effect("custom_health_check", Special("map", Form::Any), NO_ENVOY),
         no_effect("event_log_path", File, NO_ENVOY),
-        no_effect("event_logger", Special("list"), NO_ENVOY),
-        no_effect("event_service", Special("map"), NO_ENVOY),
-        no_effect("tls_options", Special("map"), NO_ENVOY),
-        no_effect("transport_socket_match_criteria", Special("map"), NO_ENVOY),
+        no_effect("event_logger", Special("list", Form::Any), NO_ENVOY),
+        no_effect("event_service", Special("map", Form::Any), NO_ENVOY),
+        no_effect("tls_options", Special("map", Form::Any), NO_ENVOY),
+        no_effect("transport_socket_match_criteria", Special("map", Form::Any), NO_ENVOY),
     ],
 };
 
@@ -244,7 +251,7 @@ pub(crate) static HTTP_HEALTH_CHECK: Scope = Scope {
         part("request_headers_to_remove", List(&Header), "none"),
         part("codec_client_type", Choice(&["http1", "http2", "http3"]), "`http1`"),
         no_effect("response_buffer_size", COUNT, NO_ENVOY),
-        no_effect("service_name_matcher", Special("map"), NO_ENVOY),
+        no_effect("service_name_matcher", Special("map", Form::Any), NO_ENVOY),
     ],
 };
 
@@ -257,7 +264,7 @@ pub(crate) static TCP_HEALTH_CHECK: Scope = Scope {
     keys: &[
         part("send", Block(&PAYLOAD), "none: connecting is enough"),
         part("receive", Blocks(&PAYLOAD), "none"),
-        no_effect("proxy_protocol_config", Special("map"), NO_ENVOY),
+        no_effect("proxy_protocol_config", Special("map", Form::Any), NO_ENVOY),
     ],
 };
 
@@ -302,7 +309,7 @@ pub(crate) static PAYLOAD: Scope = Scope {
     guarded: true,
     prefix: None,
     hints: &[],
-    keys: &[part("text", Special("hex"), "none"), part("binary", Kind::Base64, "none")],
+    keys: &[part("text", Special("hex", Form::Hex), "none"), part("binary", Kind::Base64, "none")],
 };
 
 /// A range of status codes.
@@ -345,7 +352,7 @@ pub(crate) static OUTLIER_DETECTION: Scope = Scope {
         part("enforcing_local_origin_success_rate", PERCENT, "`100`"),
         part("successful_active_health_check_uncheck_outlier", Bool, "`true`"),
         part("always_eject_one_host", Bool, "`false`"),
-        no_effect("monitors", Special("list"), NO_ENVOY),
+        no_effect("monitors", Special("list", Form::Any), NO_ENVOY),
     ],
 };
 
@@ -410,7 +417,7 @@ pub(crate) static UPSTREAM_TUNNEL: Scope = Scope {
     guarded: true,
     prefix: None,
     hints: &[],
-    keys: &[part("ssh_policy", Special("policy (PPL)"), "none")],
+    keys: &[part("ssh_policy", Special("policy (PPL)", Form::Policy), "none")],
 };
 
 /// `session_recording` of a route.

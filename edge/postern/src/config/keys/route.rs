@@ -4,12 +4,12 @@ use super::Kind::{
     Block, Blocks, Bool, Choice, Duration, File, Header, Host, List, Map, Pem, Regex, Special, Text, Url,
 };
 use super::{
-    CIRCUIT_BREAKERS, HEALTH_CHECK, Kind, MCP, OUTLIER_DETECTION, REDIRECT, RESPONSE, REWRITE_RESPONSE_HEADER,
+    CIRCUIT_BREAKERS, Form, HEALTH_CHECK, Kind, MCP, OUTLIER_DETECTION, REDIRECT, RESPONSE, REWRITE_RESPONSE_HEADER,
     SESSION_RECORDING, SUB_POLICY, Scope, UPSTREAM_TUNNEL, harmless, no_effect, not_yet, removed, works,
 };
 
 const TEXTS: Kind = List(&Text);
-const PPL: Kind = Special("policy (PPL)");
+const PPL: Kind = Special("policy (PPL)", Form::Policy);
 
 /// One route.
 pub(crate) static ROUTE: Scope = Scope {
@@ -28,8 +28,8 @@ pub(crate) static ROUTE: Scope = Scope {
         works("name", Text, "made from `from` and the path"),
         works("description", Text, "none"),
         harmless("logo_url", Url, "none"),
-        works("from", Special("URL, required"), ""),
-        works("to", Special("URL or list of URLs"), "none"),
+        works("from", Special("URL, required", Form::Text), ""),
+        works("to", Special("URL or list of URLs", Form::Texts), "none"),
         works("redirect", Block(&REDIRECT), "none"),
         works("response", Block(&RESPONSE), "none"),
         works("prefix", Text, "`/`").differs("matched in the spelling that requests are normalized to"),
@@ -37,7 +37,7 @@ pub(crate) static ROUTE: Scope = Scope {
         works("regex", Regex, "none").differs("refused if it cannot be compiled"),
         no_effect(
             "regex_priority_order",
-            Special("whole number"),
+            Special("whole number", Form::Integer),
             "routes of a file are tried in the order of the file",
         ),
         works("prefix_rewrite", Text, "the path of the first `to`"),
@@ -89,6 +89,7 @@ pub(crate) static ROUTE: Scope = Scope {
         works("policy", PPL, "none").differs("an identity criterion is never met without a session"),
         not_yet("sub_policies", Blocks(&SUB_POLICY), "none"),
         works("show_error_details", Bool, "`false`"),
+        works("session_static_window", Duration, "the global one").differs("not in Pomerium"),
         works("pass_identity_headers", Bool, "the global one"),
         works("jwt_issuer_format", Choice(&["hostOnly", "uri"]), "the global one"),
         not_yet(

@@ -5,8 +5,8 @@ use super::Kind::{
     Named, Number, Pem, Special, Text, Url,
 };
 use super::{
-    ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, IDENTITY_PROVIDER, Kind,
-    ROUTE, Scope, Status, Variable, harmless, no_effect, not_yet, removed, works,
+    ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, Form, IDENTITY_PROVIDER,
+    Kind, ROUTE, Scope, Status, Variable, harmless, no_effect, not_yet, removed, works,
 };
 
 const COUNT: Kind = Kind::COUNT;
@@ -14,6 +14,7 @@ const ONE_PROCESS: &str = "all services run in one process, nothing is called ov
 const NO_ENVOY: &str = "it configures Envoy, and Postern has none";
 const TRACING: &str = "write `otel_traces_exporter: otlp` and `otel_exporter_otlp_endpoint`";
 const DIRECTORY: &str = "remove it; groups come from the `groups` claim of the identity provider";
+const OURS: &str = "not in Pomerium";
 const TEXTS: Kind = List(&Text);
 const URLS: Kind = List(&Url);
 const HOSTS: Kind = List(&Host);
@@ -34,7 +35,7 @@ pub(crate) static SETTINGS: Scope = Scope {
     ],
     keys: &[
         // Services and listeners, 01 §1.3.
-        works("services", List(&Special("services")), "`all`").differs("all services or none, so far"),
+        works("services", List(&Special("services", Form::Text)), "`all`").differs("all services or none, so far"),
         works("address", Address, "`:443`"),
         works("insecure_server", Bool, "`false`"),
         no_effect("grpc_address", Address, ONE_PROCESS),
@@ -54,7 +55,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("default_upstream_timeout", Duration, "`30s`"),
         works("skip_xff_append", Bool, "`false`"),
         works("xff_num_trusted_hops", COUNT, "`0`").differs("also decides `source_ip` and the logged address"),
-        works("xff_trusted_peers", List(&Special("IP addresses and ranges")), "whoever connects")
+        works("xff_trusted_peers", List(&Special("IP addresses and ranges", Form::Text)), "whoever connects")
             .differs("not in Pomerium"),
         works(
             "headers_with_underscores_action",
@@ -74,7 +75,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         no_effect("envoy_admin_address", Address, NO_ENVOY),
         no_effect("envoy_admin_access_log_path", File, NO_ENVOY),
         no_effect("envoy_admin_profile_path", File, NO_ENVOY),
-        not_yet("envoy_bind_config_source_address", Special("IP address"), "none"),
+        not_yet("envoy_bind_config_source_address", Special("IP address", Form::Text), "none"),
         not_yet("envoy_bind_config_freebind", Bool, "`false`"),
         no_effect("envoy_dynamic_extensions", TEXTS, NO_ENVOY),
         // DNS, 01 §1.4.
@@ -85,7 +86,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("dns_query_tries", COUNT, "the resolver's"),
         harmless("dns_udp_max_queries", COUNT, "`100`"),
         harmless("dns_use_tcp", Bool, "`false`"),
-        not_yet("dns_resolvers", List(&Special("`udp://IP:PORT` or `tcp://IP:PORT`")), "the system's"),
+        not_yet("dns_resolvers", List(&Special("`udp://IP:PORT` or `tcp://IP:PORT`", Form::Text)), "the system's"),
         // Certificates, 01 §1.5.
         works("certificate", Pem, "none"),
         works("certificate_key", Pem, "none"),
@@ -101,9 +102,13 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("autocert_use_staging", Bool, "`false`"),
         harmless("autocert_email", Text, "none"),
         harmless("autocert_eab_key_id", Text, "none"),
-        harmless("autocert_eab_mac_key", Special("base64url without padding"), "none"),
+        harmless("autocert_eab_mac_key", Special("base64url without padding", Form::Text), "none"),
         harmless("autocert_must_staple", Bool, "`false`"),
-        harmless("autocert_dir", Special("folder, or `s3://` or `gs://` URL"), "`autocert` in the data folder"),
+        harmless(
+            "autocert_dir",
+            Special("folder, or `s3://` or `gs://` URL", Form::Text),
+            "`autocert` in the data folder",
+        ),
         harmless("autocert_trusted_ca", Pem, "none"),
         harmless("autocert_trusted_ca_file", File, "none"),
         // Downstream mTLS, 01 §1.6.
@@ -154,7 +159,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("mcp_allowed_as_metadata_domains", HOSTS, "none"),
         harmless(
             "google_cloud_serverless_authentication_service_account",
-            Special("JSON, or base64 of it"),
+            Special("JSON, or base64 of it", Form::Text),
             "the metadata server",
         ),
         not_yet("ssh_address", Address, "none"),
@@ -165,10 +170,26 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("ssh_rls_enabled", Bool, "`false`"),
         harmless("ssh_rls_additional_entries", TEXTS, "none"),
         // The store, 01 §1.9.
-        works("databroker_storage_type", Choice(&["memory", "file"]), "`memory`")
-            .differs("`postgres` is refused; `redis` will serve several processes"),
-        works("databroker_storage_connection_string", Special("`file://FOLDER`"), "none"),
+        works("databroker_storage_type", Choice(&["memory", "file", "redis", "valkey"]), "`memory`")
+            .differs("`postgres` is refused; `redis` and `valkey` serve several processes"),
+        works(
+            "databroker_storage_connection_string",
+            Special("`file://FOLDER`, `redis://…`, `redis+sentinel://…` or `redis+cluster://…`", Form::Text),
+            "none",
+        ),
         works("databroker_storage_connection_string_file", File, "none"),
+        works("databroker_storage_ca_file", File, "the system's").differs(OURS),
+        works("databroker_storage_cert_file", File, "none").differs(OURS),
+        works("databroker_storage_key_file", File, "none").differs(OURS),
+        works("databroker_storage_insecure", Bool, "`false`").differs(OURS),
+        works("databroker_storage_key_prefix", Text, "none").differs(OURS),
+        works("databroker_storage_copies", Number(0, 5), "`1`").differs(OURS),
+        works("databroker_storage_connect_timeout", Duration, "`1s`").differs(OURS),
+        works("databroker_storage_operation_timeout", Duration, "`500ms`").differs(OURS),
+        works("session_max_age", Duration, "`1m`").differs(OURS),
+        works("session_static_window", Duration, "`30s`").differs(OURS),
+        works("session_lease", Duration, "`2.5s`").differs(OURS),
+        works("session_heartbeat", Duration, "`500ms`").differs(OURS),
         not_yet("databroker_cluster_node_id", Text, "none"),
         not_yet("databroker_cluster_leader_id", Text, "none"),
         not_yet("databroker_cluster_nodes", Blocks(&CLUSTER_NODE), "none"),
@@ -178,10 +199,10 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("set_response_headers", Map(&Text), "`X-Frame-Options`, `X-XSS-Protection`, `Strict-Transport-Security`")
             .variable(Variable::Named("HEADERS"))
             .differs("`Strict-Transport-Security` is without `preload` by default"),
-        works("jwt_claims_headers", Special("list, text, or map of header to claim"), "none"),
+        works("jwt_claims_headers", Special("list, text, or map of header to claim", Form::TextsOrMap), "none"),
         not_yet("jwt_groups_filter", TEXTS, "none"),
         works("jwt_issuer_format", Choice(&["hostOnly", "uri"]), "`hostOnly`"),
-        works("signing_key", Special("PEM or base64 PEM"), "derived from `shared_secret`"),
+        works("signing_key", Special("PEM or base64 PEM", Form::Text), "derived from `shared_secret`"),
         works("signing_key_file", File, "none"),
         works("pass_identity_headers", Bool, "`false`"),
         harmless("primary_color", Colour, "none"),
@@ -193,10 +214,10 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("error_message_first_paragraph", Text, "none"),
         works("log_level", LEVELS, "`info`"),
         works("proxy_log_level", LEVELS, "`log_level`"),
-        works("access_log_fields", List(&Special("field names")), "the twelve usual ones"),
-        works("authorize_log_fields", List(&Special("field names")), "the eighteen usual ones"),
+        works("access_log_fields", List(&Special("field names", Form::Text)), "the twelve usual ones"),
+        works("authorize_log_fields", List(&Special("field names", Form::Text)), "the eighteen usual ones"),
         works("metrics_address", Address, "none: no metrics"),
-        works("metrics_basic_auth", Special("base64 of `user:password`"), "none"),
+        works("metrics_basic_auth", Special("base64 of `user:password`", Form::Text), "none"),
         not_yet("metrics_certificate", Pem, "none"),
         not_yet("metrics_certificate_key", Pem, "none"),
         not_yet("metrics_certificate_file", File, "none"),
@@ -209,12 +230,16 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("otel_exporter_otlp_traces_endpoint", Url, "`otel_exporter_otlp_endpoint`"),
         harmless("otel_exporter_otlp_protocol", PROTOCOLS, "`grpc`"),
         harmless("otel_exporter_otlp_traces_protocol", PROTOCOLS, "`otel_exporter_otlp_protocol`"),
-        harmless("otel_exporter_otlp_headers", List(&Special("`key=value`")), "none"),
-        harmless("otel_exporter_otlp_traces_headers", List(&Special("`key=value`")), "`otel_exporter_otlp_headers`"),
+        harmless("otel_exporter_otlp_headers", List(&Special("`key=value`", Form::Pair)), "none"),
+        harmless(
+            "otel_exporter_otlp_traces_headers",
+            List(&Special("`key=value`", Form::Pair)),
+            "`otel_exporter_otlp_headers`",
+        ),
         harmless("otel_exporter_otlp_timeout", Milliseconds, "`10000`"),
         harmless("otel_exporter_otlp_traces_timeout", Milliseconds, "`otel_exporter_otlp_timeout`"),
         harmless("otel_traces_sampler_arg", Fraction, "`1.0`"),
-        harmless("otel_resource_attributes", List(&Special("`key=value`")), "none"),
+        harmless("otel_resource_attributes", List(&Special("`key=value`", Form::Pair)), "none"),
         harmless("otel_log_level", LEVELS, "`info`"),
         harmless("otel_attribute_value_length_limit", Number(64, 32_768), "`256`"),
         harmless("otel_bsp_schedule_delay", Milliseconds, "`5000`"),
@@ -223,8 +248,11 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("session_recording_concurrency", COUNT, "none"),
         works("runtime_flags", Map(&Bool), "see below"),
         // Policies of their own, Postern's.
-        works("policies", Map(&Special("policies (PPL)")), "none").variable(Variable::None).differs("not in Pomerium"),
-        works("default_policy", Special("name of a policy, or policy (PPL)"), "none").differs("not in Pomerium"),
+        works("policies", Map(&Special("policies (PPL)", Form::Policy)), "none")
+            .variable(Variable::None)
+            .differs("not in Pomerium"),
+        works("default_policy", Special("name of a policy, or policy (PPL)", Form::Policy), "none")
+            .differs("not in Pomerium"),
         works("tests", Blocks(&ACCESS_TEST), "none").variable(Variable::None).differs("not in Pomerium"),
         // Routes.
         works("policy", Blocks(&ROUTE), "none"),

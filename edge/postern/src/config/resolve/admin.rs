@@ -11,7 +11,7 @@ use crate::config::{AdminConfig, BasicAuth, Code};
 /// `health_check_addr` unless written.
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 28080);
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<AdminConfig> {
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, shared_secret: bool) -> Option<AdminConfig> {
     let metrics = settings.filled(cx, "metrics_address").map(|text| address(cx, &text, true)).transpose();
     let health = settings.filled(cx, "health_check_addr").map(|text| address(cx, &text, false)).transpose();
     Some(AdminConfig {
@@ -19,6 +19,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Admi
         installation: settings.filled(cx, "installation_id").map(|text| text.value),
         metrics: metrics.ok()?,
         health: health.ok()?.unwrap_or(HEALTH),
+        shared_secret,
     })
 }
 

@@ -44,6 +44,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let mut idps = idp::resolve(cx, settings);
     let request = requests::resolve(cx, settings, flags);
     planned::resolve(cx, settings, flags);
+    let freshness = storage::freshness(cx, settings);
     let routes = routes::resolve(
         cx,
         settings,
@@ -54,6 +55,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
             identity: &identity,
             normalize: request.normalize,
             fail_open_identity: flags.fail_open_identity,
+            static_window: freshness.window,
         },
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);
@@ -63,8 +65,8 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     }
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");
-    let storage = storage::resolve(cx, settings);
-    let admin = admin::resolve(cx, settings);
+    let storage = storage::resolve(cx, settings, freshness, true);
+    let admin = admin::resolve(cx, settings, secrets.is_configured);
     let log_levels = logs::levels(cx, settings);
     let logs = logs::fields(cx, settings);
     let proxy = requests::forwarded(cx, settings, extra_roots.clone());
@@ -101,6 +103,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         places: routes.places,
         authn,
         storage: storage?,
+        session_max_age: freshness.max_age,
         admin: admin?,
         logs: log_levels,
         watched: Vec::new(),

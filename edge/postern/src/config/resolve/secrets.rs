@@ -14,12 +14,15 @@ use crate::config::value::decode_base64;
 pub(super) struct Secrets {
     pub(super) shared: Secret<[u8; 32]>,
     pub(super) cookie: Secret<[u8; 32]>,
+    /// `shared` is the one of the configuration.
+    pub(super) is_configured: bool,
 }
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Secrets {
     let shared = secret(cx, settings, "shared_secret", "shared_secret_file", false);
     let cookie = secret(cx, settings, "cookie_secret", "cookie_secret_file", true);
     Secrets {
+        is_configured: shared.is_some(),
         shared: shared.unwrap_or_else(|| cx.environment.shared_secret.clone()),
         cookie: cookie.unwrap_or_else(|| cx.environment.cookie_secret.clone()),
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use postern_policy::document::{Mistake, Node, Place, Value};
+use postern_policy::ppl::Rules;
 use postern_policy::{Legacy, Policy, Rule};
 
 use super::policies::Policies;
@@ -19,29 +20,48 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>, policies: &mut Po
     let rules = match field {
         Some(field) => policies.of_route(cx, field)?,
         None if own.is_empty() && !LISTS.iter().any(|key| route.find(key).is_some()) => policies.default()?,
-        None => Vec::new(),
+        None => Rules::default(),
     };
-    let admits = rules.iter().any(Rule::admits);
+    let admits = rules.list.iter().any(Rule::admits);
     if let Some(field) = field.filter(|_| admits) {
         advise_of_idle_policy(cx, field, &legacy);
     }
-    let (nobody, rules) = (own.is_empty() && !admits, Policy::new(own, rules));
-    if nobody && !rules.refuses_nobody() {
+    let nobody = own.is_empty() && !admits;
+    // A key that chooses nobody is a choice: what is tried out beside it opens nothing (S-097).
+    let policy = if rules.only_tried_out && !KEYS.iter().any(|key| route.mentions(key)) {
+        Policy::tried_out(rules.list)
+    } else {
+        Policy::new(own, rules.list)
+    };
+    if nobody && !policy.is_tried_out() {
         let what = match field {
-            Some(_) if rules.denies() => "this policy only denies: nothing lets anybody pass on this route",
+            _ if policy.tries_out_to_allow() => {
+                "nothing lets anybody pass on this route: what would allow has `enforce: false`"
+            }
+            Some(_) if policy.denies() => "this policy only denies: nothing lets anybody pass on this route",
             _ => "nothing lets anybody pass on this route",
         };
         let hint = "write `allow_any_authenticated_user: true`, or a `policy` with an `allow` rule";
         cx.advise(Code::NobodyPasses, &route.at("from"), what, hint);
     }
-    let advice = rules.advice();
+    let advice = policy.advice();
     let paths = field.map(|field| Paths::to(field, advice.iter().map(|advice| advice.place)));
     for advice in advice {
         let at = paths.as_ref().map_or_else(|| route.at("from"), |paths| paths.at(advice.place));
         cx.advise(Code::OddPolicy, &at, advice.message, advice.hint.unwrap_or_default());
     }
-    Some(rules)
+    Some(policy)
 }
+
+/// The older access keys.
+const KEYS: [&str; 6] = [
+    "allow_public_unauthenticated_access",
+    "cors_allow_preflight",
+    "allow_any_authenticated_user",
+    "allowed_domains",
+    "allowed_users",
+    "allowed_idp_claims",
+];
 
 /// The access keys that choose somebody, or, empty, nobody: on a route with one of them the default policy has no say.
 const LISTS: [&str; 3] = ["allowed_domains", "allowed_users", "allowed_idp_claims"];

@@ -26,7 +26,7 @@ use self::policies::Policies;
 use super::headers;
 use super::identity::{self, Identity};
 use super::idp::Idps;
-use super::planned;
+use super::{planned, storage};
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
@@ -43,6 +43,8 @@ pub(super) struct Defaults<'d> {
     pub(super) normalize: bool,
     /// Policies are read as Pomerium reads them (01 §8.1).
     pub(super) fail_open_identity: bool,
+    /// `session_static_window`.
+    pub(super) static_window: Duration,
 }
 
 /// A route and what is needed to compare it with others.
@@ -115,6 +117,7 @@ fn route(
     let pass = block.boolean(cx, "pass_identity_headers");
     let issuer = identity::issuer_format(cx, block);
     let show_error_details = block.flag(cx, "show_error_details");
+    let static_window = storage::window(cx, block).unwrap_or(defaults.static_window);
     // A long-lived route has no time-outs of its own accord (01 §2.6).
     let timeout = block.timeout(cx, "timeout", if allow_websockets { None } else { defaults.upstream_timeout });
     let idle_timeout = block.timeout(cx, "idle_timeout", (!allow_websockets).then_some(IDLE));
@@ -142,6 +145,7 @@ fn route(
         timeout,
         idle_timeout,
         allow_websockets,
+        static_window,
         show_error_details,
     };
     Some(Resolved { route: Arc::new(route), identity, at: block.at("from") })

@@ -116,7 +116,14 @@ fn tell_unused(cx: &mut Context<'_>, keys: [(&str, &Option<Spanned<String>>); 3]
 
 fn compiled(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Written> {
     match PathMatcher::regex(&text.value) {
-        Ok(matcher) => Some(Written { matcher, written: format!("regex {}", text.value) }),
+        Ok(matcher) => {
+            if matches!(&matcher, PathMatcher::Regex(regex) if regex.is_costly()) {
+                let what = "`regex` needs so many states that a long path costs much";
+                let hint = "repeat less often or without an end, or begin with fixed text in place of `.*`";
+                cx.advise(Code::CostlyRegex, &text.at, what, hint);
+            }
+            Some(Written { matcher, written: format!("regex {}", text.value) })
+        }
         Err(error) => {
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();

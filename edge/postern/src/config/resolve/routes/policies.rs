@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use postern_policy::document::Mistake;
-use postern_policy::ppl::{self, Language};
+use postern_policy::ppl::{self, Language, Rules};
 use postern_policy::{Carrier, Idle, Origin, Rule, idle};
 
 use super::access::{Paths, at, tell};
@@ -23,7 +23,7 @@ pub(super) struct Policies<'n> {
     named: Vec<(String, Field<'n>)>,
     used: HashSet<String>,
     /// Those of routes that have none; `None` if they cannot be read.
-    default: Option<Vec<Rule>>,
+    default: Option<Rules>,
 }
 
 impl<'n> Policies<'n> {
@@ -37,7 +37,7 @@ impl<'n> Policies<'n> {
             }
             odd::policy(cx, field);
         }
-        let mut policies = Self { language, named, used: HashSet::new(), default: Some(Vec::new()) };
+        let mut policies = Self { language, named, used: HashSet::new(), default: Some(Rules::default()) };
         if let Some(field) = settings.find("default_policy") {
             policies.default = policies.read(cx, field, Language::read_default);
         }
@@ -45,12 +45,12 @@ impl<'n> Policies<'n> {
     }
 
     /// The rules of a route's `policy`.
-    pub(super) fn of_route(&mut self, cx: &mut Context<'_>, field: &Field<'_>) -> Option<Vec<Rule>> {
+    pub(super) fn of_route(&mut self, cx: &mut Context<'_>, field: &Field<'_>) -> Option<Rules> {
         self.read(cx, field, Language::read)
     }
 
     /// The rules of a route that says nothing.
-    pub(super) fn default(&self) -> Option<Vec<Rule>> {
+    pub(super) fn default(&self) -> Option<Rules> {
         self.default.clone()
     }
 
@@ -58,12 +58,12 @@ impl<'n> Policies<'n> {
         &mut self,
         cx: &mut Context<'_>,
         field: &Field<'_>,
-        read: impl Fn(&Language, &postern_policy::document::Node) -> Result<Vec<Rule>, Vec<Mistake>>,
-    ) -> Option<Vec<Rule>> {
+        read: impl Fn(&Language, &postern_policy::document::Node) -> Result<Rules, Vec<Mistake>>,
+    ) -> Option<Rules> {
         self.used.extend(ppl::names(field.node).map(str::to_owned));
         match read(&self.language, field.node) {
             Ok(rules) => {
-                tell_idle(cx, field, rules.iter().filter(|rule| !matches!(rule.origin(), Origin::Named(_))));
+                tell_idle(cx, field, rules.list.iter().filter(|rule| !matches!(rule.origin(), Origin::Named(_))));
                 odd::policy(cx, field);
                 Some(rules)
             }
@@ -104,7 +104,12 @@ fn tell_idle<'r>(cx: &mut Context<'_>, field: &Field<'_>, rules: impl IntoIterat
         let missing = match carrier {
             Carrier::ClientCertificates => {
                 let what = format!("`{criterion}` is never true: no client certificates are asked for");
-                cx.advise(Code::NotYet, &at, what, "remove it");
+                let hint = if opens {
+                    "remove it, and keep out by another criterion whom it should"
+                } else {
+                    "it lets nobody pass here; without it whoever the rest lets pass does"
+                };
+                cx.advise(Code::NotYet, &at, what, hint);
                 continue;
             }
             Carrier::Devices => "devices",

@@ -1,0 +1,122 @@
+//! The side of the process: who may ask, how many at once, and for how long.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use postern_identity::Keyring;
+use postern_storage::Sessions;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use super::proof::{FIELD, Guard, Target, Unproven};
+use super::session;
+use crate::admin::is_local_program;
+
+/// So many are answered at once; more are told to come again.
+const AT_ONCE: usize = 8;
+/// A question has no more bytes.
+const MOST: usize = 16 * 1024;
+/// So long it may take to read a question, and so long to answer it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What answers operators.
+#[derive(Debug)]
+pub(crate) struct Face {
+    /// None where no `shared_secret` is configured: then nobody can prove anything.
+    guard: Option<Guard>,
+    pub(super) sessions: Sessions,
+    places: Semaphore,
+}
+
+impl Face {
+    /// Answers whoever holds the secret of this keyring, if it was configured and not drawn by this process.
+    pub(crate) fn new(keyring: Option<Arc<Keyring>>, sessions: Sessions) -> Self {
+        Self { guard: keyring.map(Guard::new), sessions, places: Semaphore::new(AT_ONCE) }
+    }
+
+    /// The answer to a question that is proven, and a refusal of every other one.
+    pub(super) async fn answer<Q: DeserializeOwned, A: Serialize, F: Future<Output = A>>(
+        &self,
+        peer: SocketAddr,
+        request: Request,
+        answer: impl FnOnce(Q) -> F,
+    ) -> Response {
+        if !is_local_program(peer, request.headers(), &FIELD) {
+            return refuse(StatusCode::FORBIDDEN, "only a program on the same machine may ask");
+        }
+        let Some(guard) = &self.guard else {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "this Postern has no `shared_secret` in its configuration that could prove who asks",
+            );
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once");
+        };
+        let (parts, body) = request.into_parts();
+        let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, to_bytes(body, MOST)).await else {
+            return refuse(StatusCode::BAD_REQUEST, "the question did not come in time, or is too long");
+        };
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let target = Target { method: parts.method.as_str(), path };
+        let mut fields = parts.headers.get_all(&FIELD).iter();
+        let field = fields.next().filter(|_| fields.next().is_none()).and_then(|value| value.to_str().ok());
+        let (nonce, question) = match guard.check(target, field, &body, SystemTime::now().into()) {
+            Ok(proven) => proven,
+            Err(error) => {
+                warn!(%peer, path, %error, "somebody on this machine asked what only operators may");
+                return unproven(error);
+            }
+        };
+        let Ok(question) = serde_json::from_slice(&question) else {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "the question is not understood: is the command of another version?",
+            );
+        };
+        info!(%peer, path, "an operator asked");
+        let Ok(answer) = tokio::time::timeout(PATIENCE, answer(question)).await else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "there is no answer in time");
+        };
+        match serde_json::to_vec(&answer).ok().and_then(|answer| guard.seal(nonce, &answer).ok()) {
+            Some(sealed) => ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from(sealed)).into_response(),
+            None => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written"),
+        }
+    }
+}
+
+fn refuse(status: StatusCode, why: &'static str) -> Response {
+    (status, format!("{why}\n")).into_response()
+}
+
+fn unproven(error: Unproven) -> Response {
+    match error {
+        Unproven::Age => refuse(StatusCode::FORBIDDEN, "the proof is too old, or the clocks differ"),
+        Unproven::TooMany => refuse(StatusCode::SERVICE_UNAVAILABLE, "too much was asked in a short time"),
+        Unproven::Missing | Unproven::Wrong | Unproven::Used => {
+            refuse(StatusCode::FORBIDDEN, "the request does not prove that it comes from who holds the `shared_secret`")
+        }
+    }
+}
+
+/// Everything under `/operator/`.
+pub(crate) fn routes(face: Face) -> Router {
+    Router::new().route(session::SESSION, post(session)).with_state(Arc::new(face))
+}
+
+async fn session(
+    State(face): State<Arc<Face>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    face.answer(peer, request, |which| session::find(&face.sessions, which)).await
+}
