@@ -27,7 +27,7 @@ impl Contact {
         Self { lease: Some(lease), ..Self::own() }
     }
 
-    /// A heartbeat came in answer to a question that was asked then. It was made no earlier: nothing older waits unseen.
+    /// A heartbeat was read that was written after this question was asked: nothing older waits unseen.
     pub(crate) fn heard(&self, asked: Instant) {
         let millis = u64::try_from(asked.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER - 1);
         let later = |heard| if heard == NEVER || heard < millis { Some(millis) } else { None };

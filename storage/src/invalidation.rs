@@ -128,6 +128,8 @@ impl Invalidation {
     /// Outdates every copy: something may have been missed.
     pub(crate) fn reset(&self) {
         self.resets.fetch_add(1, Ordering::AcqRel);
+        // Nor may an answer that was asked for before be shared with who asks after.
+        self.facts.fetch_add(1, Ordering::AcqRel);
         self.metrics.resets.inc();
     }
 

@@ -277,8 +277,8 @@ impl Backend {
     }
 }
 
-/// Operations that one verb makes one after the other, at most, on servers.
-const STEPS: u32 = 3;
+/// Operations that a verb about one session makes one after the other, at most, on servers.
+const STEPS: u32 = 5;
 /// A user with more sessions than this is no person; the epoch ends the others just as well.
 const MARKED_AT_ONCE: usize = 1000;
 /// Longer than any browser keeps a cookie (400 days, RFC 6265bis §5.5), so than any session.

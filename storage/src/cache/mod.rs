@@ -1,6 +1,6 @@
 //! Sessions near the request: a lock-free map in front of the store.
 //!
-//! A hit takes no lock, asks no clock and computes no MAC. What happened to a session since it was read is seen through
+//! A hit takes no lock and computes no MAC, and reads the monotonic clock only where the store is shared. What happened to a session since it was read is seen through
 //! the [`Fate`] that each entry shares with the [`Invalidation`] register, so a revocation in this process is effective
 //! at once and cannot be outrun by a load (S-084). Whatever is missing is loaded once, however many wait for it.
 
@@ -179,12 +179,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         if self.contact.lost_for().is_some() {
             return self.bridge(id, now, window).ok_or_else(StorageError::cut_off);
         }
-        let Ok(_place) = self.waiting.try_acquire() else {
-            return Err(StorageError::unavailable("too many requests wait for sessions"));
-        };
-        let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
-        let loaded = landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")));
-        let loaded = match loaded {
+        let loaded = match self.landed(id, now).await {
             Ok(loaded) => loaded,
             Err(error) => return self.bridge(id, now, window).ok_or(error),
         };
@@ -196,6 +191,15 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             Standing::Good | Standing::Outdated if entry.is_expired(now) => Loaded::Unknown,
             Standing::Good | Standing::Outdated => loaded,
         })
+    }
+
+    /// What the store says, within the deadline and if there is a place to wait.
+    async fn landed(self: &Arc<Self>, id: &SessionId, now: Timestamp) -> Result<Loaded<X>, StorageError> {
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(StorageError::unavailable("too many requests wait for sessions"));
+        };
+        let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
+        landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))
     }
 
     /// Notes that a session is in use, so that idleness does not end it. The store hears of it rarely and later.

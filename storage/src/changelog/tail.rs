@@ -87,8 +87,10 @@ impl Tail {
         };
         // A heartbeat counts only once nothing older can still be waiting.
         let mut caught_up = false;
+        let mut asked = Instant::now();
         loop {
-            let asked = Instant::now();
+            // What waited while this process did not run was surely written after the question before this one.
+            let before = std::mem::replace(&mut asked, Instant::now());
             let block = if caught_up { BLOCK_MS } else { 1 };
             let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
             let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
@@ -109,7 +111,7 @@ impl Tail {
                         (self.also)(*fact);
                         self.metrics.facts_heard.inc();
                     }
-                    Some(Entry::Heartbeat) if caught_up && lines.len() < COUNT => self.contact.heard(asked),
+                    Some(Entry::Heartbeat) if caught_up && lines.len() < COUNT => self.contact.heard(before),
                     Some(Entry::Heartbeat) | None => {}
                 }
             }

@@ -1,8 +1,8 @@
 //! The side of the process: who may ask, how many at once, and for how long.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::proof::{FIELD, Guard, Target, Unproven};
+use super::proof::{FIELD, Guard, Target, Unproven, is_proof};
 use super::session;
 use crate::admin::is_local_program;
 
@@ -25,6 +25,8 @@ use crate::admin::is_local_program;
 const AT_ONCE: usize = 8;
 /// A question has no more bytes.
 const MOST: usize = 16 * 1024;
+/// Refusals are told of so often at most.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 /// So long it may take to read a question, and so long to answer it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -35,12 +37,23 @@ pub(crate) struct Face {
     guard: Option<Guard>,
     pub(super) sessions: Sessions,
     places: Semaphore,
+    /// When it was last told of somebody who proved nothing.
+    warned: Mutex<Option<Instant>>,
 }
 
 impl Face {
     /// Answers whoever holds the secret of this keyring, if it was configured and not drawn by this process.
     pub(crate) fn new(keyring: Option<Arc<Keyring>>, sessions: Sessions) -> Self {
-        Self { guard: keyring.map(Guard::new), sessions, places: Semaphore::new(AT_ONCE) }
+        Self { guard: keyring.map(Guard::new), sessions, places: Semaphore::new(AT_ONCE), warned: Mutex::default() }
+    }
+
+    /// Tells the log of somebody who proved nothing, now and then: whoever they are, they do not fill it.
+    fn warn(&self, error: Unproven) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            warn!(%error, "somebody on this machine asked what only operators may");
+        }
     }
 
     /// The answer to a question that is proven, and a refusal of every other one.
@@ -59,6 +72,9 @@ impl Face {
                 "this Postern has no `shared_secret` in its configuration that could prove who asks",
             );
         };
+        if request.headers().get(&FIELD).and_then(|field| field.to_str().ok()).is_none_or(|field| !is_proof(field)) {
+            return unproven(Unproven::Missing);
+        }
         let Ok(_place) = self.places.try_acquire() else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many ask at once");
         };
@@ -73,7 +89,7 @@ impl Face {
         let (nonce, question) = match guard.check(target, field, &body, SystemTime::now().into()) {
             Ok(proven) => proven,
             Err(error) => {
-                warn!(%peer, path, %error, "somebody on this machine asked what only operators may");
+                self.warn(error);
                 return unproven(error);
             }
         };
@@ -83,7 +99,7 @@ impl Face {
                 "the question is not understood: is the command of another version?",
             );
         };
-        info!(%peer, path, "an operator asked");
+        info!(%peer, path = parts.uri.path(), "an operator asked");
         let Ok(answer) = tokio::time::timeout(PATIENCE, answer(question)).await else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "there is no answer in time");
         };

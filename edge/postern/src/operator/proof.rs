@@ -154,6 +154,11 @@ fn context(direction: &[u8], nonce: Nonce) -> Vec<u8> {
     [direction, b" ", &nonce.0].concat()
 }
 
+/// Whether a field looks like a proof, right or wrong: what does not costs no more than this.
+pub(super) fn is_proof(field: &str) -> bool {
+    parts(field).is_some()
+}
+
 fn parts(field: &str) -> Option<(Timestamp, Nonce, [u8; 32])> {
     let mut parts = field.split('.');
     let (version, made, nonce, mac) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -1,6 +1,8 @@
 //! Each change of a record as one step inside of the server. The fields of a session: `v` its row, `g` its generation, `i`
 //! when idleness ends it, `a` when it ends, `f` when its refresh is due, `n` when that is tried next, `c` who claimed
 //! that last, `x` that it was revoked.
+//!
+//! A repetition writes what it finds once more: `WAIT` counts replicas only for what its own connection has written.
 
 use crate::redis::Script;
 
@@ -37,7 +39,10 @@ impl Scripts {
 /// KEYS session, tokens; ARGV row, generation, idle, end, refresh due, refresh next, tokens, when to forget. Nothing is
 /// empty text for the optional ones. A repetition changes nothing.
 const CREATE: &str = "\
-if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('HSET', KEYS[1], 'a', redis.call('HGET', KEYS[1], 'a'))
+  return 1
+end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'g', ARGV[2], 'a', ARGV[4])
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'i', ARGV[3]) end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[5]) end
@@ -52,7 +57,10 @@ return 1";
 const COMMIT: &str = "\
 local old = redis.call('HMGET', KEYS[1], 'g', 'x', 'i', 'v')
 if not old[1] or old[2] then return -1 end
-if old[1] == ARGV[2] and old[4] == ARGV[1] then return 1 end
+if old[1] == ARGV[2] and old[4] == ARGV[1] then
+  redis.call('HSET', KEYS[1], 'g', ARGV[2])
+  return 1
+end
 if old[1] ~= ARGV[9] then return 0 end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'g', ARGV[2], 'a', ARGV[4])
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'i')
@@ -86,7 +94,10 @@ return 1";
 /// KEYS epoch; ARGV before when sessions are over, when to forget. Only moves forward.
 const END_BEFORE: &str = "\
 local old = redis.call('GET', KEYS[1])
-if old and tonumber(old) >= tonumber(ARGV[1]) then return 1 end
+if old and tonumber(old) >= tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], old, 'KEEPTTL')
+  return 1
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
 return 1";
 
@@ -111,7 +122,7 @@ return 1";
 /// KEYS value; ARGV mark of this attempt, when to forget. 1 for the first attempt and its repetitions, else 0.
 const SPEND: &str = "\
 local old = redis.call('GET', KEYS[1])
-if old then return old == ARGV[1] and 1 or 0 end
+if old and old ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
 return 1";
 
