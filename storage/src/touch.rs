@@ -67,10 +67,12 @@ pub(crate) async fn write_down(mut seen: mpsc::Receiver<Seen>, backend: Backend,
         write(&backend, batch.drain(..)).await;
     }
     seen.close();
-    while let Some(next) = seen.recv().await {
-        batch.push(next);
+    loop {
+        write(&backend, batch.drain(..)).await;
+        if seen.recv_many(&mut batch, BATCH).await == 0 {
+            return;
+        }
     }
-    write(&backend, batch.drain(..)).await;
 }
 
 async fn write(backend: &Backend, batch: impl Iterator<Item = Seen>) {
@@ -88,7 +90,7 @@ async fn write(backend: &Backend, batch: impl Iterator<Item = Seen>) {
     }
     let write = Write::Touch { touched: touched.into_iter().collect(), over: over.into_iter().collect() };
     if let Err(error) = backend.write(write).await {
-        warn!(%error, "last-seen times were lost");
+        warn!(%error, "some last-seen times were lost");
     }
 }
 

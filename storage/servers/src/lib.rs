@@ -13,7 +13,7 @@ mod relay;
 mod sentinel;
 mod server;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Member};
 pub use relay::{Relay, Traffic};
 pub use sentinel::Watched;
 pub use server::{Redis, free_port};

@@ -1,6 +1,7 @@
 //! One contract, run against every backend.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first thing that is not as promised")]
 
+mod apart;
 mod file;
 mod shared;
 mod support;

@@ -3,6 +3,7 @@
 mod keys;
 mod scripts;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +16,7 @@ use tracing::debug;
 
 use super::{Done, Stored, Write};
 use crate::changelog::{Changelog, Entry, Mark};
-use crate::config::RedisConfig;
+use crate::config::{RedisConfig, Server};
 use crate::invalidation::Fact;
 use crate::record::{Key, Row, rewrite};
 use crate::redis::{Command, Reply, Router};
@@ -241,18 +242,45 @@ impl Redis {
         Ok(if spent.number() == Some(1_i64) { Done::Applied } else { Done::Refused })
     }
 
+    /// Shard by shard, all of them side by side: one that is away loses what is its own, and holds up no other.
     async fn touch(&self, touched: Vec<(Key, i64)>, over: Vec<(Key, i64)>) -> Result<Done, StorageError> {
-        let touching = stream::iter(touched).map(|(handle, until)| async move {
-            let keys = [self.keys.session(&handle)];
-            self.router.script(&self.scripts.touch, &keys, Command::new("").arg(until)).await.map(drop)
-        });
-        let touching = touching.buffer_unordered(AT_ONCE).try_for_each(|()| std::future::ready(Ok(())));
-        let forgetting = stream::iter(over).map(|(handle, at)| async move {
-            self.router.script(&self.scripts.forget, &self.pair(&handle), Command::new("").arg(at)).await.map(drop)
-        });
-        let forgetting = forgetting.buffer_unordered(AT_ONCE).try_for_each(|()| std::future::ready(Ok(())));
-        let (touched, forgotten) = futures_util::join!(touching, forgetting);
-        touched.and(forgotten).map(|()| Done::Applied)
+        let mut shards: HashMap<Option<Server>, Vec<(Key, Seen)>> = HashMap::new();
+        let touched = touched.into_iter().map(|(handle, until)| (handle, Seen::Alive(until)));
+        let over = over.into_iter().map(|(handle, at)| (handle, Seen::Over(at)));
+        for (handle, seen) in touched.chain(over) {
+            shards.entry(self.router.owner(&self.keys.session(&handle))).or_default().push((handle, seen));
+        }
+        let writing = stream::iter(shards.into_values()).map(|seen| self.see_all(seen)).buffer_unordered(AT_ONCE);
+        let ended: Vec<_> = writing.collect().await;
+        ended.into_iter().find(Result::is_err).unwrap_or(Ok(Done::Applied))
+    }
+
+    /// What was seen of sessions of one shard. What fails is left out, and a shard where much fails is given up.
+    async fn see_all(&self, seen: Vec<(Key, Seen)>) -> Result<Done, StorageError> {
+        let seeing = stream::iter(seen).map(|(handle, seen)| self.see(handle, seen));
+        let mut seeing = seeing.buffer_unordered(AT_ONCE_IN_A_SHARD);
+        let (mut failed, mut outcome) = (0, Ok(Done::Applied));
+        while let Some(seen) = seeing.next().await {
+            if let Err(error) = seen {
+                (failed, outcome) = (failed + 1, Err(error));
+            }
+            if failed == AT_ONCE_IN_A_SHARD {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn see(&self, handle: Key, seen: Seen) -> Result<(), StorageError> {
+        let [session, tokens] = self.pair(&handle);
+        match seen {
+            Seen::Alive(until) => {
+                self.router.script(&self.scripts.touch, &[session], Command::new("").arg(until)).await.map(drop)
+            }
+            Seen::Over(at) => {
+                self.router.script(&self.scripts.forget, &[session, tokens], Command::new("").arg(at)).await.map(drop)
+            }
+        }
     }
 
     /// The row decides; the index follows, and is repaired where it was left behind.
@@ -305,6 +333,15 @@ impl Redis {
         let key = self.keys.epoch(owner);
         Ok(self.router.call(&key, Command::new("GET").arg(key.as_str())).await?.number())
     }
+}
+
+/// What is to be noted of a session.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    /// It is in use: idleness ends it then.
+    Alive(i64),
+    /// It was over at that time.
+    Over(i64),
 }
 
 #[async_trait]
@@ -402,3 +439,5 @@ fn now() -> i64 {
 
 /// Commands of one verb that are under way at one time.
 const AT_ONCE: usize = 64;
+/// The same, where each shard has places of its own.
+const AT_ONCE_IN_A_SHARD: usize = 16;
