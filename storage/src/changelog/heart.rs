@@ -30,7 +30,7 @@ pub(crate) async fn beat(log: Changelog, every: Duration, metrics: Arc<Metrics>,
         let beaten = async {
             let mine = log.router.script_durably(&script, &keys, turn).await?.number() == Some(1_i64);
             if mine {
-                log.router.call(&log.key, log.line(Entry::Heartbeat)).await?;
+                log.router.call_as_a_sign(&log.key, log.line(Entry::Heartbeat)).await?;
                 metrics.heartbeats.inc();
             }
             Ok::<_, StorageError>(mine)

@@ -19,6 +19,8 @@ use crate::config::{Credentials, Server};
 /// How connections are made.
 #[derive(Clone)]
 pub(crate) struct Dial {
+    /// What the server has to be.
+    pub(crate) expects: Mode,
     /// The ACL user and password.
     pub(crate) credentials: Option<Credentials>,
     /// The database; always 0 in a cluster.
@@ -37,6 +39,46 @@ impl fmt::Debug for Dial {
             .field("database", &self.database)
             .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+/// What a server is to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// On its own, or with replicas.
+    Alone,
+    /// A member of a cluster.
+    Member,
+    /// One that watches others.
+    Sentinel,
+}
+
+impl Mode {
+    /// What the answer to `HELLO` says; servers that do not know the command say nothing.
+    fn read(hello: &Reply) -> Option<Self> {
+        let mut fields = hello.list()?.chunks_exact(2).filter_map(|pair| Some((pair.first()?.text()?, pair.get(1)?)));
+        match fields.find(|(name, _)| *name == "mode")?.1.text()? {
+            "standalone" => Some(Self::Alone),
+            "cluster" => Some(Self::Member),
+            "sentinel" => Some(Self::Sentinel),
+            _ => None,
+        }
+    }
+
+    /// What is wrong with the connection string, if this was expected and another was found.
+    fn mismatch(self, found: Self, is_tls: bool) -> Option<String> {
+        let scheme = if is_tls { "rediss" } else { "redis" };
+        match (self, found) {
+            _ if self == found => None,
+            (_, Self::Sentinel) => Some(format!(
+                "this server is a Sentinel; write `{scheme}+sentinel://…/MASTER` with the name of its master"
+            )),
+            (Self::Sentinel, _) => {
+                Some(format!("this server is not a Sentinel; write `{scheme}+sentinel://…` with the Sentinels alone"))
+            }
+            (Self::Member, _) => Some(format!("this server is not a cluster; write `{scheme}://…`")),
+            (Self::Alone, _) => Some(format!("this server is part of a cluster; write `{scheme}+cluster://…`")),
+        }
     }
 }
 
@@ -106,9 +148,15 @@ impl Dial {
             .map_err(|_| Broken::Silent)?
             .map_err(|error| lost(&error))?;
         let link = Link { client, health, _driver: Arc::new(driver) };
-        match link.call(&Command::new("PING"), until).await? {
-            Reply::Error(error) => Err(Broken::Lost(error)),
-            Reply::Bytes(_) | Reply::Nil | Reply::Number(_) | Reply::List(_) => Ok(link),
+        // Every user may say HELLO, whatever else is allowed.
+        let replies = link.call_all(&[Command::new("PING"), Command::new("HELLO").arg("2")], until).await?;
+        if let Some(Reply::Error(error)) = replies.first() {
+            return Err(Broken::Lost(error.clone()));
+        }
+        let found = replies.get(1).and_then(Mode::read);
+        match found.and_then(|found| self.expects.mismatch(found, self.tls.is_some())) {
+            Some(why) => Err(Broken::Lost(why)),
+            None => Ok(link),
         }
     }
 
@@ -206,6 +254,8 @@ fn refusal(error: &Error) -> Option<String> {
         Routing, Sentinel, Timeout, Tls, Unknown, Url,
     };
     match error.kind() {
+        // fred's name for one answer of a server that is no member of a cluster.
+        Config if error.details().starts_with("ERR ") => Some(error.details().to_owned()),
         Auth | Cluster | Unknown | InvalidArgument | InvalidCommand | NotFound => Some(error.details().to_owned()),
         IO | Canceled | Timeout | Tls | Protocol | Parse | Config | Url | Routing | Sentinel | Backpressure => None,
     }

@@ -9,7 +9,10 @@ mod link;
 mod node;
 mod router;
 mod script;
+mod seldom;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 pub(crate) use command::{Command, Reply};

@@ -17,6 +17,8 @@ use crate::config::Server;
 pub(crate) enum Lane {
     /// For reads, and for writes that may be lost.
     Common,
+    /// For signs of life: the same connection, and places that loads do not take.
+    Sign,
     /// For writes that wait until replicas have them.
     Durable,
 }
@@ -67,9 +69,14 @@ impl Node {
         self.common.link.borrow().is_some()
     }
 
+    /// Why there is no connection, if it is known.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.common.trouble()
+    }
+
     async fn link(&self, lane: Lane, until: Instant) -> Result<Link, Broken> {
         let kept = match lane {
-            Lane::Common => &self.common,
+            Lane::Common | Lane::Sign => &self.common,
             Lane::Durable => &self.durable,
         };
         if let Some(link) = &*kept.link.borrow() {
@@ -81,10 +88,7 @@ impl Node {
         let patience = until.min(Instant::now() + PATIENCE);
         let found = tokio::time::timeout_at(patience, link.wait_for(Option::is_some)).await;
         let found = found.ok().and_then(|found| found.ok()?.clone());
-        found.ok_or_else(|| {
-            let trouble = kept.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            Broken::Lost(trouble.unwrap_or_else(|| "not connected yet".to_owned()))
-        })
+        found.ok_or_else(|| Broken::Lost(kept.trouble().unwrap_or_else(|| "not connected yet".to_owned())))
     }
 }
 
@@ -104,6 +108,10 @@ impl Kept {
             }
         }));
         Self { link, wanted, trouble }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

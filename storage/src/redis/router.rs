@@ -9,10 +9,11 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::link::Broken;
+use super::link::{Broken, Mode};
 use super::node::Node;
+use super::seldom::Seldom;
 use super::slots::slot;
 use super::topology::{self, Map, Redirected, Shard, View};
 use super::{Command, Dial, Lane, Reply, Script};
@@ -34,11 +35,12 @@ struct Inner {
     ask: Dial,
     nodes: Mutex<HashMap<Server, Arc<Node>>>,
     map: ArcSwap<Map>,
-    places: Semaphore,
+    places: Places,
     /// Look at the topology again, soon.
     doubt: Notify,
     /// How many replicas are to have what is durable.
     copies: u32,
+    told: Told,
     budget: Duration,
     stop: CancellationToken,
 }
@@ -50,18 +52,20 @@ impl Router {
     /// What is wrong with the TLS material.
     pub(crate) fn start(config: &RedisConfig) -> Result<Self, String> {
         let tls = config.tls.as_ref().map(|tls| tls.client_config().map(Arc::new)).transpose()?;
+        let expects = if matches!(config.topology, Topology::Cluster(_)) { Mode::Member } else { Mode::Alone };
         let dial = |credentials| Dial {
+            expects,
             insecure: config.insecure,
             credentials,
             database: config.database,
             tls: tls.clone(),
             within: config.connect,
         };
-        let whole = |server: &Server| Map::whole(Shard { master: server.clone(), replicas: Vec::new() });
+        let whole = |server: &Server| Map::whole(Shard::of(server.clone()));
         let (map, ask) = match &config.topology {
             Topology::Single(server) => (whole(server), dial(config.credentials.clone())),
             Topology::Sentinel { credentials, .. } => {
-                (Map::unknown(), Dial { database: 0, ..dial(credentials.clone()) })
+                (Map::unknown(), Dial { database: 0, expects: Mode::Sentinel, ..dial(credentials.clone()) })
             }
             Topology::Cluster(_) => (Map::unknown(), dial(config.credentials.clone())),
         };
@@ -72,9 +76,10 @@ impl Router {
             ask,
             nodes: Mutex::default(),
             map: ArcSwap::from_pointee(map),
-            places: Semaphore::new(PLACES),
+            places: Places::default(),
             doubt: Notify::new(),
             copies: config.copies,
+            told: Told::default(),
             budget: config.operation,
             stop: stop.clone(),
         });
@@ -90,9 +95,15 @@ impl Router {
     /// # Errors
     /// [`StorageError::Unavailable`] within the budget of one operation.
     pub(crate) async fn call(&self, key: &str, command: Command) -> Result<Reply, StorageError> {
-        let only = [command];
-        let replies = self.inner.run(key, Lane::Common, |_| only.to_vec()).await?;
-        replies.into_iter().next().ok_or_else(|| StorageError::unavailable("the store gave no answer"))
+        self.inner.run(key, Lane::Common, |_| command.clone()).await
+    }
+
+    /// The same, for a sign of life: loads take no place away from it, and no replica is waited for.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub(crate) async fn call_as_a_sign(&self, key: &str, command: Command) -> Result<Reply, StorageError> {
+        self.inner.run(key, Lane::Sign, |_| command.clone()).await
     }
 
     /// The same; when it returns, as many replicas as the configuration asks for have what was written.
@@ -100,9 +111,7 @@ impl Router {
     /// # Errors
     /// As [`call`](Self::call), also when it was carried out but too few replicas confirmed it in time.
     pub(crate) async fn call_durably(&self, key: &str, command: Command) -> Result<Reply, StorageError> {
-        let only = [command];
-        let replies = self.inner.run(key, Lane::Durable, |_| only.to_vec()).await?;
-        replies.into_iter().next().ok_or_else(|| StorageError::unavailable("the store gave no answer"))
+        self.inner.run(key, Lane::Durable, |_| command.clone()).await
     }
 
     /// Runs a script about keys of one slot, the first of which says which.
@@ -139,8 +148,7 @@ impl Router {
         lane: Lane,
     ) -> Result<Reply, StorageError> {
         let key = keys.first().map(String::as_str).unwrap_or_default();
-        let replies = self.inner.run(key, lane, |known| vec![script.command(known, keys, &arguments)]).await?;
-        replies.into_iter().next().ok_or_else(|| StorageError::unavailable("the store gave no answer"))
+        self.inner.run(key, lane, |known| script.command(known, keys, &arguments)).await
     }
 
     /// The master of the shard that `key` belongs to, as far as is known.
@@ -165,49 +173,55 @@ impl Router {
     }
 }
 
+#[cfg(test)]
+impl Router {
+    /// Takes places away, for as long as they are held.
+    pub(super) fn take_places(&self, lane: Lane, count: usize) -> tokio::sync::SemaphorePermit<'_> {
+        self.inner.places.of(lane).try_acquire_many(u32::try_from(count).unwrap()).unwrap()
+    }
+}
+
 impl Inner {
-    /// Runs what `commands` makes, told whether the server is thought to know the script, on the owner of `key`, and
+    /// Runs what `command` makes, told whether the server is thought to know the script, on the owner of `key`, and
     /// follows redirections and failures until the budget is spent. Everything that is run may be repeated.
-    async fn run(
-        &self,
-        key: &str,
-        lane: Lane,
-        commands: impl Fn(bool) -> Vec<Command>,
-    ) -> Result<Vec<Reply>, StorageError> {
-        let Ok(_place) = self.places.try_acquire() else {
+    async fn run(&self, key: &str, lane: Lane, command: impl Fn(bool) -> Command) -> Result<Reply, StorageError> {
+        let Ok(_place) = self.places.of(lane).try_acquire() else {
             return Err(StorageError::unavailable("too many wait for the store"));
         };
         let (until, slot) = (Instant::now() + self.budget, slot(key));
         let (mut known, mut asking, mut last) = (true, None::<Server>, None::<String>);
-        let mut pause = PAUSE;
+        let (mut pause, mut hops) = (PAUSE, 0_u32);
         loop {
             if Instant::now() >= until {
                 let why = last.unwrap_or_else(|| "it took too long to answer".to_owned());
                 return Err(StorageError::unavailable(why));
             }
-            let map = self.map.load_full();
-            let owner = map.owner(slot).cloned();
-            let Some(server) = asking.clone().or_else(|| owner.as_ref().map(|shard| shard.master.clone())) else {
-                last = Some("no server is known to own this part of the store".to_owned());
+            let asked = asking.take();
+            let shard = {
+                let map = self.map.load();
+                asked.as_ref().map(|server| map.shard(server)).or_else(|| map.owner(slot).cloned())
+            };
+            let Some(shard) = shard else {
+                last = Some(self.unowned());
                 self.wait(&mut pause, until).await;
                 continue;
             };
-            let mut all = commands(known);
+            let server = &shard.master;
             let copies = match lane {
-                Lane::Common => 0,
-                Lane::Durable => {
-                    self.copies.min(owner.map_or(0, |shard| u32::try_from(shard.replicas.len()).unwrap_or(u32::MAX)))
-                }
+                Lane::Common | Lane::Sign => Some(0),
+                Lane::Durable => shard.copies(self.copies),
             };
-            if copies > 0 {
-                all.push(Command::new("WAIT").arg(copies).arg(WAIT_MS));
-            }
-            if asking.take().is_some() {
-                all.insert(0, Command::new("ASKING"));
-            }
-            let (first, count) = (usize::from(all.first().is_some_and(|command| command.name == "ASKING")), all.len());
+            let Some(copies) = copies else {
+                last = Some(format!("{server}: which replicas it has is not known yet"));
+                self.doubt.notify_one();
+                self.wait(&mut pause, until).await;
+                continue;
+            };
+            let ask = asked.is_some().then(|| Command::new("ASKING"));
+            let wait = (copies > 0).then(|| Command::new("WAIT").arg(copies).arg(WAIT_MS));
+            let all: Vec<_> = ask.into_iter().chain([command(known)]).chain(wait).collect();
             let attempt = until.min(Instant::now() + ATTEMPT);
-            let replies = match self.node(&server).call(lane, &all, attempt).await {
+            let replies = match self.node(server).call(lane, &all, attempt).await {
                 Ok(replies) => replies,
                 Err(broken) => {
                     last = Some(format!("{server}: {broken}"));
@@ -218,52 +232,80 @@ impl Inner {
                     continue;
                 }
             };
-            match replies.get(first).map(|reply| self.meaning(reply, &server)) {
-                Some(Meaning::Answer) if copies == 0 => return Ok(replies.into_iter().skip(first).collect()),
-                Some(Meaning::Answer) => {
-                    let confirmed: u32 = replies.get(count - 1).and_then(Reply::number).unwrap_or(0);
-                    if confirmed >= copies {
-                        return Ok(replies.into_iter().skip(first).take(1).collect());
+            let mut replies = replies.into_iter().skip(usize::from(asked.is_some()));
+            let meaning = replies.next().map(|reply| meaning(reply, server));
+            let meaning = match (meaning, replies.next()) {
+                (Some(Meaning::Answer(reply)), Some(confirmed)) => self.confirmed(reply, confirmed, copies, server),
+                (Some(meaning), _) => meaning,
+                (None, _) => Meaning::Refused("it gave no answer".to_owned()),
+            };
+            match meaning {
+                Meaning::Answer(reply) => return Ok(reply),
+                Meaning::Unknown => known = false,
+                Meaning::Moved(to) => {
+                    last = Some(format!("{server}: it sends on to {to}"));
+                    if self.map.load().owner(slot).is_none_or(|owner| owner.master != to) {
+                        self.map.rcu(|map| map.moved(slot, &to));
                     }
-                    last = Some(format!("{server}: too few replicas have confirmed it"));
                     self.doubt.notify_one();
+                    self.hop(&mut hops, &mut pause, until).await;
                 }
-                Some(Meaning::Unknown) => known = false,
-                Some(Meaning::Moved(to)) => {
-                    self.map.rcu(|map| map.moved(slot, &to));
-                    self.doubt.notify_one();
+                Meaning::Ask(to) => {
+                    last = Some(format!("{server}: it sends on to {to}"));
+                    asking = Some(to);
+                    self.hop(&mut hops, &mut pause, until).await;
                 }
-                Some(Meaning::Ask(to)) => asking = Some(to),
-                Some(Meaning::Later(why)) => {
+                Meaning::Later(why) => {
                     last = Some(format!("{server}: {why}"));
                     self.doubt.notify_one();
                     self.wait(&mut pause, until).await;
                 }
-                Some(Meaning::Refused(why)) => return Err(StorageError::unavailable(format!("{server}: {why}"))),
-                None => return Err(StorageError::unavailable(format!("{server}: it gave no answer"))),
+                Meaning::Refused(why) => return Err(StorageError::unavailable(format!("{server}: {why}"))),
             }
         }
+    }
+
+    /// What an answer means once `WAIT` has said how many replicas have it.
+    fn confirmed(&self, reply: Reply, confirmed: Reply, copies: u32, server: &Server) -> Meaning {
+        match meaning(confirmed, server) {
+            Meaning::Answer(number) if number.number().is_some_and(|have: u32| have >= copies) => {
+                Meaning::Answer(reply)
+            }
+            Meaning::Answer(_) => Meaning::Later("too few replicas have confirmed it".to_owned()),
+            Meaning::Later(why) => Meaning::Later(why),
+            Meaning::Refused(why) => {
+                if self.told.wait.is_due() {
+                    error!(
+                        %server, why,
+                        "the store does not say whether replicas have what must not be lost, so nobody can sign in or out: \
+                         allow `WAIT` to the user of the store (`+wait`), or set `databroker_storage_copies: 0` to do without"
+                    );
+                }
+                Meaning::Refused(format!("it refuses WAIT, so whether replicas have it is not known: {why}"))
+            }
+            Meaning::Unknown | Meaning::Moved(_) | Meaning::Ask(_) => {
+                Meaning::Refused("it answers WAIT with nonsense".to_owned())
+            }
+        }
+    }
+
+    /// The first redirection is followed at once; two servers may send to each other for as long as they disagree.
+    async fn hop(&self, hops: &mut u32, pause: &mut Duration, until: Instant) {
+        if *hops > 0 {
+            self.wait(pause, until).await;
+        }
+        *hops = hops.saturating_add(1);
+    }
+
+    /// Why nobody is known to own something.
+    fn unowned(&self) -> String {
+        let trouble = self.nodes().values().find_map(|node| Some(format!(" ({}: {})", node.server, node.trouble()?)));
+        format!("no server is known to own this part of the store{}", trouble.unwrap_or_default())
     }
 
     async fn wait(&self, pause: &mut Duration, until: Instant) {
         tokio::time::sleep_until(until.min(Instant::now() + *pause)).await;
         *pause = (*pause * 2).min(LONGEST_PAUSE);
-    }
-
-    fn meaning(&self, reply: &Reply, said_by: &Server) -> Meaning {
-        let Reply::Error(error) = reply else { return Meaning::Answer };
-        if let Some((kind, _, to)) = topology::redirection(error, said_by) {
-            return match kind {
-                Redirected::Moved => Meaning::Moved(to),
-                Redirected::Ask => Meaning::Ask(to),
-            };
-        }
-        match error.split(' ').next().unwrap_or_default() {
-            "NOSCRIPT" => Meaning::Unknown,
-            "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "LOADING" | "READONLY" | "NOREPLICAS" | "BUSY"
-            | "UNBLOCKED" => Meaning::Later(error.clone()),
-            _ => Meaning::Refused(error.clone()),
-        }
     }
 
     fn nodes(&self) -> std::sync::MutexGuard<'_, HashMap<Server, Arc<Node>>> {
@@ -300,6 +342,7 @@ impl Inner {
     async fn replicas_of(&self, server: &Server) -> Option<Map> {
         let until = Instant::now() + ANSWER;
         let replies = self.node(server).call(Lane::Common, &[Command::new("ROLE")], until).await.ok()?;
+        self.tell_refusal(server, "role", replies.first()?);
         let role = replies.first()?.list()?;
         if role.first()?.text()? != "master" {
             return None;
@@ -309,7 +352,16 @@ impl Inner {
             Some(Server { host: reply.first()?.text()?.to_owned(), port: reply.get(1)?.number()? })
         };
         let replicas = role.get(2)?.list()?.iter().filter_map(follower).collect();
-        Some(Map::whole(Shard { master: server.clone(), replicas }))
+        Some(Map::whole(Shard { master: server.clone(), replicas: Some(replicas) }))
+    }
+
+    /// A server that does not say who owns what, or which replicas there are, cannot be used for long.
+    fn tell_refusal(&self, server: &Server, command: &str, reply: &Reply) {
+        if let Reply::Error(why) = reply
+            && self.told.look.is_due()
+        {
+            warn!(%server, why, "the store does not say how its servers stand to each other: allow `+{command}` to its user");
+        }
     }
 
     /// Asks all Sentinels at once. The master that more than half of them name is the one, if it says so itself.
@@ -319,15 +371,23 @@ impl Inner {
         for sentinel in sentinels {
             let (ask, sentinel, question) = (self.ask.clone(), sentinel.clone(), topology::ask_sentinel(master));
             asking.spawn(async move {
-                let link = ask.link(&sentinel).await.ok()?;
-                let reply = link.call(&question, until).await.ok()?;
+                let why = |broken: Broken| format!("{sentinel}: {broken}");
+                let link = ask.link(&sentinel).await.map_err(why)?;
+                let reply = link.call(&question, until).await.map_err(why)?;
                 link.give_up();
-                topology::named_by_sentinel(&reply)
+                topology::named_by_sentinel(&reply).ok_or_else(|| format!("{sentinel}: it knows no such master"))
             });
         }
-        let mut votes: HashMap<Server, usize> = HashMap::new();
+        let (mut votes, mut trouble) = (HashMap::<Server, usize>::new(), "they do not answer in time".to_owned());
         while let Ok(Some(vote)) = timeout_at(until, asking.join_next()).await {
-            let Ok(Some(server)) = vote else { continue };
+            let Ok(vote) = vote else { continue };
+            let server = match vote {
+                Ok(server) => server,
+                Err(why) => {
+                    trouble = why;
+                    continue;
+                }
+            };
             let votes_for = votes.entry(server).or_default();
             *votes_for += 1;
             if *votes_for * 2 > sentinels.len() {
@@ -335,7 +395,12 @@ impl Inner {
             }
         }
         // Whoever is cut off together with a former master and few Sentinels must not believe them.
-        let (server, _) = votes.into_iter().find(|(_, votes)| *votes * 2 > sentinels.len())?;
+        let Some((server, _)) = votes.into_iter().find(|(_, votes)| *votes * 2 > sentinels.len()) else {
+            if self.told.look.is_due() {
+                warn!(why = trouble, "no master is named by more than half of the Sentinels");
+            }
+            return None;
+        };
         let map = self.replicas_of(&server).await?;
         self.nodes().retain(|known, _| *known == server);
         Some(map)
@@ -352,13 +417,15 @@ impl Inner {
         for node in nodes {
             asking.spawn(async move {
                 let question = [Command::new("CLUSTER").arg("NODES")];
-                let replies = node.call(Lane::Common, &question, until).await.ok()?;
-                Some(View::read(replies.first()?.text()?, &node.server))
+                let reply = node.call(Lane::Common, &question, until).await.ok()?.pop()?;
+                Some((node.server.clone(), reply))
             });
         }
         let mut views = Vec::new();
-        while let Some(view) = asking.join_next().await {
-            views.extend(view.ok().flatten());
+        while let Some(answer) = asking.join_next().await {
+            let Ok(Some((server, reply))) = answer else { continue };
+            self.tell_refusal(&server, "cluster|nodes", &reply);
+            views.extend(reply.text().map(|text| View::read(text, &server)));
         }
         if views.is_empty() {
             return None;
@@ -373,10 +440,41 @@ impl Inner {
     }
 }
 
+/// What was told lately.
+#[derive(Debug, Default)]
+struct Told {
+    /// That a server refuses `WAIT`.
+    wait: Seldom,
+    /// That a server does not say who owns what.
+    look: Seldom,
+}
+
+/// Places of commands that are under way. What must be durable has its own: a flood of loads refuses no revocation (R-004).
+#[derive(Debug)]
+struct Places {
+    common: Semaphore,
+    durable: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { common: Semaphore::new(PLACES), durable: Semaphore::new(DURABLE_PLACES) }
+    }
+}
+
+impl Places {
+    const fn of(&self, lane: Lane) -> &Semaphore {
+        match lane {
+            Lane::Common => &self.common,
+            Lane::Sign | Lane::Durable => &self.durable,
+        }
+    }
+}
+
 /// What an answer means for the router.
 enum Meaning {
     /// It is the answer.
-    Answer,
+    Answer(Reply),
     /// The script is not known there: send its text.
     Unknown,
     Moved(Server),
@@ -387,6 +485,23 @@ enum Meaning {
     Refused(String),
 }
 
+fn meaning(reply: Reply, said_by: &Server) -> Meaning {
+    let Reply::Error(error) = reply else { return Meaning::Answer(reply) };
+    if let Some((kind, _, to)) = topology::redirection(&error, said_by) {
+        return match kind {
+            Redirected::Moved => Meaning::Moved(to),
+            Redirected::Ask => Meaning::Ask(to),
+        };
+    }
+    match error.split(' ').next().unwrap_or_default() {
+        "NOSCRIPT" => Meaning::Unknown,
+        "CLUSTERDOWN" | "MASTERDOWN" | "TRYAGAIN" | "LOADING" | "READONLY" | "NOREPLICAS" | "BUSY" | "UNBLOCKED" => {
+            Meaning::Later(error)
+        }
+        _ => Meaning::Refused(error),
+    }
+}
+
 /// Looks at the topology when there is doubt, and regularly.
 async fn watch(inner: Arc<Inner>) {
     loop {
@@ -394,7 +509,8 @@ async fn watch(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => return,
             () = inner.look() => {}
         }
-        let rest = if inner.map.load().shards.is_empty() { SPACING } else { LOOK_EVERY };
+        let known = |map: &Map| !map.shards.is_empty() && map.shards.iter().all(|shard| shard.replicas.is_some());
+        let rest = if known(&inner.map.load()) { LOOK_EVERY } else { SPACING };
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
@@ -404,7 +520,9 @@ async fn watch(inner: Arc<Inner>) {
 }
 
 /// Commands that may be under way at one time; more are refused at once (R-004).
-const PLACES: usize = 4_096;
+pub(super) const PLACES: usize = 4_096;
+/// Of those that have to be durable.
+pub(super) const DURABLE_PLACES: usize = 4_096;
 /// How long one server may take, before another attempt is made.
 const ATTEMPT: Duration = Duration::from_millis(250);
 /// How long a server waits for its replicas, in milliseconds.

@@ -1,6 +1,7 @@
 //! Who serves what, as the servers tell it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::slots::SLOTS;
 use super::{Command, Reply};
@@ -32,16 +33,45 @@ struct Replica {
 pub(super) struct Shard {
     /// The master.
     pub(super) master: Server,
-    /// Those that could take over, as far as is known.
-    pub(super) replicas: Vec<Server>,
+    /// Those that could take over; `None` until somebody was asked.
+    pub(super) replicas: Option<Vec<Server>>,
 }
 
-/// Which shard owns each slot.
-#[derive(Clone, PartialEq, Eq)]
+impl Shard {
+    /// A master of which nothing else is known yet.
+    pub(super) const fn of(master: Server) -> Self {
+        Self { master, replicas: None }
+    }
+
+    /// How many replicas are to have what is durable: `wanted`, or as many as there are. `None` until that is known.
+    pub(super) fn copies(&self, wanted: u32) -> Option<u32> {
+        if wanted == 0 {
+            return Some(0);
+        }
+        let there = self.replicas.as_ref()?.len();
+        Some(wanted.min(u32::try_from(there).unwrap_or(u32::MAX)))
+    }
+}
+
+/// Which shard owns each slot. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Map {
     /// In no order that matters.
-    pub(super) shards: Vec<Shard>,
-    owners: Vec<u16>,
+    pub(super) shards: Vec<Arc<Shard>>,
+    owners: Arc<[u16]>,
+    /// Slots that have moved since, in their order: few, so that the table need not be copied for each.
+    moved: Vec<(u16, u16)>,
+}
+
+/// More slots than these are written into a table of their own.
+const MOVED: usize = 256;
+
+/// What the map says counts, not how it came to say it.
+impl PartialEq for Map {
+    fn eq(&self, other: &Self) -> bool {
+        let places = |map: &Self| (0_u16..).take(SLOTS).map(|slot| map.place(slot)).collect::<Vec<_>>();
+        self.shards == other.shards && places(self) == places(other)
+    }
 }
 
 impl std::fmt::Debug for Map {
@@ -128,12 +158,12 @@ fn range(word: &str) -> Option<(u16, u16)> {
 impl Map {
     /// One shard that owns everything.
     pub(super) fn whole(shard: Shard) -> Self {
-        Self { shards: vec![shard], owners: vec![0; SLOTS] }
+        Self { shards: vec![Arc::new(shard)], owners: vec![0; SLOTS].into(), moved: Vec::new() }
     }
 
     /// Nothing known yet.
     pub(super) fn unknown() -> Self {
-        Self { shards: Vec::new(), owners: vec![NOBODY; SLOTS] }
+        Self { shards: Vec::new(), owners: vec![NOBODY; SLOTS].into(), moved: Vec::new() }
     }
 
     /// What several views come to: of those who claim a slot the one with the highest configuration epoch owns it, as in
@@ -158,38 +188,66 @@ impl Map {
         }
         let (mut shards, mut places) = (Vec::new(), HashMap::new());
         let mut owners = vec![NOBODY; SLOTS];
-        for (owner, claim) in owners.iter_mut().zip(&claims) {
-            let Some((_, master)) = claim else { continue };
-            *owner = *places.entry(master.id.as_str()).or_insert_with(|| {
+        let mut place = |master: &Master| {
+            let known = places.entry(master.id.clone()).or_insert_with(|| {
                 let replicas = followers.get(master.id.as_str()).cloned().unwrap_or_default();
-                shards.push(Shard { master: master.server.clone(), replicas });
+                shards.push(Arc::new(Shard { master: master.server.clone(), replicas: Some(replicas) }));
                 u16::try_from(shards.len() - 1).unwrap_or(NOBODY)
             });
+            *known
+        };
+        for (owner, claim) in owners.iter_mut().zip(&claims) {
+            if let Some((_, master)) = claim {
+                *owner = place(master);
+            }
         }
-        Self { shards, owners }
+        // Those that own nothing yet may be sent what is on its way to them.
+        for master in views.iter().flat_map(|view| &view.masters) {
+            place(master);
+        }
+        Self { shards, owners: owners.into(), moved: Vec::new() }
     }
 
     /// The shard that owns a slot.
-    pub(super) fn owner(&self, slot: u16) -> Option<&Shard> {
-        self.shards.get(usize::from(*self.owners.get(usize::from(slot))?))
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Shard>> {
+        self.shards.get(usize::from(self.place(slot)))
     }
 
-    /// The same, with one slot at another master: what a server that was asked said of it.
+    /// The shard of that master, be it that nothing else is known of it.
+    pub(super) fn shard(&self, master: &Server) -> Arc<Shard> {
+        let known = self.shards.iter().find(|shard| shard.master == *master);
+        known.map_or_else(|| Arc::new(Shard::of(master.clone())), Arc::clone)
+    }
+
+    /// The same map, with one slot at another master: what a server that was asked said of it.
     pub(super) fn moved(&self, slot: u16, to: &Server) -> Self {
         let mut map = self.clone();
         let place = map.shards.iter().position(|shard| shard.master == *to).unwrap_or_else(|| {
-            map.shards.push(Shard { master: to.clone(), replicas: Vec::new() });
+            map.shards.push(Arc::new(Shard::of(to.clone())));
             map.shards.len() - 1
         });
-        if let Some(owner) = map.owners.get_mut(usize::from(slot)) {
-            *owner = u16::try_from(place).unwrap_or(NOBODY);
+        let place = u16::try_from(place).unwrap_or(NOBODY);
+        match map.moved.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            Ok(at) => map.moved.iter_mut().skip(at).take(1).for_each(|(_, known)| *known = place),
+            Err(at) => map.moved.insert(at, (slot, place)),
+        }
+        if map.moved.len() > MOVED {
+            map.owners = (0_u16..).take(SLOTS).map(|slot| map.place(slot)).collect();
+            map.moved.clear();
         }
         map
     }
 
     /// Slots that nobody owns.
     pub(super) fn unowned(&self) -> usize {
-        self.owners.iter().filter(|owner| **owner == NOBODY).count()
+        (0_u16..).take(SLOTS).filter(|slot| self.owner(*slot).is_none()).count()
+    }
+
+    /// Which of the shards owns a slot.
+    fn place(&self, slot: u16) -> u16 {
+        let moved = self.moved.binary_search_by_key(&slot, |(slot, _)| *slot).ok();
+        let moved = moved.and_then(|at| self.moved.get(at)).map(|(_, place)| *place);
+        moved.or_else(|| self.owners.get(usize::from(slot)).copied()).unwrap_or(NOBODY)
     }
 }
 
@@ -250,8 +308,9 @@ fff :0@0 master,noaddr - 0 0 4 disconnected
     #[test]
     fn a_view_names_masters_with_their_slots_and_healthy_replicas() {
         let map = Map::agreed(&[View::read(THREE, &at(7001))]);
-        assert_eq!(map.owner(0), Some(&Shard { master: at(7001), replicas: vec![at(7004)] }));
-        assert_eq!(map.owner(5461), Some(&Shard { master: at(7002), replicas: Vec::new() }));
+        let shard = |master, replicas| Some(Shard { master, replicas: Some(replicas) });
+        assert_eq!(map.owner(0).map(|shard| Shard::clone(shard)), shard(at(7001), vec![at(7004)]));
+        assert_eq!(map.owner(5461).map(|shard| Shard::clone(shard)), shard(at(7002), Vec::new()));
         let named = Server { host: "three.example".to_owned(), port: 7003 };
         assert_eq!(map.owner(16_383).map(|shard| &shard.master), Some(&named));
         assert_eq!(map.unowned(), 0);
@@ -300,5 +359,28 @@ fff :0@0 master,noaddr - 0 0 4 disconnected
         let map = Map::agreed(&[View::read(THREE, &at(7001))]).moved(5, &at(7009));
         assert_eq!(map.owner(5).map(|shard| &shard.master), Some(&at(7009)));
         assert_eq!(map.owner(6).map(|shard| &shard.master), Some(&at(7001)));
+    }
+
+    #[test]
+    fn a_slot_that_moves_copies_no_table_and_very_many_one() {
+        let before = Map::agreed(&[View::read(THREE, &at(7001))]);
+        let after = before.moved(5, &at(7002));
+        assert!(Arc::ptr_eq(&before.owners, &after.owners));
+        let all = (0..=MOVED).fold(before.clone(), |map, slot| map.moved(u16::try_from(slot).unwrap(), &at(7002)));
+        assert_eq!(all.moved.len(), 0);
+        let masters = [0, 100, 256, 257].map(|slot| all.owner(slot).unwrap().master.port);
+        assert_eq!(masters, [7002, 7002, 7002, 7001]);
+        assert!(before.moved(5, &at(7002)) == after && after.moved(5, &at(7001)) == before, "what it says counts");
+    }
+
+    #[test]
+    fn r_009_how_many_replicas_are_to_confirm_is_not_known_of_a_master_that_nobody_has_told_of() {
+        let with_an_empty_one = format!("{THREE}ggg 10.0.0.1:7007@17007 master - 0 0 0 connected\n");
+        let map = Map::agreed(&[View::read(&with_an_empty_one, &at(7001))]);
+        assert_eq!(map.moved(5, &at(7009)).owner(5).unwrap().copies(2), None);
+        assert_eq!(map.moved(5, &at(7009)).owner(5).unwrap().copies(0), Some(0));
+        assert_eq!(map.owner(5).unwrap().copies(2), Some(1), "one that is known has so many");
+        let copies = |port| map.shard(&at(port)).copies(2);
+        assert_eq!((copies(7002), copies(7007), copies(7009)), (Some(0), Some(0), None));
     }
 }

@@ -1,0 +1,171 @@
+//! The router against servers that refuse, disagree, or are not what the connection string says.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postern_servers::Redis;
+use tokio::time::Instant;
+
+use super::router::{DURABLE_PLACES, PLACES};
+use super::{Command, Lane, Router};
+use crate::StorageError;
+use crate::config::{RedisConfig, Server, Topology};
+
+fn at(port: u16) -> Server {
+    Server { host: "127.0.0.1".to_owned(), port }
+}
+
+fn router(topology: Topology, operation: Duration) -> Router {
+    let config = RedisConfig {
+        topology,
+        credentials: None,
+        database: 0,
+        prefix: String::new(),
+        tls: None,
+        insecure: false,
+        copies: 1,
+        writes: true,
+        heartbeat: Duration::from_millis(500),
+        lease: Duration::from_millis(2_500),
+        connect: Duration::from_secs(1),
+        operation,
+    };
+    Router::start(&config).unwrap()
+}
+
+fn set() -> Command {
+    Command::new("SET").args(["key", "value"])
+}
+
+/// What the operation fails with in the end, once the router has found out.
+async fn told(router: &Router, expected: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let Err(StorageError::Unavailable { reason, .. }) = router.call("key", set()).await else { panic!("it works") };
+        if reason.contains(expected) {
+            return reason;
+        }
+        assert!(Instant::now() < deadline, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn r_004_a_flood_of_loads_refuses_no_revocation_and_no_sign_of_life() {
+    let server = Redis::start(&[]);
+    let router = router(Topology::Single(at(server.port())), Duration::from_secs(2));
+    router.call("key", set()).await.unwrap();
+    let _flood = router.take_places(Lane::Common, PLACES);
+    let StorageError::Unavailable { reason, .. } = router.call("key", set()).await.unwrap_err();
+    assert!(reason.contains("too many"), "{reason}");
+    router.call_durably("key", set()).await.unwrap();
+    router.call_as_a_sign("key", set()).await.unwrap();
+    let _all = router.take_places(Lane::Durable, DURABLE_PLACES);
+    assert!(router.call_durably("key", set()).await.is_err(), "it has a bound all the same");
+}
+
+#[tokio::test]
+async fn a_wait_that_is_refused_is_told_at_once_and_repeats_nothing() {
+    let master = Redis::start(&[]);
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    let follows = Instant::now() + Duration::from_secs(20);
+    while !master.cli(&["INFO", "replication"]).contains("state=online") {
+        assert!(Instant::now() < follows, "{}", replica.cli(&["INFO", "replication"]));
+        tokio::task::yield_now().await;
+    }
+    let router = router(Topology::Single(at(master.port())), Duration::from_secs(5));
+    router.call_durably("key", set()).await.unwrap();
+    assert_eq!(master.cli(&["ACL", "SETUSER", "default", "-wait"]), "OK");
+    assert_eq!(master.cli(&["CONFIG", "RESETSTAT"]), "OK");
+    let begun = Instant::now();
+    let StorageError::Unavailable { reason, .. } = router.call_durably("key", set()).await.unwrap_err();
+    assert!(reason.contains("refuses WAIT") && reason.contains("NOPERM"), "{reason}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "the budget was spent on it");
+    let calls = master.cli(&["INFO", "commandstats"]);
+    assert!(calls.contains("cmdstat_set:calls=1,"), "{calls}");
+}
+
+#[tokio::test]
+async fn a_plain_server_and_a_member_of_a_cluster_say_what_to_write_instead() {
+    let (plain, member) = (Redis::start(&[]), Redis::start(&["--cluster-enabled", "yes"]));
+    let cluster = router(Topology::Cluster(vec![at(plain.port())]), Duration::from_millis(500));
+    let why = told(&cluster, "not a cluster").await;
+    assert!(
+        why.contains(&format!("127.0.0.1:{}: this server is not a cluster; write `redis://…`", plain.port())),
+        "{why}"
+    );
+    let single = router(Topology::Single(at(member.port())), Duration::from_millis(500));
+    let why = told(&single, "part of a cluster").await;
+    assert!(why.contains("write `redis+cluster://…`"), "{why}");
+}
+
+/// A server that sends every `GET` on to itself, and counts how often.
+struct Disagreeing {
+    port: u16,
+    gets: Arc<AtomicUsize>,
+}
+
+impl Disagreeing {
+    fn start(word: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, gets) = (listener.local_addr().unwrap().port(), Arc::<AtomicUsize>::default());
+        let counted = Arc::clone(&gets);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let counted = Arc::clone(&counted);
+                std::thread::spawn(move || serve(&stream, word, port, &counted));
+            }
+        });
+        Self { port, gets }
+    }
+}
+
+/// Answers commands in the order in which they come, until the connection ends.
+fn serve(stream: &TcpStream, word: &str, port: u16, gets: &AtomicUsize) -> Option<()> {
+    let mut lines = BufReader::new(stream);
+    let number = |lines: &mut BufReader<&TcpStream>| {
+        let mut line = String::new();
+        lines.read_line(&mut line).ok()?;
+        line.get(1..)?.trim().parse::<usize>().ok()
+    };
+    loop {
+        let mut words = Vec::new();
+        for _ in 0..number(&mut lines)? {
+            let mut word = vec![0; number(&mut lines)? + 2];
+            lines.read_exact(&mut word).ok()?;
+            words.push(String::from_utf8(word).ok()?.trim().to_owned());
+        }
+        let nodes = format!("aaa 127.0.0.1:{port}@1 myself,master - 0 0 1 connected 0-16383\n");
+        let answer = match words.first()?.as_str() {
+            "CLUSTER" => format!("${}\r\n{nodes}\r\n", nodes.len()),
+            "GET" => {
+                gets.fetch_add(1, Ordering::SeqCst);
+                format!("-{word} {} 127.0.0.1:{port}\r\n", super::slots::slot("key"))
+            }
+            "PING" => "+PONG\r\n".to_owned(),
+            "HELLO" => "-ERR unknown command\r\n".to_owned(),
+            _ => "+OK\r\n".to_owned(),
+        };
+        let mut stream = stream;
+        stream.write_all(answer.as_bytes()).ok()?;
+    }
+}
+
+#[tokio::test]
+async fn servers_that_send_to_each_other_are_not_asked_without_pause() {
+    for word in ["MOVED", "ASK"] {
+        let server = Disagreeing::start(word);
+        let router = router(Topology::Cluster(vec![at(server.port)]), Duration::from_millis(500));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while router.owner("key").is_none() {
+            assert!(Instant::now() < deadline, "it is not known");
+            tokio::task::yield_now().await;
+        }
+        let refused = router.call("key", Command::new("GET").arg("key")).await.unwrap_err();
+        assert!(refused.to_string().contains("sends on to"), "{refused}");
+        let asked = server.gets.load(Ordering::SeqCst);
+        assert!((2..=40).contains(&asked), "{word}: {asked} times in half a second");
+    }
+}
