@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postern_identity::RandomError;
+
 /// The store gave no answer that can be trusted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
@@ -25,6 +27,12 @@ impl StorageError {
 
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_AFTER }
+    }
+}
+
+impl From<RandomError> for StorageError {
+    fn from(error: RandomError) -> Self {
+        Self::unavailable(error.to_string())
     }
 }
 
@@ -75,6 +83,9 @@ pub enum OpenError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The operating system gave no randomness (S-120).
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// The metrics are already in that registry: one registry takes one store.
     #[error("cannot register the metrics of the store")]
     Metrics(#[from] prometheus::Error),

@@ -14,6 +14,7 @@ mod config;
 mod contact;
 mod error;
 mod invalidation;
+mod mark;
 mod metrics;
 mod record;
 mod redis;

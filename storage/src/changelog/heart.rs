@@ -23,10 +23,10 @@ return 1";
 /// before: a master that was cut off from its replicas falls silent.
 pub(crate) async fn beat(log: Changelog, every: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
     let (script, lasts) = (Script::new(TURN), millis(every.saturating_mul(2)));
-    let (keys, writer) = ([log.turn.clone()], format!("{:016x}", number()));
+    let keys = [log.turn.clone()];
     let (mut holds, mut told) = (false, false);
     loop {
-        let turn = Command::new("").arg(writer.as_str()).arg(lasts);
+        let turn = Command::new("").arg(log.process.as_str()).arg(lasts);
         let beaten = async {
             let mine = log.router.script_durably(&script, &keys, turn).await?.number() == Some(1_i64);
             if mine {
@@ -56,10 +56,4 @@ pub(crate) async fn beat(log: Changelog, every: Duration, metrics: Arc<Metrics>,
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A number that no other process has.
-fn number() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(std::process::id())
 }

@@ -28,12 +28,14 @@ pub(crate) struct Changelog {
     key: String,
     /// Whose turn it is to write heartbeats.
     turn: String,
+    /// What this process calls itself there.
+    process: String,
 }
 
 impl Changelog {
     /// That of the installation which has this prefix. All of it is on one server.
-    pub(crate) fn new(router: Router, prefix: &str) -> Self {
-        Self { router, key: format!("{prefix}{{chg}}log"), turn: format!("{prefix}{{chg}}turn") }
+    pub(crate) fn new(router: Router, prefix: &str, process: String) -> Self {
+        Self { router, key: format!("{prefix}{{chg}}log"), turn: format!("{prefix}{{chg}}turn"), process }
     }
 
     /// Writes a line. When it returns, replicas have it, and every process that is connected hears of it.

@@ -3,18 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use postern_identity::Session;
-use postern_servers::{Cluster, Traffic, Watched};
+use postern_identity::{Secret, Session, Timestamp, Tokens};
+use postern_servers::{Cluster, Redis, Traffic, Watched};
 use postern_storage::{
-    CacheConfig, Cached, Loaded, RedisConfig, SessionCache, Storage, StorageConfig, StorageError, Topology,
+    CacheConfig, Cached, Committed, Credentials, Loaded, Once, RedisConfig, SessionCache, Storage, StorageConfig,
+    StorageError, Topology,
 };
 use prometheus::Registry;
 
-use crate::support::{address, at, id, keyring, redis, session, tokens, until};
+use crate::support::{ISSUER, address, at, id, keyring, redis, session, tokens, until};
 
 /// A process that writes sessions, and several that read them.
 struct Processes {
@@ -262,4 +263,73 @@ async fn r_009_sentinels_name_another_master_and_the_store_follows() {
         processes.in_contact().await;
         processes.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_076_a_process_whose_clock_is_ahead_takes_no_refresh_that_another_one_holds() {
+    let server = Redis::start(&[]);
+    let config = redis(Topology::Single(address(server.port())), String::new());
+    let processes = Processes::start(&config);
+    let (own, ahead) = (processes.writer.sessions(), processes.edges[0].0.sessions());
+    let now = Timestamp::from(SystemTime::now());
+    let after = |secs| now.plus(Duration::from_secs(secs));
+    let session = Session { issued_at: now, expires_at: after(36_000), ..session(1, "alice") };
+    let tokens = Tokens { refresh_at: Some(now), ..tokens("a") };
+    until("it is saved", async || own.create(&session, &tokens).await.is_ok()).await;
+    let [due] = own.due(now, 10).await.unwrap()[..] else { panic!("not due") };
+    let claim = own.postpone(&due, after(120)).await.unwrap().unwrap();
+    // Ten minutes ahead: to it the claim has run out.
+    let [seen] = ahead.due(after(600), 10).await.unwrap()[..] else { panic!("not seen") };
+    assert_eq!(seen, claim);
+    assert_eq!(ahead.postpone(&seen, after(720)).await.unwrap(), None, "both would use one refresh token");
+    let back = own.postpone(&claim, now).await.unwrap().unwrap();
+    assert!(ahead.postpone(&back, after(720)).await.unwrap().is_some(), "what was given back is free");
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_095_the_list_of_a_user_forgets_what_is_over_by_the_servers_own_time() {
+    let server = Redis::start(&[]);
+    let processes = Processes::start(&redis(Topology::Single(address(server.port())), String::new()));
+    let sessions = processes.writer.sessions();
+    let now = Timestamp::from(SystemTime::now());
+    let lives = Session { issued_at: now, expires_at: now.plus(Duration::from_secs(60)), ..session(1, "alice") };
+    until("it is saved", async || sessions.create(&lives, &tokens("a")).await.is_ok()).await;
+    sessions.create(&session(2, "alice"), &tokens("b")).await.unwrap();
+    let over = server.cli(&["EVAL", "return redis.call('ZADD', redis.call('KEYS', 'u:*')[1], 1, 'over')", "0"]);
+    assert_eq!(over, "1");
+    sessions.create(&session(3, "alice"), &tokens("c")).await.unwrap();
+    let index = server.cli(&["EVAL", "return redis.call('ZRANGE', redis.call('KEYS', 'u:*')[1], 0, -1)", "0"]);
+    assert_eq!(index.lines().count(), 3, "{index}");
+    assert!(!index.contains("over"));
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_user_of_the_guide_may_do_all_that_is_needed() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guides/store.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let line = guide.lines().find_map(|line| line.strip_prefix("user postern ")).unwrap();
+    let server = Redis::start(&[]);
+    let words = ["ACL", "SETUSER", "postern"].into_iter().chain(line.split(' '));
+    assert_eq!(server.cli(&words.collect::<Vec<_>>()), "OK");
+    let password = Secret::new("PASSWORD".to_owned());
+    let credentials = Some(Credentials { username: Some("postern".to_owned()), password });
+    let config = redis(Topology::Single(address(server.port())), String::new());
+    let processes = Processes::start(&RedisConfig { credentials, ..config });
+    let [session, ..] = &processes.known_everywhere(0..1).await[..] else { panic!("none was created") };
+    let sessions = processes.writer.sessions();
+    let [due] = sessions.due(at(200), 10).await.unwrap()[..] else { panic!("not due") };
+    assert!(sessions.postpone(&due, at(260)).await.unwrap().is_some());
+    assert!(sessions.tokens(&session.handle).await.unwrap().is_some());
+    let committed = sessions.commit(&session.handle, 1, session, &tokens("b")).await.unwrap();
+    assert_eq!(committed, Committed::Saved(2));
+    assert!(sessions.spend(Once::SignIn, b"state", at(0), at(60)).await.unwrap());
+    assert!(sessions.user(ISSUER, &session.user.id).await.unwrap().is_some());
+    assert_eq!(sessions.list(ISSUER, &session.user.id, at(1)).await.unwrap().len(), 1);
+    processes.revoke(session).await;
+    processes.refused_everywhere(0).await;
+    sessions.revoke_user(ISSUER, &session.user.id, at(1)).await.unwrap();
+    assert_eq!(server.cli(&["ACL", "LOG"]), "", "nothing was refused");
+    processes.end().await;
 }

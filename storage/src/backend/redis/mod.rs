@@ -4,9 +4,8 @@ mod keys;
 mod scripts;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -18,9 +17,10 @@ use super::{Done, Stored, Write};
 use crate::changelog::{Changelog, Entry, Mark};
 use crate::config::{RedisConfig, Server};
 use crate::invalidation::Fact;
+use crate::mark::mark;
 use crate::record::{Key, Row, rewrite};
 use crate::redis::{Command, Reply, Router};
-use crate::{KEPT_AFTER_THE_END, OpenError, StorageError};
+use crate::{KEPT_AFTER_THE_END, OpenError, StorageError, clock};
 
 use keys::Keys;
 use scripts::Scripts;
@@ -32,13 +32,16 @@ pub(crate) struct Redis {
     scripts: Scripts,
     keys: Keys,
     log: Changelog,
+    /// Who claims refreshes here.
+    process: String,
 }
 
 impl Redis {
     pub(crate) fn open(config: &RedisConfig) -> Result<Self, OpenError> {
         let router = Router::start(config).map_err(|reason| OpenError::Tls { reason })?;
-        let log = Changelog::new(router.clone(), &config.prefix);
-        Ok(Self { router, scripts: Scripts::new(), keys: Keys::new(config.prefix.clone()), log })
+        let process = mark()?;
+        let log = Changelog::new(router.clone(), &config.prefix, process.clone());
+        Ok(Self { router, scripts: Scripts::new(), keys: Keys::new(config.prefix.clone()), log, process })
     }
 
     /// What every process has to hear of.
@@ -54,18 +57,23 @@ impl Redis {
         let key = self.keys.session(handle);
         let fields = Command::new("HMGET").args([key.as_str(), "v", "g", "i", "a", "f", "n", "x"]);
         let reply = self.router.call(&key, fields).await?;
-        let Some(row) = row(&reply) else { return Ok(None) };
+        match row(&reply) {
+            Some(row) => self.stored(row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn stored(&self, row: Row) -> Result<Stored, StorageError> {
         // Read after the row, so that a session which is being created while its user's are ended is seen as ended.
         let not_before = if row.revoked { None } else { self.epoch(&row.owner()).await? };
-        Ok(Some(Stored { row, not_before }))
+        Ok(Stored { row, not_before })
     }
 
     pub(crate) async fn tokens(&self, handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
-        let key = self.keys.tokens(handle);
-        // The tokens first: those of a later generation do not open with an earlier row, and then are asked for again.
-        let tokens = self.router.call(&key, Command::new("GET").arg(key.as_str())).await?;
-        let Some(tokens) = tokens.bytes().map(<[u8]>::to_vec) else { return Ok(None) };
-        Ok(self.session(handle).await?.map(|stored| (stored, tokens)))
+        let reply = self.router.script(&self.scripts.tokens, &self.pair(handle), Command::new("")).await?;
+        let [fields, tokens] = reply.list().unwrap_or_default() else { return Ok(None) };
+        let (Some(row), Some(tokens)) = (row(fields), tokens.bytes()) else { return Ok(None) };
+        Ok(Some((self.stored(row).await?, tokens.to_vec())))
     }
 
     pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
@@ -76,7 +84,7 @@ impl Redis {
 
     pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
         let found = stream::iter(self.owned(owner, limit).await?)
-            .map(|handle| async move { Ok((handle, self.session(&handle).await?)) })
+            .map(|handle| async move { self.session(&handle).await.map(|stored| (handle, stored)) })
             .buffer_unordered(AT_ONCE);
         let found: Vec<_> = found.try_collect().await?;
         Ok(found.into_iter().filter_map(|(handle, stored)| Some((handle, stored?))).collect())
@@ -154,7 +162,7 @@ impl Redis {
     async fn create(&self, handle: &Key, row: &Row, tokens: Vec<u8>, user: Vec<u8>) -> Result<Done, StorageError> {
         self.own(handle, row, user).await?;
         self.index_due(handle, row.refresh_next).await?;
-        let arguments = fields(&sealed(row), row, tokens);
+        let arguments = fields(&sealed_row(row).encode_to_vec(), row, tokens);
         self.router.script_durably(&self.scripts.create, &self.pair(handle), arguments).await?;
         Ok(Done::Applied)
     }
@@ -237,7 +245,7 @@ impl Redis {
     }
 
     async fn spend(&self, key: &Key, until: i64) -> Result<Done, StorageError> {
-        let arguments = Command::new("").arg(attempt(key)).arg(forget_at(until));
+        let arguments = Command::new("").arg(mark()?).arg(forget_at(until));
         let spent = self.router.script_durably(&self.scripts.spend, &[self.keys.spent(key)], arguments).await?;
         Ok(if spent.number() == Some(1_i64) { Done::Applied } else { Done::Refused })
     }
@@ -285,7 +293,10 @@ impl Redis {
 
     /// The row decides; the index follows, and is repaired where it was left behind.
     async fn postpone(&self, handle: &Key, from: i64, to: i64) -> Result<Done, StorageError> {
-        let arguments = Command::new("").arg(from).arg(to).arg(attempt(handle));
+        // How long it is held, by the clock that both times are from; the server counts it by its own.
+        let held = Timestamp::from_millis(to).since(clock()).min(HELD).as_millis();
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        let arguments = Command::new("").arg(from).arg(to).arg(mark()?).arg(self.process.as_str()).arg(held);
         let reply = self.router.script(&self.scripts.postpone, &[self.keys.session(handle)], arguments).await?;
         let reply = reply.list().unwrap_or_default();
         let done = match reply.first().and_then(Reply::number) {
@@ -312,8 +323,7 @@ impl Redis {
             .arg(keys::text(handle))
             .arg(row.expires_at)
             .arg(bytes::Bytes::from(user))
-            .arg(forget_at(row.expires_at))
-            .arg(now());
+            .arg(forget_at(row.expires_at));
         let keys = [self.keys.owned(&owner), self.keys.user(&owner)];
         self.router.script(&self.scripts.own, &keys, arguments).await.map(drop)
     }
@@ -346,6 +356,16 @@ enum Seen {
 
 #[async_trait]
 impl Mark for Arc<Redis> {
+    fn shard(&self, fact: Fact) -> Option<Server> {
+        match fact {
+            Fact::Revoked(handle) | Fact::Rewritten(handle, _) => {
+                self.router.owner(&self.keys.session(handle.as_bytes()))
+            }
+            Fact::OwnerRevoked(owner, _) => self.router.owner(&self.keys.epoch(&owner)),
+            Fact::Created => None,
+        }
+    }
+
     async fn mark(&self, fact: Fact) -> Result<bool, StorageError> {
         match fact {
             Fact::Revoked(handle) => {
@@ -374,10 +394,6 @@ impl Mark for Arc<Redis> {
 /// The row without what has a field of its own.
 fn sealed_row(row: &Row) -> Row {
     Row { generation: 0, idle_until: None, refresh_at: None, refresh_next: None, revoked: false, ..row.clone() }
-}
-
-fn sealed(row: &Row) -> Vec<u8> {
-    sealed_row(row).encode_to_vec()
 }
 
 /// The arguments of the scripts that write a session.
@@ -422,21 +438,13 @@ fn scored(reply: &Reply) -> Vec<(i64, Key)> {
         .collect()
 }
 
-/// A mark of one attempt, by which a repetition knows itself.
-fn attempt(key: &Key) -> String {
-    let half = || RandomState::new().hash_one(key);
-    format!("{:016x}{:016x}", half(), half())
-}
-
 /// When the servers may forget what ends then.
 fn forget_at(end: i64) -> i64 {
     Timestamp::from_millis(end).plus(KEPT_AFTER_THE_END).as_millis().max(1)
 }
 
-fn now() -> i64 {
-    Timestamp::from(SystemTime::now()).as_millis()
-}
-
+/// No claim is held for longer than this: one that is put off further is free for others to put off anew.
+const HELD: Duration = Duration::from_secs(3600);
 /// Commands of one verb that are under way at one time.
 const AT_ONCE: usize = 64;
 /// The same, where each shard has places of its own.

@@ -1,6 +1,8 @@
 //! Each change of a record as one step inside of the server. The fields of a session: `v` its row, `g` its generation, `i`
-//! when idleness ends it, `a` when it ends, `f` when its refresh is due, `n` when that is tried next, `c` who claimed
-//! that last, `x` that it was revoked.
+//! when idleness ends it, `a` when it ends, `f` when its refresh is due, `n` when that is tried next, `c` the attempt that
+//! claimed that last, `h` which process did and until when it holds the claim, `x` that it was revoked.
+//!
+//! What compares times of several processes asks the server for its own: their clocks may differ.
 //!
 //! A repetition writes what it finds once more: `WAIT` counts replicas only for what its own connection has written.
 
@@ -14,6 +16,7 @@ pub(super) struct Scripts {
     pub(super) revoke: Script,
     pub(super) own: Script,
     pub(super) end_before: Script,
+    pub(super) tokens: Script,
     pub(super) touch: Script,
     pub(super) forget: Script,
     pub(super) postpone: Script,
@@ -28,6 +31,7 @@ impl Scripts {
             revoke: Script::new(REVOKE),
             own: Script::new(OWN),
             end_before: Script::new(END_BEFORE),
+            tokens: Script::new(TOKENS),
             touch: Script::new(TOUCH),
             forget: Script::new(FORGET),
             postpone: Script::new(POSTPONE),
@@ -79,13 +83,15 @@ redis.call('HSET', KEYS[1], 'x', '1')
 redis.call('HDEL', KEYS[1], 'v', 'f', 'n')
 return 1";
 
-/// KEYS sessions of a user, user; ARGV session, its end, user, when to forget, now. Keeps both until the last session ends.
+/// KEYS sessions of a user, user; ARGV session, its end, user, when to forget. Keeps both until the last session ends.
 const OWN: &str = "\
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[5])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now))
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 local forget = tonumber(ARGV[4])
 local known = redis.call('PTTL', KEYS[2])
-if known > 0 and tonumber(ARGV[5]) + known > forget then forget = tonumber(ARGV[5]) + known end
+if known > 0 and now + known > forget then forget = now + known end
 redis.call('SET', KEYS[2], ARGV[3])
 redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', forget))
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', forget))
@@ -100,6 +106,10 @@ if old and tonumber(old) >= tonumber(ARGV[1]) then
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
 return 1";
+
+/// KEYS session, tokens. Both as they are at one moment.
+const TOKENS: &str = "\
+return {redis.call('HMGET', KEYS[1], 'v', 'g', 'i', 'a', 'f', 'n', 'x'), redis.call('GET', KEYS[2])}";
 
 /// KEYS session; ARGV when idleness ends it. Forward only, never past its end, never of one that was revoked or has none.
 const TOUCH: &str = "\
@@ -126,18 +136,23 @@ if old and old ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
 return 1";
 
-/// KEYS session; ARGV from, to, mark of this attempt. What the next try stands at then: {1, to} moved, {0, n} somebody was
-/// earlier, {-1} it is over.
+/// KEYS session; ARGV from, to, mark of this attempt, process, how long it holds the claim in ms. What the next try stands
+/// at then: {1, to} moved, {0, n} somebody was earlier or another process holds it, {-1} it is over. A process whose clock
+/// is ahead sees what others have claimed as due: until the server's own time says so it is not.
 const POSTPONE: &str = "\
-local old = redis.call('HMGET', KEYS[1], 'n', 'a', 'i', 'x', 'c')
+local old = redis.call('HMGET', KEYS[1], 'n', 'a', 'i', 'x', 'c', 'h')
 if not old[2] or old[4] then return {-1} end
 if not old[1] then return {-1} end
 if old[1] == ARGV[2] and old[5] == ARGV[3] then return {1, ARGV[2]} end
 if old[1] ~= ARGV[1] then return {0, old[1]} end
-local now = tonumber(ARGV[1])
-if tonumber(old[2]) <= now or (old[3] and tonumber(old[3]) <= now) then
+local due = tonumber(ARGV[1])
+if tonumber(old[2]) <= due or (old[3] and tonumber(old[3]) <= due) then
   redis.call('HDEL', KEYS[1], 'n')
   return {-1}
 end
-redis.call('HSET', KEYS[1], 'n', ARGV[2], 'c', ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local holder, till = string.match(old[6] or '', '^(%x+) (%d+)$')
+if holder and holder ~= ARGV[4] and now < tonumber(till) then return {0, old[1]} end
+redis.call('HSET', KEYS[1], 'n', ARGV[2], 'c', ARGV[3], 'h', ARGV[4] .. ' ' .. string.format('%.0f', now + ARGV[5]))
 return {1, ARGV[2]}";
