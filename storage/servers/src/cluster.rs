@@ -1,12 +1,13 @@
 //! A cluster: three masters, and a replica of each.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Redis, Relay, free_port};
+use crate::{Bare, Redis, Relay, free_port};
 
-/// Six servers that are one store. Each is reached through a relay, which can be told to misbehave: the members
-/// themselves talk to each other directly.
+/// Six servers that are one store. Each is reached through a relay, which can be told to misbehave; the members reach each
+/// other through relays as well, which only [`Cluster::part`] uses.
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
@@ -17,17 +18,31 @@ pub struct Cluster {
 pub struct Member {
     /// The server.
     pub server: Redis,
-    /// What stands before it for everybody but the other members.
+    /// What stands before it for clients, and for its replica.
     pub relay: Relay,
+    /// What stands before it for the other members.
+    bus: Relay,
+    /// Where its own connections come from.
+    address: Ipv4Addr,
+    announced: u16,
 }
 
-const MEMBERS: usize = 6;
+const MEMBERS: u8 = 6;
 
 impl Cluster {
     /// Starts one whose members call each other dead after `node_timeout`; `options` are for every member.
     #[must_use]
     pub fn start(node_timeout: Duration, options: &[&str]) -> Self {
-        let members: Vec<_> = (0..MEMBERS).map(|_| Member::start(node_timeout, options)).collect();
+        Self::form((1..=MEMBERS).map(|number| Member::start(number, node_timeout, options, true)).collect())
+    }
+
+    /// The same, but its clients reach the servers themselves: relays take time, which must not count where time is measured.
+    #[must_use]
+    pub fn start_plain(node_timeout: Duration, options: &[&str]) -> Self {
+        Self::form((1..=MEMBERS).map(|number| Member::start(number, node_timeout, options, false)).collect())
+    }
+
+    fn form(members: Vec<Member>) -> Self {
         let addresses = members.iter().map(|member| format!("127.0.0.1:{}", member.server.port()));
         let created = Command::new("redis-cli")
             .args(["--cluster", "create"])
@@ -40,7 +55,7 @@ impl Cluster {
         cluster.until("every member knows of every other", |member| {
             let nodes = member.server.cli(&["CLUSTER", "NODES"]);
             let info = member.server.cli(&["CLUSTER", "INFO"]);
-            nodes.matches("slave").count() == MEMBERS / 2 && info.contains("cluster_state:ok")
+            nodes.matches("slave").count() == usize::from(MEMBERS / 2) && info.contains("cluster_state:ok")
         });
         cluster.until("every replica follows its master", |member| {
             let info = member.server.cli(&["INFO", "replication"]);
@@ -75,6 +90,37 @@ impl Cluster {
         self.members.iter().position(|member| member.server.cli(&["CLUSTER", "MYID"]) == id).unwrap()
     }
 
+    /// The servers that own `key`, or follow the one that does: the master, and its replica.
+    #[must_use]
+    pub fn shard(&self, key: &str) -> (usize, usize) {
+        let master = self.owner(key);
+        let port = self.members[master].announced();
+        let follows = |member: &Member| member.server.cli(&["ROLE"]).lines().nth(2) == Some(&port.to_string());
+        (master, self.members.iter().position(follows).unwrap())
+    }
+
+    /// Parts one member from all others, which then call it dead; clients reach it as before.
+    pub fn part(&self, member: usize) {
+        self.hold(member, true);
+    }
+
+    /// Ends what [`part`](Self::part) began.
+    pub fn rejoin(&self, member: usize) {
+        self.hold(member, false);
+    }
+
+    fn hold(&self, member: usize, held: bool) {
+        let parted = &self.members[member];
+        for (number, other) in self.members.iter().enumerate() {
+            if number != member {
+                for (to, from) in [(other, parted), (parted, other)] {
+                    to.relay.hold(from.address, held);
+                    to.bus.hold(from.address, held);
+                }
+            }
+        }
+    }
+
     fn until(&self, what: &str, holds: impl Fn(&Member) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.members.iter().all(&holds) {
@@ -85,15 +131,38 @@ impl Cluster {
 }
 
 impl Member {
-    fn start(node_timeout: Duration, options: &[&str]) -> Self {
-        let (port, bus) = (free_port(), free_port());
-        let relay = Relay::start(port);
-        let (bus, announced) = (bus.to_string(), relay.port().to_string());
-        let timeout = node_timeout.as_millis().to_string();
-        let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", &timeout];
-        let more = ["--cluster-announce-port", &announced, "--cluster-announce-ip", "127.0.0.1", "--appendonly", "yes"];
-        let all: Vec<&str> = own.into_iter().chain(more).chain(options.iter().copied()).collect();
-        Self { server: Redis::start_at(port, &all), relay }
+    fn start(number: u8, node_timeout: Duration, options: &[&str], relayed: bool) -> Self {
+        let (port, bus_port) = (free_port(), free_port());
+        let (relay, bus) = (Relay::start(port), Relay::start(bus_port));
+        let address = Ipv4Addr::new(127, 0, 1, number);
+        let announced = if relayed { relay.port() } else { port };
+        let own = [
+            ("--cluster-enabled", "yes".to_owned()),
+            ("--cluster-port", bus_port.to_string()),
+            ("--cluster-node-timeout", node_timeout.as_millis().to_string()),
+            ("--cluster-announce-ip", "127.0.0.1".to_owned()),
+            ("--cluster-announce-port", announced.to_string()),
+            ("--cluster-announce-bus-port", bus.port().to_string()),
+            ("--bind-source-addr", address.to_string()),
+            ("--appendonly", "yes".to_owned()),
+        ];
+        let own = own.iter().flat_map(|(key, value)| [*key, value.as_str()]);
+        let all: Vec<&str> = own.chain(options.iter().copied()).collect();
+        Self { server: Redis::start_at(port, &all), relay, bus, address, announced }
+    }
+
+    /// The port at which the cluster names it.
+    #[must_use]
+    pub const fn announced(&self) -> u16 {
+        self.announced
+    }
+
+    /// A connection to the server itself, past its relay.
+    ///
+    /// # Errors
+    /// Those of connecting.
+    pub fn bare(&self) -> std::io::Result<Bare> {
+        Bare::connect(self.server.port(), Duration::from_secs(1))
     }
 }
 

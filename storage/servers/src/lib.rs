@@ -7,12 +7,14 @@
     reason = "a test that cannot have its servers has to fail"
 )]
 
+mod bare;
 mod cluster;
 mod process;
 mod relay;
 mod sentinel;
 mod server;
 
+pub use bare::{Answer, Bare};
 pub use cluster::{Cluster, Member};
 pub use relay::{Relay, Traffic};
 pub use sentinel::Watched;

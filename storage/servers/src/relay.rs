@@ -1,7 +1,8 @@
 //! A way to a server that can be cut, held up or closed while the server itself is well.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub enum Traffic {
     /// It passes.
     Passes,
+    /// It passes, but that much later, each way.
+    Late(Duration),
     /// It waits, both ways, as if packets were dropped: connections stay, and nothing arrives.
     Held,
     /// Connections are reset, and new ones refused.
@@ -33,11 +36,13 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     traffic: Traffic,
+    /// Addresses whose traffic is held whatever becomes of that of others.
+    apart: HashSet<IpAddr>,
     over: bool,
     open: Vec<TcpStream>,
 }
 
-/// How soon the listener notices that it is to close.
+/// How soon a port is tried again that could not be had.
 const TICK: Duration = Duration::from_millis(2);
 
 impl Relay {
@@ -46,7 +51,7 @@ impl Relay {
     pub fn start(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = State { traffic: Traffic::Passes, over: false, open: Vec::new() };
+        let state = State { traffic: Traffic::Passes, apart: HashSet::new(), over: false, open: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), to: port });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || serving.listen(own, Some(listener)));
@@ -64,7 +69,17 @@ impl Relay {
         self.shared.lock().traffic = traffic;
         if traffic == Traffic::Refused {
             self.cut();
+            self.wake();
         }
+        self.shared.changed.notify_all();
+    }
+
+    /// Holds what passes between the server and this address of the loopback, or lets it go on; others do not notice.
+    pub fn hold(&self, address: Ipv4Addr, held: bool) {
+        let address = IpAddr::V4(address);
+        let mut state = self.shared.lock();
+        let _known = if held { state.apart.insert(address) } else { state.apart.remove(&address) };
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -74,6 +89,11 @@ impl Relay {
             let _over = open.shutdown(Shutdown::Both);
         }
     }
+
+    /// Has whoever waits for connections look at the state again.
+    fn wake(&self) {
+        let _closed_already = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
 }
 
 impl Drop for Relay {
@@ -81,6 +101,7 @@ impl Drop for Relay {
         self.shared.lock().over = true;
         self.cut();
         self.shared.changed.notify_all();
+        self.wake();
     }
 }
 
@@ -89,36 +110,32 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wait_while(&self, holds: impl FnMut(&mut State) -> bool) -> MutexGuard<'_, State> {
+        self.changed.wait_while(self.lock(), holds).unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn listen(self: Arc<Self>, port: u16, first: Option<TcpListener>) {
         let mut listener = first;
         loop {
-            let (traffic, over) = {
-                let state = self.lock();
-                (state.traffic, state.over)
-            };
-            if over {
+            if self.wait_while(|state| state.traffic == Traffic::Refused && !state.over).over {
                 return;
             }
-            if traffic == Traffic::Refused {
-                listener = None;
-            } else if listener.is_none() {
-                listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
-            }
-            let Some(open) = &listener else {
+            let Some(open) = listener.take().or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()) else {
                 std::thread::sleep(TICK);
                 continue;
             };
-            open.set_nonblocking(true).unwrap();
-            match open.accept() {
-                Ok((client, _)) => Arc::clone(&self).relay(&client),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(TICK),
-                Err(_) => {}
+            while let Ok((client, source)) = open.accept() {
+                let state = self.lock();
+                if state.over || state.traffic == Traffic::Refused {
+                    break;
+                }
+                drop(state);
+                Arc::clone(&self).relay(&client, source.ip());
             }
         }
     }
 
-    fn relay(self: Arc<Self>, client: &TcpStream) {
-        client.set_nonblocking(false).unwrap();
+    fn relay(self: Arc<Self>, client: &TcpStream, source: IpAddr) {
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to)) else {
             let _over = client.shutdown(Shutdown::Both);
             return;
@@ -130,15 +147,19 @@ impl Shared {
         let ((client, client_again), (server, server_again)) = (twice(client), twice(&server));
         self.lock().open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
         let back = Arc::clone(&self);
-        std::thread::spawn(move || self.pump(client, server));
-        std::thread::spawn(move || back.pump(server_again, client_again));
+        std::thread::spawn(move || self.pump(source, client, server));
+        std::thread::spawn(move || back.pump(source, server_again, client_again));
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, source: IpAddr, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = [0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let held = |state: &mut State| state.traffic == Traffic::Held && !state.over;
-            drop(self.changed.wait_while(self.lock(), held).unwrap_or_else(PoisonError::into_inner));
+            let held =
+                |state: &mut State| !state.over && (state.traffic == Traffic::Held || state.apart.contains(&source));
+            let traffic = self.wait_while(held).traffic;
+            if let Traffic::Late(by) = traffic {
+                std::thread::sleep(by);
+            }
             let Some(read) = buffer.get(..count) else { break };
             if to.write_all(read).is_err() {
                 break;

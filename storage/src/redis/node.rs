@@ -153,5 +153,5 @@ async fn keep(
 }
 
 const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_millis(150);

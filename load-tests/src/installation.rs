@@ -1,0 +1,125 @@
+//! One process that writes sessions and several that read them, as in production, though all are in this one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use postern_servers::{Cluster, Watched};
+use postern_storage::{CacheConfig, RedisConfig, Server, SessionCache, Storage, StorageConfig, Topology};
+use prometheus::Registry;
+
+use crate::people::{Person, keyring, now};
+
+/// Processes that share a store.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    pub(crate) writer: Storage,
+    pub(crate) edges: Vec<Edge>,
+}
+
+/// A process that reads sessions.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    storage: Storage,
+    pub(crate) cache: Arc<SessionCache>,
+}
+
+/// `session_lease`, and what a heartbeat may add that no replica confirmed (docs/reference/sessions.md).
+pub(crate) const LEASE: Duration = Duration::from_millis(2_500);
+pub(crate) const UNCONFIRMED: Duration = Duration::from_millis(500);
+
+/// Servers that are known by these addresses, with the bounds that a configuration has unless it says otherwise.
+fn redis(topology: Topology) -> RedisConfig {
+    RedisConfig {
+        topology,
+        credentials: None,
+        database: 0,
+        prefix: String::new(),
+        tls: None,
+        insecure: false,
+        copies: 1,
+        writes: true,
+        heartbeat: Duration::from_millis(500),
+        lease: LEASE,
+        connect: Duration::from_secs(1),
+        operation: Duration::from_millis(500),
+    }
+}
+
+fn local(port: u16) -> Server {
+    Server { host: "127.0.0.1".to_owned(), port }
+}
+
+/// A cluster as a configuration names it.
+pub(crate) fn on_cluster(cluster: &Cluster) -> RedisConfig {
+    redis(Topology::Cluster(cluster.members().iter().map(|member| local(member.announced())).collect()))
+}
+
+/// Servers under watch as a configuration names them.
+pub(crate) fn on_watched(watched: &Watched) -> RedisConfig {
+    let sentinels = watched.sentinels().into_iter().map(local).collect();
+    redis(Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None })
+}
+
+impl Installation {
+    /// Starts a writer and so many edges, and waits until all of them hear of revocations.
+    pub(crate) async fn start(config: &RedisConfig, edges: usize) -> Result<Self> {
+        let open = |writes| {
+            let config = StorageConfig::Redis(Box::new(RedisConfig { writes, ..config.clone() }));
+            Storage::open(config, keyring(), &Registry::new()).context("the store does not open")
+        };
+        let writer = open(true)?;
+        let edges = (0..edges).map(|_| open(false).map(Edge::new)).collect::<Result<Vec<_>>>()?;
+        let installation = Self { writer, edges };
+        installation.in_contact(Duration::from_secs(30)).await?;
+        Ok(installation)
+    }
+
+    /// Waits until every edge hears of revocations.
+    pub(crate) async fn in_contact(&self, within: Duration) -> Result<()> {
+        let began = Instant::now();
+        while !self.edges.iter().all(|edge| edge.cache.is_in_contact()) {
+            ensure!(began.elapsed() < within, "an edge hears nothing of revocations");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Signs so many people in.
+    pub(crate) async fn sign_in(&self, count: usize) -> Result<Vec<Person>> {
+        let sign_in = |number| async move {
+            let person = Person::new(number)?;
+            self.writer.sessions().create(&person.session, &person.tokens()).await?;
+            Ok(person)
+        };
+        stream::iter(0..count).map(sign_in).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Has every edge read the sessions of these people.
+    pub(crate) async fn know(&self, people: &[Person]) -> Result<()> {
+        let all = self.edges.iter().flat_map(|edge| people.iter().map(move |person| (edge, person)));
+        let read = |(edge, person): (&'_ Edge, &'_ Person)| {
+            let (cache, id) = (Arc::clone(&edge.cache), person.id.clone());
+            async move { cache.load(&id, now(), Duration::ZERO).await.map(drop).context("an edge cannot read a session") }
+        };
+        stream::iter(all).map(read).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    pub(crate) async fn end(self) {
+        for edge in &self.edges {
+            edge.storage.close().await;
+        }
+        self.writer.close().await;
+    }
+}
+
+impl Edge {
+    fn new(storage: Storage) -> Self {
+        let cache = storage.cache(CacheConfig::default());
+        Self { storage, cache }
+    }
+}
+
+/// Operations that are under way at one time while something is set up.
+const AT_ONCE: usize = 32;

@@ -1,0 +1,77 @@
+//! What the store of sessions does under faults and under load, measured with the product's own `postern-storage` against
+//! real servers. Each command prints a table; it exits with 1 if a promise was broken, and says so if a goal was missed.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is run to be read")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "members of a cluster are counted; a load test that is wrong there has to fail"
+)]
+
+mod faults;
+mod installation;
+mod people;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use faults::Fault;
+use table::Table;
+
+#[derive(Debug, Parser)]
+#[command(name = "postern-load-tests", version, about = "Faults and load for the store of sessions")]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human, global = true)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Command {
+    /// What each fault of a server or of the network does to sessions; all of them, or those that are named
+    Faults {
+        /// Which
+        #[arg(value_enum, value_name = "ROW")]
+        rows: Vec<Fault>,
+        /// Shorter faults, and fewer processes
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+/// For whom to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+}
+
+fn main() -> ExitCode {
+    // The one crypto provider of the process. Only a second installation can fail.
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let line = Line::parse();
+    match run(line.command) {
+        Ok(table) => {
+            match line.format {
+                Format::Human => println!("{table}"),
+                Format::Json => println!("{}", table.json()),
+            }
+            if table.is_broken() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Table> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Faults { rows, quick } => Ok(runtime.block_on(faults::run(rows, quick))),
+    }
+}

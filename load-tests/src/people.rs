@@ -1,0 +1,73 @@
+//! Sessions as real ones are: somebody in eight groups, with tokens of the usual size.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionId, Timestamp, Tokens, User};
+use serde_json::{Value, json};
+
+/// Somebody who is signed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub(crate) id: SessionId,
+    pub(crate) session: Session,
+}
+
+/// The keys of this installation.
+pub(crate) fn keyring() -> Arc<Keyring> {
+    static KEYRING: LazyLock<Arc<Keyring>> =
+        LazyLock::new(|| Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))));
+    Arc::clone(&KEYRING)
+}
+
+pub(crate) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+impl Person {
+    /// A new session of a person of that number, for half a day.
+    pub(crate) fn new(number: usize) -> Result<Self> {
+        let id = SessionId::generate().context("no randomness")?;
+        let (user, began) = (format!("00u{number:017}"), now());
+        let session = Session {
+            handle: id.handle(&keyring()),
+            user: User {
+                issuer: "https://idp.example".to_owned(),
+                email: Some(format!("person-{number}@company.example")),
+                email_verified: Some(true),
+                name: Some(format!("Person Number {number}")),
+                claims: claims(&json!({ "groups": GROUPS })),
+                id: user.clone(),
+            },
+            claims: claims(&json!({ "sub": user, "amr": ["pwd", "otp"], "auth_time": began.as_secs() })),
+            idp: IdpId::new("oidc https://idp.example client"),
+            issued_at: began,
+            expires_at: began.plus(HALF_A_DAY),
+            idle: Some((Duration::from_secs(3600), began.plus(Duration::from_secs(3600)))),
+            generation: 1,
+        };
+        Ok(Self { id, session })
+    }
+
+    /// Tokens as large as those of the usual providers, 1.8 kB.
+    pub(crate) fn tokens(&self) -> Tokens {
+        let long = |mark: &str, length: usize| Secret::new(mark.repeat(length.div_ceil(mark.len())));
+        let began = self.session.issued_at;
+        Tokens {
+            access: long("access-", 850),
+            access_expires_at: Some(began.plus(Duration::from_secs(3600))),
+            refresh: Some(long("refresh-", 50)),
+            id_token: long("id-token-", 900),
+            refresh_at: Some(began.plus(Duration::from_secs(3000))),
+        }
+    }
+}
+
+fn claims(value: &Value) -> Claims {
+    value.as_object().map(Claims::flatten).unwrap_or_default()
+}
+
+const GROUPS: [&str; 8] =
+    ["everyone", "engineering", "operations", "on-call", "vpn-users", "europe", "staff", "release-managers"];
+const HALF_A_DAY: Duration = Duration::from_secs(12 * 3600);
