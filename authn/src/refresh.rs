@@ -5,13 +5,14 @@
 //! it due one is heard, in this process or another, and if that one dies the session comes up again. Only a
 //! provider that says no ends a session; whatever else goes wrong is tried again until the session's own end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use postern_identity::{Session, SessionHandle, Timestamp, Tokens};
+use futures_util::stream::{self, StreamExt as _};
+use postern_identity::{IdpId, Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{Committed, Due, Lookup, StorageError};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -19,8 +20,10 @@ use tracing::{debug, error, info, warn};
 use crate::idp::{Believed, Granted, Idp, ProviderError, REFRESHES_AT_ONCE};
 use crate::server::{Live, Shared};
 
-/// So many claims may fail in one look before the rest is left to the next.
+/// More sessions of one look that cannot be read or claimed are worth a line in the log.
 const FAILURES: usize = 3;
+/// Sessions that are looked at and claimed at one time.
+const CLAIMS_AT_ONCE: usize = 16;
 /// How often the store is asked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than one refresh can take: 15 s to be ready, 10 s for the grant, 15 s for keys, [`SAVE_WITHIN`], 25 s for userinfo,
@@ -97,21 +100,112 @@ pub(crate) async fn round(shared: Arc<Shared>, now: Timestamp) {
 /// A session whose refresh has ended, and when it is to be tried again if it failed.
 type Ended = (SessionHandle, Option<Timestamp>);
 
+/// One way through everything that is due, in several looks: the sessions of a provider that has no place, and those that
+/// cannot be read, are passed by, so that those of others have their turn, and nothing is written for them. It ends where
+/// time stood when it began to pass by: what comes up meanwhile, however much, makes it no longer. Then it begins anew.
+#[derive(Debug, Default)]
+struct Pass {
+    /// The last one that was passed by, and where the way ends.
+    at: Option<(Due, Timestamp)>,
+}
+
+impl Pass {
+    fn after(&self) -> Option<&Due> {
+        self.at.as_ref().map(|(due, _)| due)
+    }
+
+    fn until(&self, now: Timestamp) -> Timestamp {
+        self.at.map_or(now, |(_, until)| until.min(now))
+    }
+
+    /// Notes the last one that a look up to `until` passed by, and whether there was nothing more to see.
+    fn went(&mut self, passed: Option<Due>, until: Timestamp, is_last: bool) {
+        match passed {
+            _ if is_last => self.at = None,
+            Some(due) => self.at = Some((due, until)),
+            None => {}
+        }
+    }
+}
+
+/// One look at what is due.
+struct Look {
+    shared: Arc<Shared>,
+    live: Arc<Live>,
+    shutdown: CancellationToken,
+    /// Refreshes that may still be begun.
+    room: Semaphore,
+    now: Timestamp,
+}
+
+/// What became of a session that was looked at.
+enum Found {
+    /// It is to be refreshed; the place is at its provider, if that is configured.
+    Claimed { claim: Due, place: Option<OwnedSemaphorePermit> },
+    /// Somebody else was earlier, or it is over.
+    Taken,
+    /// The process ends.
+    Left,
+    /// Its provider has no place for it.
+    NoPlace { idp: IdpId },
+    /// The store did not answer.
+    Failed { idp: Option<IdpId>, error: StorageError },
+}
+
+impl Look {
+    async fn at(&self, at: usize, due: Due) -> (usize, Found) {
+        let Ok(room) = self.room.acquire().await else { return (at, Found::Left) };
+        // What is claimed now would be lost if the process ended before it is saved.
+        if self.shutdown.is_cancelled() {
+            return (at, Found::Left);
+        }
+        let found = self.claim(due).await;
+        if matches!(found, Found::Claimed { .. }) {
+            room.forget();
+        }
+        (at, found)
+    }
+
+    async fn claim(&self, due: Due) -> Found {
+        let sessions = &self.shared.sessions;
+        let (idp, place) = match sessions.load(&due.handle, self.now).await {
+            Ok(Lookup::Found(session)) => match self.live.idp(&session.idp).map(|idp| idp.place(self.now)) {
+                Some(None) => return Found::NoPlace { idp: session.idp.clone() },
+                Some(place) => (Some(session.idp.clone()), place),
+                None => (Some(session.idp.clone()), None),
+            },
+            // What becomes of it is seen once it is claimed.
+            Ok(Lookup::Revoked | Lookup::Unknown) => (None, None),
+            Err(error) => return Found::Failed { idp: None, error },
+        };
+        match sessions.postpone(&due, self.now.plus(LEASE)).await {
+            Ok(Some(claim)) => Found::Claimed { claim, place },
+            Ok(None) => Found::Taken,
+            Err(error) => Found::Failed { idp, error },
+        }
+    }
+}
+
 struct Refresher {
     shared: Arc<Shared>,
     shutdown: CancellationToken,
     underway: JoinSet<Ended>,
     /// Sessions that wait for another try, until then; those that were passed by, since then.
     overdue: HashMap<SessionHandle, Timestamp>,
-    /// The last one that was passed by because its provider had no place: the next look begins after it, so that the sessions
-    /// of other providers have their turn, and nothing is written for it. After the end it begins anew.
-    passed: Option<Due>,
+    pass: Pass,
     store_answers: bool,
 }
 
 impl Refresher {
     fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
-        Self { shared, shutdown, underway: JoinSet::new(), overdue: HashMap::new(), passed: None, store_answers: true }
+        Self {
+            shared,
+            shutdown,
+            underway: JoinSet::new(),
+            overdue: HashMap::new(),
+            pass: Pass::default(),
+            store_answers: true,
+        }
     }
 
     /// Begins as many of the refreshes that are due as there are places for.
@@ -131,65 +225,67 @@ impl Refresher {
 
     async fn take(&mut self, live: &Arc<Live>, now: Timestamp) -> Result<(), StorageError> {
         let places = REFRESHES_AT_ONCE.saturating_mul(live.idps().len());
+        let room = places.saturating_sub(self.underway.len());
         // While nobody can be asked there is nothing to look for.
-        if self.underway.len() >= places || !live.idps().iter().any(|idp| idp.has_place(now)) {
+        if room == 0 || !live.idps().iter().any(|idp| idp.has_place(now)) {
             return Ok(());
         }
-        let (begun, sessions) = (Instant::now(), self.shared.sessions.clone());
-        let seen = sessions.due_after(self.passed.as_ref(), now, AT_ONCE).await?;
-        let is_last = seen.len() < AT_ONCE;
-        let mut failed = 0;
-        for due in seen {
-            // What is claimed now would be lost if the process ended before it is saved.
-            if self.shutdown.is_cancelled() || self.underway.len() >= places {
-                break;
+        let (begun, until) = (Instant::now(), self.pass.until(now));
+        let seen = self.shared.sessions.due_after(self.pass.after(), until, AT_ONCE).await?;
+        let look = Look {
+            shared: Arc::clone(&self.shared),
+            live: Arc::clone(live),
+            shutdown: self.shutdown.clone(),
+            room: Semaphore::new(room),
+            now,
+        };
+        let looking = stream::iter(seen.iter().copied().enumerate()).map(|(at, due)| look.at(at, due));
+        let mut looking = looking.buffer_unordered(CLAIMS_AT_ONCE);
+        let (mut passed, mut left) = (Vec::new(), (0..seen.len()).collect::<BTreeSet<_>>());
+        let (mut claimed, mut failed, mut trouble) = (0, 0, None);
+        // Who waits for room once it is all taken has done nothing yet.
+        while claimed < room
+            && let Some((at, found)) = looking.next().await
+        {
+            left.remove(&at);
+            match found {
+                Found::Claimed { claim, place } => {
+                    claimed += 1;
+                    self.begin(Refresh {
+                        shared: Arc::clone(&self.shared),
+                        shutdown: self.shutdown.clone(),
+                        _place: place,
+                        claim,
+                        now,
+                        begun,
+                    });
+                }
+                Found::Taken => {}
+                Found::Left => drop(left.insert(at)),
+                Found::NoPlace { idp } => {
+                    passed.push(at);
+                    self.pass_by(seen.get(at), idp.as_str(), "no-place", now);
+                }
+                // A part of the store may be away: those behind have been looked at, and this one comes up again.
+                Found::Failed { idp, error } => {
+                    passed.push(at);
+                    let idp = idp.as_ref().map_or("unknown", IdpId::as_str);
+                    self.pass_by(seen.get(at), idp, "store-unavailable", now);
+                    (failed, trouble) = (failed + 1, Some(error));
+                }
             }
-            // One that cannot be read holds up no other: what becomes of it is seen once it is claimed.
-            let place = match sessions.load(&due.handle, now).await {
-                Ok(Lookup::Found(session)) => live.idp(&session.idp).map(|idp| idp.place(now).ok_or(idp)),
-                Ok(Lookup::Revoked | Lookup::Unknown) | Err(_) => None,
-            };
-            let place = match place {
-                Some(Err(idp)) => {
-                    self.pass_by(idp, &due, now);
-                    continue;
-                }
-                Some(Ok(place)) => Some(place),
-                None => None,
-            };
-            let claim = match sessions.postpone(&due, now.plus(LEASE)).await {
-                Ok(Some(claim)) => claim,
-                Ok(None) => continue,
-                // A part of the store may be away: those behind are looked at, now or the next time.
-                Err(error) => {
-                    self.passed = Some(due);
-                    failed += 1;
-                    if failed > FAILURES {
-                        return Err(error);
-                    }
-                    continue;
-                }
-            };
-            self.begin(Refresh {
-                shared: Arc::clone(&self.shared),
-                shutdown: self.shutdown.clone(),
-                _place: place,
-                claim,
-                now,
-                begun,
-            });
         }
-        if is_last {
-            self.passed = None;
-        }
-        Ok(())
+        let passed = passed.into_iter().filter(|at| left.first().is_none_or(|left| at < left)).max();
+        self.pass.went(passed.and_then(|at| seen.get(at).copied()), until, seen.len() < AT_ONCE);
+        trouble.filter(|_| failed > FAILURES).map_or(Ok(()), Err)
     }
 
     /// Leaves it to a later look, and counts it once.
-    fn pass_by(&mut self, idp: &Idp, due: &Due, now: Timestamp) {
-        self.passed = Some(*due);
-        if self.overdue.insert(due.handle, now).is_none() {
-            self.shared.metrics.refreshed(idp.id().as_str(), "no-place");
+    fn pass_by(&mut self, due: Option<&Due>, idp: &str, outcome: &str, now: Timestamp) {
+        if let Some(due) = due
+            && self.overdue.insert(due.handle, now).is_none()
+        {
+            self.shared.metrics.refreshed(idp, outcome);
         }
     }
 
@@ -502,6 +598,21 @@ mod tests {
         assert_eq!(at(0, Some(Duration::from_secs(86_400))), 2_520_000, "not too seldom");
         assert_eq!(at(0, None), 2_520_000);
         assert_eq!(due_at(&handle(0), &tokens(life, false), now), None, "no refresh token");
+    }
+
+    #[test]
+    fn r_012_a_way_through_what_is_due_ends_although_more_and_more_comes_up() {
+        let (at, due) = (Timestamp::from_secs, |secs| Due { handle: handle(0), next: Timestamp::from_secs(secs) });
+        let mut pass = Pass::default();
+        assert_eq!((pass.after(), pass.until(at(100))), (None, at(100)));
+        pass.went(Some(due(10)), pass.until(at(100)), false);
+        assert_eq!((pass.after(), pass.until(at(200))), (Some(&due(10)), at(100)), "what came up since is not its own");
+        pass.went(None, pass.until(at(200)), false);
+        pass.went(Some(due(90)), pass.until(at(300)), false);
+        assert_eq!((pass.after(), pass.until(at(300))), (Some(&due(90)), at(100)));
+        assert_eq!(pass.until(at(50)), at(50), "a clock that went back");
+        pass.went(Some(due(99)), pass.until(at(300)), true);
+        assert_eq!((pass.after(), pass.until(at(300))), (None, at(300)), "it begins anew");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use http::StatusCode;
 use postern_identity::{Session, SessionCookie, SessionHandle, Timestamp, Tokens};
+use postern_servers::Redis;
 use postern_storage::{Cached, Loaded, Lookup};
 use serde_json::{Value, json};
 
-use crate::support::{APP, AUTHN, Script, World, log, now};
+use crate::support::{APP, AUTHN, Script, World, base64, log, now};
 
 /// Access tokens live for a minute, so that a refresh is due within it.
 fn short_lived() -> Script {
@@ -261,7 +262,7 @@ async fn s_075_an_id_token_that_no_key_vouches_for_changes_nothing_but_the_token
         rotates: true,
         token: Box::new(|token| {
             let (signed, _) = token.rsplit_once('.').unwrap();
-            *token = format!("{signed}.{}", crate::support::base64([7; 64]));
+            *token = format!("{signed}.{}", base64([7; 64]));
         }),
         ..changed(|claims| claims["groups"] = json!(["root"]))
     };
@@ -628,4 +629,24 @@ async fn a_session_whose_record_does_not_open_does_not_come_up_all_the_time() {
     authn.refresh_due(round(1)).await;
     assert_eq!(sessions.due(round(4), 9).await.unwrap(), []);
     assert_eq!(refreshes(&world).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_012_sessions_that_cannot_be_read_hold_up_no_other() {
+    let server = Redis::start(&[]);
+    let world = World::on_a_server(&server).await;
+    world.provider.does(short_lived());
+    many_due(&world, 20).await;
+    let begin = now().plus(Duration::from_secs(1));
+    let due = world.sessions.due(begin, 99).await.unwrap();
+    let (unreadable, readable) = due.split_at(15);
+    for due in unreadable {
+        // Of another kind: whatever is asked of it is refused.
+        let name = format!("s:{{{}}}", base64(due.handle.as_bytes()));
+        let renamed = server.cli(&["SET", &name, "damaged"]);
+        assert_eq!(renamed, "OK");
+    }
+    world.authn.refresh_due(begin).await;
+    assert_eq!(refreshes(&world).len(), readable.len(), "in one look");
+    assert_eq!(world.counted("postern_authn_refreshes_total", "store-unavailable"), 15.0, "each is counted");
 }

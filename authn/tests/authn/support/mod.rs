@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use postern_authn::{Authn, AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Secret, SignInRequest, Timestamp};
-use postern_storage::{CacheConfig, SessionCache, SessionSummary, Sessions, Storage, StorageConfig};
+use postern_servers::Redis;
+use postern_storage::{
+    CacheConfig, RedisConfig, Server, SessionCache, SessionSummary, Sessions, Storage, StorageConfig, Topology,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -59,6 +62,26 @@ impl World {
     /// A deployment whose store can be closed, in `folder`.
     pub(crate) async fn on_a_file(folder: &tempfile::TempDir) -> Self {
         Self::over(StorageConfig::File { path: folder.path().join("store") }, |_| {}).await
+    }
+
+    /// A deployment over a server of Redis.
+    pub(crate) async fn on_a_server(server: &Redis) -> Self {
+        let address = Server { host: "127.0.0.1".to_owned(), port: server.port() };
+        let config = RedisConfig {
+            topology: Topology::Single(address),
+            credentials: None,
+            database: 0,
+            prefix: String::new(),
+            tls: None,
+            insecure: false,
+            copies: 0,
+            writes: true,
+            heartbeat: Duration::from_millis(500),
+            lease: Duration::from_millis(2_500),
+            connect: Duration::from_secs(5),
+            operation: Duration::from_secs(5),
+        };
+        Self::over(StorageConfig::Redis(Box::new(config)), |_| {}).await
     }
 
     async fn over(store: StorageConfig, change: impl FnOnce(&mut AuthnConfig)) -> Self {
