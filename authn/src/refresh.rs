@@ -23,7 +23,7 @@ use crate::server::{Live, Shared};
 /// More sessions of one look that cannot be read or claimed are worth a line in the log.
 const FAILURES: usize = 3;
 /// Sessions that are looked at and claimed at one time.
-const CLAIMS_AT_ONCE: usize = 16;
+const SIDE_BY_SIDE: usize = 16;
 /// How often the store is asked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than one refresh can take: 15 s to be ready, 10 s for the grant, 15 s for keys, [`SAVE_WITHIN`], 25 s for userinfo,
@@ -240,7 +240,7 @@ impl Refresher {
             now,
         };
         let looking = stream::iter(seen.iter().copied().enumerate()).map(|(at, due)| look.at(at, due));
-        let mut looking = looking.buffer_unordered(CLAIMS_AT_ONCE);
+        let mut looking = looking.buffer_unordered(SIDE_BY_SIDE);
         let (mut passed, mut left) = (Vec::new(), (0..seen.len()).collect::<BTreeSet<_>>());
         let (mut claimed, mut failed, mut trouble) = (0, 0, None);
         // Who waits for room once it is all taken has done nothing yet.

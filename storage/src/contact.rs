@@ -10,11 +10,12 @@ pub(crate) struct Contact {
     lease: Option<Duration>,
     /// What the times below count from.
     start: Instant,
-    /// When the question was asked that the latest heartbeat answered, in milliseconds; [`NEVER`] before the first.
+    /// When the question was asked that the latest heartbeat answered, in milliseconds, counted from 1; [`NEVER`] before
+    /// the first.
     heard: AtomicU64,
 }
 
-const NEVER: u64 = u64::MAX;
+const NEVER: u64 = 0;
 
 impl Contact {
     /// That of a store which belongs to this process alone: nothing happens that is not heard of.
@@ -29,9 +30,25 @@ impl Contact {
 
     /// A heartbeat was read that was written after this question was asked: nothing older waits unseen.
     pub(crate) fn heard(&self, asked: Instant) {
-        let millis = u64::try_from(asked.saturating_duration_since(self.start).as_millis()).unwrap_or(NEVER - 1);
-        let later = |heard| if heard == NEVER || heard < millis { Some(millis) } else { None };
-        let _older = self.heard.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        let millis = u64::try_from(asked.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX);
+        self.heard.fetch_max(millis.saturating_add(1), Ordering::AcqRel);
+    }
+
+    /// How long ago everything that was written had been heard; since the start, if that never was.
+    pub(crate) fn heard_ago(&self) -> Duration {
+        let heard = self.heard.load(Ordering::Acquire).saturating_sub(1);
+        self.start.elapsed().saturating_sub(Duration::from_millis(heard))
+    }
+
+    /// For how long the lease still holds.
+    pub(crate) fn lease_left(&self) -> Duration {
+        let was_heard = self.heard.load(Ordering::Acquire) != NEVER;
+        self.lease.filter(|_| was_heard).map_or(Duration::ZERO, |lease| lease.saturating_sub(self.heard_ago()))
+    }
+
+    /// Which outage this is, while nothing is heard: another number for each.
+    pub(crate) fn outage(&self) -> Option<u64> {
+        self.lost_for().map(|_| self.heard.load(Ordering::Acquire))
     }
 
     /// For how long the lease has been over; `None`: it holds. [`Duration::MAX`] if there never was contact.
@@ -41,7 +58,7 @@ impl Contact {
         if heard == NEVER {
             return Some(Duration::MAX);
         }
-        self.start.elapsed().checked_sub(Duration::from_millis(heard) + lease)
+        self.start.elapsed().checked_sub(Duration::from_millis(heard - 1) + lease)
     }
 }
 
@@ -160,6 +177,7 @@ mod tests {
         let contact = Contact::leased(Duration::ZERO);
         contact.heard(contact.start);
         assert!(contact.lost_for().is_some());
+        assert_eq!((contact.lease_left(), contact.outage()), (Duration::ZERO, Some(1)));
     }
 
     #[test]
@@ -167,6 +185,7 @@ mod tests {
         let contact = Contact::leased(secs(1));
         contact.heard(contact.start + secs(3600));
         contact.heard(contact.start);
-        assert_eq!(contact.lost_for(), None);
+        assert_eq!((contact.lost_for(), contact.outage()), (None, None));
+        assert_eq!((contact.heard_ago(), contact.lease_left()), (Duration::ZERO, secs(1)));
     }
 }

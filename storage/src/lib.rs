@@ -76,6 +76,7 @@ impl Storage {
         let contact = Arc::new(listens.map_or_else(Contact::own, |(lease, _)| Contact::leased(lease)));
         let storage = Self::start(backend, contact, Seal::new(keyring), metrics, runtime);
         if let Some((_, heartbeat)) = listens {
+            metrics::watch(registry, &storage.contact)?;
             storage.listen(heartbeat);
         }
         Ok(storage)

@@ -1,12 +1,16 @@
 //! Every metric of the store. What the request path counts is looked up once, here, and is one atomic addition there.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use crate::backend::Write;
+use crate::contact::Contact;
 
 /// What a backend was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +79,25 @@ pub(crate) struct Metrics {
     pub(crate) heartbeats: IntCounter,
     pub(crate) repairs: IntCounter,
     pub(crate) repairs_dropped: IntCounter,
+    pub(crate) repairs_waiting: IntGauge,
+    pub(crate) static_sessions: IntCounter,
+    pub(crate) capacity: IntGauge,
+    pub(crate) loads_refused: IntCounter,
+    pub(crate) topology_changes: IntCounter,
+    /// Too few replicas had it.
+    pub(crate) unconfirmed: IntCounter,
+    /// The server does not say.
+    pub(crate) wait_refused: IntCounter,
+    pub(crate) common: Lane,
+    pub(crate) durable: Lane,
     operations: Vec<(Histogram, IntCounter)>,
+}
+
+/// Commands to servers that have places of their own.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) in_flight: IntGauge,
+    pub(crate) refused: IntCounter,
 }
 
 impl Metrics {
@@ -96,7 +118,33 @@ impl Metrics {
         registry.register(Box::new(lookups.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(failures.clone()))?;
+        let in_flight = IntGaugeVec::new(
+            Opts::new("postern_storage_commands_in_flight", "Commands to servers of the store that are under way."),
+            &["lane"],
+        )?;
+        let refused = IntCounterVec::new(
+            Opts::new(
+                "postern_storage_commands_refused_total",
+                "Commands that found no place: too many were under way.",
+            ),
+            &["lane"],
+        )?;
+        let unconfirmed = IntCounterVec::new(
+            Opts::new(
+                "postern_storage_unconfirmed_total",
+                "Times that replicas did not confirm what must not be lost.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(in_flight.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
+        registry.register(Box::new(unconfirmed.clone()))?;
+        let lane = |name: &str| Lane {
+            in_flight: in_flight.with_label_values(&[name]),
+            refused: refused.with_label_values(&[name]),
+        };
         let counter = |name: &str, help: &str| registered(registry, IntCounter::new(name, help)?);
+        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help)?);
         Ok(Self {
             hits: lookups.with_label_values(&["hit"]),
             unknown: lookups.with_label_values(&["unknown"]),
@@ -143,6 +191,27 @@ impl Metrics {
                 "postern_storage_repairs_dropped_total",
                 "Revocations whose records could not be looked at again.",
             )?,
+            repairs_waiting: gauge(
+                "postern_storage_repairs_waiting",
+                "Revocations whose records are still to be looked at.",
+            )?,
+            static_sessions: counter(
+                "postern_storage_static_sessions_total",
+                "Sessions that were served from a copy while nothing was heard, each once in an outage.",
+            )?,
+            capacity: gauge("postern_storage_cache_capacity", "Sessions that the cache keeps at most.")?,
+            loads_refused: counter(
+                "postern_storage_loads_refused_total",
+                "Requests that could not wait for a session because too many did.",
+            )?,
+            topology_changes: counter(
+                "postern_storage_topology_changes_total",
+                "Times that other servers, or other parts of the store for them, were found.",
+            )?,
+            unconfirmed: unconfirmed.with_label_values(&["replicas"]),
+            wait_refused: unconfirmed.with_label_values(&["refused"]),
+            common: lane("common"),
+            durable: lane("durable"),
             operations: OPERATIONS
                 .iter()
                 .map(|(_, name)| {
@@ -155,6 +224,39 @@ impl Metrics {
 
     pub(crate) fn operation(&self, operation: Operation) -> Timer<'_> {
         Timer { started: Instant::now(), series: self.operations.get(operation as usize) }
+    }
+}
+
+/// What is known of the changelog, told when it is asked for.
+pub(crate) fn watch(registry: &Registry, contact: &Arc<Contact>) -> Result<(), prometheus::Error> {
+    let (heard, left) = (Arc::clone(contact), Arc::clone(contact));
+    registry.register(Box::new(Live {
+        gauge: Gauge::new("postern_storage_changelog_lag_seconds", "How long ago everything written had been heard.")?,
+        read: Box::new(move || heard.heard_ago().as_secs_f64()),
+    }))?;
+    registry.register(Box::new(Live {
+        gauge: Gauge::new(
+            "postern_storage_lease_left_seconds",
+            "For how long the lease still holds; 0 once it is over.",
+        )?,
+        read: Box::new(move || left.lease_left().as_secs_f64()),
+    }))
+}
+
+/// A gauge that is read when it is asked for.
+struct Live {
+    gauge: Gauge,
+    read: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+impl Collector for Live {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.set((self.read)());
+        self.gauge.collect()
     }
 }
 

@@ -125,9 +125,10 @@ impl Backend {
         let (kind, deadline) = match config {
             StorageConfig::Memory => (Kind::Local(Local::Memory(Arc::new(Memory::new(MAX_MEMORY)))), DEADLINE),
             StorageConfig::File { path } => (Kind::Local(Local::Embedded(Arc::new(Embedded::open(&path)?))), DEADLINE),
-            StorageConfig::Redis(config) => {
-                (Kind::Redis(Arc::new(Redis::open(&config)?)), config.operation.saturating_mul(STEPS))
-            }
+            StorageConfig::Redis(config) => (
+                Kind::Redis(Arc::new(Redis::open(&config, Arc::clone(&metrics))?)),
+                config.operation.saturating_mul(STEPS),
+            ),
         };
         Ok(Self { kind, deadline, breaker: Arc::default(), closed: Arc::default(), metrics })
     }

@@ -1,7 +1,7 @@
 //! One session in the cache.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use postern_identity::{Session, Timestamp};
@@ -18,6 +18,8 @@ pub struct Entry<X> {
     fate: Fate,
     resets: u64,
     over: AtomicBool,
+    /// The outage in which it was served last.
+    bridged: AtomicU64,
     read_at: AtomicI64,
     asked_at: AtomicI64,
     idle_until: AtomicI64,
@@ -54,6 +56,7 @@ impl<X> Entry<X> {
             fate,
             resets,
             over: AtomicBool::new(false),
+            bridged: AtomicU64::new(0),
             read_at: AtomicI64::new(now.as_millis()),
             asked_at: AtomicI64::new(now.as_millis()),
             idle_until: AtomicI64::new(idle_until),
@@ -96,6 +99,11 @@ impl<X> Entry<X> {
         let asked_at = self.asked_at.load(Ordering::Relaxed);
         let due = now.since(Timestamp::from_millis(asked_at)) >= ASK_EVERY || asked_at > now.as_millis();
         due && self.asked_at.compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Notes that it is served in that outage; whether that is the first time.
+    pub(super) fn bridges(&self, outage: u64) -> bool {
+        self.bridged.swap(outage, Ordering::Relaxed) != outage
     }
 
     /// Notes that the store said the same again.

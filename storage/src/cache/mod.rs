@@ -130,6 +130,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         (invalidation, contact): (Arc<Invalidation>, Arc<Contact>),
         metrics: Arc<Metrics>,
     ) -> Self {
+        metrics.capacity.set(i64::try_from(config.max_entries).unwrap_or(i64::MAX));
         Self {
             entries: papaya::HashMap::default(),
             negatives: Negatives::new(config.negative_life),
@@ -153,9 +154,9 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             Some(entry) => self.judge(id, entry, now, window),
             None => self.judge_absent(id, now),
         };
-        match cached {
+        match &cached {
             Cached::Hit(_) => self.metrics.hits.inc(),
-            Cached::Static(_) => self.metrics.statics.inc(),
+            Cached::Static(entry) => self.count_static(entry),
             Cached::Unknown => self.metrics.unknown.inc(),
             Cached::Revoked => self.metrics.revoked.inc(),
             Cached::Miss => self.metrics.misses.inc(),
@@ -196,6 +197,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// What the store says, within the deadline and if there is a place to wait.
     async fn landed(self: &Arc<Self>, id: &SessionId, now: Timestamp) -> Result<Loaded<X>, StorageError> {
         let Ok(_place) = self.waiting.try_acquire() else {
+            self.metrics.loads_refused.inc();
             return Err(StorageError::unavailable("too many requests wait for sessions"));
         };
         let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
@@ -302,8 +304,15 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         if !good || entry.is_expired(now) || used != Use::Static {
             return None;
         }
-        self.metrics.statics.inc();
+        self.count_static(&entry);
         Some(Loaded::Static(entry))
+    }
+
+    fn count_static(&self, entry: &Entry<X>) {
+        self.metrics.statics.inc();
+        if self.contact.outage().is_some_and(|outage| entry.bridges(outage)) {
+            self.metrics.static_sessions.inc();
+        }
     }
 
     /// Asks the store and keeps what it says.

@@ -102,6 +102,7 @@ impl<M: Mark> Work<M> {
     async fn run(mut self, mut facts: mpsc::Receiver<(Instant, Fact)>) {
         loop {
             let waiting = self.later.len() + self.shards.values().map(|shard| shard.ready.len()).sum::<usize>();
+            self.metrics.repairs_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
             let due = self.later.front().map(|job| job.due);
             tokio::select! {
                 Some((due, fact)) = facts.recv(), if waiting < QUEUE => {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus::IntGauge;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -19,6 +20,7 @@ use super::topology::{self, Map, Redirected, Shard, View};
 use super::{Command, Dial, Lane, Reply, Script};
 use crate::StorageError;
 use crate::config::{RedisConfig, Server, Topology};
+use crate::metrics::Metrics;
 
 /// The whole keyspace. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ struct Inner {
     /// How many replicas are to have what is durable.
     copies: u32,
     told: Told,
+    metrics: Arc<Metrics>,
     budget: Duration,
     stop: CancellationToken,
 }
@@ -50,7 +53,7 @@ impl Router {
     ///
     /// # Errors
     /// What is wrong with the TLS material.
-    pub(crate) fn start(config: &RedisConfig) -> Result<Self, String> {
+    pub(crate) fn start(config: &RedisConfig, metrics: Arc<Metrics>) -> Result<Self, String> {
         let tls = config.tls.as_ref().map(|tls| tls.client_config().map(Arc::new)).transpose()?;
         let expects = if matches!(config.topology, Topology::Cluster(_)) { Mode::Member } else { Mode::Alone };
         let dial = |credentials| Dial {
@@ -80,6 +83,7 @@ impl Router {
             doubt: Notify::new(),
             copies: config.copies,
             told: Told::default(),
+            metrics,
             budget: config.operation,
             stop: stop.clone(),
         });
@@ -185,9 +189,15 @@ impl Inner {
     /// Runs what `command` makes, told whether the server is thought to know the script, on the owner of `key`, and
     /// follows redirections and failures until the budget is spent. Everything that is run may be repeated.
     async fn run(&self, key: &str, lane: Lane, command: impl Fn(bool) -> Command) -> Result<Reply, StorageError> {
+        let counted = match lane {
+            Lane::Common => &self.metrics.common,
+            Lane::Sign | Lane::Durable => &self.metrics.durable,
+        };
         let Ok(_place) = self.places.of(lane).try_acquire() else {
+            counted.refused.inc();
             return Err(StorageError::unavailable("too many wait for the store"));
         };
+        let _in_flight = InFlight::of(&counted.in_flight);
         let (until, slot) = (Instant::now() + self.budget, slot(key));
         let (mut known, mut asking, mut last) = (true, None::<Server>, None::<String>);
         let (mut pause, mut hops) = (PAUSE, 0_u32);
@@ -271,9 +281,13 @@ impl Inner {
             Meaning::Answer(number) if number.number().is_some_and(|have: u32| have >= copies) => {
                 Meaning::Answer(reply)
             }
-            Meaning::Answer(_) => Meaning::Later("too few replicas have confirmed it".to_owned()),
+            Meaning::Answer(_) => {
+                self.metrics.unconfirmed.inc();
+                Meaning::Later("too few replicas have confirmed it".to_owned())
+            }
             Meaning::Later(why) => Meaning::Later(why),
             Meaning::Refused(why) => {
+                self.metrics.wait_refused.inc();
                 if self.told.wait.is_due() {
                     error!(
                         %server, why,
@@ -334,6 +348,7 @@ impl Inner {
             } else {
                 info!(masters = masters.join(" "), "who owns the parts of the store");
             }
+            self.metrics.topology_changes.inc();
             self.map.store(Arc::new(map));
         }
     }
@@ -452,6 +467,22 @@ struct Told {
     wait: Seldom,
     /// That a server does not say who owns what.
     look: Seldom,
+}
+
+/// One more command is under way, until this is dropped.
+struct InFlight<'m>(&'m IntGauge);
+
+impl<'m> InFlight<'m> {
+    fn of(gauge: &'m IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Places of commands that are under way. What must be durable has its own: a flood of loads refuses no revocation.

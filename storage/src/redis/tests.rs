@@ -13,6 +13,7 @@ use super::router::{DURABLE_PLACES, PLACES};
 use super::{Command, Lane, Router};
 use crate::StorageError;
 use crate::config::{RedisConfig, Server, Topology};
+use crate::metrics::Metrics;
 
 fn at(port: u16) -> Server {
     Server { host: "127.0.0.1".to_owned(), port }
@@ -33,7 +34,8 @@ fn router(topology: Topology, operation: Duration) -> Router {
         connect: Duration::from_secs(1),
         operation,
     };
-    Router::start(&config).unwrap()
+    let metrics = Metrics::register(&prometheus::Registry::new(), "none").unwrap();
+    Router::start(&config, Arc::new(metrics)).unwrap()
 }
 
 fn set() -> Command {

@@ -18,6 +18,7 @@ use crate::changelog::{Changelog, Entry, Mark};
 use crate::config::{RedisConfig, Server};
 use crate::invalidation::Fact;
 use crate::mark::mark;
+use crate::metrics::Metrics;
 use crate::record::{Key, Row, rewrite};
 use crate::redis::{Command, Reply, Router};
 use crate::{KEPT_AFTER_THE_END, OpenError, StorageError, clock};
@@ -37,8 +38,8 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    pub(crate) fn open(config: &RedisConfig) -> Result<Self, OpenError> {
-        let router = Router::start(config).map_err(|reason| OpenError::Tls { reason })?;
+    pub(crate) fn open(config: &RedisConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let router = Router::start(config, metrics).map_err(|reason| OpenError::Tls { reason })?;
         let process = mark()?;
         let log = Changelog::new(router.clone(), &config.prefix, process.clone());
         Ok(Self { router, scripts: Scripts::new(), keys: Keys::new(config.prefix.clone()), log, process })
