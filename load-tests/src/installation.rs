@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use postern_servers::{Cluster, Watched};
+use postern_servers::{Cluster, Redis, Watched};
 use postern_storage::{CacheConfig, RedisConfig, Server, SessionCache, Storage, StorageConfig, Topology};
 use prometheus::Registry;
 
@@ -55,6 +55,15 @@ fn local(port: u16) -> Server {
 pub(crate) fn on_cluster(cluster: &Cluster) -> RedisConfig {
     redis(Topology::Cluster(cluster.members().iter().map(|member| local(member.announced())).collect()))
 }
+
+/// One server as a configuration names it.
+pub(crate) fn on_one(server: &Redis) -> RedisConfig {
+    redis(Topology::Single(local(server.port())))
+}
+
+/// What `docs/guides/store.md` asks of a cluster: a shard that is away is nobody else's, and a replica that comes back
+/// confirms writes at once.
+pub(crate) const OPTIONS: [&str; 4] = ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"];
 
 /// Servers under watch as a configuration names them.
 pub(crate) fn on_watched(watched: &Watched) -> RedisConfig {

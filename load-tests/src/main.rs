@@ -6,9 +6,12 @@
     reason = "members of a cluster are counted; a load test that is wrong there has to fail"
 )]
 
+mod cold_start;
 mod faults;
 mod installation;
+mod memory;
 mod people;
+mod revocation;
 mod table;
 
 use std::process::ExitCode;
@@ -36,6 +39,30 @@ enum Command {
         #[arg(value_enum, value_name = "ROW")]
         rows: Vec<Fault>,
         /// Shorter faults, and fewer processes
+        #[arg(long)]
+        quick: bool,
+    },
+    /// How soon the last of many edges refuses a session that was ended
+    Revocation {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        edges: usize,
+        /// A tenth of it
+        #[arg(long)]
+        quick: bool,
+    },
+    /// What a session costs in the store and near the request, in bytes and in time
+    Memory {
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 100_000)]
+        sessions: usize,
+        /// Without the cache of a million entries
+        #[arg(long)]
+        quick: bool,
+    },
+    /// What an edge that knows nothing yet asks of the store
+    ColdStart {
+        /// For a shorter time
         #[arg(long)]
         quick: bool,
     },
@@ -72,6 +99,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<Table> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
+        Command::Revocation { edges, quick } => runtime.block_on(revocation::run(edges, quick)),
+        Command::Memory { sessions, quick } => memory::run(sessions, quick),
+        Command::ColdStart { quick } => runtime.block_on(cold_start::run(quick)),
         Command::Faults { rows, quick } => Ok(runtime.block_on(faults::run(rows, quick))),
     }
 }

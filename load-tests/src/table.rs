@@ -1,6 +1,7 @@
 //! What was seen, for people and for programs.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -15,6 +16,29 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(columns: &[&'static str]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new(), broken: false }
+    }
+
+    /// One of figures with goals.
+    pub(crate) fn of_goals() -> Self {
+        Self::new(&["what", "seen", "goal", "verdict"])
+    }
+
+    /// A figure; `kept` is whether what was promised holds, `judged` what is held against the goal.
+    pub(crate) fn goal(&mut self, what: String, seen: String, goal: Goal, kept: bool, judged: Option<f64>) {
+        let met = judged.map(|judged| match goal {
+            Goal::AtMost(most) => judged <= most,
+            Goal::Exactly(number) => judged.to_string() == number.to_string(),
+            Goal::None => true,
+        });
+        self.broken |= !kept;
+        let verdict = match (kept, met) {
+            (false, _) => "BROKEN",
+            (true, Some(true)) if goal == Goal::None => "",
+            (true, Some(true)) => "met",
+            (true, Some(false)) => "not met",
+            (true, None) => "nothing was seen",
+        };
+        self.row([what, seen, goal.to_string(), verdict.to_owned()]);
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -50,6 +74,29 @@ impl fmt::Display for Table {
         let cells = |row: &Vec<String>| line(f, &row.iter().map(String::as_str).collect::<Vec<_>>());
         self.rows.iter().try_for_each(cells)
     }
+}
+
+/// What a figure is to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Goal {
+    AtMost(f64),
+    Exactly(usize),
+    None,
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "{most} at most"),
+            Self::Exactly(number) => write!(f, "{number}"),
+            Self::None => Ok(()),
+        }
+    }
+}
+
+/// A duration in milliseconds.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// Numbers that were seen, in order.
@@ -93,6 +140,18 @@ mod tests {
         let one: Seen = [7.0].into_iter().collect();
         assert_eq!(one.percentile(0), Some(7.0));
         assert_eq!(Seen::default().percentile(99), None);
+    }
+
+    #[test]
+    fn a_goal_that_is_missed_is_told_and_a_promise_that_is_broken_counts() {
+        let mut table = Table::of_goals();
+        table.goal("a".to_owned(), "1".to_owned(), Goal::AtMost(1.0), true, Some(1.0));
+        table.goal("b".to_owned(), "2".to_owned(), Goal::Exactly(1), true, Some(2.0));
+        assert!(!table.is_broken());
+        table.goal("c".to_owned(), "3".to_owned(), Goal::None, false, None);
+        assert!(table.is_broken());
+        let verdicts: Vec<_> = table.rows.iter().map(|row| row[3].as_str()).collect();
+        assert_eq!(verdicts, ["met", "not met", "BROKEN"]);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The faults themselves.
 
-use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -8,8 +7,8 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use postern_servers::{Answer, Bare, Cluster, Member, Traffic, Watched};
 
-use super::reshard;
 use super::until;
+use crate::installation::OPTIONS;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -174,8 +173,8 @@ impl Fault {
                 over("promotion", promoted(replica)?)
             }
             Self::Reshard => {
-                let moved = reshard::there_and_back(cluster, stage.master, if stage.quick { 100 } else { 500 })?;
-                over(moved, Instant::now())
+                cluster.reshard(stage.master, if stage.quick { 100 } else { 500 });
+                over("slots moved", Instant::now())
             }
             Self::Restart => {
                 cluster.members_mut().iter_mut().for_each(|member| member.server.kill());
@@ -189,7 +188,7 @@ impl Fault {
                 over("agreed again", until("the cluster is well", || bare.iter_mut().all(well))?)
             }
             Self::Parted => {
-                cluster.part(stage.master);
+                cluster.part(stage.master, true);
                 let promoted = promoted(replica)?;
                 over("promotion", promoted)
             }
@@ -263,10 +262,6 @@ fn is(role: &Answer, name: &str) -> bool {
 /// on the other. Gives when both sides were one again.
 fn split(cluster: &Cluster, stage: &Stage) -> Result<Instant> {
     let former = &cluster.members()[stage.master];
-    let clients = |held| {
-        let others = cluster.members().iter().enumerate().filter(|(number, _)| *number != stage.master);
-        others.for_each(|(_, member)| member.relay.hold(Ipv4Addr::LOCALHOST, held));
-    };
     let (mut writer, mut written) = (former.bare()?, Vec::new());
     let mut write = || -> Result<()> {
         let key = format!("{CHANGELOG}:{}", written.len());
@@ -275,8 +270,7 @@ fn split(cluster: &Cluster, stage: &Stage) -> Result<Instant> {
         }
         Ok(())
     };
-    cluster.part(stage.master);
-    clients(true);
+    cluster.part(stage.master, false);
     let mut replica = cluster.members()[stage.replica].bare()?;
     let began = Instant::now();
     let mut promoted = None;
@@ -292,7 +286,6 @@ fn split(cluster: &Cluster, stage: &Stage) -> Result<Instant> {
         sleep(Duration::from_millis(2));
     }
     cluster.rejoin(stage.master);
-    clients(false);
     let healed = Instant::now();
     let mut former = former.bare()?;
     until("the former master follows its successor", || former.call(&["ROLE"]).is_ok_and(|role| is(&role, "slave")))?;
@@ -311,6 +304,3 @@ fn split(cluster: &Cluster, stage: &Stage) -> Result<Instant> {
 
 /// The key of the changelog without a prefix (`storage/src/changelog`).
 const CHANGELOG: &str = "{chg}log";
-/// What `docs/guides/store.md` asks of a cluster: a shard that is away is nobody else's, and a
-/// replica that comes back confirms writes at once.
-const OPTIONS: [&str; 4] = ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"];

@@ -3,7 +3,6 @@
 
 mod fault;
 mod load;
-mod reshard;
 mod revoking;
 mod shards;
 
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::installation::{Installation, on_cluster, on_watched};
-use crate::table::{Table, shown};
+use crate::table::{Table, millis, shown};
 
 pub(crate) use fault::Fault;
 
@@ -166,10 +165,6 @@ impl Outcome {
             (false, false) => "kept",
         }
     }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// Waits for something that servers do by themselves.

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::installation::{Installation, LEASE, UNCONFIRMED};
 use crate::people::{Person, now};
-use crate::table::Seen;
+use crate::table::{Seen, millis};
 
 /// Revocations under way.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ fn watched_by_all(watched: &[Watched]) -> Seen {
         let slow = slowest.entry(watched.person.session.handle).or_insert(took);
         *slow = took.max(*slow);
     }
-    slowest.into_values().map(super::millis).collect()
+    slowest.into_values().map(millis).collect()
 }
 
 async fn pace(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use postern_servers::{Answer, Bare, Cluster};
+use postern_servers::{Answer, Cluster};
 
 use super::fault::Servers;
 use crate::people::Person;
@@ -80,24 +80,10 @@ fn users(cluster: &Cluster, owned: &[Owned]) -> Result<HashMap<String, String>> 
     let mut users = HashMap::new();
     for master in masters {
         let mut bare = cluster.members().get(master).context("no such member")?.bare()?;
-        for key in keys(&mut bare, "u:*")? {
+        for key in bare.keys("u:*")? {
             let sessions = bare.call(&["ZRANGE", &key, "0", "-1"])?;
             users.extend(sessions.list().iter().map(|session| (session.text().to_owned(), key.clone())));
         }
     }
     Ok(users)
-}
-
-/// All keys of one server that look like that.
-fn keys(bare: &mut Bare, pattern: &str) -> Result<Vec<String>> {
-    let (mut keys, mut cursor) = (Vec::new(), "0".to_owned());
-    loop {
-        let answer = bare.call(&["SCAN", &cursor, "MATCH", pattern, "COUNT", "1000"])?;
-        let [next, page] = answer.list() else { bail!("no answer to SCAN: {answer:?}") };
-        keys.extend(page.list().iter().map(|key| key.text().to_owned()));
-        cursor = next.text().to_owned();
-        if cursor == "0" {
-            return Ok(keys);
-        }
-    }
 }

@@ -81,6 +81,23 @@ impl Bare {
         }
     }
 
+    /// All keys that look like that.
+    ///
+    /// # Errors
+    /// As [`sure`](Self::sure).
+    pub fn keys(&mut self, pattern: &str) -> io::Result<Vec<String>> {
+        let (mut keys, mut cursor) = (Vec::new(), "0".to_owned());
+        loop {
+            let answer = self.sure(&["SCAN", &cursor, "MATCH", pattern, "COUNT", "1000"])?;
+            let [next, page] = answer.list() else { return Err(ErrorKind::InvalidData.into()) };
+            keys.extend(page.list().iter().map(|key| key.text().to_owned()));
+            next.text().clone_into(&mut cursor);
+            if cursor == "0" {
+                return Ok(keys);
+            }
+        }
+    }
+
     fn answer(&mut self) -> io::Result<Answer> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;

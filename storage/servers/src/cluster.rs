@@ -36,7 +36,8 @@ impl Cluster {
         Self::form((1..=MEMBERS).map(|number| Member::start(number, node_timeout, options, true)).collect())
     }
 
-    /// The same, but its clients reach the servers themselves: relays take time, which must not count where time is measured.
+    /// The same, but its clients and replicas reach the servers themselves: relays take time, which must not count where time
+    /// is measured.
     #[must_use]
     pub fn start_plain(node_timeout: Duration, options: &[&str]) -> Self {
         Self::form((1..=MEMBERS).map(|number| Member::start(number, node_timeout, options, false)).collect())
@@ -99,24 +100,33 @@ impl Cluster {
         (master, self.members.iter().position(follows).unwrap())
     }
 
-    /// Parts one member from all others, which then call it dead; clients reach it as before.
-    pub fn part(&self, member: usize) {
+    /// Parts one member from all others, which then call it dead. Clients reach it as before; the others they reach only if
+    /// `both_sides`.
+    pub fn part(&self, member: usize, both_sides: bool) {
         self.hold(member, true);
+        for other in self.others(member).filter(|_| !both_sides) {
+            other.relay.hold(Ipv4Addr::LOCALHOST, true);
+        }
     }
 
     /// Ends what [`part`](Self::part) began.
     pub fn rejoin(&self, member: usize) {
         self.hold(member, false);
+        for other in self.others(member) {
+            other.relay.hold(Ipv4Addr::LOCALHOST, false);
+        }
+    }
+
+    fn others(&self, member: usize) -> impl Iterator<Item = &Member> {
+        self.members.iter().enumerate().filter(move |(number, _)| *number != member).map(|(_, other)| other)
     }
 
     fn hold(&self, member: usize, held: bool) {
         let parted = &self.members[member];
-        for (number, other) in self.members.iter().enumerate() {
-            if number != member {
-                for (to, from) in [(other, parted), (parted, other)] {
-                    to.relay.hold(from.address, held);
-                    to.bus.hold(from.address, held);
-                }
+        for other in self.others(member) {
+            for (to, from) in [(other, parted), (parted, other)] {
+                to.relay.hold(from.address, held);
+                to.bus.hold(from.address, held);
             }
         }
     }
@@ -144,6 +154,8 @@ impl Member {
             ("--cluster-announce-port", announced.to_string()),
             ("--cluster-announce-bus-port", bus.port().to_string()),
             ("--bind-source-addr", address.to_string()),
+            // To a server that is protected only 127.0.0.1 is this machine.
+            ("--protected-mode", "no".to_owned()),
             ("--appendonly", "yes".to_owned()),
         ];
         let own = own.iter().flat_map(|(key, value)| [*key, value.as_str()]);

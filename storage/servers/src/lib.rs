@@ -11,6 +11,7 @@ mod bare;
 mod cluster;
 mod process;
 mod relay;
+mod reshard;
 mod sentinel;
 mod server;
 

@@ -18,16 +18,16 @@ use prometheus::Registry;
 use crate::support::{ISSUER, address, at, id, keyring, redis, session, tokens, until};
 
 /// A process that writes sessions, and several that read them.
-struct Processes {
-    writer: Storage,
-    edges: Vec<(Storage, Arc<SessionCache>)>,
+pub(super) struct Processes {
+    pub(super) writer: Storage,
+    pub(super) edges: Vec<(Storage, Arc<SessionCache>)>,
 }
 
 const EDGES: usize = 8;
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
 impl Processes {
-    fn start(config: &RedisConfig) -> Self {
+    pub(super) fn start(config: &RedisConfig) -> Self {
         let open = |writes| {
             let config = StorageConfig::Redis(Box::new(RedisConfig { writes, ..config.clone() }));
             Storage::open(config, keyring(), &Registry::new()).unwrap()
@@ -45,12 +45,12 @@ impl Processes {
         Self::start(&redis(Topology::Cluster(seeds), String::new()))
     }
 
-    async fn in_contact(&self) {
+    pub(super) async fn in_contact(&self) {
         until("every edge is in contact", async || self.edges.iter().all(|(_, cache)| cache.is_in_contact())).await;
     }
 
     /// Sessions that every edge knows.
-    async fn known_everywhere(&self, numbers: std::ops::Range<u64>) -> Vec<Session> {
+    pub(super) async fn known_everywhere(&self, numbers: std::ops::Range<u64>) -> Vec<Session> {
         self.in_contact().await;
         let mut created = Vec::new();
         for number in numbers {
@@ -65,13 +65,13 @@ impl Processes {
     }
 
     /// Ends a session as authn does: again and again until the store has said yes.
-    async fn revoke(&self, session: &Session) {
+    pub(super) async fn revoke(&self, session: &Session) {
         until("the store takes the revocation", async || self.writer.sessions().revoke(&session.handle).await.is_ok())
             .await;
     }
 
     /// Until no edge serves it.
-    async fn refused_everywhere(&self, number: u64) {
+    pub(super) async fn refused_everywhere(&self, number: u64) {
         until(&format!("session {number} is refused everywhere"), async || {
             for (_, cache) in &self.edges {
                 if serves(cache, number).await {
@@ -83,7 +83,7 @@ impl Processes {
         .await;
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         for (edge, _) in &self.edges {
             edge.close().await;
         }

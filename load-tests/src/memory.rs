@@ -1,0 +1,167 @@
+//! What a session costs in the store and near the request, in bytes; and what looking at it costs there, in time.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use postern_identity::SessionId;
+use postern_servers::{Bare, Redis};
+use postern_storage::{CacheConfig, Cached, SessionCache, Storage, StorageConfig};
+use prometheus::Registry;
+use tokio::runtime::Builder;
+
+use crate::installation::{Installation, on_one};
+use crate::people::{Person, keyring, now};
+use crate::table::{Goal, Seen, Table, shown};
+
+/// Measures both.
+pub(crate) fn run(sessions: usize, quick: bool) -> Result<Table> {
+    let mut table = Table::of_goals();
+    in_the_store(sessions, &mut table)?;
+    near_the_request(sessions, &mut table)?;
+    hits_of_shared(&mut table)?;
+    for entries in if quick { vec![10_000] } else { vec![10_000, 1_000_000] } {
+        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let goal = if entries > 10_000 { 250.0 } else { 150.0 };
+        runtime.block_on(hits_of_own(entries, Goal::AtMost(goal), &mut table))?;
+    }
+    Ok(table)
+}
+
+/// Bytes of one server, for so many sessions of as many people.
+fn in_the_store(sessions: usize, table: &mut Table) -> Result<()> {
+    let server = Redis::start(&[]);
+    let mut bare = Bare::connect(server.port(), Duration::from_secs(30))?;
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let installation = runtime.block_on(Installation::start(&on_one(&server), 0))?;
+    let empty = used(&mut bare)?;
+    runtime.block_on(installation.sign_in(sessions))?;
+    let full = used(&mut bare)?;
+    let removed = remove(&mut bare, "t:*")?;
+    ensure!(removed == sessions, "{removed} sessions had tokens");
+    let bare_of_tokens = used(&mut bare)?;
+    runtime.block_on(installation.end());
+    let each = |bytes: f64| bytes / count(sessions);
+    for (what, bytes, goal) in [
+        ("without tokens", each(bare_of_tokens - empty), 800.0),
+        ("with 1.8 kB of tokens", each(full - empty), 3_000.0),
+    ] {
+        let what = format!("{sessions} sessions in the store, {what}: bytes each");
+        table.goal(what, shown(Some(bytes), 0), Goal::AtMost(goal), true, Some(bytes));
+    }
+    Ok(())
+}
+
+/// Bytes of an edge's copy: what this thread has allocated and not given back after it read them.
+fn near_the_request(sessions: usize, table: &mut Table) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (storage, people) = runtime.block_on(own(sessions))?;
+    let cache: Arc<SessionCache> = storage.cache(large());
+    let ids: Vec<_> = people.into_iter().map(|person| person.id).collect();
+    let mut read = Ok(());
+    let allocated = allocation_counter::measure(|| read = runtime.block_on(load(&cache, &ids)));
+    read?;
+    ensure!(cache.len() == sessions, "{} are kept", cache.len());
+    runtime.block_on(storage.close());
+    let bytes = i32::try_from(allocated.bytes_current / i64::try_from(sessions)?)?.into();
+    let what = format!("{sessions} sessions in an edge's cache: bytes each");
+    table.goal(what, shown(Some(bytes), 0), Goal::AtMost(400.0), true, Some(bytes));
+    Ok(())
+}
+
+/// A look at a copy whose store is shared, which asks the clock whether there still is contact.
+fn hits_of_shared(table: &mut Table) -> Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let server = Redis::start(&[]);
+    runtime.block_on(async {
+        let installation = Installation::start(&on_one(&server), 1).await?;
+        let people = installation.sign_in(10_000).await?;
+        installation.know(&people).await?;
+        let ids = people.into_iter().map(|person| person.id).collect();
+        let edge = installation.edges.first().context("no edge")?;
+        tell("10000 entries, the store shared", ids, &edge.cache, Goal::AtMost(150.0), table)?;
+        installation.end().await;
+        Ok(())
+    })
+}
+
+async fn hits_of_own(entries: usize, goal: Goal, table: &mut Table) -> Result<()> {
+    let (storage, people) = own(entries).await?;
+    let cache = storage.cache(large());
+    let ids: Vec<_> = people.into_iter().map(|person| person.id).collect();
+    load(&cache, &ids).await?;
+    tell(&format!("{entries} entries"), ids, &cache, goal, table)?;
+    storage.close().await;
+    Ok(())
+}
+
+/// Rounds of looks in an order without order; each is a hit, its end and its tombstone looked at.
+fn tell(what: &str, mut ids: Vec<SessionId>, cache: &Arc<SessionCache>, goal: Goal, table: &mut Table) -> Result<()> {
+    // They are random, so in their own order they are in no order that the map knows.
+    ids.sort_by_key(|id| *id.as_bytes());
+    ids.reverse();
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let (at, began, mut looked) = (now(), Instant::now(), 0_u32);
+        for id in ids.iter().cycle().take(ids.len().max(LOOKS)) {
+            let found = black_box(cache.get(black_box(id), at, Duration::ZERO));
+            ensure!(matches!(found, Cached::Hit(_)), "no hit in {rounds:?}: {found:?}");
+            looked += 1;
+        }
+        rounds.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(looked));
+    }
+    let seen: Seen = rounds.into_iter().collect();
+    let text = format!("{}, {}", shown(seen.percentile(0), 0), shown(seen.percentile(50), 0));
+    table.goal(format!("a hit among {what}: ns, least and median"), text, goal, true, seen.percentile(50));
+    Ok(())
+}
+
+const ROUNDS: usize = 15;
+const LOOKS: usize = 200_000;
+
+/// A store in this process, and sessions in it, ten of each person, whose tokens are small so that many fit.
+async fn own(sessions: usize) -> Result<(Storage, Vec<Person>)> {
+    let storage = Storage::open(StorageConfig::Memory, keyring(), &Registry::new())?;
+    let mut people = Vec::with_capacity(sessions);
+    for number in 0..sessions {
+        let person = Person::new(number / 10)?;
+        storage.sessions().create(&person.session, &person.small_tokens()).await?;
+        people.push(person);
+    }
+    Ok((storage, people))
+}
+
+fn large() -> CacheConfig {
+    let hour = Duration::from_secs(3600);
+    CacheConfig { max_entries: 2_000_000, max_age: hour, ..CacheConfig::default() }
+}
+
+async fn load(cache: &Arc<SessionCache>, ids: &[SessionId]) -> Result<()> {
+    let load = |id: &SessionId| {
+        let (cache, id) = (Arc::clone(cache), id.clone());
+        async move { cache.load(&id, now(), Duration::ZERO).await.map(drop).context("a session cannot be read") }
+    };
+    stream::iter(ids.iter().map(load)).buffer_unordered(16).try_collect().await
+}
+
+/// Bytes that a server uses.
+fn used(bare: &mut Bare) -> Result<f64> {
+    let info = bare.sure(&["INFO", "memory"])?;
+    let used = info.text().lines().find_map(|line| line.strip_prefix("used_memory:")).context("no used_memory")?;
+    Ok(used.parse()?)
+}
+
+/// Removes the keys of one server that look like that; gives how many there were.
+fn remove(bare: &mut Bare, pattern: &str) -> Result<usize> {
+    let keys = bare.keys(pattern)?;
+    for key in &keys {
+        bare.sure(&["DEL", key])?;
+    }
+    Ok(keys.len())
+}
+
+fn count(sessions: usize) -> f64 {
+    u32::try_from(sessions).map_or(f64::INFINITY, f64::from)
+}

@@ -1,0 +1,68 @@
+//! Slots that go from one master to another while they are in use, one key after the other, as `redis-cli --cluster reshard`
+//! does it.
+
+use crate::{Answer, Bare, Cluster, Member};
+
+/// A master, and the name by which the cluster knows it.
+struct Side {
+    bare: Bare,
+    id: String,
+    port: String,
+}
+
+impl Side {
+    fn of(member: &Member) -> Self {
+        let mut bare = member.bare().unwrap();
+        let id = bare.sure(&["CLUSTER", "MYID"]).unwrap().text().to_owned();
+        Self { bare, id, port: member.server.port().to_string() }
+    }
+}
+
+impl Cluster {
+    /// Moves so many slots that are in use from one master to another, and back.
+    pub fn reshard(&self, from: usize, slots: usize) {
+        let is_master = |member: &&Member| {
+            let role = member.bare().unwrap().sure(&["ROLE"]).unwrap();
+            role.list().first().is_some_and(|role| role.text() == "master")
+        };
+        let mut one = Side::of(&self.members()[from]);
+        let mut others = self.members().iter().filter(is_master).map(Side::of).filter(|side| side.id != one.id);
+        let (mut other, mut third) = (others.next().unwrap(), others.next().unwrap());
+        let used = used(&mut one.bare, slots);
+        assert!(!used.is_empty(), "no slot is in use");
+        for slot in &used {
+            shift(slot, &mut one, &mut other, &mut third);
+        }
+        for slot in &used {
+            shift(slot, &mut other, &mut one, &mut third);
+        }
+    }
+}
+
+/// Slots of a server that have keys.
+fn used(bare: &mut Bare, count: usize) -> Vec<String> {
+    let keys = bare.keys("*").unwrap();
+    let slot = |key: &String| match bare.sure(&["CLUSTER", "KEYSLOT", key]).unwrap() {
+        Answer::Number(slot) => slot.to_string(),
+        answer @ (Answer::Nil | Answer::Text(_) | Answer::List(_) | Answer::Error(_)) => panic!("no slot: {answer:?}"),
+    };
+    let mut used: Vec<_> = keys.iter().map(slot).collect();
+    used.sort();
+    used.dedup();
+    used.truncate(count);
+    used
+}
+
+fn shift(slot: &str, from: &mut Side, to: &mut Side, third: &mut Side) {
+    to.bare.sure(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &from.id]).unwrap();
+    from.bare.sure(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &to.id]).unwrap();
+    loop {
+        let keys = from.bare.sure(&["CLUSTER", "GETKEYSINSLOT", slot, "1"]).unwrap();
+        let [key] = keys.list() else { break };
+        from.bare.sure(&["MIGRATE", "127.0.0.1", &to.port, key.text(), "0", "5000"]).unwrap();
+    }
+    let has = ["CLUSTER", "SETSLOT", slot, "NODE", &to.id];
+    for bare in [&mut to.bare, &mut from.bare, &mut third.bare] {
+        bare.sure(&has).unwrap();
+    }
+}
