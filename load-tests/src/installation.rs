@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use postern_servers::{Cluster, Redis, Watched};
-use postern_storage::{CacheConfig, RedisConfig, Server, SessionCache, Storage, StorageConfig, Topology};
+use postern_storage::{CacheConfig, RedisConfig, Server, SessionCache, Storage, StorageConfig, StorageError, Topology};
 use prometheus::Registry;
 
 use crate::people::{Person, keyring, now};
@@ -81,7 +81,7 @@ impl Installation {
         let writer = open(true)?;
         let edges = (0..edges).map(|_| open(false).map(Edge::new)).collect::<Result<Vec<_>>>()?;
         let installation = Self { writer, edges };
-        installation.in_contact(Duration::from_secs(30)).await?;
+        installation.in_contact(PATIENCE).await?;
         Ok(installation)
     }
 
@@ -99,7 +99,7 @@ impl Installation {
     pub(crate) async fn sign_in(&self, count: usize) -> Result<Vec<Person>> {
         let sign_in = |number| async move {
             let person = Person::new(number)?;
-            self.writer.sessions().create(&person.session, &person.tokens()).await?;
+            patiently(async || self.writer.sessions().create(&person.session, &person.tokens()).await).await?;
             Ok(person)
         };
         stream::iter(0..count).map(sign_in).buffer_unordered(AT_ONCE).try_collect().await
@@ -110,7 +110,7 @@ impl Installation {
         let all = self.edges.iter().flat_map(|edge| people.iter().map(move |person| (edge, person)));
         let read = |(edge, person): (&'_ Edge, &'_ Person)| {
             let (cache, id) = (Arc::clone(&edge.cache), person.id.clone());
-            async move { cache.load(&id, now(), Duration::ZERO).await.map(drop).context("an edge cannot read a session") }
+            async move { patiently(async || cache.load(&id, now(), Duration::ZERO).await.map(drop)).await }
         };
         stream::iter(all).map(read).buffer_unordered(AT_ONCE).try_collect().await
     }
@@ -123,6 +123,18 @@ impl Installation {
     }
 }
 
+/// Until it is done: a machine that is busy may take a while to connect, and all this may be repeated.
+async fn patiently(act: impl AsyncFn() -> Result<(), StorageError>) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match act().await {
+            Err(error) if began.elapsed() > PATIENCE => return Err(error).context("it cannot be set up"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 impl Edge {
     fn new(storage: Storage) -> Self {
         let cache = storage.cache(CacheConfig::default());
@@ -130,5 +142,7 @@ impl Edge {
     }
 }
 
+/// How long setting up may take on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Operations that are under way at one time while something is set up.
 const AT_ONCE: usize = 32;
