@@ -124,7 +124,7 @@ impl Installation {
 }
 
 /// Until it is done: a machine that is busy may take a while to connect, and all this may be repeated.
-async fn patiently(act: impl AsyncFn() -> Result<(), StorageError>) -> Result<()> {
+pub(crate) async fn patiently(act: impl AsyncFn() -> Result<(), StorageError>) -> Result<()> {
     let began = Instant::now();
     loop {
         match act().await {

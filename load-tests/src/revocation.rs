@@ -11,7 +11,7 @@ use postern_servers::{Cluster, Member, Traffic};
 use postern_storage::{Cached, SessionCache};
 use tokio::task::JoinSet;
 
-use crate::installation::{Installation, OPTIONS, on_cluster};
+use crate::installation::{Edge, Installation, OPTIONS, on_cluster, patiently};
 use crate::people::{Person, now};
 use crate::table::{Goal, Seen, Table, millis, shown};
 
@@ -135,16 +135,16 @@ async fn race(installation: &Installation, count: usize) -> Result<u32> {
     let race = |number| async move {
         let person = Person::new(number)?;
         let sessions = installation.writer.sessions();
-        sessions.create(&person.session, &person.tokens()).await?;
+        patiently(async || sessions.create(&person.session, &person.tokens()).await).await?;
         let edges = installation.edges.iter().take(2);
         let loads = edges.clone().map(|edge| edge.cache.load(&person.id, now(), Duration::ZERO));
-        let (revoked, _whatever) =
-            tokio::join!(sessions.revoke(&person.session.handle), futures_util::future::join_all(loads));
+        let revoking = patiently(async || sessions.revoke(&person.session.handle).await);
+        let (revoked, _whatever) = tokio::join!(revoking, futures_util::future::join_all(loads));
         revoked?;
         let (answered, mut serves) = (Instant::now(), true);
         while serves && answered.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let cached = |edge: &crate::installation::Edge| edge.cache.get(&person.id, now(), Duration::ZERO);
+            let cached = |edge: &Edge| edge.cache.get(&person.id, now(), Duration::ZERO);
             serves = edges.clone().any(|edge| matches!(cached(edge), Cached::Hit(_)));
         }
         anyhow::Ok(u32::from(serves))
