@@ -63,7 +63,7 @@ impl Draft {
             put(&mut head, &name, value);
         }
         let configured = asked.route.map_or(&asked.snapshot.config.response_headers, |route| &route.response_headers);
-        for (name, value) in &configured.0 {
+        for (name, value) in &*configured.0 {
             put(&mut head, name, value.clone());
         }
         if !bodiless {

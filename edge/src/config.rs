@@ -317,6 +317,7 @@ pub enum HeaderRule {
     Remove(HeaderName),
 }
 
-/// `set_response_headers`: already merged with the defaults, or emptied by `disable`.
+/// `set_response_headers`: already merged with the defaults, or emptied by `disable`. Routes that say nothing share the global
+/// ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ResponseHeaders(pub Vec<(HeaderName, HeaderValue)>);
+pub struct ResponseHeaders(pub Arc<[(HeaderName, HeaderValue)]>);

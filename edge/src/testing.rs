@@ -54,12 +54,12 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         hosts: if host.contains('*') { HostPattern::wildcard(host, None) } else { exact(host) },
         path: prefix(path),
         target: Target::Upstream(Upstream {
-            endpoints: vec![UpstreamEndpoint {
+            endpoints: Box::new([UpstreamEndpoint {
                 tls: false,
                 host: "up.internal".to_owned(),
                 port: 8080,
                 authority: "up.internal:8080".to_owned(),
-            }],
+            }]),
         }),
         policy: public(),
         idp: IdpId::new("main"),

@@ -9,11 +9,14 @@ use postern_edge::{Host, JwtIssuerFormat, ResponseHeaders};
 use postern_identity::IdpId;
 use postern_policy::Policy;
 
+const REQUESTS: usize = 10_000;
+
 /// One route on each of so many hosts.
 pub(crate) fn hosts(count: usize) -> Box<dyn Fn(usize)> {
     let name = |index: usize| format!("app-{index}.apps.example.com");
     let routes = (0..count).map(|index| route(&name(index), prefix("/")));
-    lookups(routes, (0..count).map(|index| (name(index), "/api/v1/items".to_owned())))
+    // As many requests whatever the table: what differs is the table alone, not what the processor remembers of the requests.
+    lookups(routes, (0..REQUESTS).map(|index| (name(index % count), "/api/v1/items".to_owned())))
 }
 
 /// One route on each of so many patterns.

@@ -96,6 +96,7 @@ impl Running {
         telemetry: Telemetry,
         askers: mpsc::Sender<Asker>,
     ) -> Result<Self, StartError> {
+        forget_places(&mut config);
         let registry = registry(config.admin.installation.as_deref())?;
         telemetry.register(&registry)?;
         let reloads = Reloads::register(&registry)?;
@@ -179,6 +180,7 @@ impl Running {
 
     /// All of it, or nothing and why not.
     fn apply(&mut self, mut config: Config) -> Result<(), String> {
+        forget_places(&mut config);
         let misses_none = matches!(config.edge.listeners.public, PublicListener::Plain { .. });
         config.keep_what_cannot_change(&self.in_force);
         config.edge.authenticate.upstream = self.authn_at;
@@ -222,6 +224,11 @@ impl Running {
         within(STORE_GRACE, "the store", tokio::spawn(async move { storage.close().await })).await;
         info!("ended");
     }
+}
+
+/// Where a route is written is told of before it serves, and never after: that would be kept for nothing.
+fn forget_places(config: &mut Config) {
+    config.places = Vec::new();
 }
 
 /// Waits for a task to end, at most for so long; then cuts it, and says so.

@@ -39,6 +39,15 @@ pub struct Reload {
     pub asker: Option<Asker>,
 }
 
+/// What is followed of the configuration in force.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// As [`Config::watched`].
+    pub files: Vec<WatchedFile>,
+    /// As [`Config::hot_reload`].
+    pub hot: bool,
+}
+
 /// Why it is loaded again.
 enum Reason {
     /// Perhaps a file has changed.
@@ -53,15 +62,15 @@ enum Reason {
 pub async fn follow(
     source: Source,
     environment: Environment,
-    running: &Config,
+    followed: Followed,
     mut askers: mpsc::Receiver<Asker>,
     loads: mpsc::Sender<Reload>,
     shutdown: CancellationToken,
 ) {
     let mut hang_up = signal(SignalKind::hangup()).inspect_err(|error| warn!(%error, "SIGHUP will not reload")).ok();
     let (tell, mut changes) = mpsc::channel(1);
-    let mut files = Files::new(tell, &running.watched);
-    let mut hot = running.hot_reload;
+    let mut files = Files::new(tell, &followed.files);
+    let mut hot = followed.hot;
     let mut poll = interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -317,7 +326,8 @@ mod tests {
             let running = loaded.config.unwrap_or_else(|| panic!("{problems}"));
             let (send, outcomes) = mpsc::channel(16);
             let stop = self.shutdown.clone();
-            tokio::spawn(async move { follow(source, environment, &running, askers, send, stop).await });
+            let followed = Followed { files: running.watched, hot: running.hot_reload };
+            tokio::spawn(async move { follow(source, environment, followed, askers, send, stop).await });
             outcomes
         }
 

@@ -15,7 +15,7 @@ use crate::check;
 use crate::cli::{self, Exit, Format};
 use crate::config::{Config, Environment, Source};
 use crate::demo;
-use crate::reload::{self, Asker, Reload};
+use crate::reload::{self, Asker, Followed, Reload};
 use crate::telemetry::{LogFormat, Telemetry};
 
 /// Threads of the control runtime: authn, the store, admin, reload. Traffic has runtimes of its own.
@@ -161,8 +161,9 @@ fn follow(
     askers: mpsc::Receiver<Asker>,
 ) -> (CancellationToken, mpsc::Receiver<Reload>) {
     let (stop, (tell, loads)) = (CancellationToken::new(), mpsc::channel(1));
-    let (config, until) = (running.config().clone(), stop.clone());
-    tokio::spawn(async move { reload::follow(source, environment, &config, askers, tell, until).await });
+    let (config, until) = (running.config(), stop.clone());
+    let followed = Followed { files: config.watched.clone(), hot: config.hot_reload };
+    tokio::spawn(async move { reload::follow(source, environment, followed, askers, tell, until).await });
     (stop, loads)
 }
 

@@ -401,7 +401,7 @@ async fn redirects_and_fixed_answers_are_authorised_like_any_route() {
     };
     let routes = vec![
         Route { target: fixed, ..guarded("app.example.com", "/fixed", any_user()) },
-        Route { target: Target::Redirect(redirect), ..guarded("app.example.com", "/old", any_user()) },
+        Route { target: Target::Redirect(Box::new(redirect)), ..guarded("app.example.com", "/old", any_user()) },
     ];
     let world = World::new(config(routes)).await;
     for path in ["/fixed", "/old"] {

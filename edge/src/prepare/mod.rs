@@ -266,7 +266,7 @@ fn set_host(permit: &Permit, route: &Route, authority: &str, head: &mut RequestH
     match &route.host_rewrite {
         HostRewrite::Upstream => set_text(head, &header::HOST, authority),
         HostRewrite::Preserve => set_text(head, &header::HOST, &permit.request.host.to_string()),
-        HostRewrite::Literal(host) => set(head, &header::HOST, host.clone()),
+        HostRewrite::Literal(host) => set(head, &header::HOST, HeaderValue::clone(host)),
     }
 }
 

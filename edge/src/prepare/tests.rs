@@ -214,7 +214,7 @@ async fn the_host_is_rewritten_as_configured() {
     let cases = [
         (HostRewrite::Upstream, "up.internal:8080", "app.example.com:444"),
         (HostRewrite::Preserve, "app.example.com:444", ""),
-        (HostRewrite::Literal(HeaderValue::from_static("lit.example")), "lit.example", "app.example.com:444"),
+        (HostRewrite::Literal(Box::new(HeaderValue::from_static("lit.example"))), "lit.example", "app.example.com:444"),
     ];
     for (rewrite, host, forwarded) in cases {
         let changed = Route { host_rewrite: rewrite, ..route("app.example.com", "/") };
@@ -351,7 +351,7 @@ fn answered(permit: &Permit, snapshot: &Snapshot, status: u16, fields: &[(&'stat
 #[tokio::test]
 async fn s_049_what_we_set_wins_over_the_upstream() {
     let mut open = route("app.example.com", "/");
-    open.response_headers = ResponseHeaders(vec![(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))]);
+    open.response_headers = ResponseHeaders([(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))].into());
     let (permit, snapshot) = permit_of(config(vec![open]), &get("/", &[])).await;
     let fields = [
         ("X-Frame-Options", "ALLOWALL"),
@@ -427,7 +427,7 @@ async fn authn_gets_the_request_as_it_was_and_proof_that_an_edge_sent_it() {
     let configured =
         [(header::CACHE_CONTROL, "public"), (header::SET_COOKIE, "a=b"), (header::X_FRAME_OPTIONS, "DENY")];
     open.response_headers =
-        ResponseHeaders(configured.map(|(name, value)| (name, HeaderValue::from_static(value))).to_vec());
+        ResponseHeaders(configured.map(|(name, value)| (name, HeaderValue::from_static(value))).into());
     let (permit, snapshot) = permit_of(open, &head).await;
     let answer = answered(&permit, &snapshot, 302, &[("Set-Cookie", "_pomerium=new"), ("Cache-Control", "no-store")]);
     assert_eq!(values(&answer.headers, "set-cookie"), "_pomerium=new");

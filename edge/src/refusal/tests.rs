@@ -141,7 +141,7 @@ async fn why_is_told_in_detail_only_where_the_route_says_so() {
 async fn s_050_every_answer_of_ours_is_hardened_and_carries_the_configured_fields() {
     let mut config = closed();
     config.response_headers =
-        ResponseHeaders(vec![(header::STRICT_TRANSPORT_SECURITY, header::HeaderValue::from_static("max-age=1"))]);
+        ResponseHeaders([(header::STRICT_TRANSPORT_SECURITY, header::HeaderValue::from_static("max-age=1"))].into());
     let world = World::new(config).await;
     let misses = [
         get("/ping", &[]),
@@ -173,11 +173,11 @@ async fn s_050_every_answer_of_ours_is_hardened_and_carries_the_configured_field
 async fn s_050_no_setting_makes_an_answer_to_one_client_everybodys() {
     let mut config = closed();
     let public = (header::CACHE_CONTROL, header::HeaderValue::from_static("public, max-age=600"));
-    config.response_headers = ResponseHeaders(vec![public.clone()]);
+    config.response_headers = ResponseHeaders([public.clone()].into());
     let fixed = crate::route::Target::Response { status: StatusCode::OK, body: String::new() };
     for (path, target) in [("/up", None), ("/fixed", Some(fixed))] {
         let mut route = guarded("b.example.com", path, any_user());
-        route.response_headers = ResponseHeaders(vec![public.clone()]);
+        route.response_headers = ResponseHeaders([public.clone()].into());
         route.target = target.unwrap_or(route.target);
         config.routes.push(route.into());
     }

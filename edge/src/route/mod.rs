@@ -2,6 +2,7 @@
 
 mod glob;
 mod matcher;
+mod named;
 mod paths;
 mod regexes;
 mod rewrite;
@@ -11,6 +12,7 @@ mod tests;
 mod trace;
 mod tree;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -103,7 +105,7 @@ pub enum Target {
     /// One or more upstream addresses of one kind.
     Upstream(Upstream),
     /// Elsewhere, at once (01 §2.8).
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     /// A fixed answer.
     Response {
         /// The status.
@@ -117,7 +119,7 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct Upstream {
     /// In order of the file; the first one's path acts as prefix rewrite (already in [`Route::rewrite`]).
-    pub endpoints: Vec<UpstreamEndpoint>,
+    pub endpoints: Box<[UpstreamEndpoint]>,
 }
 
 /// One `to` URL.
@@ -148,7 +150,7 @@ pub enum HostRewrite {
     /// As the client sent it.
     Preserve,
     /// This one.
-    Literal(HeaderValue),
+    Literal(Box<HeaderValue>),
 }
 
 /// A redirect target (01 §2.8).
@@ -168,4 +170,9 @@ pub struct Redirect {
     pub status: StatusCode,
     /// `strip_query`.
     pub strip_query: bool,
+}
+
+/// The route at that place in the order of the file.
+fn route(all: &[Arc<Route>], order: tree::Order) -> Option<&Arc<Route>> {
+    all.get(usize::try_from(order).ok()?)
 }

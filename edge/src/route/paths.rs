@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::regexes::{PathRegex, Regexes};
 use super::tree::{NEVER, Order, Tree};
-use super::{PathMatcher, Route};
+use super::{PathMatcher, Route, route};
 
 /// Which routes there are, by their order in the file.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) enum Paths {
     /// Those that are quickly tried one by one.
     Few(Box<[Order]>),
     /// More than that, and an index of them.
-    Many(Box<[Order]>, Box<Tree<Slot>>),
+    Many(Box<(Box<[Order]>, Tree<Slot>)>),
 }
 
 /// Up to so many are tried one by one.
@@ -47,7 +47,7 @@ impl Paths {
             few if few.len() <= FEW => Self::Few(orders.into()),
             _ => {
                 let index = index(all, &orders);
-                Self::Many(orders.into(), Box::new(index))
+                Self::Many(Box::new((orders.into(), index)))
             }
         }
     }
@@ -55,7 +55,8 @@ impl Paths {
     pub(super) fn orders(&self) -> &[Order] {
         match self {
             Self::Whole(only) => std::slice::from_ref(only),
-            Self::Few(orders) | Self::Many(orders, _) => orders,
+            Self::Few(orders) => orders,
+            Self::Many(many) => &many.0,
         }
     }
 
@@ -72,7 +73,7 @@ impl Paths {
                 let matches = |order: &Order| route(all, *order).is_some_and(|route| route.path.matches(path));
                 orders.iter().copied().take_while(|order| *order < bound).find(matches)
             }
-            Self::Many(_, index) => find(index, path, bound),
+            Self::Many(many) => find(&many.1, path, bound),
         }
     }
 }
@@ -99,10 +100,6 @@ fn find(index: &Tree<Slot>, path: &str, bound: Order) -> Option<Order> {
         });
     }
     (best < bound).then_some(best)
-}
-
-fn route(all: &[Arc<Route>], order: Order) -> Option<&Arc<Route>> {
-    all.get(usize::try_from(order).ok()?)
 }
 
 fn index(all: &[Arc<Route>], orders: &[Order]) -> Tree<Slot> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_automata::hybrid::dfa::{self as hybrid, Cache, DFA};
@@ -15,7 +16,10 @@ use super::tree::{NEVER, Order};
 
 /// A regular expression that must match a whole path: anchored at both ends, in linear time, and not before a line end (S-026).
 #[derive(Debug, Clone)]
-pub struct PathRegex {
+pub struct PathRegex(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
     regex: Regex,
     /// Its text, anchored.
     anchored: String,
@@ -38,23 +42,23 @@ impl PathRegex {
             Some(regex) => (regex, false),
             None => (build(true)?, true),
         };
-        Ok(Self { regex, anchored, unicode })
+        Ok(Self(Arc::new(Compiled { regex, anchored, unicode })))
     }
 
     /// Whether it matches the whole path.
     #[must_use]
     pub fn is_match(&self, path: &str) -> bool {
-        self.regex.is_match(path.as_bytes())
+        self.0.regex.is_match(path.as_bytes())
     }
 
     /// Its text, with the anchors around it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.anchored
+        &self.0.anchored
     }
 
     fn hir(&self) -> Option<Hir> {
-        syntax::parse_with(&self.anchored, &syntax::Config::new().unicode(self.unicode).utf8(false)).ok()
+        syntax::parse_with(&self.0.anchored, &syntax::Config::new().unicode(self.0.unicode).utf8(false)).ok()
     }
 
     /// Some paths that it matches, short ones; none, if none is found easily.

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::{Equivalent, HashMap};
-
+use super::named::Named;
 use super::paths::Paths;
 use super::tree::{NEVER, Order, Tree};
-use super::{HostPattern, Route, glob};
+use super::{HostPattern, Route, glob, route};
 use crate::Host;
 
 /// All routes, by host. Finding one neither allocates nor looks at other hosts' routes.
@@ -16,31 +15,11 @@ pub struct RouteTable {
     /// In the order of the file.
     routes: Vec<Arc<Route>>,
     /// The hosts that some route, or authn, names exactly.
-    exact: HashMap<VirtualHost, Paths>,
+    exact: Named,
     /// The hosts with `*`, by what stands behind their last one, read backwards.
     wildcards: Tree<Vec<Wildcard>>,
     /// A route that names no port serves any (`match_any_incoming_port`), else none and 443 only.
     any_port: bool,
-}
-
-/// A host that is named exactly, with the port that it insists on.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct VirtualHost {
-    name: Box<str>,
-    port: Option<u16>,
-}
-
-/// The same, of a request.
-#[derive(Hash)]
-struct Asked<'h> {
-    name: &'h str,
-    port: Option<u16>,
-}
-
-impl Equivalent<VirtualHost> for Asked<'_> {
-    fn equivalent(&self, own: &VirtualHost) -> bool {
-        *self.name == *own.name && self.port == own.port
-    }
 }
 
 /// Routes that one request can meet, in the order in which they are tried.
@@ -74,15 +53,13 @@ impl RouteTable {
         }
         for (order, route) in (0..).zip(routes) {
             match &route.hosts {
-                HostPattern::Exact { host, port } => exact.entry((host, *port)).or_default().push(order),
+                HostPattern::Exact { host, port } => exact.entry((host.as_str(), *port)).or_default().push(order),
                 HostPattern::Wildcard { pattern, port } => {
                     wild.entry((pattern.as_str(), *port)).or_default().push(order);
                 }
             }
         }
-        let exact = exact
-            .into_iter()
-            .map(|((name, port), orders)| (VirtualHost { name: name.into(), port }, Paths::new(routes, orders)));
+        let exact = Named::new(routes, exact.into_iter());
         let mut tails = BTreeMap::<Vec<u8>, Vec<Wildcard>>::new();
         for ((pattern, port), orders) in wild {
             let tail = glob::tail(pattern).bytes().rev().collect();
@@ -90,7 +67,7 @@ impl RouteTable {
             tails.entry(tail).or_default().push(wildcard);
         }
         let least = |wildcards: &Vec<Wildcard>| wildcards.iter().map(Wildcard::least).min().unwrap_or(NEVER);
-        Self { routes: routes.to_vec(), exact: exact.collect(), wildcards: Tree::new(tails, least), any_port }
+        Self { routes: routes.to_vec(), exact, wildcards: Tree::new(tails, least), any_port }
     }
 
     /// The first route of the file that has this host and path. A host that is named exactly never falls through to a
@@ -153,16 +130,14 @@ impl RouteTable {
     pub fn groups(&self) -> Vec<Group<'_>> {
         let routes = |orders: &[Order]| orders.iter().filter_map(|order| self.route(*order)).collect();
         let mut firsts = BTreeMap::new();
-        for (host, paths) in &self.exact {
+        for ((host, _), paths) in self.exact.iter(&self.routes) {
             let first = paths.first().unwrap_or(NEVER);
-            firsts.entry(&*host.name).and_modify(|least: &mut Order| *least = first.min(*least)).or_insert(first);
+            firsts.entry(host).and_modify(|least: &mut Order| *least = first.min(*least)).or_insert(first);
         }
-        let mut exact: Vec<_> = self.exact.iter().collect();
-        exact.sort_unstable_by_key(|(host, _)| (firsts.get(&*host.name), &host.name, host.port.is_none(), host.port));
-        let mut groups: Vec<_> = exact
-            .into_iter()
-            .map(|(host, paths)| Group { host: Some((&*host.name, host.port)), routes: routes(paths.orders()) })
-            .collect();
+        let mut exact: Vec<_> = self.exact.iter(&self.routes).collect();
+        exact.sort_unstable_by_key(|((host, port), _)| (firsts.get(host), *host, port.is_none(), *port));
+        let mut groups: Vec<_> =
+            exact.into_iter().map(|(host, paths)| Group { host: Some(host), routes: routes(paths.orders()) }).collect();
         let mut wild: Vec<Order> =
             self.wildcards.values().flatten().flat_map(|wildcard| wildcard.paths.orders()).copied().collect();
         wild.sort_unstable();
@@ -173,12 +148,12 @@ impl RouteTable {
     }
 
     fn route(&self, order: Order) -> Option<&Arc<Route>> {
-        self.routes.get(usize::try_from(order).ok()?)
+        route(&self.routes, order)
     }
 
     /// The routes of the virtual host, if the host is named exactly: with its port first, then without.
     fn named(&self, host: &Host) -> Option<&Paths> {
-        let get = |port| self.exact.get(&Asked { name: host.name(), port });
+        let get = |port| self.exact.get(&self.routes, (host.name(), port));
         let with_port = if host.port().is_some() { get(host.port()) } else { None };
         with_port.or_else(|| if self.takes_any(host) { get(None) } else { None })
     }

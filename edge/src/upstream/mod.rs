@@ -149,12 +149,12 @@ mod tests {
             authority: authority.to_owned(),
         };
         let chosen = |upstream: &Upstream, failed: &str| upstreams.choose(upstream, failed).unwrap().authority.clone();
-        let two = Upstream { endpoints: vec![endpoint("a"), endpoint("b")] };
+        let two = Upstream { endpoints: [endpoint("a"), endpoint("b")].into() };
         assert_eq!([chosen(&two, ""), chosen(&two, ""), chosen(&two, "")], ["a", "b", "a"]);
         for _ in 0..3 {
             assert_eq!(chosen(&two, "a"), "b");
         }
-        assert_eq!(chosen(&Upstream { endpoints: vec![endpoint("a")] }, "a"), "a", "there is no other");
-        assert!(upstreams.choose(&Upstream { endpoints: Vec::new() }, "").is_none());
+        assert_eq!(chosen(&Upstream { endpoints: [endpoint("a")].into() }, "a"), "a", "there is no other");
+        assert!(upstreams.choose(&Upstream { endpoints: Box::default() }, "").is_none());
     }
 }

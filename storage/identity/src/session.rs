@@ -1,6 +1,7 @@
 //! A subject's signed-in period.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -85,12 +86,12 @@ impl fmt::Debug for SessionHandle {
 /// Which identity provider configuration vouched for a session: a short stable text made by the configuration
 /// (provider, URL and client id; not the client secret, so that rotating it ends no session; 02 §3.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdpId(String);
+pub struct IdpId(Arc<str>);
 
 impl IdpId {
     /// The id of that text.
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 

@@ -419,7 +419,7 @@ fn the_environment_beats_the_file_key_by_key() {
     ]);
     let value = |text: &'static str| HeaderValue::from_static(text);
     let named = |name: &'static str| HeaderName::from_static(name);
-    assert_eq!(config.edge.response_headers.0, [(named("x-a"), value("1")), (named("x-b"), value("two"))]);
+    assert_eq!(*config.edge.response_headers.0, [(named("x-a"), value("1")), (named("x-b"), value("two"))]);
     let claims: Vec<_> = config.edge.identity.claim_headers.iter().map(|claim| claim.header.as_str()).collect();
     assert_eq!(claims, ["x-pomerium-claim-email", "x-pomerium-claim-groups", "x-pomerium-claim-name"]);
     assert!(!config.edge.request.match_any_incoming_port);
@@ -656,7 +656,7 @@ fn where_a_route_leads_and_how_it_rewrites() {
     );
     let four = route("    response: {status: 404, body: gone}\n    host_rewrite: inner:80\n");
     assert!(matches!(&four.target, Target::Response { status: StatusCode::NOT_FOUND, body } if body == "gone"));
-    assert_eq!(four.host_rewrite, HostRewrite::Literal(HeaderValue::from_static("inner:80")));
+    assert_eq!(four.host_rewrite, HostRewrite::Literal(Box::new(HeaderValue::from_static("inner:80"))));
 }
 
 #[test]

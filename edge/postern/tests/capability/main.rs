@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod drain;
 mod explain;
+mod footprint;
 mod headers;
 mod inspect;
 mod logs;

@@ -187,7 +187,7 @@ pub(crate) fn now() -> Timestamp {
 /// The upstream at an address.
 pub(crate) fn target(at: SocketAddr, tls: bool) -> Target {
     let endpoint = UpstreamEndpoint { tls, host: at.ip().to_string(), port: at.port(), authority: at.to_string() };
-    Target::Upstream(RouteUpstream { endpoints: vec![endpoint] })
+    Target::Upstream(RouteUpstream { endpoints: [endpoint].into() })
 }
 
 /// A public route to a plain upstream.
@@ -244,7 +244,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
 }
 
 fn frame_options() -> ResponseHeaders {
-    ResponseHeaders(vec![(http::header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"))])
+    ResponseHeaders([(http::header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"))].into())
 }
 
 /// Waits until `condition` holds.

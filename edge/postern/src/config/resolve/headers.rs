@@ -22,22 +22,26 @@ pub(super) fn global(cx: &mut Context<'_>, settings: &Block<'_>, certificates: b
         let hsts = certificates.then_some(HSTS);
         return ResponseHeaders(DEFAULTS.into_iter().chain(hsts).collect());
     }
-    merged(cx, settings, ResponseHeaders::default())
+    merged(cx, settings, &ResponseHeaders::default())
 }
 
 /// The headers of one route: its own over the global ones; `disable` empties the lot.
 pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &ResponseHeaders) -> ResponseHeaders {
-    merged(cx, route, global.clone())
+    merged(cx, route, global)
 }
 
-fn merged(cx: &mut Context<'_>, block: &Block<'_>, mut headers: ResponseHeaders) -> ResponseHeaders {
+fn merged(cx: &mut Context<'_>, block: &Block<'_>, below: &ResponseHeaders) -> ResponseHeaders {
     let disable =
         |field: &Field<'_>| field.node.entries().iter().any(|entry| entry.key.eq_ignore_ascii_case("disable"));
     if block.find("set_response_headers").is_some_and(disable) {
         return ResponseHeaders::default();
     }
     let pairs = block.pairs(cx, "set_response_headers").unwrap_or_default();
+    if pairs.is_empty() {
+        return below.clone();
+    }
     refuse_repeated(cx, &pairs);
+    let mut headers = below.0.to_vec();
     for (name, value) in pairs {
         let Some(header) = header_name(cx, &name) else { continue };
         let Some(value) = header_value(cx, &value, &value.value) else { continue };
@@ -46,10 +50,10 @@ fn merged(cx: &mut Context<'_>, block: &Block<'_>, mut headers: ResponseHeaders)
             cx.fatal(Code::ReservedName, &name.at, what, "remove it");
             continue;
         }
-        headers.0.retain(|(known, _)| *known != header);
-        headers.0.push((header, value));
+        headers.retain(|(known, _)| *known != header);
+        headers.push((header, value));
     }
-    headers
+    ResponseHeaders(headers.into())
 }
 
 /// Fields that say how a message ends or what becomes of the connection: ours alone (S-001).

@@ -126,10 +126,12 @@ fn route(
     let name = block.filled(cx, "name").map(|name| name.value);
 
     let (from, path, target, policy) = (from?, path?, target?, policy?);
+    let mut name = name.unwrap_or_else(|| path.named(&from.written));
+    name.shrink_to_fit();
     let identity = [&from.written, &path.written, &target.written].map(String::as_str).join("\n");
     let route = Route {
         id: digest(&[&identity]),
-        name: name.unwrap_or_else(|| path.named(&from.written)),
+        name,
         hosts: from.hosts,
         path: path.matcher,
         target: target.target,
@@ -158,9 +160,7 @@ pub(super) fn digest(parts: &[&str]) -> String {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    let mut digits = hex::encode(context.finish());
-    digits.truncate(16);
-    digits
+    hex::encode(context.finish().as_ref().get(..8).unwrap_or_default())
 }
 
 /// `prefix_rewrite`, else the path of the first `to` (01 §2.7).
@@ -184,7 +184,7 @@ fn host_rewrite(cx: &mut Context<'_>, block: &Block<'_>) -> HostRewrite {
     };
     let valid = is_authority(&written.value);
     match HeaderValue::from_str(&written.value) {
-        Ok(value) if valid => HostRewrite::Literal(value),
+        Ok(value) if valid => HostRewrite::Literal(Box::new(value)),
         Ok(_) | Err(_) => {
             let what = format!("{} cannot be sent as a host", quoted(&written.value));
             cx.fatal(Code::BadHeader, &written.at, what, "write `host` or `host:port`");

@@ -23,7 +23,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Written
         let block = Block::open(cx, field, &REDIRECT)?;
         let redirect = redirect(cx, &block)?;
         let written = format!("redirect {redirect:?}");
-        return Some(Written { target: Target::Redirect(redirect), path: None, written });
+        return Some(Written { target: Target::Redirect(Box::new(redirect)), path: None, written });
     }
     if let Some(field) = route.find("response") {
         let block = Block::open(cx, field, &RESPONSE)?;
