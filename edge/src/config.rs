@@ -11,7 +11,7 @@ use postern_policy::IpMatcher;
 use url::Url;
 
 use crate::assertion::SigningKeys;
-use crate::route::Route;
+use crate::route::{Route, UpstreamEndpoint};
 
 /// A whole edge.
 #[derive(Debug, Clone)]
@@ -93,8 +93,17 @@ pub struct CertifiedFiles {
 pub struct AuthenticateTarget {
     /// `authenticate_service_url`: scheme, host and port as the browser sees them.
     pub url: Url,
-    /// Where authn listens: loopback in the all-in-one.
-    pub upstream: SocketAddr,
+    /// Where authn listens.
+    pub upstream: AuthnUpstream,
+}
+
+/// Where authn listens. Both kinds of edge prove to it that they are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthnUpstream {
+    /// In this process, on loopback; what other edges send for authn is handed on to it.
+    Here(SocketAddr),
+    /// In other processes, dialled as the upstream of a route is.
+    Elsewhere(UpstreamEndpoint),
 }
 
 /// The session cookie.

@@ -35,9 +35,9 @@ pub use admit::{Admission, Gate, Permit, Reply, Verdict};
 pub use answer::Answer;
 pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
 pub use config::{
-    AccessField, AuthenticateTarget, AuthorizeField, Certificates, CertifiedFiles, ClaimHeader, CookieConfig,
-    EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig,
-    ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
+    AccessField, AuthenticateTarget, AuthnUpstream, AuthorizeField, Certificates, CertifiedFiles, ClaimHeader,
+    CookieConfig, EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig,
+    PathConfig, ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
 pub use edge::{Edge, EdgeOptions, RunningEdge, StartError};
 pub use file::read_regular;

@@ -30,7 +30,7 @@ use crate::exchange::{End, Exchange};
 use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal};
-use crate::upstream::{Line, Upstreams, authn_peer, hurry};
+use crate::upstream::{Line, Upstreams, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
 
@@ -98,10 +98,7 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         // Nothing was sent, so another endpoint may be asked: once, and not if the first took all the time there is.
-        let again = exchange.attempts == 1
-            && !exchange.is_for_authn()
-            && !exchange.bound.has_passed()
-            && error.etype != ErrorType::ConnectTimedout;
+        let again = exchange.attempts == 1 && !exchange.bound.has_passed() && error.etype != ErrorType::ConnectTimedout;
         error.set_retry(again);
         error
     }
@@ -297,7 +294,8 @@ impl Proxy {
         let (version, websocket) = (exchange.snapshot.version, exchange.wants_websocket());
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
-            return Ok(authn_peer(exchange.snapshot.config.authenticate.upstream, version));
+            let peer = self.upstreams.authn_peer(&exchange.snapshot.config.authenticate.upstream, version).await;
+            return peer.map_err(|error| Error::because(NO_ENDPOINT, "authn", error));
         }
         let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
         let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));

@@ -89,7 +89,7 @@ pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
         certificates: Certificates::default(),
         authenticate: AuthenticateTarget {
             url: Url::parse("https://auth.example.com").unwrap(),
-            upstream: "127.0.0.1:1".parse().unwrap(),
+            upstream: AuthnUpstream::Here("127.0.0.1:1".parse().unwrap()),
         },
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring: keyring(),

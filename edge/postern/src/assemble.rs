@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use postern_authn::{Authn, AuthnError};
 use postern_edge::{
-    Edge, EdgeConfig, EdgeOptions, Gate, Metrics, PublicListener, RunningEdge, Snapshot, SnapshotError,
+    AuthnUpstream, Edge, EdgeConfig, EdgeOptions, Gate, Metrics, PublicListener, RunningEdge, Snapshot, SnapshotError,
     StartError as EdgeError,
 };
 use postern_identity::Secret;
@@ -25,7 +25,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Health};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Role};
 use crate::operator::{self, Face};
 use crate::reload::Asker;
 use crate::telemetry::Telemetry;
@@ -73,17 +73,23 @@ pub struct Running {
     gate_version: u64,
     in_force: Config,
     edge: RunningEdge,
-    authn: Arc<Authn>,
-    authn_at: SocketAddr,
+    authn: Option<RunningAuthn>,
     storage: Storage,
     health: Health,
     telemetry: Telemetry,
     reloads: Reloads,
-    /// What ends the refreshing of sessions, and its task.
-    refreshing: (DropGuard, JoinHandle<()>),
     stand_in: StandIn,
     stop: DropGuard,
     tasks: TaskTracker,
+}
+
+/// Authn, where it is in this process.
+#[derive(Debug)]
+struct RunningAuthn {
+    authn: Arc<Authn>,
+    at: SocketAddr,
+    /// What ends the refreshing of sessions, and its task.
+    refreshing: (DropGuard, JoinHandle<()>),
 }
 
 impl Running {
@@ -96,7 +102,7 @@ impl Running {
         telemetry: Telemetry,
         askers: mpsc::Sender<Asker>,
     ) -> Result<Self, StartError> {
-        forget_places(&mut config);
+        trim(&mut config);
         let registry = registry(config.admin.installation.as_deref())?;
         telemetry.register(&registry)?;
         let reloads = Reloads::register(&registry)?;
@@ -106,10 +112,15 @@ impl Running {
         // The configuration has told of it.
         let _told = stand_in.fill(&mut config.edge);
         let bound = Edge::bind(&config.edge.listeners).map_err(|source| bind("the public address", source))?;
-        let (private, authn_at) = listen((Ipv4Addr::LOCALHOST, 0).into(), "a loopback port for authn").await?;
         let storage = Storage::open(config.storage.clone(), Arc::clone(&config.edge.keyring), &registry)?;
-        let authn = Arc::new(Authn::new(config.authn.clone(), storage.sessions(), &registry)?);
-        config.edge.authenticate.upstream = authn_at;
+        let authn = match config.role {
+            Role::Edge => None,
+            Role::AllInOne | Role::Authn => {
+                let (private, at) = listen((Ipv4Addr::LOCALHOST, 0).into(), "a loopback port for authn").await?;
+                config.edge.authenticate.upstream = AuthnUpstream::Here(at);
+                Some((private, at, Arc::new(Authn::new(config.authn.clone(), storage.sessions(), &registry)?)))
+            }
+        };
         let gate = Arc::new(Gate::new(
             Snapshot::new(config.edge.clone(), 0)?,
             storage.cache(CacheConfig { max_age: config.session_max_age, ..CacheConfig::default() }),
@@ -123,10 +134,13 @@ impl Running {
         for (listener, routes) in admin_routes(&config, registry, local).await? {
             tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));
         }
-        let (server, until) = (Arc::clone(&authn), stop.clone());
-        tasks.spawn(report("authn", async move { server.serve(private, until).await }));
-        let (refresher, until) = (Arc::clone(&authn), CancellationToken::new());
-        let refreshing = (until.clone().drop_guard(), tokio::spawn(async move { refresher.refresh(until).await }));
+        let authn = authn.map(|(private, at, authn)| {
+            let (server, until) = (Arc::clone(&authn), stop.clone());
+            tasks.spawn(report("authn", async move { server.serve(private, until).await }));
+            let (refresher, until) = (Arc::clone(&authn), CancellationToken::new());
+            let refreshing = (until.clone().drop_guard(), tokio::spawn(async move { refresher.refresh(until).await }));
+            RunningAuthn { authn, at, refreshing }
+        });
         for (purpose, address) in bound.addresses() {
             info!(%address, ?purpose, "listening");
         }
@@ -139,12 +153,10 @@ impl Running {
             in_force: config,
             edge,
             authn,
-            authn_at,
             storage,
             health,
             telemetry,
             reloads,
-            refreshing,
             stand_in,
             stop: ends_all,
             tasks,
@@ -180,10 +192,12 @@ impl Running {
 
     /// All of it, or nothing and why not.
     fn apply(&mut self, mut config: Config) -> Result<(), String> {
-        forget_places(&mut config);
         let misses_none = matches!(config.edge.listeners.public, PublicListener::Plain { .. });
         config.keep_what_cannot_change(&self.in_force);
-        config.edge.authenticate.upstream = self.authn_at;
+        trim(&mut config);
+        if let Some(authn) = &self.authn {
+            config.edge.authenticate.upstream = AuthnUpstream::Here(authn.at);
+        }
         let serves_tls = matches!(config.edge.listeners.public, PublicListener::Tls { .. });
         // Otherwise the configuration itself has told of it.
         if self.stand_in.fill(&mut config.edge) && misses_none && serves_tls {
@@ -192,10 +206,10 @@ impl Running {
             );
         }
         let snapshot = Snapshot::new(config.edge.clone(), self.gate_version + 1).map_err(|error| error.to_string())?;
-        self.authn.reload(config.authn.clone()).map_err(|error| error.to_string())?;
+        self.reload_authn(&config).map_err(|error| error.to_string())?;
         if let Err(error) = self.edge.reload(snapshot) {
             // Authn took the new one a moment ago: give it the old one back.
-            if let Err(again) = self.authn.reload(self.in_force.authn.clone()) {
+            if let Err(again) = self.reload_authn(&self.in_force) {
                 error!(error = %again, "authn could not go back to the configuration before");
             }
             return Err(error.to_string());
@@ -207,15 +221,22 @@ impl Running {
         Ok(())
     }
 
+    fn reload_authn(&self, config: &Config) -> Result<(), AuthnError> {
+        self.authn.as_ref().map_or(Ok(()), |running| running.authn.reload(config.authn.clone()))
+    }
+
     /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest. Each
     /// step is cut at its bound, whatever hangs: 2 s for authn and admin and 5 s for the store after the first is the latest end.
     pub async fn drain(self) {
         self.health.set_draining();
-        let (stop_refreshing, refreshing) = self.refreshing;
-        drop(stop_refreshing);
         let bound = self.in_force.edge.timeouts.drain;
-        // A provider may just have replaced a refresh token, and to lose it signs somebody out: what was begun is saved.
-        tokio::join!(within(bound, "the refreshing of sessions", refreshing), self.edge.drain(bound));
+        let refreshing = async {
+            let Some((stop, refreshing)) = self.authn.map(|running| running.refreshing) else { return };
+            drop(stop);
+            // A provider may just have replaced a refresh token, and to lose it signs somebody out: what was begun is saved.
+            within(bound, "the refreshing of sessions", refreshing).await;
+        };
+        tokio::join!(refreshing, self.edge.drain(bound));
         drop(self.stop);
         self.tasks.close();
         let others = tokio::spawn(async move { self.tasks.wait().await });
@@ -226,9 +247,13 @@ impl Running {
     }
 }
 
-/// Where a route is written is told of before it serves, and never after: that would be kept for nothing.
-fn forget_places(config: &mut Config) {
+/// Leaves what this process serves: where a route is written is told of before, and never after; and authn's process carries
+/// nothing to applications, although it knows their hosts.
+fn trim(config: &mut Config) {
     config.places = Vec::new();
+    if config.role == Role::Authn {
+        config.edge.routes = Vec::new();
+    }
 }
 
 /// Waits for a task to end, at most for so long; then cuts it, and says so.

@@ -192,6 +192,7 @@ impl Config {
     pub fn needs_restart(&self, old: &Self) -> Vec<&'static str> {
         let (new, was) = (&self.edge.listeners, &old.edge.listeners);
         [
+            (self.role != old.role, "services"),
             (at(&new.public) != at(&was.public), "address"),
             (is_plain(&new.public) != is_plain(&was.public), "insecure_server"),
             (codecs_differ(&new.public, &was.public), "codec_type"),
@@ -230,6 +231,10 @@ impl Config {
     /// Takes from `running` what cannot change live, so that all rooms go on to agree on it: the store is sealed with the
     /// secrets that it was opened with, and sessions that are named by others would never be found in it.
     pub fn keep_what_cannot_change(&mut self, running: &Self) {
+        if self.role != running.role {
+            self.role = running.role;
+            self.edge.authenticate.upstream = running.edge.authenticate.upstream.clone();
+        }
         self.edge.listeners = running.edge.listeners.clone();
         self.edge.timeouts.idle = running.edge.timeouts.idle;
         self.admin = running.admin.clone();

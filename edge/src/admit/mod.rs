@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::RequestHeader;
-use postern_identity::{IdpId, Session, Subject, Timestamp};
+use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Subject, Timestamp};
 use postern_policy::{Decision, Device, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
@@ -27,7 +27,7 @@ use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
 use crate::reserved::{self, Reserved};
 use crate::route::{Route, Target, Upstream};
-use crate::{Connection, JwtIssuerFormat, Refusal, Request, Snapshot};
+use crate::{AuthnUpstream, Connection, JwtIssuerFormat, Refusal, Request, Snapshot};
 
 /// Decides every request of an edge.
 #[derive(Debug)]
@@ -82,8 +82,8 @@ pub struct Permit {
 pub(crate) enum Passage {
     /// To the upstream of a route, with this path in place of the canonical one.
     Route { route: Arc<Route>, path: Option<String> },
-    /// To authn.
-    Authn,
+    /// To authn; or `relayed`: another edge has prepared it for authn, which is here.
+    Authn { relayed: bool },
 }
 
 /// An answer of ours to a request that was in order.
@@ -217,7 +217,9 @@ impl<I: Identify> Judge<'_, I> {
         let snapshot = self.snapshot;
         let request = Arc::new(Request::read(head, self.connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
         admission.request = Some(Arc::clone(&request));
-        if !request.host.is_unnamed() && !self.connection.serves(request.host.name()) {
+        let misdirected = !request.host.is_unnamed() && !self.connection.serves(request.host.name());
+        // An edge names the host of authn's process to it, whatever host its own client asks for.
+        if misdirected && !self.is_relayed(head) {
             return Err(Refusal::Misdirected);
         }
         if request.redirect_to_canonical {
@@ -229,7 +231,7 @@ impl<I: Identify> Judge<'_, I> {
         let credential = Credential::present_in(&head.headers, &request, snapshot);
         admission.programmatic = credential.programmatic;
         if let Some(reserved) = Reserved::of(&request, snapshot) {
-            return self.reserved(reserved, &credential, admission).await;
+            return self.reserved(reserved, head, &credential, admission).await;
         }
         let (route, other_path) = find_route(snapshot, &request)?;
         admission.route = Some(Arc::clone(&route));
@@ -302,6 +304,7 @@ impl<I: Identify> Judge<'_, I> {
     async fn reserved(
         &self,
         reserved: Reserved,
+        head: &RequestHeader,
         credential: &Credential,
         admission: &mut Admission,
     ) -> Result<Verdict, Refusal> {
@@ -315,14 +318,19 @@ impl<I: Identify> Judge<'_, I> {
             Reserved::Moved(location) => Reply::Moved { status: StatusCode::MOVED_PERMANENTLY, location },
             Reserved::Method(allow) => return Err(Refusal::Method { allow }),
             Reserved::Nothing => return Err(Refusal::NoRoute),
+            // What another edge hands on to authn: it has looked at the host.
+            Reserved::Authn if self.is_relayed(head) => {
+                if matches!(snapshot.config.authenticate.upstream, AuthnUpstream::Elsewhere(_)) {
+                    warn!("an edge takes this one for authn: its `authenticate_internal_service_url` leads here");
+                    return Err(Refusal::Failed(Failure::AuthnLoop));
+                }
+                return Ok(Verdict::Pass(Permit::to_authn(request, true)));
+            }
             // What needs a session is only on hosts of ours: nobody is sent to sign in for another (03 §3.4).
             Reserved::Authn | Reserved::User | Reserved::Jwt if !snapshot.table.knows(&request.host) => {
                 return Err(Refusal::NoRoute);
             }
-            Reserved::Authn => {
-                let passage = Passage::Authn;
-                return Ok(Verdict::Pass(Permit { request, passage, assertion: None, client_cert: None }));
-            }
+            Reserved::Authn => return Ok(Verdict::Pass(Permit::to_authn(request, false))),
             Reserved::User => {
                 self.signed_in(credential, admission).await?;
                 Reply::User
@@ -335,6 +343,13 @@ impl<I: Identify> Judge<'_, I> {
             }
         };
         Ok(Verdict::Reply(reply))
+    }
+
+    /// Whether an edge of this deployment sends it, to whoever is authn: it proves so.
+    fn is_relayed(&self, head: &RequestHeader) -> bool {
+        let mut tokens = head.headers.get_all(EDGE_TOKEN_HEADER).iter();
+        let proof = tokens.next().filter(|_| tokens.next().is_none());
+        proof.is_some_and(|proof| postern_identity::same(proof.as_bytes(), self.snapshot.edge_token.as_bytes()))
     }
 
     /// Whoever is signed in, by whatever provider; anybody else is sent to sign in.
@@ -503,6 +518,10 @@ impl Reply {
 }
 
 impl Permit {
+    const fn to_authn(request: Arc<Request>, relayed: bool) -> Self {
+        Self { request, passage: Passage::Authn { relayed }, assertion: None, client_cert: None }
+    }
+
     /// The upstream to choose an endpoint of; `None`: authn is where it leads.
     #[must_use]
     pub fn upstream(&self) -> Option<(&Arc<Route>, &Upstream)> {
@@ -511,14 +530,14 @@ impl Permit {
                 Target::Upstream(upstream) => Some((route, upstream)),
                 Target::Redirect(_) | Target::Response { .. } => None,
             },
-            Passage::Authn => None,
+            Passage::Authn { .. } => None,
         }
     }
 
     /// It leads to authn, at [`AuthenticateTarget::upstream`](crate::AuthenticateTarget::upstream).
     #[must_use]
     pub const fn is_to_authn(&self) -> bool {
-        matches!(self.passage, Passage::Authn)
+        matches!(self.passage, Passage::Authn { .. })
     }
 
     /// It becomes a WebSocket if the upstream agrees; the only upgrade there is (S-009, S-010).
@@ -536,7 +555,7 @@ impl Permit {
     pub(crate) fn passes_identity(&self) -> bool {
         match &self.passage {
             Passage::Route { route, .. } => route.pass_identity_headers,
-            Passage::Authn => true,
+            Passage::Authn { .. } => true,
         }
     }
 }

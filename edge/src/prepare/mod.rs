@@ -34,6 +34,11 @@ pub fn request(
     authority: &str,
     head: &mut RequestHeader,
 ) {
+    strip_hop_by_hop(permit, head);
+    if matches!(permit.passage, Passage::Authn { relayed: true }) {
+        // The edge before this one has done all the rest, and its client is whom authn hears of.
+        return;
+    }
     strip(permit, head);
     match &permit.passage {
         Passage::Route { route, path, .. } => {
@@ -48,7 +53,7 @@ pub fn request(
             apply_settings(permit, route, head);
             set_host(permit, route, authority, head);
         }
-        Passage::Authn => {
+        Passage::Authn { .. } => {
             set_target(&permit.request.path, permit.request.query.as_deref(), head);
             set_text(head, &FORWARDED_FOR, &permit.request.client.address.to_string());
             set(head, &FORWARDED_PROTO, HeaderValue::from_static("https"));
@@ -75,7 +80,7 @@ pub fn response(permit: &Permit, snapshot: &Snapshot, request_id: &HeaderValue, 
             drop_own(snapshot, head);
             (&route.response_headers, &[][..])
         }
-        Passage::Authn => {
+        Passage::Authn { .. } => {
             put(head, &INTERCEPTED, HeaderValue::from_static("true"));
             (&snapshot.config.response_headers, &AUTHNS[..])
         }
@@ -99,9 +104,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Takes away what is the client's alone to say to us: reserved and forwarding fields, hop-by-hop fields, and what its
-/// `Connection` nominated (S-038, S-039). This happens before anything of ours is set.
-fn strip(permit: &Permit, head: &mut RequestHeader) {
+/// Takes away what is said of the connection alone (S-039).
+fn strip_hop_by_hop(permit: &Permit, head: &mut RequestHeader) {
     let te = head.headers.get_all(header::TE).iter().flat_map(tokens).any(|te| te.eq_ignore_ascii_case(b"trailers"));
     let hop = [
         header::CONNECTION,
@@ -121,6 +125,11 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
     if te {
         set(head, &header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Takes away what is the client's alone to say to us: reserved and forwarding fields, and what its `Connection` nominated
+/// (S-038, S-039). This happens before anything of ours is set.
+fn strip(permit: &Permit, head: &mut RequestHeader) {
     for name in &permit.request.strip {
         head.remove_header(name);
     }

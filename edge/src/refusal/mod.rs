@@ -75,6 +75,8 @@ pub enum Failure {
     BodyTimeout,
     /// Too much at once.
     Overloaded,
+    /// Another edge took this one for authn, which is not here.
+    AuthnLoop,
     /// A bug, or no randomness (S-115, S-120).
     Internal,
 }
@@ -86,6 +88,7 @@ impl Failure {
             Self::NoEndpoint | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::AuthnLoop => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -99,6 +102,7 @@ impl Failure {
             Self::UpstreamProtocol => "upstream-protocol",
             Self::BodyTimeout => "body-timeout",
             Self::Overloaded => "overloaded",
+            Self::AuthnLoop => "authn-loop",
             Self::Internal => "internal-error",
         }
     }

@@ -199,6 +199,7 @@ impl Refusal {
                 Failure::UpstreamProtocol => "The application gave an answer that cannot be passed on.",
                 Failure::BodyTimeout => sentence_of(failure.status()),
                 Failure::Overloaded => "There is too much to do just now. Please try again in a moment.",
+                Failure::AuthnLoop => "Sign-in cannot be reached from here.",
                 Failure::Internal => "Something went wrong on our side.",
             },
         }

@@ -5,6 +5,7 @@ mod peer;
 mod resolve;
 mod roots;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +24,7 @@ pub use self::roots::RootsError;
 use self::roots::roots;
 use crate::metrics::Metrics;
 use crate::route::{Route, Upstream, UpstreamEndpoint};
-use crate::{EdgeConfig, ProxyConfig};
+use crate::{AuthnUpstream, EdgeConfig, ProxyConfig};
 
 /// What all exchanges share on their way up.
 #[derive(Debug)]
@@ -58,7 +59,18 @@ impl Upstreams {
         if self.trust.load().extra != config.proxy.extra_roots {
             self.trust.store(Arc::new(Trust::read(&config.proxy)?));
         }
-        self.resolver.keep(|name| config.routes.iter().any(|route| dials(route, name)));
+        let authn = match &config.authenticate.upstream {
+            AuthnUpstream::Here(_) => None,
+            AuthnUpstream::Elsewhere(endpoint) => Some(endpoint),
+        };
+        let dialled: HashSet<_> = config
+            .routes
+            .iter()
+            .flat_map(|route| endpoints(route))
+            .chain(authn)
+            .map(|endpoint| &*endpoint.host)
+            .collect();
+        self.resolver.keep(|name| dialled.contains(name));
         Ok(())
     }
 
@@ -86,7 +98,7 @@ impl Upstreams {
         let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
         let spec = PeerSpec {
             address: SocketAddr::new(ip, endpoint.port),
-            server_name: endpoint.tls.then(|| endpoint.host.trim_start_matches('[').trim_end_matches(']')),
+            server_name: server_name(endpoint),
             cluster: &route.id,
             version,
             roots: trust.roots.as_ref(),
@@ -96,21 +108,36 @@ impl Upstreams {
         };
         Ok(spec.peer())
     }
+
+    /// A peer for authn: its answers wait for nothing but the identity provider.
+    ///
+    /// # Errors
+    /// [`Unresolved`].
+    pub(crate) async fn authn_peer(&self, authn: &AuthnUpstream, version: u64) -> Result<HttpPeer, Unresolved> {
+        let trust = self.trust.load();
+        let (address, server_name) = match authn {
+            AuthnUpstream::Here(address) => (*address, None),
+            AuthnUpstream::Elsewhere(endpoint) => {
+                (SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port), server_name(endpoint))
+            }
+        };
+        let spec = PeerSpec {
+            address,
+            server_name,
+            cluster: "authn",
+            version,
+            roots: trust.roots.as_ref(),
+            websocket: false,
+            connect: AUTHN_CONNECT,
+            silence: Some(AUTHN_SILENCE),
+        };
+        Ok(spec.peer())
+    }
 }
 
-/// A peer for authn, which is near: its answers wait for nothing but the identity provider.
-pub(crate) fn authn_peer(address: SocketAddr, version: u64) -> HttpPeer {
-    let spec = PeerSpec {
-        address,
-        server_name: None,
-        cluster: "authn",
-        version,
-        roots: None,
-        websocket: false,
-        connect: AUTHN_CONNECT,
-        silence: Some(AUTHN_SILENCE),
-    };
-    spec.peer()
+/// The name that its certificate must have; none without TLS.
+fn server_name(endpoint: &UpstreamEndpoint) -> Option<&str> {
+    endpoint.tls.then(|| endpoint.host.trim_start_matches('[').trim_end_matches(']'))
 }
 
 impl Trust {
@@ -119,10 +146,10 @@ impl Trust {
     }
 }
 
-fn dials(route: &Route, name: &str) -> bool {
+fn endpoints(route: &Route) -> &[UpstreamEndpoint] {
     match &route.target {
-        crate::route::Target::Upstream(upstream) => upstream.endpoints.iter().any(|endpoint| endpoint.host == name),
-        crate::route::Target::Redirect(_) | crate::route::Target::Response { .. } => false,
+        crate::route::Target::Upstream(upstream) => &upstream.endpoints,
+        crate::route::Target::Redirect(_) | crate::route::Target::Response { .. } => &[],
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
+use postern_edge::AuthnUpstream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -212,7 +213,7 @@ async fn what_belongs_to_authn_goes_to_authn() {
     let builder = WorldBuilder::new().await;
     let authn = crate::support::Upstream::plain().await;
     let at = authn.address;
-    let world = builder.change(|config| config.authenticate.upstream = at).start();
+    let world = builder.change(|config| config.authenticate.upstream = AuthnUpstream::Here(at)).start();
     let mut wire = world.wire().await;
     wire.send("GET /.pomerium/sign_out?a=b HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
     assert_eq!(wire.response().await.unwrap().text(), "hello");

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Bare, Redis, Relay, free_port};
+use crate::{Bare, Redis, Relay, free_port, until};
 
 /// Six servers that are one store. Each is reached through a relay, which can be told to misbehave; the members reach each
 /// other through relays as well, which only [`Cluster::part`] uses.

@@ -59,9 +59,22 @@ pub use watched::WatchedFile;
 use context::Context;
 use planned::Planned;
 
+/// `services`: what a process is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Edge and authn.
+    AllInOne,
+    /// The edge alone; authn is in other processes.
+    Edge,
+    /// Authn, behind an edge that serves the host where people sign in and takes what other edges send for authn.
+    Authn,
+}
+
 /// A whole configuration, already valid.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// `services`.
+    pub role: Role,
     /// The edge.
     pub edge: EdgeConfig,
     /// Where each of its routes is written, in the same order.
@@ -146,13 +159,19 @@ impl fmt::Debug for Written {
 /// Loads the configuration; everything that is wrong is told at once.
 #[must_use]
 pub fn load(source: &Source, environment: &Environment) -> Loaded {
-    load_with(source, environment, watched::read_any)
+    apart(|| load_with(source, environment, watched::read_any))
 }
 
 /// Loads the configuration once more: a pipe has given what it held, and would be waited for.
 #[must_use]
 pub fn load_again(source: &Source, environment: &Environment) -> Loaded {
-    load_with(source, environment, postern_edge::read_regular)
+    apart(|| load_with(source, environment, postern_edge::read_regular))
+}
+
+/// On a thread of its own. A load needs many times the memory that its outcome takes, and the allocator keeps what a thread
+/// has freed for that thread: with its end it goes back.
+fn apart<T: Send>(load: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(load).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Reads a file of at most so many bytes.

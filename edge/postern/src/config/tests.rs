@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use postern_authn::ProviderKind;
 use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
-use postern_edge::{ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
+use postern_edge::{AuthnUpstream, ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
 use postern_identity::{Claims, IdpId, SameSite, Session, SessionHandle, User};
 use proptest::prelude::*;
 use url::Url;
@@ -912,14 +912,60 @@ fn authn_serves_the_ports_that_the_edge_routes() {
 }
 
 #[test]
-fn services_are_all_or_nothing_yet() {
-    for services in
-        ["all", "ALL", "[authenticate, authorize, databroker, proxy]", "proxy,cache, Authorize,authenticate"]
-    {
-        assert_eq!(errors(&format!("services: {services}\n")), [] as [&str; 0], "{services}");
+fn services_say_what_a_process_is_made_of() {
+    const SHARED: &str = "databroker_storage_type: redis\ndatabroker_storage_connection_string: redis://127.0.0.1\n";
+    let role = |services: &str| config(&format!("{SHARED}services: {services}\n")).role;
+    for all in ["all", "ALL", "[authenticate, authorize, databroker, proxy]", "proxy,cache, authenticate"] {
+        assert_eq!(role(all), Role::AllInOne, "{all}");
     }
-    for services in ["proxy", "''", "[]", "everything"] {
-        assert_eq!(errors(&format!("services: {services}\n")).len(), 1, "{services}");
+    for edge in ["proxy", "[Proxy, authorize]", "authorize,databroker,proxy"] {
+        assert_eq!(role(edge), Role::Edge, "{edge}");
+    }
+    for authn in ["authenticate", "cache, authenticate", "authorize, authenticate"] {
+        assert_eq!(role(authn), Role::Authn, "{authn}");
+    }
+    for none in ["''", "[]", "everything", "authorize", "databroker", "[authorize, cache]"] {
+        assert_eq!(errors(&format!("services: {none}\n")).len(), 1, "{none}");
+    }
+}
+
+#[test]
+fn processes_apart_share_secrets_and_a_store_and_edges_know_the_way_to_authn() {
+    for apart in ["proxy", "authenticate"] {
+        let unshared = "PST-0501 databroker_storage_type";
+        assert_eq!(errors(&format!("services: {apart}\n")), [unshared], "{apart}");
+        let environment = environment(&[]);
+        let told_of = |text: &str| {
+            let loaded =
+                load_text(None, &format!("services: {apart}\ninsecure_server: true\n{text}"), false, &environment);
+            told(&loaded, Severity::Fatal)
+        };
+        let secrets: &[&str] = match apart {
+            "proxy" => &[unshared, "PST-0301 shared_secret"],
+            _ => &[unshared, "PST-0301 cookie_secret", "PST-0301 shared_secret"],
+        };
+        let mut found = told_of("");
+        found.sort();
+        let mut wanted = secrets.to_vec();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted, "{apart}");
+    }
+    let edge = |lines: &str| {
+        format!(
+            "services: proxy\ndatabroker_storage_type: redis\ndatabroker_storage_connection_string: redis://127.0.0.1\n{lines}"
+        )
+    };
+    let at = |lines: &str| match config(&edge(lines)).edge.authenticate.upstream {
+        AuthnUpstream::Elsewhere(at) => (at.tls, at.host, at.port),
+        AuthnUpstream::Here(_) => panic!("{lines}"),
+    };
+    let outer = config(&edge("")).edge.authenticate.url.host_str().unwrap().to_owned();
+    assert_eq!(at(""), (true, outer, 443), "without an inner name by the outer one");
+    let inner = "authenticate_internal_service_url: https://authn.internal:8443\n";
+    assert_eq!(at(inner), (true, "authn.internal".to_owned(), 8443));
+    for wrong in ["http://authn.internal", "https://authn.internal/x", "https://authn.internal/?x"] {
+        let found = errors(&edge(&format!("authenticate_internal_service_url: {wrong}\n")));
+        assert_eq!(found, ["PST-0206 authenticate_internal_service_url"], "{wrong}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use postern::config::{self, Config, Environment};
-use postern_edge::{Edge, EdgeOptions, Gate, Host, Metrics, RunningEdge, Snapshot};
+use postern_edge::{AuthnUpstream, Edge, EdgeOptions, Gate, Host, Metrics, RunningEdge, Snapshot};
 use postern_identity::{IdpId, Keyring, Secret, Session, SessionCookie, SessionId, Tokens};
 use postern_storage::{CacheConfig, Storage, StorageConfig};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -85,7 +85,7 @@ impl World {
     pub(crate) fn reload(&mut self, config: &Config) {
         self.version += 1;
         let mut edge = config.edge.clone();
-        edge.authenticate.upstream = self.upstream;
+        edge.authenticate.upstream = AuthnUpstream::Here(self.upstream);
         self.edge.reload(Snapshot::new(edge, self.version).unwrap()).unwrap();
     }
 

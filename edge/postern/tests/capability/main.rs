@@ -19,6 +19,7 @@ mod operator;
 mod policy;
 mod raw;
 mod reload;
+mod roles;
 mod sign_in_browser;
 mod sign_in_curl;
 mod sign_in_real_provider;

@@ -10,9 +10,9 @@ use postern_edge::route::{
     HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream as RouteUpstream, UpstreamEndpoint,
 };
 use postern_edge::{
-    AssertionSlot, AuthenticateTarget, Certificates, CookieConfig, Edge, EdgeConfig, EdgeOptions, Gate, IdentityConfig,
-    JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig, PublicListener, ResponseHeaders,
-    RunningEdge, SigningKeys, Snapshot, Timeouts,
+    AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, CookieConfig, Edge, EdgeConfig, EdgeOptions, Gate,
+    IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig, PublicListener,
+    ResponseHeaders, RunningEdge, SigningKeys, Snapshot, Timeouts,
 };
 use postern_identity::{
     Claims, CookieAttributes, IdpId, Keyring, Secret, Session, SessionCookie, SessionHandle, SessionId, Timestamp,
@@ -217,7 +217,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
 }
 
 fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConfig {
-    let nowhere = ([127, 0, 0, 1], 1).into();
+    let nowhere = AuthnUpstream::Here(([127, 0, 0, 1], 1).into());
     EdgeConfig {
         listeners: Listeners {
             public: PublicListener::Tls { addresses: vec![([127, 0, 0, 1], 0).into()], h2: true, http1: true },

@@ -14,7 +14,8 @@ fn meaning(loaded: &Loaded) -> String {
     let places = Regex::new(r"(?s)(Place \{[^}]*\}|place: Place\b[^}]*\}|At \{.*?\},)").unwrap();
     let planned = format!("{:#?}", loaded.planned);
     let config = loaded.config.as_ref().map_or_else(String::new, |config| {
-        let Config { edge, places: _, authn, storage, admin, logs, watched: _, hot_reload, session_max_age } = config;
+        let Config { role, edge, places: _, authn, storage, admin, logs, watched: _, hot_reload, session_max_age } =
+            config;
         // `hosts` is made from the routes.
         let AuthnConfig {
             url,
@@ -28,7 +29,7 @@ fn meaning(loaded: &Loaded) -> String {
             hosts: _,
         } = authn;
         let authn = (url, keyring, cookie_name, cookie, session_lifetime, idps, sign_out_redirect, extra_roots);
-        format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{hot_reload}{session_max_age:?}")
+        format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{hot_reload}{session_max_age:?}{role:?}")
     });
     places.replace_all(&format!("{config}{planned}"), "").into_owned()
 }

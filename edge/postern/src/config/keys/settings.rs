@@ -10,7 +10,7 @@ use super::{
 };
 
 const COUNT: Kind = Kind::COUNT;
-const ONE_PROCESS: &str = "all services run in one process, nothing is called over the network";
+const ONE_PROCESS: &str = "authorisation is a part of the edge, which asks the store itself: no service is called";
 const NO_ENVOY: &str = "it configures Envoy, and Postern has none";
 const TRACING: &str = "write `otel_traces_exporter: otlp` and `otel_exporter_otlp_endpoint`";
 const DIRECTORY: &str = "remove it; groups come from the `groups` claim of the identity provider";
@@ -35,7 +35,8 @@ pub(crate) static SETTINGS: Scope = Scope {
     ],
     keys: &[
         // Services and listeners, 01 §1.3.
-        works("services", List(&Special("services", Form::Text)), "`all`").differs("all services or none, so far"),
+        works("services", List(&Special("services", Form::Text)), "`all`")
+            .differs("`authorize` is a part of `proxy`, and `databroker` is the store: neither runs alone"),
         works("address", Address, "`:443`"),
         works("insecure_server", Bool, "`false`"),
         no_effect("grpc_address", Address, ONE_PROCESS),

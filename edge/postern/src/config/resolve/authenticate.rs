@@ -4,17 +4,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use postern_authn::RouteHosts;
-use postern_edge::AuthenticateTarget;
-use postern_edge::route::{HostPattern, Route, RouteTable};
+use postern_edge::route::{HostPattern, Route, RouteTable, UpstreamEndpoint};
+use postern_edge::{AuthenticateTarget, AuthnUpstream};
 use url::{Host, Position, Url};
 
 use super::routes::{Routes, is_authority};
-use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
+use crate::config::{Code, Role};
 
 /// The private socket of authn is bound to a free port and put in here when the rooms are assembled.
-const UNBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const UNBOUND: AuthnUpstream = AuthnUpstream::Here(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
 
 /// The hosted service that Pomerium uses unless told otherwise.
 const VENDOR: [&str; 2] = ["authenticate.pomerium.app", "authenticate.pomerium.com"];
@@ -24,14 +24,24 @@ const NOBODY_SIGNS_IN: &str = "https://authenticate.localhost/";
 
 const HINT: &str = "write `authenticate_service_url: https://authenticate.example.com`";
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, routes: &Routes) -> Option<AuthenticateTarget> {
-    internal(cx, settings);
+pub(super) fn resolve(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    routes: &Routes,
+    role: Role,
+) -> Option<AuthenticateTarget> {
+    let internal = internal(cx, settings, role);
     let url = if settings.filled(cx, "authenticate_service_url").is_some() {
         written(cx, settings)
     } else {
         guessed(cx, settings, routes)
     };
-    Some(AuthenticateTarget { url: url?, upstream: UNBOUND })
+    let url = url?;
+    let upstream = match role {
+        Role::AllInOne | Role::Authn => UNBOUND,
+        Role::Edge => AuthnUpstream::Elsewhere(endpoint(internal.as_ref().unwrap_or(&url))?),
+    };
+    Some(AuthenticateTarget { url, upstream })
 }
 
 fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {
@@ -51,23 +61,43 @@ fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {
     Some(url)
 }
 
-/// In one process authn is reached by itself, whatever its inner name.
-fn internal(cx: &mut Context<'_>, settings: &Block<'_>) {
+/// Where edges reach authn in other processes: by its inner name, if it has one.
+fn internal(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Option<Url> {
     let key = "authenticate_internal_service_url";
-    let Some(internal) = settings.url(cx, key) else { return };
-    if settings
-        .find("authenticate_service_url")
-        .and_then(|field| field.node.as_text())
-        .is_none_or(|url| Url::parse(&url).ok() != Some(internal))
-    {
-        let what = "`authenticate_internal_service_url` has no effect here";
-        cx.advise(
-            Code::NoEffect,
-            &settings.at(key),
-            what,
-            "all services run in one process, authn is reached inside of it; remove it",
-        );
+    let internal = settings.url(cx, key)?;
+    let at = settings.at(key);
+    match role {
+        // Its edges read the same file.
+        Role::Authn => {}
+        Role::Edge if internal.scheme() != "https" => {
+            let what = "edges speak to authn over https only: they tell it who signs in";
+            cx.fatal(
+                Code::BadUrl,
+                &at,
+                what,
+                "write `https://` and the host of the processes with `services: authenticate`",
+            );
+        }
+        Role::Edge if !matches!(internal.path(), "" | "/") || internal.query().is_some() => {
+            cx.fatal(Code::BadUrl, &at, "this URL must end after its host", "remove what follows the host");
+        }
+        Role::Edge => {}
+        Role::AllInOne => {
+            let outer = settings.find("authenticate_service_url").and_then(|field| field.node.as_text());
+            if outer.is_none_or(|url| Url::parse(&url).ok().as_ref() != Some(&internal)) {
+                let what = "`authenticate_internal_service_url` has no effect here";
+                let hint = "all services run in one process, authn is reached inside of it; remove it";
+                cx.advise(Code::NoEffect, &at, what, hint);
+            }
+        }
     }
+    Some(internal)
+}
+
+fn endpoint(url: &Url) -> Option<UpstreamEndpoint> {
+    let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default()?);
+    let authority = url[Position::BeforeHost..Position::AfterPort].to_owned();
+    Some(UpstreamEndpoint { tls: true, host, port, authority })
 }
 
 /// `https://authenticate.` and the parent domain of the routes, if all of them have the same one.

@@ -29,9 +29,9 @@ use super::context::Context;
 
 /// The whole configuration. Everything is resolved before anything is given up, so that all problems are told.
 pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Config> {
-    services::resolve(cx, settings);
+    let role = services::resolve(cx, settings);
     let flags = flags::resolve(cx, settings);
-    let secrets = secrets::resolve(cx, settings);
+    let secrets = secrets::resolve(cx, settings, role);
     let keys = identity::signing_keys(cx, settings, &secrets);
     let listeners = listeners::resolve(cx, settings);
     let plain = matches!(&listeners, Some(Listeners { public: PublicListener::Plain { .. }, .. }));
@@ -59,13 +59,14 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         },
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);
-    let authenticate = authenticate::resolve(cx, settings, &routes);
+    let authenticate = authenticate::resolve(cx, settings, &routes, role);
     if let Some(authenticate) = &authenticate {
         routes.tell_of_sign_in_host(cx, &authenticate.url);
     }
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");
     let storage = storage::resolve(cx, settings, freshness, true);
+    storage::refuse_unshared(cx, settings, storage.as_ref(), role);
     let admin = admin::resolve(cx, settings, secrets.is_configured);
     let log_levels = logs::levels(cx, settings);
     let logs = logs::fields(cx, settings);
@@ -99,6 +100,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         routes: routes.list,
     };
     Some(Config {
+        role,
         edge,
         places: routes.places,
         authn,

@@ -2,12 +2,12 @@
 
 use postern_identity::Secret;
 
-use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
 use crate::config::problem::{At, Origin};
 use crate::config::value::decode_base64;
+use crate::config::{Code, Role};
 
 /// The two secrets that every key is derived from.
 #[derive(Debug)]
@@ -18,9 +18,26 @@ pub(super) struct Secrets {
     pub(super) is_configured: bool,
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Secrets {
-    let shared = secret(cx, settings, "shared_secret", "shared_secret_file", false);
-    let cookie = secret(cx, settings, "cookie_secret", "cookie_secret_file", true);
+/// What it means that a secret is not configured.
+#[derive(Clone, Copy)]
+enum Without {
+    /// A random one does until the process ends.
+    Random,
+    /// Nothing is done with it here.
+    Fine,
+    /// Other processes have it.
+    Refused,
+}
+
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Secrets {
+    // What the cookie secret seals only authn opens, on whichever of its nodes.
+    let (shared, cookie) = match role {
+        Role::AllInOne => (Without::Random, Without::Random),
+        Role::Edge => (Without::Refused, Without::Fine),
+        Role::Authn => (Without::Refused, Without::Refused),
+    };
+    let shared = secret(cx, settings, "shared_secret", "shared_secret_file", false, shared);
+    let cookie = secret(cx, settings, "cookie_secret", "cookie_secret_file", true, cookie);
     Secrets {
         is_configured: shared.is_some(),
         shared: shared.unwrap_or_else(|| cx.environment.shared_secret.clone()),
@@ -34,18 +51,24 @@ fn secret(
     key: &str,
     file_key: &str,
     line_ends: bool,
+    without: Without,
 ) -> Option<Secret<[u8; 32]>> {
     let Some((at, text)) = text(cx, settings, key, file_key) else {
-        if settings.find(file_key).is_none() {
-            let lost =
-                if key == "shared_secret" { "everybody signs in again" } else { "sign-ins under way begin again" };
-            let what = format!("no `{key}` is configured: a random one holds until this process ends, and then {lost}");
-            cx.advise(
-                Code::RandomSecret,
-                &At::absent(key),
-                what,
-                format!("write `{key}:` and the output of `head -c32 /dev/urandom | base64`"),
-            );
+        let hint = format!("write `{key}:` and the output of `head -c32 /dev/urandom | base64`");
+        match without {
+            _ if settings.find(file_key).is_some() => {}
+            Without::Fine => {}
+            Without::Random => {
+                let lost =
+                    if key == "shared_secret" { "everybody signs in again" } else { "sign-ins under way begin again" };
+                let what =
+                    format!("no `{key}` is configured: a random one holds until this process ends, and then {lost}");
+                cx.advise(Code::RandomSecret, &At::absent(key), what, hint);
+            }
+            Without::Refused => {
+                let what = format!("`{key}` is missing: processes with different services must have the same one");
+                cx.fatal(Code::BadSecret, &At::absent(key), what, hint);
+            }
         }
         return None;
     };

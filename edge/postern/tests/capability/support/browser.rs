@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{COOKIE, HeaderMap, LOCATION, SET_COOKIE};
-use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, StatusCode, Url};
 
 use super::page::{self, Form};
 use super::world::install_crypto;
@@ -75,8 +75,17 @@ impl Response {
 impl Browser {
     /// A fresh one that trusts this authority alone and finds every name on this machine.
     pub(crate) fn new(ca_pem: &str) -> Result<Self> {
+        Self::with(ca_pem, Client::builder())
+    }
+
+    /// The same over HTTP/1.1, with a connection of its own for each request.
+    pub(crate) fn without_pool(ca_pem: &str) -> Result<Self> {
+        Self::with(ca_pem, Client::builder().http1_only().pool_max_idle_per_host(0))
+    }
+
+    fn with(ca_pem: &str, client: ClientBuilder) -> Result<Self> {
         install_crypto();
-        let client = Client::builder()
+        let client = client
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .dns_resolver(Here)

@@ -81,11 +81,16 @@ impl World {
     /// Writes a new certificate and key for `*.corp.localhost` over the old ones, as a renewal would; gives the
     /// certificate's DER.
     pub(crate) fn renew_certificate(&self) -> Result<Vec<u8>> {
-        let names = vec![format!("*.{}", Self::DOMAIN), Self::DOMAIN.to_owned()];
+        let names = [format!("*.{}", Self::DOMAIN), Self::DOMAIN.to_owned()];
+        self.issue(("certificate.pem", "key.pem"), &names)
+    }
+
+    /// Writes a new certificate and key of these names to these files; gives the certificate's DER.
+    pub(crate) fn issue(&self, (file, key_file): (&str, &str), names: &[String]) -> Result<Vec<u8>> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(names)?.signed_by(&key, &self.authority)?;
-        replace(&self.path("key.pem"), key.serialize_pem().as_bytes())?;
-        replace(&self.path("certificate.pem"), certificate.pem().as_bytes())?;
+        replace(&self.path(key_file), key.serialize_pem().as_bytes())?;
+        replace(&self.path(file), certificate.pem().as_bytes())?;
         Ok(certificate.der().to_vec())
     }
 

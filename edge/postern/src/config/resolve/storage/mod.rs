@@ -11,7 +11,7 @@ use super::secrets::tell_inline;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::{Spanned, quoted};
-use crate::config::{At, Code};
+use crate::config::{At, Code, Role};
 
 const KEY: &str = "databroker_storage_connection_string";
 const FILE_KEY: &str = "databroker_storage_connection_string_file";
@@ -118,6 +118,16 @@ pub(super) fn resolve(
             let what = format!("there is no store {}", quoted(other));
             refuse(cx, &kind.at, Code::BadStorage, &what, "write `memory`, `file` or `redis`")
         }
+    }
+}
+
+/// Processes with different services meet in the store.
+pub(super) fn refuse_unshared(cx: &mut Context<'_>, settings: &Block<'_>, storage: Option<&StorageConfig>, role: Role) {
+    if role != Role::AllInOne && matches!(storage, Some(StorageConfig::Memory | StorageConfig::File { .. })) {
+        let what = "no other process can reach this store, and one that has only some of the services needs the others' sessions";
+        let hint =
+            "write `databroker_storage_type: redis` and the connection string of a Redis or Valkey, or `services: all`";
+        cx.fatal(Code::BadStorage, &settings.at("databroker_storage_type"), what, hint);
     }
 }
 

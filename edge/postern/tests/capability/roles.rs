@@ -1,0 +1,186 @@
+//! `services`: edges and authn in processes of their own, which meet in a Redis.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use postern_servers::Redis;
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{ANY_USER, Asked, Browser, Postern, Provider, Upstream, World, eventually, free_ports, verified};
+
+/// Two edges behind one address, each with an authn of its own to ask, and what they stand in front of.
+struct Office {
+    world: World,
+    provider: Provider,
+    store: Redis,
+    edges: Vec<Postern>,
+    authns: Vec<Postern>,
+    /// The ports of the authns.
+    authn_ports: Vec<u16>,
+    upstream: Upstream,
+}
+
+impl Office {
+    async fn open() -> Result<Self> {
+        let world = World::new()?;
+        world.issue(("authn.pem", "authn.key"), &["localhost".to_owned(), format!("*.{}", World::DOMAIN)])?;
+        let mut office = Self {
+            provider: Provider::start(&world, None)?,
+            store: Redis::start(&[]),
+            upstream: Upstream::start().await?,
+            world,
+            edges: Vec::new(),
+            authns: Vec::new(),
+            authn_ports: Vec::new(),
+        };
+        let mut ports = Vec::new();
+        for number in 0..2 {
+            let port = free_ports(3)?;
+            let config = office.config("authenticate", port, "").replace("/certificate.pem", "/authn.pem");
+            let config = config.replace("/key.pem", "/authn.key");
+            office.authns.push(office.start(&format!("authn{number}"), &config, port).await?);
+            office.authn_ports.push(port);
+            let (authn, port) = (port, free_ports(3)?);
+            let internal = format!("authenticate_internal_service_url: https://localhost:{authn}\n");
+            let config = office.config("proxy", port, &internal);
+            office.edges.push(office.start(&format!("edge{number}"), &config, port).await?);
+            ports.push(port);
+        }
+        balance(office.world.port, ports).await?;
+        Ok(office)
+    }
+
+    /// The configuration of one process: the same for all, but for what is given.
+    fn config(&self, services: &str, port: u16, lines: &str) -> String {
+        let World { port: public, health, metrics, .. } = &self.world;
+        let (store, ca) = (self.store.port(), self.world.path("ca.pem"));
+        let settings = format!(
+            "{}services: {services}\ncertificate_authority_file: {}\nlog_level: info\n{lines}",
+            self.provider.settings(),
+            ca.display()
+        );
+        let text = self.world.config(&settings, &self.world.route("app", &self.upstream.url(), ANY_USER));
+        let file = format!("databroker_storage_connection_string: file://{}", self.world.path("store").display());
+        text.replace("databroker_storage_type: file", "databroker_storage_type: redis")
+            .replace(&file, &format!("databroker_storage_connection_string: redis://127.0.0.1:{store}"))
+            .replace(&format!("address: 127.0.0.1:{public}\n"), &format!("address: 127.0.0.1:{port}\n"))
+            .replace(&format!("127.0.0.1:{health}\n"), &format!("127.0.0.1:{}\n", port + 1))
+            .replace(&format!("127.0.0.1:{metrics}\n"), &format!("127.0.0.1:{}\n", port + 2))
+    }
+
+    async fn start(&self, name: &str, config: &str, port: u16) -> Result<Postern> {
+        let file = self.world.path(&format!("{name}.yaml"));
+        std::fs::write(&file, config)?;
+        let postern = Postern::spawn(self.world.folder(), &["run", "--config", &file.display().to_string()])?;
+        postern.ready(port + 1).await
+    }
+
+    fn told(&self) -> String {
+        self.edges.iter().chain(&self.authns).map(Postern::told).collect()
+    }
+}
+
+/// One address for several servers: each connection goes to the next.
+async fn balance(port: u16, servers: Vec<u16>) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let (servers, turn) = (Arc::new(servers), AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = servers.get(turn.fetch_add(1, Ordering::Relaxed) % servers.len()).copied().unwrap_or_default();
+            tokio::spawn(async move {
+                if let Ok(mut server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, server))).await {
+                    // Either side may go away first.
+                    let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// The paths that a process has carried for authn.
+fn carried(postern: &Postern, path: &str) -> usize {
+    postern.log().iter().filter(|line| line.get("path").is_some_and(|own| own == path)).count()
+}
+
+#[tokio::test]
+async fn a_sign_in_may_begin_on_one_node_and_end_on_another() -> Result<()> {
+    let office = Office::open().await?;
+    let mut browser = Browser::without_pool(&office.world.ca_pem())?;
+    let form = browser.visit(office.world.url("app", "/notes")).await?;
+    ensure!(form.url.as_str().starts_with(&office.provider.issuer), "{form:?}\n{}", office.told());
+    let page = browser.submit(&form, "Sign in", &[("user", "alice")]).await?;
+    ensure!(page.status == StatusCode::OK, "{page:?}\n{}", office.told());
+    let asked: Asked = page.json()?;
+    let assertion = asked.header("x-pomerium-jwt-assertion").context("no assertion")?;
+    let host = format!("app.{}", World::DOMAIN);
+    let claims = verified(&mut browser, &office.world.url("app", ""), &host, assertion).await?;
+    assert_eq!(claims.get("email"), Some(&json!("alice@example.com")));
+
+    // Each connection went to the next edge, and each edge asks an authn of its own: so both had a part.
+    let of_authn = ["/.pomerium/sign_in", "/oauth2/callback", "/.pomerium/callback/", "/.pomerium/callback"];
+    for authn in &office.authns {
+        let part = async || of_authn.iter().any(|path| carried(authn, path) > 0).then_some(());
+        eventually("each authn's part in the sign-in", part).await.with_context(|| office.told())?;
+    }
+    for _ in 0..4 {
+        let page = browser.peek(office.world.url("app", "/")).await?;
+        ensure!(page.status == StatusCode::OK, "every edge knows the session: {page:?}");
+    }
+
+    let question = browser.visit(office.world.url("app", "/.pomerium/sign_out")).await?;
+    let signed_out = browser.submit(&question, "Sign out", &[]).await?;
+    ensure!(signed_out.status.is_success(), "{signed_out:?}\n{}", office.told());
+    for _ in 0..4 {
+        let answer = browser.peek(office.world.url("app", "/")).await?;
+        ensure!(answer.status == StatusCode::FOUND, "no edge knows it any more: {answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn s_114_authn_answers_edges_of_its_deployment_and_serves_its_own_host_itself() -> Result<()> {
+    let office = Office::open().await?;
+    let authn = *office.authn_ports.first().context("an authn")?;
+    let mut browser = Browser::without_pool(&office.world.ca_pem())?;
+    let at = |name: &str, path: &str| format!("https://{name}.{}:{authn}{path}", World::DOMAIN);
+    // Nobody but an edge may speak for the client of a route's host, and this process carries nothing to applications.
+    for token in [None, Some("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")] {
+        for path in ["/", "/.pomerium/sign_out", "/.pomerium/callback/?a=b"] {
+            let mut request =
+                browser.request(reqwest::Method::GET, at("app", path)).header("host", office.world.host("app"));
+            if let Some(token) = token {
+                request = request.header("x-pomerium-edge", token).header("x-postern-edge", token);
+            }
+            let answer = browser.send(request).await?;
+            ensure!(answer.status == StatusCode::NOT_FOUND, "{path} {token:?}: {answer:?}");
+        }
+    }
+    assert!(office.upstream.seen().is_empty());
+    // The host where people sign in is served here too, as a balancer in front of Pomerium's authenticate service expects it.
+    let request = browser.request(reqwest::Method::GET, at("authenticate", "/.pomerium/signed_out"));
+    let host = office.world.host("authenticate");
+    let answer = browser.send(request.header("host", host)).await?;
+    ensure!(answer.status == StatusCode::OK, "{answer:?}\n{}", office.told());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edge_that_is_taken_for_authn_says_so_at_once() -> Result<()> {
+    let office = Office::open().await?;
+    let port = free_ports(3)?;
+    let itself = format!("authenticate_internal_service_url: https://localhost:{port}\n");
+    let config = office.config("proxy", port, &itself).replace("/certificate.pem", "/authn.pem");
+    let edge = office.start("loop", &config.replace("/key.pem", "/authn.key"), port).await?;
+    let mut browser = Browser::without_pool(&office.world.ca_pem())?;
+    let url = format!("https://app.{}:{port}/.pomerium/sign_out", World::DOMAIN);
+    let request = browser.request(reqwest::Method::GET, url).header("host", office.world.host("app"));
+    let answer = browser.send(request).await?;
+    assert_eq!(answer.status, StatusCode::LOOP_DETECTED, "{}\n{}", answer.body, edge.told());
+    let named = async || edge.told().contains("authn-loop").then_some(());
+    eventually("the reason in the log", named).await.with_context(|| edge.told())
+}
