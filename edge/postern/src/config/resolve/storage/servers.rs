@@ -21,6 +21,16 @@ pub(super) struct Servers {
     pub(super) tls: bool,
 }
 
+impl Servers {
+    /// Every server that is named.
+    fn all(&self) -> &[Server] {
+        match &self.topology {
+            Topology::Single(server) => std::slice::from_ref(server),
+            Topology::Sentinel { sentinels: servers, .. } | Topology::Cluster(servers) => servers,
+        }
+    }
+}
+
 /// What the keys beside it say.
 #[derive(Debug)]
 pub(super) struct Options {
@@ -52,6 +62,11 @@ pub(super) fn resolve(
             return None;
         }
     };
+    if let Some((first, again)) = repeated(servers.all()) {
+        let what = format!("the connection string names its server {first} once more as server {again}");
+        let hint = "name each server once: a Sentinel that is named twice would be counted twice";
+        cx.fatal(Code::BadStorage, &connection.at, what, hint);
+    }
     if !insecure {
         let client = settings.find("databroker_storage_cert_file").is_some();
         if let Some(why) = exposed(&servers, client) {
@@ -119,14 +134,20 @@ fn tls(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<RedisTls> {
     Some(tls)
 }
 
+/// Which server is named twice, counted from 1, and where it is named again.
+fn repeated(servers: &[Server]) -> Option<(usize, usize)> {
+    let spelled = |server: &Server| match server.host.parse::<IpAddr>() {
+        Ok(address) => (address.to_string(), server.port),
+        Err(_) => (server.host.trim_end_matches('.').to_ascii_lowercase(), server.port),
+    };
+    let spelled: Vec<_> = servers.iter().map(spelled).collect();
+    let first = |again: usize| spelled.iter().take(again).position(|server| Some(server) == spelled.get(again));
+    (0..spelled.len()).find_map(|again| Some((first(again)? + 1, again + 1)))
+}
+
 /// Why what is sent, or who sends it, is not protected (S-114).
 fn exposed(servers: &Servers, client_certificate: bool) -> Option<&'static str> {
-    let all: Vec<&Server> = match &servers.topology {
-        Topology::Single(server) => vec![server],
-        Topology::Sentinel { sentinels, .. } => sentinels.iter().collect(),
-        Topology::Cluster(seeds) => seeds.iter().collect(),
-    };
-    if all.iter().all(|server| server.is_loopback()) {
+    if servers.all().iter().all(Server::is_loopback) {
         return None;
     }
     if !servers.tls {
@@ -284,6 +305,16 @@ mod tests {
         for text in texts {
             let why = parse(text).err().unwrap_or_else(|| panic!("{text} was taken"));
             assert!(!why.contains("hunter2"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_named_twice_is_found_however_it_is_spelled() {
+        let repeated = |text: &str| repeated(parse(text).unwrap().all());
+        assert_eq!(repeated("redis+sentinel://a,b,A.:26379/main"), Some((1, 3)));
+        assert_eq!(repeated("redis+cluster://c,[::1]:7,[0::1]:7"), Some((2, 3)));
+        for fine in ["redis://a", "redis+cluster://a:1,a:2,b:1", "redis+sentinel://10.0.0.1,10.0.0.2,10.0.0.3/main"] {
+            assert_eq!(repeated(fine), None, "{fine}");
         }
     }
 
