@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{Bare, Redis, Relay, free_port, until};
 
@@ -53,12 +53,12 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("redis-cli (package redis-tools): {error}"));
         assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
         let cluster = Self { members };
-        cluster.until("every member knows of every other", |member| {
+        until_all(&cluster, "every member knows of every other", |member| {
             let nodes = member.server.cli(&["CLUSTER", "NODES"]);
             let info = member.server.cli(&["CLUSTER", "INFO"]);
             nodes.matches("slave").count() == usize::from(MEMBERS / 2) && info.contains("cluster_state:ok")
         });
-        cluster.until("every replica follows its master", |member| {
+        until_all(&cluster, "every replica follows its master", |member| {
             let info = member.server.cli(&["INFO", "replication"]);
             info.contains("master_link_status:up") || info.contains("connected_slaves:1")
         });
@@ -130,14 +130,6 @@ impl Cluster {
             }
         }
     }
-
-    fn until(&self, what: &str, holds: impl Fn(&Member) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.members.iter().all(&holds) {
-            assert!(Instant::now() < deadline, "not within 30 s: {what}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
 }
 
 impl Member {
@@ -176,6 +168,10 @@ impl Member {
     pub fn bare(&self) -> std::io::Result<Bare> {
         Bare::connect(self.server.port(), Duration::from_secs(1))
     }
+}
+
+fn until_all(cluster: &Cluster, what: &str, holds: impl Fn(&Member) -> bool) {
+    until(what, || cluster.members.iter().all(&holds));
 }
 
 fn holds(range: &str, slot: u32) -> bool {

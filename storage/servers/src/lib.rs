@@ -15,8 +15,19 @@ mod reshard;
 mod sentinel;
 mod server;
 
+use std::time::{Duration, Instant};
+
 pub use bare::{Answer, Bare};
 pub use cluster::{Cluster, Member};
 pub use relay::{Relay, Traffic};
 pub use sentinel::Watched;
 pub use server::{Redis, free_port};
+
+/// Waits for a condition, with a deadline.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

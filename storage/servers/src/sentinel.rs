@@ -1,12 +1,12 @@
 //! A master and its replica, watched by three Sentinels.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::process::Process;
 use crate::server::cli;
-use crate::{Redis, free_port};
+use crate::{Redis, free_port, until};
 
 /// Servers under watch. The master's name is [`Watched::MASTER`].
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Watched {
 #[derive(Debug)]
 struct Sentinel {
     port: u16,
-    process: Process,
+    _process: Process,
     _folder: TempDir,
 }
 
@@ -65,11 +65,6 @@ impl Watched {
         ports.sort_unstable();
         ports[ports.len() / 2]
     }
-
-    /// Stops a Sentinel as a debugger would.
-    pub fn pause_sentinel(&self, which: usize) {
-        self.sentinels[which].process.signal("STOP");
-    }
 }
 
 impl Sentinel {
@@ -84,14 +79,6 @@ impl Sentinel {
         std::fs::write(&file, text).unwrap();
         let process = Process::start([file.display().to_string().as_str(), "--sentinel"]);
         until("a Sentinel answers", || cli(port, &["PING"]) == "PONG");
-        Self { port, process, _folder: folder }
-    }
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(50));
+        Self { port, _process: process, _folder: folder }
     }
 }

@@ -51,12 +51,6 @@ impl Redis {
         self.port
     }
 
-    /// The folder that it works in.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Runs a command with `redis-cli`, and gives what it prints.
     #[must_use]
     pub fn cli(&self, command: &[&str]) -> String {
