@@ -34,7 +34,7 @@ pub fn request(
     authority: &str,
     head: &mut RequestHeader,
 ) {
-    strip_hop_by_hop(permit, head);
+    strip_hop_by_hop(head);
     if matches!(permit.passage, Passage::Authn { relayed: true }) {
         // The edge before this one has done all the rest, and its client is whom authn hears of.
         return;
@@ -105,7 +105,7 @@ const PROXY: HeaderName = HeaderName::from_static("proxy");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Takes away what is said of the connection alone (S-039).
-fn strip_hop_by_hop(permit: &Permit, head: &mut RequestHeader) {
+fn strip_hop_by_hop(head: &mut RequestHeader) {
     let te = head.headers.get_all(header::TE).iter().flat_map(tokens).any(|te| te.eq_ignore_ascii_case(b"trailers"));
     let hop = [
         header::CONNECTION,
