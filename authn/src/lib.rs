@@ -18,6 +18,7 @@ mod error;
 mod idp;
 mod limit;
 mod metrics;
+mod operator;
 mod refresh;
 mod sealed;
 mod server;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 pub use error::AuthnError;
 pub use idp::truth;
+pub use operator::{Clearing, Stage};
 
 /// The whole of authn; cheap to clone, and every clone is the same one.
 #[derive(Clone, Debug)]

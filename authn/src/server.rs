@@ -17,7 +17,7 @@ use postern_identity::{EDGE_TOKEN_HEADER, IdpId, is_edge_token};
 use postern_pages::{ErrorPage, Links};
 use postern_storage::Sessions;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -26,6 +26,7 @@ use crate::answer::Answer;
 use crate::idp::{Idp, Trust};
 use crate::limit::Limit;
 use crate::metrics::Metrics;
+use crate::operator::Clearing;
 use crate::visit::Visit;
 use crate::{AuthnConfig, AuthnError, sign_in, sign_out, user};
 
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     limit: Limit,
     places: Semaphore,
+    /// What is being cleared for an operator who ended all sessions.
+    pub(crate) clearing: watch::Sender<Clearing>,
 }
 
 /// One configuration in force; a reload makes another.
@@ -72,6 +75,7 @@ impl Shared {
             metrics,
             limit: Limit::new(Instant::now()),
             places: Semaphore::new(MAX_REQUESTS),
+            clearing: watch::Sender::default(),
         })
     }
 

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use postern_identity::{
-    CookieAttributes, IdpId, Purpose, RandomError, Session, SessionHandle, SessionId, Timestamp, cookies_named,
+    CookieAttributes, IdpId, Purpose, RandomError, Session, SessionHandle, SessionId, Timestamp, Tokens, cookies_named,
     delete_cookie, set_cookie, signed_url, verify_signed_url,
 };
 use postern_pages::{SignOutConfirm, SignedOut, SigningOut};
-use postern_storage::StorageError;
+use postern_storage::{Sessions, StorageError};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use url::{Url, form_urlencoded};
@@ -39,7 +39,7 @@ const MAX_BACK: usize = 1_000;
 /// A longer ID token is not passed on as a hint: it would not fit into an address.
 const MAX_HINT: usize = 2_500;
 /// A provider that is away does not keep anybody from signing out.
-const PROVIDER_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const PROVIDER_WAIT: Duration = Duration::from_secs(3);
 
 /// `/.pomerium/sign_out`, on a route's host or on authn's.
 pub(crate) async fn sign_out(shared: &Shared, visit: &Visit, body: &[u8]) -> Answer {
@@ -94,6 +94,14 @@ async fn run(shared: &Shared, visit: &Visit, body: &[u8]) -> Result<(Answer, &'s
     Ok((go_on(visit, &next), "ok"))
 }
 
+/// Ends a session in the store, and gives its tokens, which are to be taken back.
+pub(crate) async fn end(sessions: &Sessions, session: &SessionHandle) -> Result<Option<Tokens>, StorageError> {
+    // They are wiped with the session, so they are read before; without them the session ends all the same.
+    let tokens = sessions.tokens(session).await.ok().flatten();
+    sessions.revoke(session).await?;
+    Ok(tokens)
+}
+
 /// What the browser that asks holds on this host.
 struct Here {
     /// From the cookie, whether the session lives or not.
@@ -111,9 +119,7 @@ impl Here {
     /// Ends the session in the store before anything is answered (S-084).
     async fn end(&self, shared: &Shared, visit: &Visit) -> Result<Option<Ended>, StorageError> {
         let Some(session) = &self.session else { return Ok(None) };
-        // The hint for the provider is wiped with the session, so it is read before; without it the session ends all the same.
-        let tokens = shared.sessions.tokens(&session.handle).await.ok().flatten();
-        shared.sessions.revoke(&session.handle).await?;
+        let tokens = end(&shared.sessions, &session.handle).await?;
         info!(request.id = visit.request_id, postern.session = %session.handle, "signed out");
         if let (Some(idp), Some(tokens)) = (visit.live.idp(&session.idp), &tokens) {
             // What it comes to is logged there; a provider that hangs holds nobody up.

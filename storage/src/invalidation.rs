@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use postern_identity::{Session, SessionHandle, Timestamp};
 
 use crate::metrics::Metrics;
-use crate::record::Key;
+use crate::record::{EVERYONE, Key};
 
 /// One thing that happened to sessions. Idempotent, and in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) enum Fact {
     Revoked(SessionHandle),
     /// Copies of an earlier generation are out of date.
     Rewritten(SessionHandle, u64),
-    /// The owner's sessions that began before that time are over.
+    /// The owner's sessions that began before that time are over; those of all if it is [`EVERYONE`].
     OwnerRevoked(Key, Timestamp),
     /// A session began: what was said of its id may be wrong.
     Created,
@@ -46,6 +46,8 @@ pub(crate) struct Invalidation {
     facts: AtomicU64,
     sessions: Register<SessionHandle, AtomicU64>,
     owners: Register<Key, AtomicI64>,
+    /// Before when the sessions of all owners are over.
+    everyone: AtomicI64,
     metrics: Arc<Metrics>,
 }
 
@@ -97,6 +99,7 @@ impl Invalidation {
             facts: AtomicU64::new(0),
             sessions: Register::default(),
             owners: Register::default(),
+            everyone: AtomicI64::new(i64::MIN),
             metrics,
         }
     }
@@ -114,6 +117,13 @@ impl Invalidation {
                     cell.fetch_max(generation, Ordering::AcqRel);
                 };
                 self.sessions.bury(handle, raise, overflow);
+            }
+            Fact::OwnerRevoked(EVERYONE, not_before) => {
+                // First for owners who come from now on, then for those who are there.
+                self.everyone.fetch_max(not_before.as_millis(), Ordering::SeqCst);
+                self.owners.each(|cell| {
+                    cell.fetch_max(not_before.as_millis(), Ordering::AcqRel);
+                });
             }
             Fact::OwnerRevoked(owner, not_before) => {
                 let raise = |cell: &AtomicI64| {
@@ -146,11 +156,9 @@ impl Invalidation {
 
     /// The fate of a session, for as long as somebody holds it.
     pub(crate) fn fate(&self, session: &Session, owner: Key) -> Fate {
-        Fate {
-            generation: self.sessions.cell(session.handle),
-            not_before: self.owners.cell(owner),
-            issued_at: session.issued_at,
-        }
+        let not_before = self.owners.cell(owner);
+        not_before.fetch_max(self.everyone.load(Ordering::SeqCst), Ordering::AcqRel);
+        Fate { generation: self.sessions.cell(session.handle), not_before, issued_at: session.issued_at }
     }
 
     /// Forgets cells that nobody holds and whose time as tombstones is over.
@@ -196,6 +204,13 @@ impl<K: Hash + Eq + Copy + Spread, C: Default> Register<K, C> {
         let mut shard = self.shard(&key);
         let grave = shard.graves.entry(key).or_insert_with(|| Grave { cell: Arc::default(), keep_until: None });
         Arc::clone(&grave.cell)
+    }
+
+    /// Changes every cell there is.
+    fn each(&self, change: impl Fn(&C)) {
+        for shard in &self.shards {
+            lock(shard).graves.values().for_each(|grave| change(&grave.cell));
+        }
     }
 
     /// Changes a cell and keeps it. If the shard has too many tombstones they are given up, after `overflow` outdated
@@ -303,6 +318,27 @@ mod tests {
         assert_eq!(register.sessions.shard(&handle(0)).graves.len(), 1, "only what is held stays");
         register.publish(Fact::Revoked(handle(0)));
         assert_eq!(held.load(Ordering::SeqCst), REVOKED);
+    }
+
+    #[test]
+    fn s_095_the_end_of_all_sessions_holds_for_copies_that_are_there_and_that_come_later() {
+        let register = register();
+        let session = |issued_at| Session {
+            handle: handle(1),
+            user: postern_identity::User::default(),
+            claims: postern_identity::Claims::default(),
+            idp: postern_identity::IdpId::new("one"),
+            issued_at: Timestamp::from_secs(issued_at),
+            expires_at: Timestamp::from_secs(100),
+            idle: None,
+            generation: 1,
+        };
+        let held = register.fate(&session(5), [7; 32]);
+        register.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_secs(10)));
+        register.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_secs(3)));
+        assert_eq!(held.standing(1), Standing::Revoked);
+        assert_eq!(register.fate(&session(9), [8; 32]).standing(1), Standing::Revoked, "a copy that was on its way");
+        assert_eq!(register.fate(&session(10), [9; 32]).standing(1), Standing::Good, "who signed in afterwards");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+pub use backend::Place;
 use backend::{Backend, Done, Write};
 use changelog::{Repair, Tail};
 use contact::Contact;
@@ -41,7 +42,7 @@ use touch::Touches;
 pub use cache::{CacheConfig, Cached, Entry, LONGEST_WINDOW, Loaded, SessionCache};
 pub use config::{Credentials, RedisConfig, RedisTls, Server, StorageConfig, Topology};
 pub use error::{OpenError, StorageError};
-pub use sessions::{Committed, Due, Lookup, Once, SessionSummary, Sessions};
+pub use sessions::{Committed, Due, Leftovers, Lookup, Once, Page, SessionSummary, Sessions};
 
 /// An open store. Cheap to clone; [`close`](Self::close) it once, at the end.
 #[derive(Clone, Debug)]
@@ -109,7 +110,9 @@ impl Storage {
             self.tasks.spawn_on(work, &self.runtime);
             repair
         });
+        let (hears, knows) = (Arc::clone(shared), Arc::clone(shared));
         let also = move |fact| {
+            hears.heard(fact);
             if let Some(repair) = &repair {
                 repair.later(fact);
             }
@@ -120,6 +123,7 @@ impl Storage {
             contact: Arc::clone(&self.contact),
             metrics: Arc::clone(&self.metrics),
             also: Box::new(also),
+            everyone: Box::new(move |not_before| knows.knows(not_before)),
         };
         self.tasks.spawn_on(changelog::follow(tail, self.stop.clone()), &self.runtime);
     }

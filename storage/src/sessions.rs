@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use postern_identity::{Session, SessionHandle, SessionId, Timestamp, Tokens, User};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::StorageError;
-use crate::backend::{Backend, Done, Stored, Write};
+use crate::backend::{Backend, Done, Place, Stored, Write};
 use crate::invalidation::{Fact, Invalidation};
 use crate::metrics::Metrics;
-use crate::record::{FORMAT, Seal};
+use crate::record::{EVERYONE, FORMAT, Key, Seal};
 use crate::touch::{Seen, Touches};
 
 /// What the store says of a handle.
@@ -62,6 +63,24 @@ pub struct SessionSummary {
     pub issued_at: Timestamp,
     /// When it ends at the latest.
     pub expires_at: Timestamp,
+}
+
+/// Some of all live sessions.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In no order.
+    pub sessions: Vec<Session>,
+    /// Where the others are; `None`: these were the last.
+    pub next: Option<Place>,
+}
+
+/// What was left of some sessions that had ended together with all others.
+#[derive(Debug)]
+pub struct Leftovers {
+    /// Those that were alive until then, each with its tokens if they could be read.
+    pub ended: Vec<(Session, Option<Tokens>)>,
+    /// Where the others are; `None`: these were the last.
+    pub next: Option<Place>,
 }
 
 /// A refresh that is due, and a claim to try it.
@@ -209,7 +228,19 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
     pub async fn revoke_user(&self, issuer: &str, user: &str, not_before: Timestamp) -> Result<(), StorageError> {
-        let owner = self.inner.seal.owner(issuer, user);
+        self.revoke_owner(self.inner.seal.owner(issuer, user), not_before).await
+    }
+
+    /// Ends every session of every user that began before `not_before`, by one fact. Their tokens stay sealed, and are never
+    /// given out again, until [`clear`](Self::clear) wipes them or they expire.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
+    pub async fn revoke_everyone(&self, not_before: Timestamp) -> Result<(), StorageError> {
+        self.revoke_owner(EVERYONE, not_before).await
+    }
+
+    async fn revoke_owner(&self, owner: Key, not_before: Timestamp) -> Result<(), StorageError> {
         let write = Write::RevokeOwner { owner, not_before: not_before.as_millis() };
         self.write(write, Some(Fact::OwnerRevoked(owner, not_before))).await.map(drop)
     }
@@ -232,6 +263,45 @@ impl Sessions {
         }
         live.sort_by_key(|session| std::cmp::Reverse(session.issued_at));
         Ok(live)
+    }
+
+    /// Some of all live sessions, from a place on. Where servers share the store, a session may be on two pages, and one that
+    /// moves from one to another meanwhile on none.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]; also if the place means nothing any more: begin anew then.
+    pub async fn page(&self, after: Option<Place>, now: Timestamp) -> Result<Page, StorageError> {
+        let page = self.inner.backend.page(after, AT_A_TIME).await?;
+        let mut sessions = Vec::new();
+        for (key, stored) in page.found {
+            let handle = SessionHandle::from_bytes(key);
+            let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { continue };
+            let live = self.open(&handle, &stored).filter(|session| !began_too_early(session, &stored));
+            sessions.extend(live.filter(|session| !session.is_expired(now)));
+        }
+        Ok(Page { sessions, next: page.next })
+    }
+
+    /// Marks the sessions of a page that ended with all others and wipes their tokens, after they were read.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page); some may be marked.
+    pub async fn clear(&self, after: Option<Place>, now: Timestamp) -> Result<Leftovers, StorageError> {
+        let page = self.inner.backend.page(after, AT_A_TIME).await?;
+        let over = page.found.into_iter().filter(|(_, stored)| !stored.row.revoked && stored.is_revoked());
+        let clearing = stream::iter(over).map(async |(key, stored)| {
+            let handle = SessionHandle::from_bytes(key);
+            let session = self.open(&handle, &stored).filter(|session| !session.is_expired(now));
+            let tokens = match &session {
+                Some(_) => self.inner.backend.tokens(&key).await.ok().flatten(),
+                None => None,
+            };
+            let tokens = tokens.and_then(|(stored, sealed)| self.inner.seal.open_tokens(&handle, &stored.row, &sealed));
+            self.write(Write::Mark { handle: key }, None).await?;
+            Ok::<_, StorageError>(session.map(|session| (session, tokens)))
+        });
+        let ended: Vec<_> = clearing.buffer_unordered(CLEARED_AT_ONCE).try_collect().await?;
+        Ok(Leftovers { ended: ended.into_iter().flatten().collect(), next: page.next })
     }
 
     /// The refreshes that are due at `now`, earliest first, at most `limit`; some may be of sessions that are over.
@@ -305,7 +375,7 @@ impl Sessions {
     }
 
     /// The owner's name in the store.
-    pub(crate) fn owner_of(&self, session: &Session) -> crate::record::Key {
+    pub(crate) fn owner_of(&self, session: &Session) -> Key {
         self.inner.seal.owner(&session.user.issuer, &session.user.id)
     }
 
@@ -367,3 +437,6 @@ fn began_too_early(session: &Session, stored: &Stored) -> bool {
 
 /// Sessions that one list shows.
 const LISTED: usize = 1_000;
+/// Sessions that are read for one page; a server is held up by as many keys at most.
+const AT_A_TIME: usize = 200;
+const CLEARED_AT_ONCE: usize = 32;

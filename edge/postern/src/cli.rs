@@ -58,6 +58,9 @@ pub enum Command {
     Config(OfConfig),
     /// Print a JSON Schema of the configuration, for editors
     Schema,
+    /// List the sessions of a running Postern, and end them
+    #[command(subcommand)]
+    Sessions(OfSessions),
     /// Ask a running Postern whether it is well
     Health(Health),
     /// Have a running Postern load its configuration again, and say what became of it
@@ -130,7 +133,7 @@ pub struct Explain {
     #[command(flatten)]
     pub subject: Subject,
     /// The owner of this session asks, as a running Postern knows it; by its name in the logs, or its id
-    #[arg(long, value_name = "ID", conflicts_with_all = ["user", "email", "groups", "claims"])]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, conflicts_with_all = ["user", "email", "groups", "claims"])]
     pub session: Option<String>,
     /// `health_check_addr` of the Postern to ask for the session, if not as configured
     #[arg(long, value_name = "HOST:PORT", requires = "session")]
@@ -267,6 +270,94 @@ pub enum Language {
     Yaml,
     /// JSON
     Json,
+}
+
+/// What to do with the sessions of a running Postern.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OfSessions {
+    /// List live sessions
+    List(ListSessions),
+    /// Show one session
+    Show(OneSession),
+    /// End one session
+    Revoke(OneSession),
+    /// End all sessions of a user
+    RevokeUser(RevokeUser),
+    /// End all sessions of everybody
+    RevokeAll(RevokeAll),
+}
+
+/// Which Postern to ask, and how to print what it says.
+#[derive(Debug, Clone, Args)]
+pub struct Running {
+    /// The configuration file that it runs with; without it everything comes from the environment
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// Its `health_check_addr`, on this machine, if not as configured
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// Options of `postern sessions list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListSessions {
+    /// Those of the user of this id at the identity provider
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// Those of users of this e-mail address
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// Those of this identity provider, by its issuer, or its id in the logs
+    #[arg(long, value_name = "ISSUER")]
+    pub idp: Option<String>,
+    /// No more than so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Options of `postern sessions show` and `postern sessions revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct OneSession {
+    /// Its name in lists and logs, or its id
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    pub session: String,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Options of `postern sessions revoke-user`.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeUser {
+    /// Their id at the identity provider
+    #[arg(value_name = "USER", required_unless_present = "email", conflicts_with = "email")]
+    pub user: Option<String>,
+    /// Their e-mail address instead
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Options of `postern sessions revoke-all`.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeAll {
+    /// Do not ask whether that is meant
+    #[arg(long)]
+    pub yes: bool,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
 }
 
 /// Options of `postern health`.
@@ -412,6 +503,19 @@ mod tests {
     fn check_takes_its_options_in_any_order() {
         let Command::Check(check) = parse("check --format json a.yaml --lenient").unwrap().command else { panic!() };
         assert!(check.lenient && check.format == Format::Json);
+    }
+
+    #[test]
+    fn the_name_of_a_session_may_begin_with_a_hyphen() {
+        for begin in ["-c", "-h", "--", "-A"] {
+            let name = format!("{begin}{}", "A".repeat(41));
+            let asked = parse(&format!("sessions revoke {name} --config a.yaml")).unwrap().command;
+            let Command::Sessions(OfSessions::Revoke(asked)) = asked else { panic!("{asked:?}") };
+            assert_eq!((asked.session, asked.running.config.is_some()), (name.clone(), true));
+            let asked = parse(&format!("explain --url https://a.example/ --session {name}")).unwrap().command;
+            let Command::Explain(asked) = asked else { panic!("{asked:?}") };
+            assert_eq!(asked.session, Some(name));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod probe;
 pub mod reload;
 pub mod routes;
 mod run;
+mod sessions;
 pub mod show;
 pub mod telemetry;
 pub mod verdict;
@@ -44,6 +45,7 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Problem(code) => about::problem(&code),
         Command::Demo(asked) => run::demo(&asked),
         Command::Run(asked) => run::run(&asked),
+        Command::Sessions(asked) => sessions::sessions(&asked),
         Command::Health(asked) => run::health(&asked),
         Command::Reload(asked) => run::reload(&asked),
     }

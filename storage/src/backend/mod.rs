@@ -3,6 +3,7 @@
 mod breaker;
 mod embedded;
 mod memory;
+mod place;
 pub(crate) mod redis;
 mod rows;
 
@@ -17,6 +18,8 @@ use crate::{OpenError, StorageConfig, StorageError};
 use breaker::Breaker;
 use embedded::Embedded;
 use memory::Memory;
+pub(crate) use place::Page;
+pub use place::Place;
 use redis::Redis;
 use rows::Read;
 
@@ -45,7 +48,9 @@ pub(crate) enum Write {
     Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, user: Vec<u8>, tell: bool },
     /// Marks a session as ended and wipes its tokens and view.
     Revoke { handle: Key },
-    /// Ends the sessions of an owner that began before that time.
+    /// The same without telling anybody: of a session whose end is known already.
+    Mark { handle: Key },
+    /// Ends the sessions of an owner, or of [`EVERYONE`](crate::record::EVERYONE), that began before that time.
     RevokeOwner { owner: Key, not_before: i64 },
     /// Spends a single-use value.
     Spend { key: Key, until: i64 },
@@ -207,6 +212,18 @@ impl Backend {
             match &self.kind {
                 Kind::Local(local) => local.read(move |rows| rows::list(rows, &key, limit)).await,
                 Kind::Redis(redis) => Box::pin(redis.list(&key, limit)).await,
+            }
+        })
+        .await
+    }
+
+    /// Some of all sessions, from a place on. Where servers share the store, some may be given twice, and one that moves from
+    /// one to another meanwhile may be left out.
+    pub(crate) async fn page(&self, after: Option<Place>, limit: usize) -> Result<Page, StorageError> {
+        self.within(Operation::Page, async {
+            match &self.kind {
+                Kind::Local(local) => local.read(move |rows| rows::page(rows, after, limit)).await,
+                Kind::Redis(redis) => Box::pin(redis.page(after, limit)).await,
             }
         })
         .await

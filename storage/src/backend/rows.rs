@@ -2,9 +2,10 @@
 
 use prost::Message as _;
 
-use super::{Done, EPOCH_LIFE_MS, MARKED_AT_ONCE, Stored, Write};
+use super::place::Inner;
+use super::{Done, EPOCH_LIFE_MS, MARKED_AT_ONCE, Page, Place, Stored, Write};
 use crate::StorageError;
-use crate::record::{Key, Row, rewrite};
+use crate::record::{EVERYONE, Key, Row, rewrite};
 
 /// The tables of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(super) fn session(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Optio
     let Some(row) = rows.find(Table::Sessions, handle)?.and_then(|bytes| Row::decode(bytes.as_slice()).ok()) else {
         return Ok(None);
     };
-    let not_before = epoch(rows, &row.owner())?;
+    let not_before = epoch(rows, &row.owner())?.max(epoch(rows, &EVERYONE)?);
     Ok(Some(Stored { row, not_before }))
 }
 
@@ -72,6 +73,24 @@ pub(super) fn list(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Re
         found.extend(session(rows, &handle)?.map(|stored| (handle, stored)));
     }
     Ok(found)
+}
+
+/// Sessions in the order of their names, from a place on.
+pub(super) fn page(rows: &(impl Read + ?Sized), after: Option<Place>, limit: usize) -> Result<Page, StorageError> {
+    let from = match after {
+        None => Vec::new(),
+        // No key begins with another one, so a zero more is the next place.
+        Some(Place(Inner::Behind(key))) => [&key[..], &[0]].concat(),
+        Some(Place(Inner::Scan { .. })) => return Err(StorageError::unavailable("this place is of another store")),
+    };
+    let keys = rows.keys(Table::Sessions, &from, &[0xff; 33], limit)?;
+    let keys: Vec<Key> = keys.into_iter().filter_map(|key| key.try_into().ok()).collect();
+    let next = keys.last().filter(|_| keys.len() == limit).map(|last| Place(Inner::Behind(*last)));
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        found.extend(session(rows, &key)?.map(|stored| (key, stored)));
+    }
+    Ok(Page { found, next })
 }
 
 /// Of what is due before that time, the earliest ones that come after `after`.
@@ -101,7 +120,7 @@ pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, Stora
         Write::Commit { handle, expected, row, tokens, user, tell: _ } => {
             commit(rows, handle, *expected, row, tokens, user)
         }
-        Write::Revoke { handle } => revoke(rows, handle),
+        Write::Revoke { handle } | Write::Mark { handle } => revoke(rows, handle),
         Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
         Write::Spend { key, until } => spend(rows, key, *until),
         Write::Touch { touched, over } => touch(rows, touched, over),

@@ -28,6 +28,8 @@ pub(crate) struct Changelog {
     key: String,
     /// Whose turn it is to write heartbeats.
     turn: String,
+    /// Before when all sessions are over.
+    everyone: String,
     /// What this process calls itself there.
     process: String,
 }
@@ -35,7 +37,8 @@ pub(crate) struct Changelog {
 impl Changelog {
     /// That of the installation which has this prefix. All of it is on one server.
     pub(crate) fn new(router: Router, prefix: &str, process: String) -> Self {
-        Self { router, key: format!("{prefix}{{chg}}log"), turn: format!("{prefix}{{chg}}turn"), process }
+        let name = |name| format!("{prefix}{{chg}}{name}");
+        Self { router, key: name("log"), turn: name("turn"), everyone: name("everyone"), process }
     }
 
     /// Writes a line. When it returns, replicas have it, and every process that is connected hears of it.
@@ -44,6 +47,11 @@ impl Changelog {
     /// [`StorageError::Unavailable`]; it may be written all the same, which does no harm.
     pub(crate) async fn append(&self, entry: Entry) -> Result<(), StorageError> {
         self.router.call_durably(&self.key, self.line(entry)).await.map(drop)
+    }
+
+    /// The name under which it is kept before when all sessions are over. It outlives the lines.
+    pub(crate) fn everyone(&self) -> &str {
+        &self.everyone
     }
 
     fn line(&self, entry: Entry) -> Command {

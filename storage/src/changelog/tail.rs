@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use postern_identity::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -12,6 +13,7 @@ use crate::config::Server;
 use crate::contact::Contact;
 use crate::invalidation::{Fact, Invalidation};
 use crate::metrics::Metrics;
+use crate::record::EVERYONE;
 use crate::redis::{Command, Link, Reply};
 
 /// What is told of what is read.
@@ -22,6 +24,8 @@ pub(crate) struct Tail {
     pub(crate) metrics: Arc<Metrics>,
     /// Hears every fact as well.
     pub(crate) also: Box<dyn Fn(Fact) + Send + Sync>,
+    /// Hears before when all sessions are over, whenever that was read.
+    pub(crate) everyone: Box<dyn Fn(Option<i64>) + Send + Sync>,
 }
 
 /// A place in the stream: milliseconds of a server's clock, and a number.
@@ -85,6 +89,9 @@ impl Tail {
             Ok(position) => position,
             Err(why) => return why,
         };
+        if let Err(why) = self.read_everyone(link).await {
+            return why;
+        }
         // A heartbeat counts only once nothing older can still be waiting.
         let mut caught_up = false;
         let mut asked = Instant::now();
@@ -118,6 +125,21 @@ impl Tail {
             caught_up |= lines.len() < COUNT;
             *cursor = Some(position.max(cursor.unwrap_or_default()));
         }
+    }
+
+    /// What the lines of long ago told of the end of all sessions. Whatever comes later is in those that are read next.
+    async fn read_everyone(&self, link: &Link) -> Result<(), String> {
+        let until = tokio::time::Instant::now() + DEADLINE;
+        let not_before = match link.call(&Command::new("GET").arg(self.log.everyone()), until).await {
+            Ok(Reply::Error(error)) => return Err(error),
+            Ok(reply) => reply.number(),
+            Err(broken) => return Err(broken.to_string()),
+        };
+        if let Some(not_before) = not_before {
+            self.invalidation.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before)));
+        }
+        (self.everyone)(not_before);
+        Ok(())
     }
 
     /// Where to go on. If lines may have been missed, every copy of a session is outdated first.

@@ -23,6 +23,9 @@ pub(crate) const MAX_RECORD: usize = 256 * 1024;
 /// A keyed hash that names something in the store.
 pub(crate) type Key = [u8; 32];
 
+/// The owner of every session: what is said of it holds for all users. No keyed hash is this.
+pub(crate) const EVERYONE: Key = [0; 32];
+
 /// A session as a backend keeps it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Row {

@@ -155,6 +155,29 @@ impl Router {
         self.inner.run(key, lane, |known| script.command(known, keys, &arguments)).await
     }
 
+    /// Every master, in the order of their addresses; `None` while some part of the store belongs to nobody.
+    pub(crate) fn masters(&self) -> Option<Vec<Server>> {
+        let map = self.inner.map.load();
+        let mut masters: Vec<_> = map.shards.iter().map(|shard| shard.master.clone()).collect();
+        masters.sort_unstable();
+        (map.unowned() == 0).then_some(masters)
+    }
+
+    /// Runs a command that is about no key, on that server.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] within the budget of one operation.
+    pub(crate) async fn call_on(&self, server: &Server, command: Command) -> Result<Reply, StorageError> {
+        let unavailable = |why: String| StorageError::unavailable(format!("{server}: {why}"));
+        let until = Instant::now() + self.inner.budget;
+        let replies = self.inner.node(server).call(Lane::Common, &[command], until).await;
+        match replies.map_err(|broken| unavailable(broken.to_string()))?.pop() {
+            Some(Reply::Error(error)) => Err(unavailable(error)),
+            Some(reply) => Ok(reply),
+            None => Err(unavailable("it gave no answer".to_owned())),
+        }
+    }
+
     /// The master of the shard that `key` belongs to, as far as is known.
     pub(crate) fn owner(&self, key: &str) -> Option<Server> {
         Some(self.inner.map.load().owner(slot(key))?.master.clone())

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_identity::{Session, SessionHandle, Tokens};
-use postern_storage::{CacheConfig, Cached, Committed, Due, Loaded, Lookup, Once};
+use postern_storage::{CacheConfig, Cached, Committed, Due, Loaded, Lookup, Once, Place};
 use support::{ISSUER, World, at, id, idle, session, tokens};
 
 /// Nothing is served that could not be read again.
@@ -68,6 +68,42 @@ async fn load(world: &World, handle: &SessionHandle, secs: i64) -> Lookup {
 
 async fn is_live(world: &World, handle: &SessionHandle, secs: i64) -> bool {
     matches!(load(world, handle, secs).await, Lookup::Found(_))
+}
+
+/// All live sessions in the order of their names, and how many pages they came on.
+async fn walk(world: &World, secs: i64) -> (Vec<Session>, usize) {
+    let (mut found, mut place, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = world.storage.sessions().page(place, at(secs)).await.unwrap();
+        found.extend(page.sessions);
+        pages += 1;
+        // As whoever asks from elsewhere would.
+        place = page.next.map(|next| Place::parse(&next.to_string()).unwrap());
+        if place.is_none() {
+            break;
+        }
+    }
+    found.sort_by_key(|session| session.handle);
+    found.dedup();
+    (found, pages)
+}
+
+/// Those of which something was left; each has to have had its tokens.
+async fn clear(world: &World) -> Vec<SessionHandle> {
+    let (mut cleared, mut place) = (Vec::new(), None);
+    loop {
+        let left = world.storage.sessions().clear(place, at(11)).await.unwrap();
+        for (session, tokens) in left.ended {
+            assert_eq!(tokens.unwrap().access.expose(), "access-a");
+            cleared.push(session.handle);
+        }
+        place = left.next;
+        if place.is_none() {
+            break;
+        }
+    }
+    cleared.sort_unstable();
+    cleared
 }
 
 contract! {
@@ -153,6 +189,70 @@ contract! {
         let expected: Vec<_> = [4, 3, 1, 0].map(|number| session(number, "alice").handle).into();
         assert_eq!(listed.iter().map(|line| line.handle).collect::<Vec<_>>(), expected);
         assert!(sessions.list(ISSUER, "alice", at(1000)).await.unwrap().is_empty());
+    }
+
+    async fn every_live_session_is_on_some_page_and_no_other(world) {
+        let sessions = world.storage.sessions();
+        for number in 0..500 {
+            create(world, number, &format!("user-{}", number % 100)).await;
+        }
+        let idle = idle(session(500, "sleeper"), 50);
+        sessions.create(&idle, &tokens("a")).await.unwrap();
+        sessions.revoke(&session(1, "").handle).await.unwrap();
+        sessions.revoke_user(ISSUER, "user-2", at(1)).await.unwrap();
+        let (found, pages) = walk(world, 60).await;
+        let mut expected: Vec<_> = (0..500).filter(|n| *n != 1 && n % 100 != 2).map(|n| session(n, "").handle).collect();
+        expected.sort_unstable();
+        assert_eq!(found.iter().map(|session| session.handle).collect::<Vec<_>>(), expected);
+        assert!(pages > 1, "no page holds them all");
+        let one = found.iter().find(|found| found.handle == session(3, "").handle).unwrap();
+        assert_eq!(*one, session(3, "user-3"));
+        assert_eq!(walk(world, 49).await.0.len(), expected.len() + 1, "not idle yet");
+        assert_eq!(walk(world, 1000).await.0.len(), 0);
+    }
+
+    async fn s_095_all_sessions_of_everybody_end_by_one_fact(world) {
+        let sessions = world.storage.sessions();
+        for number in 0..30 {
+            create(world, number, &format!("user-{}", number % 10)).await;
+        }
+        sessions.revoke(&session(0, "").handle).await.unwrap();
+        let later = Session { issued_at: at(10), ..session(30, "later") };
+        sessions.create(&later, &tokens("a")).await.unwrap();
+        sessions.revoke_everyone(at(10)).await.unwrap();
+        sessions.revoke_everyone(at(5)).await.unwrap();
+        for number in 0..30 {
+            let handle = session(number, "").handle;
+            assert!(matches!(load(world, &handle, 11).await, Lookup::Revoked), "{number}");
+            assert!(sessions.tokens(&handle).await.unwrap().is_none(), "{number}");
+        }
+        assert!(is_live(world, &later.handle, 11).await, "who signed in afterwards");
+        let late = create(world, 31, "late").await;
+        assert!(matches!(load(world, &late.handle, 11).await, Lookup::Revoked), "a sign-in that was under way is over too");
+        let late = Session { generation: 2, ..late };
+        assert_eq!(sessions.commit(&late.handle, 1, &late, &tokens("b")).await.unwrap(), Committed::Ended);
+        assert_eq!(walk(world, 11).await.0, [later]);
+    }
+
+    async fn what_is_left_of_sessions_that_ended_together_is_cleared_once(world) {
+        let sessions = world.storage.sessions();
+        for number in 0..300 {
+            create(world, number, &format!("user-{}", number % 10)).await;
+        }
+        sessions.revoke(&session(0, "").handle).await.unwrap();
+        let later = Session { issued_at: at(10), ..session(300, "later") };
+        sessions.create(&later, &tokens("later")).await.unwrap();
+        assert_eq!(clear(world).await, [], "nobody's session has ended");
+        sessions.revoke_everyone(at(10)).await.unwrap();
+        let cleared = clear(world).await;
+        let mut expected: Vec<_> = (1..300).map(|number| session(number, "").handle).collect();
+        expected.sort_unstable();
+        assert_eq!(cleared, expected);
+        assert_eq!(clear(world).await, [], "once");
+        assert_eq!(sessions.due(at(999), 500).await.unwrap().len(), 1, "no other is refreshed");
+        assert!(sessions.tokens(&later.handle).await.unwrap().is_some());
+        world.storage.sessions().create(&session(5, "user-5"), &tokens("a")).await.unwrap();
+        assert!(matches!(load(world, &session(5, "").handle, 11).await, Lookup::Revoked), "a late repetition revives nothing");
     }
 
     async fn s_076_of_many_refreshes_of_one_generation_one_is_saved(world) {
@@ -311,6 +411,15 @@ contract! {
         let Cached::Hit(hit) = cache.get(&id(1), at(2), WINDOW) else { panic!("not kept") };
         assert!(Arc::ptr_eq(&hit, &entry));
         world.storage.sessions().revoke(&session.handle).await.unwrap();
+        assert!(matches!(cache.get(&id(1), at(2), WINDOW), Cached::Revoked));
+    }
+
+    async fn s_095_the_cache_follows_the_end_of_all_sessions(world) {
+        let cache = world.storage.cache::<()>(CacheConfig::default());
+        support::until("there is contact", async || cache.is_in_contact()).await;
+        create(world, 1, "alice").await;
+        assert!(matches!(cache.load(&id(1), at(1), WINDOW).await, Ok(Loaded::Found(_))));
+        world.storage.sessions().revoke_everyone(at(5)).await.unwrap();
         assert!(matches!(cache.get(&id(1), at(2), WINDOW), Cached::Revoked));
     }
 

@@ -125,6 +125,19 @@ async fn s_084_a_revocation_is_heard_everywhere_also_after_every_connection_was_
     processes.refused_everywhere(25).await;
     let (_, cache) = &processes.edges[0];
     assert!(serves(cache, 26).await, "and nobody else's");
+
+    processes.writer.sessions().revoke_everyone(at(1)).await.unwrap();
+    for number in 26..30 {
+        processes.refused_everywhere(number).await;
+    }
+    // Whoever starts when the changelog tells nothing of it any more.
+    let _forgotten = cluster.members()[cluster.owner("{chg}log")].server.cli(&["DEL", "{chg}log"]);
+    let late = Processes::on(&cluster);
+    late.in_contact().await;
+    for number in 26..30 {
+        late.refused_everywhere(number).await;
+    }
+    late.end().await;
     processes.end().await;
 }
 

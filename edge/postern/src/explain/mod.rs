@@ -17,7 +17,7 @@ use postern_policy::Trace;
 use crate::ask;
 use crate::cli::{self, Exit};
 use crate::config::{At, Config, is_secret};
-use crate::operator::{Found, Operator, SESSION, Unanswered, Which};
+use crate::operator::{Found, NO_NAME, Operator, SESSION, Which};
 use crate::probe::{Address, Outcome, Probe, Question, Who, device};
 use crate::run;
 
@@ -97,31 +97,12 @@ fn question(asked: &cli::Explain) -> Result<Question, ask::Failed> {
 
 /// The session of that name or id, as the running Postern has it.
 fn owner(config: &Config, session: &str, address: Option<&str>) -> Result<Arc<Session>, ask::Failed> {
-    let operator = Operator::of(config, address).map_err(|why| unanswered(&why))?;
-    let which = Which::of(session, operator.keyring()).ok_or_else(|| {
-        let text = "--session: write the name of a session as logs have it in `session-id`, 43 characters long";
-        ask::Failed::Usage(text.to_owned())
-    })?;
+    let operator = Operator::of(config, address)?;
+    let which =
+        Which::of(session, operator.keyring()).ok_or_else(|| ask::Failed::Usage(format!("--session: {NO_NAME}")))?;
     let runtime = run::control_runtime().map_err(|_| ask::Failed::Told)?;
-    let found: Found = runtime.block_on(operator.ask(SESSION, &which)).map_err(|why| unanswered(&why))?;
-    let found = match found {
-        Found::Live(facts) => facts.session(),
-        Found::Revoked => return Err(ask::Failed::Problem("that session was ended".to_owned())),
-        Found::Unknown => None,
-        Found::Unavailable(why) => {
-            return Err(ask::Failed::Problem(format!("the session store does not answer: {why}")));
-        }
-    };
-    found.ok_or_else(|| ask::Failed::Problem("there is no such session, or it is over".to_owned()))
-}
-
-fn unanswered(why: &Unanswered) -> ask::Failed {
-    match why {
-        Unanswered::Unreachable(_) => ask::Failed::Unreachable(why.to_string()),
-        Unanswered::NoSecret | Unanswered::Refused { .. } | Unanswered::Strange(_) | Unanswered::NoRandomness => {
-            ask::Failed::Problem(why.to_string())
-        }
-    }
+    let found: Found = runtime.block_on(operator.ask(SESSION, &which))?;
+    found.session().map_err(ask::Failed::Problem)
 }
 
 /// `Name: value`, each.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::proof::{self, FIELD, Target};
+use crate::ask::Failed;
 use crate::config::Config;
 
 /// A running Postern takes 5 s to read a question and as long to answer it.
@@ -53,6 +54,17 @@ pub(crate) enum Unanswered {
     /// The system gives no randomness.
     #[error("the system gives no randomness")]
     NoRandomness,
+}
+
+impl From<Unanswered> for Failed {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Unreachable(_) => Self::Unreachable(why.to_string()),
+            Unanswered::NoSecret | Unanswered::Refused { .. } | Unanswered::Strange(_) | Unanswered::NoRandomness => {
+                Self::Problem(why.to_string())
+            }
+        }
+    }
 }
 
 impl Operator {

@@ -10,6 +10,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use postern_authn::Authn;
 use postern_identity::Keyring;
 use postern_storage::Sessions;
 use serde::Serialize;
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::proof::{FIELD, Guard, Target, Unproven, is_proof};
-use super::session;
+use super::{endings, list, session};
 use crate::admin::is_local_program;
 
 /// So many are answered at once; more are told to come again.
@@ -36,6 +37,7 @@ pub(crate) struct Face {
     /// None where no `shared_secret` is configured: then nobody can prove anything.
     guard: Option<Guard>,
     pub(super) sessions: Sessions,
+    pub(super) authn: Arc<Authn>,
     places: Semaphore,
     /// When it was last told of somebody who proved nothing.
     warned: Mutex<Option<Instant>>,
@@ -43,8 +45,9 @@ pub(crate) struct Face {
 
 impl Face {
     /// Answers whoever holds the secret of this keyring, if it was configured and not drawn by this process.
-    pub(crate) fn new(keyring: Option<Arc<Keyring>>, sessions: Sessions) -> Self {
-        Self { guard: keyring.map(Guard::new), sessions, places: Semaphore::new(AT_ONCE), warned: Mutex::default() }
+    pub(crate) fn new(keyring: Option<Arc<Keyring>>, sessions: Sessions, authn: Arc<Authn>) -> Self {
+        let (guard, places) = (keyring.map(Guard::new), Semaphore::new(AT_ONCE));
+        Self { guard, sessions, authn, places, warned: Mutex::default() }
     }
 
     /// Tells the log of somebody who proved nothing, now and then: whoever they are, they do not fill it.
@@ -126,13 +129,46 @@ fn unproven(error: Unproven) -> Response {
 
 /// Everything under `/operator/`.
 pub(crate) fn routes(face: Face) -> Router {
-    Router::new().route(session::SESSION, post(session)).with_state(Arc::new(face))
+    Router::new()
+        .route(session::SESSION, post(session))
+        .route(list::LIST, post(list))
+        .route(endings::END, post(end))
+        .route(endings::END_USER, post(end_user))
+        .route(endings::END_ALL, post(end_all))
+        .route(endings::CLEARING, post(clearing))
+        .with_state(Arc::new(face))
 }
 
-async fn session(
-    State(face): State<Arc<Face>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
+type Asked = (State<Arc<Face>>, ConnectInfo<SocketAddr>);
+
+async fn session((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
     face.answer(peer, request, |which| session::find(&face.sessions, which)).await
+}
+
+async fn list((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
+    face.answer(peer, request, |wanted| list::find(&face, wanted)).await
+}
+
+async fn end((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
+    let own = Arc::clone(&face);
+    face.answer(peer, request, |which| whole(async move { endings::end(&own, which).await })).await
+}
+
+async fn end_user((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
+    let own = Arc::clone(&face);
+    face.answer(peer, request, |whose| whole(async move { endings::end_user(&own, whose).await })).await
+}
+
+async fn end_all((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
+    let own = Arc::clone(&face);
+    face.answer(peer, request, |everybody| whole(async move { endings::end_all(&own, everybody).await })).await
+}
+
+/// Goes on to its end even if nobody waits for it any more; `None` if there was none.
+async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    tokio::spawn(work).await.ok()
+}
+
+async fn clearing((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
+    face.answer(peer, request, |seen| endings::clearing(&face, seen)).await
 }

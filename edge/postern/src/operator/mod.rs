@@ -3,10 +3,16 @@
 //! the process, `client.rs` that of the command line, and what is asked has a file for each thing.
 
 mod client;
+mod endings;
 mod face;
+mod list;
 mod proof;
 mod session;
 
-pub(crate) use client::{Operator, Unanswered};
+pub(crate) use client::Operator;
+pub(crate) use endings::{
+    CLEARING, Cleaning, Cleared, END, END_ALL, END_USER, Ended, Everybody, OfUser, Seen, UserEnded,
+};
 pub(crate) use face::{Face, routes};
-pub(crate) use session::{Found, SESSION, Which};
+pub(crate) use list::{LIST, Line, Listed, Wanted};
+pub(crate) use session::{Found, NO_NAME, NO_SUCH, SESSION, Which, silent};

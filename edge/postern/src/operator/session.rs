@@ -19,6 +19,11 @@ pub(crate) struct Which {
 }
 
 impl Which {
+    /// The names; two are sent, and no more are looked for.
+    pub(super) fn handles(self) -> impl Iterator<Item = SessionHandle> {
+        self.names.into_iter().take(2).filter_map(|name| SessionHandle::parse(&name))
+    }
+
     /// The session of this name, as logs and the `sid` claim have it, or of this id. An id opens something: only the name
     /// that is made of it is sent. `None` if it is neither.
     pub(crate) fn of(written: &str, keyring: &Keyring) -> Option<Self> {
@@ -41,6 +46,29 @@ pub(crate) enum Found {
     Unknown,
     /// The store does not answer.
     Unavailable(String),
+}
+
+impl Found {
+    /// The session, or why there is none.
+    pub(crate) fn session(self) -> Result<Arc<Session>, String> {
+        let unknown = || NO_SUCH.to_owned();
+        match self {
+            Self::Live(facts) => facts.session().ok_or_else(unknown),
+            Self::Revoked => Err("that session was ended".to_owned()),
+            Self::Unknown => Err(unknown()),
+            Self::Unavailable(why) => Err(silent(&why)),
+        }
+    }
+}
+
+/// What is said of a session that is not there.
+pub(crate) const NO_SUCH: &str = "there is no such session, or it is over";
+/// What is said of a text that names no session.
+pub(crate) const NO_NAME: &str = "write the name of a session as logs have it in `session-id`, 43 characters long";
+
+/// What is said when the store of a running Postern does not answer it.
+pub(crate) fn silent(why: &str) -> String {
+    format!("the session store does not answer: {why}")
 }
 
 /// All of a session that policies and upstreams see. No token, and no id, is among it.
@@ -73,8 +101,7 @@ type Flat = BTreeMap<String, Vec<Value>>;
 pub(super) async fn find(sessions: &Sessions, which: Which) -> Found {
     let now = SystemTime::now().into();
     let mut found = Found::Unknown;
-    // Two names are sent; no more are looked for.
-    for name in which.names.into_iter().take(2).filter_map(|name| SessionHandle::parse(&name)) {
+    for name in which.handles() {
         match sessions.load(&name, now).await {
             Ok(Lookup::Found(session)) => return Found::Live(Box::new(Facts::of(&session))),
             Ok(Lookup::Revoked) => found = Found::Revoked,
@@ -111,7 +138,7 @@ impl Facts {
     }
 
     /// The session; `None` if its name is none.
-    pub(crate) fn session(self) -> Option<Arc<Session>> {
+    fn session(self) -> Option<Arc<Session>> {
         let Person { id, issuer, email, email_verified, name, claims: of_user } = self.user;
         let user = User { id, issuer, email, email_verified, name, claims: claims(of_user) };
         Some(Arc::new(Session {

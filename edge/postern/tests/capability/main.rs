@@ -20,6 +20,7 @@ mod policy;
 mod raw;
 mod reload;
 mod roles;
+mod sessions;
 mod sign_in_browser;
 mod sign_in_curl;
 mod sign_in_real_provider;

@@ -22,6 +22,16 @@ impl Keys {
         self.name("s", handle)
     }
 
+    /// What every name of a session is like, for `SCAN`. No prefix holds what means something there.
+    pub(super) fn sessions(&self) -> String {
+        format!("{}s:{{*}}", self.prefix)
+    }
+
+    /// The session that is called so.
+    pub(super) fn parse_session(&self, name: &str) -> Option<Key> {
+        parse(name.strip_prefix(&self.prefix)?.strip_prefix("s:{")?.strip_suffix('}')?.as_bytes())
+    }
+
     /// `t:{handle}`: its sealed tokens. A name of its own, so that edges can be kept away from them.
     pub(super) fn tokens(&self, handle: &Key) -> String {
         self.name("t", handle)

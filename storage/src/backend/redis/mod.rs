@@ -1,9 +1,11 @@
 //! The store on Redis or Valkey servers. Every verb is one step inside of one server, or several that may be repeated.
 
+mod everyone;
 mod keys;
 mod scripts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +15,18 @@ use postern_identity::{SessionHandle, Timestamp};
 use prost::Message as _;
 use tracing::debug;
 
-use super::{Done, Stored, Write};
+use super::place::Inner;
+use super::{Done, Page, Place, Stored, Write};
 use crate::changelog::{Changelog, Entry, Mark};
 use crate::config::{RedisConfig, Server};
 use crate::invalidation::Fact;
 use crate::mark::mark;
 use crate::metrics::Metrics;
-use crate::record::{Key, Row, rewrite};
+use crate::record::{EVERYONE, Key, Row, rewrite};
 use crate::redis::{Command, Reply, Router};
 use crate::{KEPT_AFTER_THE_END, OpenError, StorageError, clock};
 
+use everyone::{Everyone, NEVER};
 use keys::Keys;
 use scripts::Scripts;
 
@@ -33,6 +37,7 @@ pub(crate) struct Redis {
     scripts: Scripts,
     keys: Keys,
     log: Changelog,
+    everyone: Everyone,
     /// Who claims refreshes here.
     process: String,
 }
@@ -40,14 +45,26 @@ pub(crate) struct Redis {
 impl Redis {
     pub(crate) fn open(config: &RedisConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let router = Router::start(config, metrics).map_err(|reason| OpenError::Tls { reason })?;
-        let process = mark()?;
+        let (process, keys) = (mark()?, Keys::new(config.prefix.clone()));
         let log = Changelog::new(router.clone(), &config.prefix, process.clone());
-        Ok(Self { router, scripts: Scripts::new(), keys: Keys::new(config.prefix.clone()), log, process })
+        Ok(Self { router, scripts: Scripts::new(), keys, log, everyone: Everyone::default(), process })
     }
 
     /// What every process has to hear of.
     pub(crate) const fn log(&self) -> &Changelog {
         &self.log
+    }
+
+    /// Takes note of a fact that the changelog tells.
+    pub(crate) fn heard(&self, fact: Fact) {
+        if let Fact::OwnerRevoked(EVERYONE, not_before) = fact {
+            self.everyone.raise(not_before.as_millis());
+        }
+    }
+
+    /// Takes note of what was read of the end of all sessions.
+    pub(crate) fn knows(&self, not_before: Option<i64>) {
+        self.everyone.learn(not_before.unwrap_or(NEVER));
     }
 
     pub(crate) fn close(&self) {
@@ -66,7 +83,8 @@ impl Redis {
 
     async fn stored(&self, row: Row) -> Result<Stored, StorageError> {
         // Read after the row, so that a session which is being created while its user's are ended is seen as ended.
-        let not_before = if row.revoked { None } else { self.epoch(&row.owner()).await? };
+        let not_before =
+            if row.revoked { None } else { self.epoch(&row.owner()).await?.max(Some(self.everyone().await?)) };
         Ok(Stored { row, not_before })
     }
 
@@ -84,11 +102,53 @@ impl Redis {
     }
 
     pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
-        let found = stream::iter(self.owned(owner, limit).await?)
+        self.read_all(self.owned(owner, limit).await?).await
+    }
+
+    /// The sessions that one look at one server finds. Each server goes through its keys in small steps, and serves others
+    /// between them.
+    pub(crate) async fn page(&self, after: Option<Place>, limit: usize) -> Result<Page, StorageError> {
+        let masters = self.router.masters();
+        let masters = masters.ok_or_else(|| StorageError::unavailable("part of the store belongs to nobody"))?;
+        let servers = order(&masters);
+        let (at, cursor) = match after {
+            None => (0, 0),
+            Some(Place(Inner::Scan { servers: known, at, cursor })) if known == servers => (at, cursor),
+            Some(_) => return Err(StorageError::unavailable("its servers have changed meanwhile: begin anew")),
+        };
+        let Some(master) = masters.get(at) else { return Ok(Page::default()) };
+        let scan = Command::new("SCAN").arg(cursor).args(["MATCH", self.keys.sessions().as_str()]);
+        let reply = self.router.call_on(master, scan.arg("COUNT").arg(limit)).await?;
+        let Some([next, Reply::List(names)]) = reply.list() else {
+            return Err(StorageError::unavailable(format!("{master}: it answers nonsense")));
+        };
+        let next = match next.number::<u64>() {
+            Some(0) => (at + 1 < masters.len()).then_some((at + 1, 0)),
+            Some(cursor) => Some((at, cursor)),
+            None => return Err(StorageError::unavailable(format!("{master}: it answers nonsense"))),
+        };
+        // One name may be given twice.
+        let handles: BTreeSet<_> = names.iter().filter_map(|name| self.keys.parse_session(name.text()?)).collect();
+        let found = self.read_all(handles).await?;
+        Ok(Page { found, next: next.map(|(at, cursor)| Place(Inner::Scan { servers, at, cursor })) })
+    }
+
+    async fn read_all(&self, handles: impl IntoIterator<Item = Key>) -> Result<Vec<(Key, Stored)>, StorageError> {
+        let found = stream::iter(handles)
             .map(|handle| async move { self.session(&handle).await.map(|stored| (handle, stored)) })
             .buffer_unordered(AT_ONCE);
         let found: Vec<_> = found.try_collect().await?;
         Ok(found.into_iter().filter_map(|(handle, stored)| Some((handle, stored?))).collect())
+    }
+
+    /// Before when all sessions are over.
+    async fn everyone(&self) -> Result<i64, StorageError> {
+        if let Some(known) = self.everyone.known() {
+            return Ok(known);
+        }
+        let not_before = self.epoch(&EVERYONE).await?.unwrap_or(NEVER);
+        self.everyone.learn(not_before);
+        Ok(not_before)
     }
 
     pub(crate) async fn due(
@@ -150,6 +210,7 @@ impl Redis {
                 let (marked, told) = futures_util::join!(self.revoke(&handle), self.log.append(fact));
                 told.and(marked)
             }
+            Write::Mark { handle } => self.revoke(&handle).await,
             Write::RevokeOwner { owner, not_before } => self.revoke_owner(&owner, not_before).await,
             Write::Spend { key, until } => self.spend(&key, until).await,
             Write::Touch { touched, over } => self.touch(touched, over).await,
@@ -216,6 +277,8 @@ impl Redis {
     async fn revoke_owner(&self, owner: &Key, not_before: i64) -> Result<Done, StorageError> {
         let fact = Entry::Fact(Fact::OwnerRevoked(*owner, Timestamp::from_millis(not_before)));
         let (ended, told) = futures_util::join!(self.end_before(owner, not_before), self.log.append(fact));
+        // Also without an answer: then it may hold.
+        self.heard(Fact::OwnerRevoked(*owner, Timestamp::from_millis(not_before)));
         ended.and(told)?;
         // They are over already; whoever hears of it marks what could not be marked now.
         if let Err(error) = self.mark_all(owner).await {
@@ -226,7 +289,7 @@ impl Redis {
 
     async fn end_before(&self, owner: &Key, not_before: i64) -> Result<(), StorageError> {
         let arguments = Command::new("").arg(not_before).arg(not_before.saturating_add(super::EPOCH_LIFE_MS));
-        self.router.script_durably(&self.scripts.end_before, &[self.keys.epoch(owner)], arguments).await.map(drop)
+        self.router.script_durably(&self.scripts.end_before, &[self.epoch_key(owner)], arguments).await.map(drop)
     }
 
     /// Marks the sessions of an owner that its epoch ended.
@@ -340,8 +403,13 @@ impl Redis {
         [self.keys.session(handle), self.keys.tokens(handle)]
     }
 
+    /// That of everyone is beside the changelog, so that who reads the one can read the other.
+    fn epoch_key(&self, owner: &Key) -> String {
+        if *owner == EVERYONE { self.log.everyone().to_owned() } else { self.keys.epoch(owner) }
+    }
+
     async fn epoch(&self, owner: &Key) -> Result<Option<i64>, StorageError> {
-        let key = self.keys.epoch(owner);
+        let key = self.epoch_key(owner);
         Ok(self.router.call(&key, Command::new("GET").arg(key.as_str())).await?.number())
     }
 }
@@ -427,6 +495,13 @@ fn row(reply: &Reply) -> Option<Row> {
         refresh_next: next.number(),
         ..row
     })
+}
+
+/// A mark of these servers in this order.
+fn order(servers: &[Server]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    servers.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn scored(reply: &Reply) -> Vec<(i64, Key)> {

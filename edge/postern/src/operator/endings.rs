@@ -1,0 +1,159 @@
+//! Ending sessions. Who cannot be known beyond "an operator"; what and how many is in the log.
+
+use std::time::{Duration, SystemTime};
+
+use postern_authn::{Clearing, Stage};
+use postern_storage::{Lookup, StorageError};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::face::Face;
+use super::session::Which;
+
+/// Where the end of one session is asked for.
+pub(crate) const END: &str = "/operator/sessions/end";
+/// Where that of all sessions of a user is.
+pub(crate) const END_USER: &str = "/operator/sessions/end-user";
+/// Where that of all sessions is.
+pub(crate) const END_ALL: &str = "/operator/sessions/end-all";
+/// Where it is asked how far the clearing after that is.
+pub(crate) const CLEARING: &str = "/operator/sessions/clearing";
+/// So long it is waited for news of the clearing.
+const NEWS: Duration = Duration::from_secs(2);
+
+/// What became of one session.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ended {
+    /// It has ended now.
+    Now,
+    /// It had been ended before.
+    Before,
+    /// There is none of that name, or it is over.
+    Unknown,
+    /// The store does not confirm it.
+    Unavailable(String),
+}
+
+/// Whose sessions are to end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OfUser {
+    pub(crate) user: String,
+    /// At this one; else at every issuer that is configured.
+    pub(crate) issuer: Option<String>,
+}
+
+/// How many sessions of a user have ended.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UserEnded {
+    /// So many there were, of very many those that one list shows.
+    Sessions(usize),
+    /// The store does not confirm it.
+    Unavailable(String),
+}
+
+/// All are meant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Everybody {}
+
+/// How far the clearing was when it was asked last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) ended: u64,
+}
+
+/// Whether all sessions have ended.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cleared {
+    /// They have; how far the clearing is.
+    Ended(Cleaning),
+    /// The store does not confirm it.
+    Unavailable(String),
+}
+
+/// How far the clearing is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Cleaning {
+    /// So many sessions have been found that ended.
+    pub(crate) ended: u64,
+    /// There may be more.
+    pub(crate) working: bool,
+    /// Why it was given up.
+    pub(crate) trouble: Option<String>,
+}
+
+impl From<&Clearing> for Cleaning {
+    fn from(clearing: &Clearing) -> Self {
+        let (working, trouble) = match &clearing.stage {
+            Stage::Done => (false, None),
+            Stage::Working { .. } => (true, None),
+            Stage::GivenUp(why) => (false, Some(why.clone())),
+        };
+        Self { ended: clearing.ended, working, trouble }
+    }
+}
+
+/// Ends one session.
+pub(super) async fn end(face: &Face, which: Which) -> Ended {
+    let mut ended = Ended::Unknown;
+    for name in which.handles() {
+        match face.authn.end(&name, SystemTime::now().into()).await {
+            Ok(Lookup::Found(session)) => {
+                let (user, issuer) = (session.user.id.as_str(), session.user.issuer.as_str());
+                info!(postern.session = %name, user, issuer, sessions = 1, "an operator ended a session");
+                return Ended::Now;
+            }
+            Ok(Lookup::Revoked) => ended = Ended::Before,
+            Ok(Lookup::Unknown) => {}
+            Err(error) => return Ended::Unavailable(unconfirmed("a session", &error)),
+        }
+    }
+    ended
+}
+
+/// Ends all sessions of a user.
+pub(super) async fn end_user(face: &Face, whose: OfUser) -> UserEnded {
+    let OfUser { user, issuer } = whose;
+    let issuers = issuer.map_or_else(|| face.authn.issuers(None), |issuer| vec![issuer]);
+    let mut sessions = 0;
+    for issuer in issuers {
+        match face.authn.end_user(&issuer, &user, SystemTime::now().into()).await {
+            Ok(ended) => {
+                info!(user, issuer, sessions = ended, "an operator ended the sessions of a user");
+                sessions += ended;
+            }
+            Err(error) => return UserEnded::Unavailable(unconfirmed("the sessions of a user", &error)),
+        }
+    }
+    UserEnded::Sessions(sessions)
+}
+
+/// Ends all sessions. How many there were is known when the clearing is done.
+pub(super) async fn end_all(face: &Face, Everybody {}: Everybody) -> Cleared {
+    match face.authn.end_all(SystemTime::now().into()).await {
+        Ok(()) => {
+            info!("an operator ended all sessions");
+            Cleared::Ended(Cleaning::from(&*face.authn.clearing().borrow()))
+        }
+        Err(error) => Cleared::Unavailable(unconfirmed("all sessions", &error)),
+    }
+}
+
+/// How far the clearing is, as soon as it is further than was seen, or a moment later.
+pub(super) async fn clearing(face: &Face, seen: Seen) -> Cleaning {
+    let mut clearing = face.authn.clearing();
+    let news = |now: &Clearing| now.ended > seen.ended.saturating_add(STRIDE) || !Cleaning::from(now).working;
+    drop(tokio::time::timeout(NEWS, clearing.wait_for(news)).await);
+    Cleaning::from(&*face.authn.clearing().borrow())
+}
+
+/// It may hold all the same, so it belongs into the log.
+fn unconfirmed(what: &'static str, error: &StorageError) -> String {
+    warn!(what, %error, "an operator wanted to end sessions, and the store did not confirm it");
+    error.to_string()
+}
+
+/// Less than that is no news.
+const STRIDE: u64 = 10_000;

@@ -1,0 +1,236 @@
+//! `postern sessions`: what a running Postern knows of sessions, and their end. All of it is asked of the running process, which
+//! does it as at a sign-out (`operator/`).
+
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal as _, Write as _};
+
+use tokio::runtime::Runtime;
+
+use crate::ask::{self, Failed};
+use crate::cli::{self, Exit, OfSessions};
+use crate::config::Config;
+use crate::operator::{
+    CLEARING, Cleaning, Cleared, END, END_ALL, END_USER, Ended, Everybody, Found, LIST, Line, Listed, NO_NAME, NO_SUCH,
+    OfUser, Operator, SESSION, Seen, UserEnded, Wanted, Which, silent,
+};
+use crate::run;
+
+/// Does what was asked on the command line.
+#[must_use]
+pub(crate) fn sessions(asked: &OfSessions) -> Exit {
+    ask::answered(match asked {
+        OfSessions::List(asked) => list(asked),
+        OfSessions::Show(asked) => show(asked),
+        OfSessions::Revoke(asked) => revoke(asked),
+        OfSessions::RevokeUser(asked) => revoke_user(asked),
+        OfSessions::RevokeAll(asked) => revoke_all(asked),
+    })
+}
+
+/// A running Postern that can be asked.
+struct Running {
+    operator: Operator,
+    runtime: Runtime,
+}
+
+impl Running {
+    fn find(asked: &cli::Running) -> Result<Self, Failed> {
+        let loaded = ask::load(asked.config.as_deref(), asked.lenient)?;
+        Self::of(&loaded.config, asked.address.as_deref())
+    }
+
+    fn of(config: &Config, address: Option<&str>) -> Result<Self, Failed> {
+        let operator = Operator::of(config, address)?;
+        Ok(Self { operator, runtime: run::control_runtime().map_err(|_| Failed::Told)? })
+    }
+
+    fn ask<A: serde::de::DeserializeOwned>(&self, path: &str, question: &impl serde::Serialize) -> Result<A, Failed> {
+        Ok(self.runtime.block_on(self.operator.ask(path, question))?)
+    }
+
+    /// Asks for a change. Without an answer it may or may not have been made.
+    fn change<A: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl serde::Serialize,
+    ) -> Result<A, Failed> {
+        let done: Option<A> = self.ask(path, question).map_err(|failed| match failed {
+            Failed::Problem(why) => Failed::Problem(format!("{why} ({UNSURE})")),
+            Failed::Usage(_) | Failed::Unreachable(_) | Failed::Told => failed,
+        })?;
+        done.ok_or_else(|| Failed::Problem(format!("the running Postern failed ({UNSURE})")))
+    }
+
+    fn which(&self, written: &str) -> Result<Which, Failed> {
+        Which::of(written, self.operator.keyring()).ok_or_else(|| Failed::Usage(format!("{written}: {NO_NAME}")))
+    }
+
+    /// Those that are wanted, and whether there may be more.
+    fn list(&self, mut wanted: Wanted) -> Result<(Vec<Line>, bool), Failed> {
+        let (limit, mut found) = (wanted.limit, BTreeMap::<String, Line>::new());
+        loop {
+            wanted.limit = limit - found.len();
+            let (lines, next) = match self.ask(LIST, &wanted)? {
+                Listed::Some { lines, next } => (lines, next),
+                Listed::Unavailable(why) => return Err(Failed::Problem(silent(&why))),
+            };
+            // One may come twice.
+            found.extend(lines.into_iter().map(|line| (line.session.clone(), line)));
+            let full = found.len() >= limit;
+            if full || next.is_none() {
+                let more = found.len() > limit || (full && next.is_some());
+                let mut lines: Vec<_> = found.into_values().collect();
+                lines.sort_by_key(|line| std::cmp::Reverse(line.issued_at));
+                lines.truncate(limit);
+                return Ok((lines, more));
+            }
+            wanted.from = next;
+        }
+    }
+}
+
+const UNSURE: &str = "whether sessions have ended is not known: try again";
+
+fn list(asked: &cli::ListSessions) -> Result<Exit, Failed> {
+    if asked.limit == 0 {
+        return Err(Failed::Usage("--limit 0: write a number from 1 on".to_owned()));
+    }
+    let wanted = Wanted {
+        user: asked.user.clone(),
+        email: asked.email.clone(),
+        idp: asked.idp.clone(),
+        limit: asked.limit,
+        from: None,
+    };
+    let (lines, more) = Running::find(&asked.running)?.list(wanted)?;
+    ask::print(asked.running.format, |colour| tell::lines(&lines, more, colour), || tell::lines_json(&lines, more));
+    Ok(Exit::Ok)
+}
+
+fn show(asked: &cli::OneSession) -> Result<Exit, Failed> {
+    let running = Running::find(&asked.running)?;
+    let found: Found = running.ask(SESSION, &running.which(&asked.session)?)?;
+    let session = found.session().map_err(Failed::Problem)?;
+    ask::print(asked.running.format, |colour| tell::session(&session, colour), || tell::session_json(&session));
+    Ok(Exit::Ok)
+}
+
+fn revoke(asked: &cli::OneSession) -> Result<Exit, Failed> {
+    let running = Running::find(&asked.running)?;
+    let (ended, words) = match running.change(END, &running.which(&asked.session)?)? {
+        Ended::Now => (1, "1 session has ended"),
+        Ended::Before => (0, "it had been ended before"),
+        Ended::Unknown => return Err(Failed::Problem(NO_SUCH.to_owned())),
+        Ended::Unavailable(why) => return Err(unconfirmed(&why)),
+    };
+    ask::print(asked.running.format, |_| format!("{words}\n"), || tell::ended_json(ended));
+    Ok(Exit::Ok)
+}
+
+fn revoke_user(asked: &cli::RevokeUser) -> Result<Exit, Failed> {
+    let running = Running::find(&asked.running)?;
+    let whom: BTreeSet<(String, Option<String>)> = match (&asked.user, &asked.email) {
+        (Some(user), _) => [(user.clone(), None)].into(),
+        (None, email) => {
+            let wanted = Wanted { email: email.clone(), limit: MOST, ..Wanted::default() };
+            let (lines, more) = running.list(wanted)?;
+            if more {
+                return Err(Failed::Problem(format!("more than {MOST} sessions have this address: end them by user")));
+            }
+            lines.into_iter().map(|line| (line.user, Some(line.issuer))).collect()
+        }
+    };
+    if whom.is_empty() {
+        return Err(Failed::Problem("nobody who is signed in has this address".to_owned()));
+    }
+    let mut users = Vec::new();
+    for (user, issuer) in whom {
+        match running.change(END_USER, &OfUser { user: user.clone(), issuer: issuer.clone() })? {
+            UserEnded::Sessions(ended) => users.push((user, issuer, ended)),
+            UserEnded::Unavailable(why) => return Err(unconfirmed(&why)),
+        }
+    }
+    ask::print(asked.running.format, |_| tell::users(&users), || tell::users_json(&users));
+    Ok(Exit::Ok)
+}
+
+/// Sessions of one address that are looked at: nobody has as many.
+const MOST: usize = 10_000;
+
+fn revoke_all(asked: &cli::RevokeAll) -> Result<Exit, Failed> {
+    let running = Running::find(&asked.running)?;
+    if !asked.yes && !is_meant()? {
+        return Err(Failed::Problem("nothing was done".to_owned()));
+    }
+    let mut cleaning: Cleaning = match running.change(END_ALL, &Everybody {})? {
+        Cleared::Ended(cleaning) => cleaning,
+        Cleared::Unavailable(why) => return Err(unconfirmed(&why)),
+    };
+    let mut progress = Progress::begin();
+    while cleaning.working {
+        progress.tell(cleaning.ended);
+        cleaning = running.ask(CLEARING, &Seen { ended: cleaning.ended })?;
+    }
+    progress.over();
+    ask::print(asked.running.format, |_| tell::all(&cleaning), || tell::all_json(&cleaning));
+    Ok(if cleaning.trouble.is_none() { Exit::Ok } else { Exit::Problem })
+}
+
+/// Asks on the terminal.
+fn is_meant() -> Result<bool, Failed> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        let why =
+            "this ends every session of everybody, and there is no terminal to ask whether that is meant: add --yes";
+        return Err(Failed::Usage(why.to_owned()));
+    }
+    let mut err = std::io::stderr();
+    // Nobody who cannot read the question answers it with yes.
+    let _closed = write!(err, "This ends every session of everybody. Write yes to go on: ").and_then(|()| err.flush());
+    let mut answer = String::new();
+    Ok(input.read_line(&mut answer).is_ok() && answer.trim() == "yes")
+}
+
+/// How far it is, in one line of a terminal that is written again and again.
+struct Progress {
+    shown: bool,
+    terminal: bool,
+}
+
+impl Progress {
+    fn begin() -> Self {
+        Self { shown: false, terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn tell(&mut self, ended: u64) {
+        if self.terminal {
+            let mut err = std::io::stderr();
+            let _closed = write!(err, "\rall sessions have ended; {ended} found so far").and_then(|()| err.flush());
+            self.shown = true;
+        }
+    }
+
+    fn over(self) {
+        if self.shown {
+            let _closed = writeln!(std::io::stderr());
+        }
+    }
+}
+
+fn unconfirmed(why: &str) -> Failed {
+    Failed::Problem(format!("{}; {UNSURE}", silent(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_terminal_nobody_is_asked() {
+        if !std::io::stdin().is_terminal() {
+            assert!(matches!(is_meant(), Err(Failed::Usage(why)) if why.contains("--yes")));
+        }
+    }
+}
