@@ -10,6 +10,7 @@
 mod backend;
 mod cache;
 mod changelog;
+mod check;
 mod config;
 mod contact;
 mod error;
@@ -40,6 +41,7 @@ use record::Seal;
 use touch::Touches;
 
 pub use cache::{CacheConfig, Cached, Entry, LONGEST_WINDOW, Loaded, SessionCache};
+pub use check::{Finding, Level, Report, check};
 pub use config::{Credentials, RedisConfig, RedisTls, Server, StorageConfig, Topology};
 pub use error::{OpenError, StorageError};
 pub use sessions::{Committed, Due, Leftovers, Lookup, Once, Page, SessionSummary, Sessions};

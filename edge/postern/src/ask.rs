@@ -145,6 +145,11 @@ impl Page {
     }
 }
 
+/// What others say is not for a terminal to obey.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// How wide a text stands on a terminal.
 fn width(text: &str) -> usize {
     let mut escaped = false;

@@ -61,6 +61,9 @@ pub enum Command {
     /// List the sessions of a running Postern, and end them
     #[command(subcommand)]
     Sessions(OfSessions),
+    /// Look at the session store of a configuration
+    #[command(subcommand)]
+    Store(OfStore),
     /// Ask a running Postern whether it is well
     Health(Health),
     /// Have a running Postern load its configuration again, and say what became of it
@@ -358,6 +361,27 @@ pub struct RevokeAll {
     /// Which Postern to ask
     #[command(flatten)]
     pub running: Running,
+}
+
+/// What to do with a session store.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OfStore {
+    /// Say whether it is what Postern depends on, and what to do where it is not; no Postern has to run
+    Check(CheckStore),
+}
+
+/// Options of `postern store check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckStore {
+    /// The configuration file; without it everything comes from the environment
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Treat unknown keys as advice instead of errors
+    #[arg(long)]
+    pub lenient: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
 }
 
 /// Options of `postern health`.

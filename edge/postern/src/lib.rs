@@ -21,6 +21,7 @@ pub mod routes;
 mod run;
 mod sessions;
 pub mod show;
+mod store;
 pub mod telemetry;
 pub mod verdict;
 
@@ -46,6 +47,7 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Demo(asked) => run::demo(&asked),
         Command::Run(asked) => run::run(&asked),
         Command::Sessions(asked) => sessions::sessions(&asked),
+        Command::Store(asked) => store::store(&asked),
         Command::Health(asked) => run::health(&asked),
         Command::Reload(asked) => run::reload(&asked),
     }

@@ -4,6 +4,7 @@
 //! (`docs/decisions/0016-store-client.md`). Below it each server has connections of its own, kept by a task each, so a
 //! server that is down, slow or gone delays only what belongs to it.
 
+mod check;
 mod command;
 mod link;
 mod node;
@@ -15,6 +16,7 @@ mod slots;
 mod tests;
 mod topology;
 
+pub(crate) use check::check;
 pub(crate) use command::{Command, Reply};
 pub(crate) use link::{Dial, Link};
 pub(crate) use node::Lane;

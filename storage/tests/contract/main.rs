@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first thing that is not as promised")]
 
 mod apart;
+mod check;
 mod faults;
 mod file;
 mod shared;

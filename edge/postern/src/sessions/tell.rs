@@ -5,14 +5,9 @@ use std::fmt::Write as _;
 use postern_identity::{Claims, Session, Timestamp};
 use serde_json::{Value, json};
 
-use crate::ask::Page;
+use crate::ask::{Page, clean};
 use crate::config::Colour;
 use crate::operator::{Cleaning, Line};
-
-/// What a provider says of people is not for a terminal to obey.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
 
 fn time(millis: i64) -> String {
     Timestamp::from_millis(millis).to_string()
