@@ -129,7 +129,11 @@ impl Running {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let ends_all = stop.clone().drop_guard();
         let secret = config.admin.shared_secret.then(|| Arc::clone(&config.edge.keyring));
-        let operators = operator::routes(Face::new(secret, storage.sessions(), Arc::clone(&authn)));
+        let operators = operator::routes(Face::new(
+            secret,
+            storage.sessions(),
+            authn.as_ref().map(|(_, _, authn)| Arc::clone(authn)),
+        ));
         let local = admin::health_routes(health.clone()).merge(admin::reload_routes(askers)).merge(operators);
         for (listener, routes) in admin_routes(&config, registry, local).await? {
             tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));

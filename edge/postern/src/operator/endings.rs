@@ -2,12 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use postern_authn::{Clearing, Stage};
+use postern_authn::{Authn, Clearing, Stage};
 use postern_storage::{Lookup, StorageError};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::face::Face;
 use super::session::Which;
 
 /// Where the end of one session is asked for.
@@ -96,10 +95,10 @@ impl From<&Clearing> for Cleaning {
 }
 
 /// Ends one session.
-pub(super) async fn end(face: &Face, which: Which) -> Ended {
+pub(super) async fn end(authn: &Authn, which: Which) -> Ended {
     let mut ended = Ended::Unknown;
     for name in which.handles() {
-        match face.authn.end(&name, SystemTime::now().into()).await {
+        match authn.end(&name, SystemTime::now().into()).await {
             Ok(Lookup::Found(session)) => {
                 let (user, issuer) = (session.user.id.as_str(), session.user.issuer.as_str());
                 info!(postern.session = %name, user, issuer, sessions = 1, "an operator ended a session");
@@ -114,12 +113,12 @@ pub(super) async fn end(face: &Face, which: Which) -> Ended {
 }
 
 /// Ends all sessions of a user.
-pub(super) async fn end_user(face: &Face, whose: OfUser) -> UserEnded {
+pub(super) async fn end_user(authn: &Authn, whose: OfUser) -> UserEnded {
     let OfUser { user, issuer } = whose;
-    let issuers = issuer.map_or_else(|| face.authn.issuers(None), |issuer| vec![issuer]);
+    let issuers = issuer.map_or_else(|| authn.issuers(None), |issuer| vec![issuer]);
     let mut sessions = 0;
     for issuer in issuers {
-        match face.authn.end_user(&issuer, &user, SystemTime::now().into()).await {
+        match authn.end_user(&issuer, &user, SystemTime::now().into()).await {
             Ok(ended) => {
                 info!(user, issuer, sessions = ended, "an operator ended the sessions of a user");
                 sessions += ended;
@@ -131,22 +130,22 @@ pub(super) async fn end_user(face: &Face, whose: OfUser) -> UserEnded {
 }
 
 /// Ends all sessions. How many there were is known when the clearing is done.
-pub(super) async fn end_all(face: &Face, Everybody {}: Everybody) -> Cleared {
-    match face.authn.end_all(SystemTime::now().into()).await {
+pub(super) async fn end_all(authn: &Authn, Everybody {}: Everybody) -> Cleared {
+    match authn.end_all(SystemTime::now().into()).await {
         Ok(()) => {
             info!("an operator ended all sessions");
-            Cleared::Ended(Cleaning::from(&*face.authn.clearing().borrow()))
+            Cleared::Ended(Cleaning::from(&*authn.clearing().borrow()))
         }
         Err(error) => Cleared::Unavailable(unconfirmed("all sessions", &error)),
     }
 }
 
 /// How far the clearing is, as soon as it is further than was seen, or a moment later.
-pub(super) async fn clearing(face: &Face, seen: Seen) -> Cleaning {
-    let mut clearing = face.authn.clearing();
+pub(super) async fn clearing(authn: &Authn, seen: Seen) -> Cleaning {
+    let mut clearing = authn.clearing();
     let news = |now: &Clearing| now.ended > seen.ended.saturating_add(STRIDE) || !Cleaning::from(now).working;
     drop(tokio::time::timeout(NEWS, clearing.wait_for(news)).await);
-    Cleaning::from(&*face.authn.clearing().borrow())
+    Cleaning::from(&*authn.clearing().borrow())
 }
 
 /// It may hold all the same, so it belongs into the log.

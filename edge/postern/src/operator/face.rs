@@ -36,8 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Face {
     /// None where no `shared_secret` is configured: then nobody can prove anything.
     guard: Option<Guard>,
-    pub(super) sessions: Sessions,
-    pub(super) authn: Arc<Authn>,
+    sessions: Sessions,
+    /// None where this process is an edge alone.
+    authn: Option<Arc<Authn>>,
     places: Semaphore,
     /// When it was last told of somebody who proved nothing.
     warned: Mutex<Option<Instant>>,
@@ -45,7 +46,7 @@ pub(crate) struct Face {
 
 impl Face {
     /// Answers whoever holds the secret of this keyring, if it was configured and not drawn by this process.
-    pub(crate) fn new(keyring: Option<Arc<Keyring>>, sessions: Sessions, authn: Arc<Authn>) -> Self {
+    pub(crate) fn new(keyring: Option<Arc<Keyring>>, sessions: Sessions, authn: Option<Arc<Authn>>) -> Self {
         let (guard, places) = (keyring.map(Guard::new), Semaphore::new(AT_ONCE));
         Self { guard, sessions, authn, places, warned: Mutex::default() }
     }
@@ -111,6 +112,22 @@ impl Face {
             None => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written"),
         }
     }
+
+    /// The same, of what authn knows and does.
+    async fn of_authn<Q: DeserializeOwned, A: Serialize, F: Future<Output = A>>(
+        &self,
+        peer: SocketAddr,
+        request: Request,
+        answer: impl FnOnce(Arc<Authn>, Q) -> F,
+    ) -> Response {
+        let Some(authn) = self.authn.clone() else {
+            return refuse(
+                StatusCode::NOT_FOUND,
+                "this process is an edge alone: ask one with `services: authenticate`",
+            );
+        };
+        self.answer(peer, request, |question| answer(authn, question)).await
+    }
 }
 
 fn refuse(status: StatusCode, why: &'static str) -> Response {
@@ -146,22 +163,20 @@ async fn session((State(face), ConnectInfo(peer)): Asked, request: Request) -> R
 }
 
 async fn list((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
-    face.answer(peer, request, |wanted| list::find(&face, wanted)).await
+    let sessions = &face.sessions;
+    face.of_authn(peer, request, |authn, wanted| async move { list::find(sessions, &authn, wanted).await }).await
 }
 
 async fn end((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
-    let own = Arc::clone(&face);
-    face.answer(peer, request, |which| whole(async move { endings::end(&own, which).await })).await
+    face.of_authn(peer, request, |authn, which| whole(async move { endings::end(&authn, which).await })).await
 }
 
 async fn end_user((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
-    let own = Arc::clone(&face);
-    face.answer(peer, request, |whose| whole(async move { endings::end_user(&own, whose).await })).await
+    face.of_authn(peer, request, |authn, whose| whole(async move { endings::end_user(&authn, whose).await })).await
 }
 
 async fn end_all((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
-    let own = Arc::clone(&face);
-    face.answer(peer, request, |everybody| whole(async move { endings::end_all(&own, everybody).await })).await
+    face.of_authn(peer, request, |authn, all| whole(async move { endings::end_all(&authn, all).await })).await
 }
 
 /// Goes on to its end even if nobody waits for it any more; `None` if there was none.
@@ -170,5 +185,5 @@ async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
 }
 
 async fn clearing((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
-    face.answer(peer, request, |seen| endings::clearing(&face, seen)).await
+    face.of_authn(peer, request, |authn, seen| async move { endings::clearing(&authn, seen).await }).await
 }

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use postern_authn::Authn;
 use postern_identity::Session;
-use postern_storage::{Lookup, Place, StorageError};
+use postern_storage::{Lookup, Place, Sessions, StorageError};
 use serde::{Deserialize, Serialize};
-
-use super::face::Face;
 
 /// Where this is asked.
 pub(crate) const LIST: &str = "/operator/sessions";
@@ -83,10 +82,10 @@ impl Line {
 }
 
 /// Looks for them.
-pub(super) async fn find(face: &Face, wanted: Wanted) -> Listed {
+pub(super) async fn find(sessions: &Sessions, authn: &Authn, wanted: Wanted) -> Listed {
     let found = match &wanted.user {
-        Some(user) => of_user(face, user, &wanted).await.map(|lines| (lines, None)),
-        None => among_all(face, &wanted).await,
+        Some(user) => of_user((sessions, authn), user, &wanted).await.map(|lines| (lines, None)),
+        None => among_all(sessions, &wanted).await,
     };
     match found {
         Ok((lines, next)) => Listed::Some { lines, next: next.map(|next| next.to_string()) },
@@ -95,12 +94,16 @@ pub(super) async fn find(face: &Face, wanted: Wanted) -> Listed {
 }
 
 /// By the index of the user, at every provider that is configured.
-async fn of_user(face: &Face, user: &str, wanted: &Wanted) -> Result<Vec<Line>, StorageError> {
+async fn of_user(
+    (sessions, authn): (&Sessions, &Authn),
+    user: &str,
+    wanted: &Wanted,
+) -> Result<Vec<Line>, StorageError> {
     let now = SystemTime::now().into();
     let mut lines = Vec::new();
-    for issuer in face.authn.issuers(None) {
-        for line in face.sessions.list(&issuer, user, now).await?.into_iter().take(MOST) {
-            if let Lookup::Found(session) = face.sessions.load(&line.handle, now).await?
+    for issuer in authn.issuers(None) {
+        for line in sessions.list(&issuer, user, now).await?.into_iter().take(MOST) {
+            if let Lookup::Found(session) = sessions.load(&line.handle, now).await?
                 && wanted.is_met(&session)
             {
                 lines.push(Line::of(&session));
@@ -111,12 +114,12 @@ async fn of_user(face: &Face, user: &str, wanted: &Wanted) -> Result<Vec<Line>, 
 }
 
 /// Page by page.
-async fn among_all(face: &Face, wanted: &Wanted) -> Result<(Vec<Line>, Option<Place>), StorageError> {
+async fn among_all(sessions: &Sessions, wanted: &Wanted) -> Result<(Vec<Line>, Option<Place>), StorageError> {
     let (begun, enough) = (Instant::now(), wanted.limit.min(MOST));
     let (mut lines, mut place) = (Vec::new(), wanted.from.as_deref().and_then(Place::parse));
     loop {
         let now = SystemTime::now().into();
-        let page = face.sessions.page(place, now).await?;
+        let page = sessions.page(place, now).await?;
         lines.extend(page.sessions.iter().filter(|session| wanted.is_met(session)).map(Line::of));
         place = page.next;
         if place.is_none() || lines.len() >= enough || begun.elapsed() >= ENOUGH {
