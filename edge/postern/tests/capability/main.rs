@@ -24,6 +24,7 @@ mod sessions;
 mod sign_in_browser;
 mod sign_in_curl;
 mod sign_in_real_provider;
+mod store;
 mod support;
 mod tls;
 mod tools;
