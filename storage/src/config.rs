@@ -54,7 +54,8 @@ pub struct RedisConfig {
     /// How many replicas have to have a revocation, a new session or a refresh before it counts as done. Of those that
     /// there are: a master without replicas waits for none.
     pub copies: u32,
-    /// This process writes sessions (authn): it keeps the heartbeat that all others live on, and repairs what a crash left.
+    /// It keeps the heartbeat that all live on, edges too (they go on when authn is away), and repairs what a crash left. A
+    /// process without only listens.
     pub writes: bool,
     /// How often a heartbeat is written.
     pub heartbeat: Duration,

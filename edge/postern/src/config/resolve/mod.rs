@@ -65,7 +65,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     }
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");
-    let storage = storage::resolve(cx, settings, freshness, true);
+    let storage = storage::resolve(cx, settings, freshness);
     storage::refuse_unshared(cx, settings, storage.as_ref(), role);
     let admin = admin::resolve(cx, settings, secrets.is_configured);
     let log_levels = logs::levels(cx, settings);

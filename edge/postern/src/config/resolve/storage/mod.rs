@@ -79,12 +79,7 @@ fn shown(duration: Duration) -> String {
     }
 }
 
-pub(super) fn resolve(
-    cx: &mut Context<'_>,
-    settings: &Block<'_>,
-    freshness: Freshness,
-    writes: bool,
-) -> Option<StorageConfig> {
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, freshness: Freshness) -> Option<StorageConfig> {
     let connection = connection(cx, settings);
     let options = servers::options(cx, settings);
     let insecure = settings.flag(cx, "databroker_storage_insecure");
@@ -103,7 +98,7 @@ pub(super) fn resolve(
                 tls: servers.tls.then_some(options.tls),
                 insecure,
                 copies: options.copies,
-                writes,
+                writes: true,
                 heartbeat: freshness.heartbeat,
                 lease: freshness.lease,
                 connect: options.connect,
