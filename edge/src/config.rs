@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use postern_identity::{CookieAttributes, Keyring, Secret};
+use postern_identity::{CookieAttributes, IdpId, Keyring, Secret};
 use postern_policy::IpMatcher;
 use url::Url;
 
@@ -95,6 +95,8 @@ pub struct AuthenticateTarget {
     pub url: Url,
     /// Where authn listens.
     pub upstream: AuthnUpstream,
+    /// Who vouches where no route says who: the default identity provider, if there is one.
+    pub idp: Option<IdpId>,
 }
 
 /// Where authn listens. Both kinds of edge prove to it that they are one.

@@ -78,9 +78,9 @@ impl Snapshot {
         host.name() == self.authenticate.name() && self.authenticate.port().is_none_or(|port| host.port() == Some(port))
     }
 
-    /// The identity provider of a host whose path belongs to no route: that of its first route.
+    /// The identity provider of a host whose path belongs to no route: that of its first route, or the default one.
     pub(crate) fn idp_of(&self, host: &Host) -> Option<&IdpId> {
-        self.table.first_on(host).or_else(|| self.config.routes.first()).map(|route| &route.idp)
+        self.table.first_on(host).map(|route| &route.idp).or(self.config.authenticate.idp.as_ref())
     }
 
     /// What a session cookie is bound to on this host (S-089).

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use postern_servers::{Cluster, Redis, Watched};
-use postern_storage::{CacheConfig, RedisConfig, Server, SessionCache, Storage, StorageConfig, StorageError, Topology};
+use postern_storage::{
+    CacheConfig, Part, RedisConfig, Server, SessionCache, Storage, StorageConfig, StorageError, Topology,
+};
 use prometheus::Registry;
 
 use crate::people::{Person, keyring, now};
@@ -39,7 +41,7 @@ fn redis(topology: Topology) -> RedisConfig {
         tls: None,
         insecure: false,
         copies: 1,
-        writes: true,
+        part: Part::Authn,
         heartbeat: Duration::from_millis(500),
         lease: LEASE,
         connect: Duration::from_secs(1),
@@ -74,12 +76,12 @@ pub(crate) fn on_watched(watched: &Watched) -> RedisConfig {
 impl Installation {
     /// Starts a writer and so many edges, and waits until all of them hear of revocations.
     pub(crate) async fn start(config: &RedisConfig, edges: usize) -> Result<Self> {
-        let open = |writes| {
-            let config = StorageConfig::Redis(Box::new(RedisConfig { writes, ..config.clone() }));
+        let open = |part| {
+            let config = StorageConfig::Redis(Box::new(RedisConfig { part, ..config.clone() }));
             Storage::open(config, keyring(), &Registry::new()).context("the store does not open")
         };
-        let writer = open(true)?;
-        let edges = (0..edges).map(|_| open(false).map(Edge::new)).collect::<Result<Vec<_>>>()?;
+        let writer = open(Part::Authn)?;
+        let edges = (0..edges).map(|_| open(Part::Reader).map(Edge::new)).collect::<Result<Vec<_>>>()?;
         let installation = Self { writer, edges };
         installation.in_contact(PATIENCE).await?;
         Ok(installation)

@@ -36,6 +36,17 @@ impl StorageConfig {
     }
 }
 
+/// What a process does for all that share a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It keeps the heartbeat that everybody's lease lives on, and repairs what a crash left half done.
+    Authn,
+    /// It keeps the heartbeat alone: edges go on without authn.
+    Edge,
+    /// It listens.
+    Reader,
+}
+
 /// Servers that keep the sessions of many processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConfig {
@@ -54,9 +65,8 @@ pub struct RedisConfig {
     /// How many replicas have to have a revocation, a new session or a refresh before it counts as done. Of those that
     /// there are: a master without replicas waits for none.
     pub copies: u32,
-    /// It keeps the heartbeat that all live on, edges too (they go on when authn is away), and repairs what a crash left. A
-    /// process without only listens.
-    pub writes: bool,
+    /// What this process does for the others.
+    pub part: Part,
     /// How often a heartbeat is written.
     pub heartbeat: Duration,
     /// How long one heartbeat is good for; several times as long as they are apart.

@@ -42,7 +42,7 @@ use touch::Touches;
 
 pub use cache::{CacheConfig, Cached, Entry, LONGEST_WINDOW, Loaded, SessionCache};
 pub use check::{Finding, Level, Report, check};
-pub use config::{Credentials, RedisConfig, RedisTls, Server, StorageConfig, Topology};
+pub use config::{Credentials, Part, RedisConfig, RedisTls, Server, StorageConfig, Topology};
 pub use error::{OpenError, StorageError};
 pub use sessions::{Committed, Due, Leftovers, Lookup, Once, Page, SessionSummary, Sessions};
 
@@ -73,14 +73,14 @@ impl Storage {
         let metrics = Arc::new(Metrics::register(registry, config.name())?);
         let listens = match &config {
             StorageConfig::Memory | StorageConfig::File { .. } => None,
-            StorageConfig::Redis(redis) => Some((redis.lease, redis.writes.then_some(redis.heartbeat))),
+            StorageConfig::Redis(redis) => Some((redis.lease, redis.heartbeat, redis.part)),
         };
         let backend = Backend::open(config, Arc::clone(&metrics))?;
-        let contact = Arc::new(listens.map_or_else(Contact::own, |(lease, _)| Contact::leased(lease)));
+        let contact = Arc::new(listens.map_or_else(Contact::own, |(lease, ..)| Contact::leased(lease)));
         let storage = Self::start(backend, contact, Seal::new(keyring), metrics, runtime);
-        if let Some((_, heartbeat)) = listens {
+        if let Some((_, heartbeat, part)) = listens {
             metrics::watch(registry, &storage.contact)?;
-            storage.listen(heartbeat);
+            storage.listen(heartbeat, part);
         }
         Ok(storage)
     }
@@ -101,13 +101,16 @@ impl Storage {
         Self { backend, sessions, invalidation, contact, metrics, tasks, runtime, stop }
     }
 
-    /// Hears what other processes do to sessions; the writer of sessions, which has a heartbeat, also repairs records.
-    fn listen(&self, heartbeat: Option<Duration>) {
+    /// Hears what other processes do to sessions, and does its part.
+    fn listen(&self, heartbeat: Duration, part: Part) {
         let Some(shared) = self.backend.shared() else { return };
         let log = shared.log().clone();
-        let repair = heartbeat.map(|every| {
-            let (metrics, stop) = (Arc::clone(&self.metrics), self.stop.clone());
-            self.tasks.spawn_on(changelog::beat(log.clone(), every, Arc::clone(&metrics), stop.clone()), &self.runtime);
+        let (metrics, stop) = (Arc::clone(&self.metrics), self.stop.clone());
+        if part != Part::Reader {
+            let beat = changelog::beat(log.clone(), heartbeat, Arc::clone(&metrics), stop.clone());
+            self.tasks.spawn_on(beat, &self.runtime);
+        }
+        let repair = (part == Part::Authn).then(|| {
             let (repair, work) = Repair::start(Arc::clone(shared), metrics, stop);
             self.tasks.spawn_on(work, &self.runtime);
             repair

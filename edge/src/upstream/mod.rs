@@ -118,7 +118,9 @@ impl Upstreams {
         let (address, server_name) = match authn {
             AuthnUpstream::Here(address) => (*address, None),
             AuthnUpstream::Elsewhere(endpoint) => {
-                (SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port), server_name(endpoint))
+                // A dead authn is told in time, whatever of it is dead.
+                let resolved = tokio::time::timeout(AUTHN_CONNECT, self.resolver.resolve(&endpoint.host)).await;
+                (SocketAddr::new(resolved.unwrap_or(Err(Unresolved))?, endpoint.port), server_name(endpoint))
             }
         };
         let spec = PeerSpec {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::router::{DURABLE_PLACES, PLACES};
 use super::{Command, Lane, Router};
 use crate::StorageError;
-use crate::config::{RedisConfig, Server, Topology};
+use crate::config::{Part, RedisConfig, Server, Topology};
 use crate::metrics::Metrics;
 
 fn at(port: u16) -> Server {
@@ -28,7 +28,7 @@ fn router(topology: Topology, operation: Duration) -> Router {
         tls: None,
         insecure: false,
         copies: 1,
-        writes: true,
+        part: Part::Authn,
         heartbeat: Duration::from_millis(500),
         lease: Duration::from_millis(2_500),
         connect: Duration::from_secs(1),

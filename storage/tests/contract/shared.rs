@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use postern_identity::{Secret, Session, Timestamp, Tokens};
 use postern_servers::{Cluster, Redis, Traffic, Watched};
 use postern_storage::{
-    CacheConfig, Cached, Committed, Credentials, Loaded, Once, RedisConfig, SessionCache, Storage, StorageConfig,
+    CacheConfig, Cached, Committed, Credentials, Loaded, Once, Part, RedisConfig, SessionCache, Storage, StorageConfig,
     StorageError, Topology,
 };
 use prometheus::Registry;
@@ -28,16 +28,16 @@ const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
 impl Processes {
     pub(super) fn start(config: &RedisConfig) -> Self {
-        let open = |writes| {
-            let config = StorageConfig::Redis(Box::new(RedisConfig { writes, ..config.clone() }));
+        let open = |part| {
+            let config = StorageConfig::Redis(Box::new(RedisConfig { part, ..config.clone() }));
             Storage::open(config, keyring(), &Registry::new()).unwrap()
         };
         let edges = (0..EDGES).map(|_| {
-            let storage = open(false);
+            let storage = open(Part::Reader);
             let cache = storage.cache(CacheConfig { load_deadline: Duration::from_secs(2), ..CacheConfig::default() });
             (storage, cache)
         });
-        Self { writer: open(true), edges: edges.collect() }
+        Self { writer: open(Part::Authn), edges: edges.collect() }
     }
 
     fn on(cluster: &Cluster) -> Self {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
 use postern_servers::{Cluster, Redis};
-use postern_storage::{RedisConfig, Server, Storage, StorageConfig, Topology};
+use postern_storage::{Part, RedisConfig, Server, Storage, StorageConfig, Topology};
 use prometheus::Registry;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ pub(crate) fn redis(topology: Topology, prefix: String) -> RedisConfig {
         tls: None,
         insecure: false,
         copies: 1,
-        writes: true,
+        part: Part::Authn,
         heartbeat: Duration::from_millis(500),
         lease: Duration::from_millis(2_500),
         connect: Duration::from_secs(1),

@@ -11,7 +11,7 @@ use postern_authn::{Authn, AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Secret, SignInRequest, Timestamp};
 use postern_servers::Redis;
 use postern_storage::{
-    CacheConfig, RedisConfig, Server, SessionCache, SessionSummary, Sessions, Storage, StorageConfig, Topology,
+    CacheConfig, Part, RedisConfig, Server, SessionCache, SessionSummary, Sessions, Storage, StorageConfig, Topology,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ impl World {
             tls: None,
             insecure: false,
             copies: 0,
-            writes: true,
+            part: Part::Authn,
             heartbeat: Duration::from_millis(500),
             lease: Duration::from_millis(2_500),
             connect: Duration::from_secs(5),

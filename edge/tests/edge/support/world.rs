@@ -224,7 +224,11 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
             redirect: vec![([127, 0, 0, 1], 0).into()],
         },
         certificates: Certificates { inline: vec![pair], files: Vec::new() },
-        authenticate: AuthenticateTarget { url: "https://auth.localhost".parse().unwrap(), upstream: nowhere },
+        authenticate: AuthenticateTarget {
+            url: "https://auth.localhost".parse().unwrap(),
+            upstream: nowhere,
+            idp: None,
+        },
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring: Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))),
         identity: IdentityConfig {

@@ -8,6 +8,7 @@ use postern_edge::route::{HostPattern, Route, RouteTable, UpstreamEndpoint};
 use postern_edge::{AuthenticateTarget, AuthnUpstream};
 use url::{Host, Position, Url};
 
+use super::idp::Idps;
 use super::routes::{Routes, is_authority};
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -28,7 +29,7 @@ pub(super) fn resolve(
     cx: &mut Context<'_>,
     settings: &Block<'_>,
     routes: &Routes,
-    role: Role,
+    (role, idps): (Role, &Idps),
 ) -> Option<AuthenticateTarget> {
     let internal = internal(cx, settings, role);
     let url = if settings.filled(cx, "authenticate_service_url").is_some() {
@@ -41,7 +42,7 @@ pub(super) fn resolve(
         Role::AllInOne | Role::Authn => UNBOUND,
         Role::Edge => AuthnUpstream::Elsewhere(endpoint(internal.as_ref().unwrap_or(&url))?),
     };
-    Some(AuthenticateTarget { url, upstream })
+    Some(AuthenticateTarget { url, upstream, idp: idps.list.first().map(|idp| idp.id.clone()) })
 }
 
 fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {

@@ -10,7 +10,7 @@ use super::secrets;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::quoted;
-use crate::config::{At, Code};
+use crate::config::{At, Code, Role};
 
 /// What is known of a kind of provider.
 #[derive(Debug)]
@@ -72,9 +72,9 @@ pub(super) struct Idps {
     refused: bool,
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Idps {
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Idps {
     let before = cx.problems.count(crate::config::Severity::Fatal);
-    let default = default(cx, settings);
+    let default = default(cx, settings, role);
     let refused = cx.problems.count(crate::config::Severity::Fatal) > before;
     Idps { list: default.into_iter().collect(), refused }
 }
@@ -131,12 +131,15 @@ fn same_secret(a: &IdpConfig, b: &IdpConfig) -> bool {
     }
 }
 
-fn default(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IdpConfig> {
+fn default(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Option<IdpConfig> {
     let kind = kind(cx, settings)?;
     let issuer = issuer(cx, settings, kind);
     let hint = "write the client id that the provider gave you";
     let client_id = settings.required(cx, "idp_client_id", "`idp_client_id` is missing", hint);
-    let client_secret = secrets::line(cx, settings, "idp_client_secret", "idp_client_secret_file");
+    // An edge alone never speaks to the provider.
+    let client_secret = (role != Role::Edge)
+        .then(|| secrets::line(cx, settings, "idp_client_secret", "idp_client_secret_file"))
+        .flatten();
     let scopes = settings.names(cx, "idp_scopes");
     let params = settings.pairs(cx, "idp_request_params").filter(|params| !params.is_empty());
     let (issuer, client_id) = (issuer?, client_id?.value);

@@ -41,7 +41,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let timeouts = listeners::timeouts(cx, settings);
     let response_headers = headers::global(cx, settings, certificates::configured(settings));
     let identity = identity::resolve(cx, settings, flags);
-    let mut idps = idp::resolve(cx, settings);
+    let mut idps = idp::resolve(cx, settings, role);
     let request = requests::resolve(cx, settings, flags);
     planned::resolve(cx, settings, flags);
     let freshness = storage::freshness(cx, settings);
@@ -59,13 +59,13 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         },
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);
-    let authenticate = authenticate::resolve(cx, settings, &routes, role);
+    let authenticate = authenticate::resolve(cx, settings, &routes, (role, &idps));
     if let Some(authenticate) = &authenticate {
         routes.tell_of_sign_in_host(cx, &authenticate.url);
     }
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");
-    let storage = storage::resolve(cx, settings, freshness);
+    let storage = storage::resolve(cx, settings, freshness, role);
     storage::refuse_unshared(cx, settings, storage.as_ref(), role);
     let admin = admin::resolve(cx, settings, secrets.is_configured);
     let log_levels = logs::levels(cx, settings);

@@ -5,7 +5,7 @@ mod servers;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postern_storage::{LONGEST_WINDOW, RedisConfig, StorageConfig};
+use postern_storage::{LONGEST_WINDOW, Part, RedisConfig, StorageConfig};
 
 use super::secrets::tell_inline;
 use crate::config::block::Block;
@@ -79,7 +79,12 @@ fn shown(duration: Duration) -> String {
     }
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, freshness: Freshness) -> Option<StorageConfig> {
+pub(super) fn resolve(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    freshness: Freshness,
+    role: Role,
+) -> Option<StorageConfig> {
     let connection = connection(cx, settings);
     let options = servers::options(cx, settings);
     let insecure = settings.flag(cx, "databroker_storage_insecure");
@@ -98,7 +103,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, freshness: Fre
                 tls: servers.tls.then_some(options.tls),
                 insecure,
                 copies: options.copies,
-                writes: true,
+                part: if role == Role::Edge { Part::Edge } else { Part::Authn },
                 heartbeat: freshness.heartbeat,
                 lease: freshness.lease,
                 connect: options.connect,
