@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 pub use error::AuthnError;
 pub use idp::truth;
-pub use operator::{Clearing, Stage};
+pub use operator::{Clearing, End, EndAllError, Stage};
 
 /// The whole of authn; cheap to clone, and every clone is the same one.
 #[derive(Clone, Debug)]

@@ -2,10 +2,10 @@
 //! at the provider, which nobody waits for.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::stream::{self, StreamExt as _};
-use postern_identity::{IdpId, SessionHandle, Timestamp, Tokens};
+use futures_util::stream::{self, Stream, StreamExt as _};
+use postern_identity::{IdpId, Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{Lookup, StorageError};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -34,9 +34,38 @@ pub enum Stage {
     Working {
         /// From the beginning, once it is at the end.
         again: bool,
+        /// What began before that time is over.
+        before: Timestamp,
     },
     /// It was given up: the tokens of some stay sealed in the store until they expire.
     GivenUp(String),
+}
+
+/// Why all sessions have not ended, or may not have.
+#[derive(Debug, thiserror::Error)]
+pub enum EndAllError {
+    /// Whoever goes by the one clock would end too few by the other, or those that are yet to begin. Nothing was done.
+    #[error("the clock of this machine says {ours}, that of the session store {theirs}: set them right first")]
+    Clocks {
+        /// What this machine says.
+        ours: Timestamp,
+        /// What the store says.
+        theirs: Timestamp,
+    },
+    /// They may or may not have ended, so try again.
+    #[error(transparent)]
+    Store(#[from] StorageError),
+}
+
+/// What became of a session that was to end.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It has ended now; `None`: the store does not say what it was.
+    Now(Option<Arc<Session>>),
+    /// It had been ended before; by now everybody has been told.
+    Before,
+    /// There is none of that name, or it is over.
+    Unknown,
 }
 
 /// A session of which tokens were left, and the tokens.
@@ -55,26 +84,42 @@ impl Authn {
         issuers
     }
 
-    /// Ends one session, and gives what it was.
+    /// Ends one session, and gives what it was. One that is marked is ended once more: when that failed half-way, its mark
+    /// was there and nobody had been told (S-084). If the store does not say whose it is, it ends all the same.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]; it may or may not have ended, so try again.
-    pub async fn end(&self, session: &SessionHandle, now: Timestamp) -> Result<Lookup, StorageError> {
-        let found = self.shared.sessions.load(session, now).await?;
-        if let Lookup::Found(known) = &found {
-            let tokens = sign_out::end(&self.shared.sessions, session).await?;
-            self.take_back(tokens.map(|tokens| (known.idp.clone(), tokens)).into_iter().collect());
+    pub async fn end(&self, session: &SessionHandle, now: Timestamp) -> Result<End, StorageError> {
+        let sessions = &self.shared.sessions;
+        match sessions.load(session, now).await {
+            Ok(Lookup::Found(known)) => {
+                let tokens = sign_out::end(sessions, session).await?;
+                self.take_back(tokens.map(|tokens| (known.idp.clone(), tokens)).into_iter().collect());
+                Ok(End::Now(Some(known)))
+            }
+            Ok(Lookup::Revoked) => sessions.revoke(session).await.map(|()| End::Before),
+            Ok(Lookup::Unknown) => Ok(End::Unknown),
+            Err(error) => {
+                warn!(%error, postern.session = %session, "whose session it is cannot be read; it is ended all the same");
+                let was_there = sessions.revoke_if_there(session).await?;
+                Ok(if was_there { End::Now(None) } else { End::Unknown })
+            }
         }
-        Ok(found)
     }
 
-    /// Ends every session of a user (S-095), those included that are being created; gives how many there were.
+    /// Ends every session of a user (S-095), those included that are being created; gives how many there were, `None` if they
+    /// cannot be listed.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
-    pub async fn end_user(&self, issuer: &str, user: &str, now: Timestamp) -> Result<usize, StorageError> {
-        let sessions = &self.shared.sessions;
-        let listed = sessions.list(issuer, user, now).await?;
+    pub async fn end_user(&self, issuer: &str, user: &str, now: Timestamp) -> Result<Option<usize>, StorageError> {
+        let (sessions, begun) = (&self.shared.sessions, Instant::now());
+        let listed = sessions.list(issuer, user, now).await;
+        if let Err(error) = &listed {
+            warn!(%error, "the sessions of a user cannot be listed; they end all the same, and their tokens stay sealed");
+        }
+        let count = listed.as_ref().ok().map(Vec::len);
+        let listed = listed.unwrap_or_default();
         let handles: Vec<_> = listed.iter().map(|line| line.handle).collect();
         let reading = stream::iter(handles).map(|handle| async move {
             match sessions.load(&handle, now).await {
@@ -86,36 +131,52 @@ impl Authn {
             }
         });
         // The tokens are wiped with the sessions, so they are read before; that holds up nothing for long.
-        let reading = reading.buffer_unordered(READ_AT_ONCE).filter_map(std::future::ready).collect::<Vec<Taken>>();
-        let taken = tokio::time::timeout(READ_WITHIN, reading).await.unwrap_or_default();
+        let reading = reading.buffer_unordered(READ_AT_ONCE).filter_map(std::future::ready);
+        let taken = gather(reading, READ_WITHIN).await;
         // What began in this very moment is over too.
-        let before = now.plus(Duration::from_millis(1));
+        let before = now.plus(begun.elapsed()).plus(Duration::from_millis(1));
         sessions.revoke_user(issuer, user, before).await?;
-        // The clock of whoever created these is ahead.
+        // The clock of whoever created these is ahead. One that cannot be ended keeps no other one alive.
+        let mut ended = Ok(());
         for line in listed.iter().filter(|line| line.issued_at >= before) {
-            sessions.revoke(&line.handle).await?;
+            ended = ended.and(sessions.revoke(&line.handle).await);
         }
         self.take_back(taken);
-        Ok(listed.len())
+        ended.map(|()| count)
     }
 
-    /// Ends every session of everybody, by one fact; they have ended when this returns. What is left of them is cleared in
-    /// the background, see [`clearing`](Self::clearing).
+    /// Ends every session of everybody, by one fact; they have ended when this returns. The time of it is by the store's own
+    /// clock. What is left of them is cleared in the background, see [`clearing`](Self::clearing).
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
-    pub async fn end_all(&self, now: Timestamp) -> Result<(), StorageError> {
-        self.shared.sessions.revoke_everyone(now.plus(Duration::from_millis(1))).await?;
+    /// [`EndAllError`].
+    pub async fn end_all(&self, now: Timestamp) -> Result<(), EndAllError> {
+        let (sessions, begun) = (&self.shared.sessions, Instant::now());
+        let theirs = sessions.time(now).await?;
+        let ours = now.plus(begun.elapsed());
+        // The answer is from a moment between both.
+        if theirs < now.minus(CLOCKS_MAY_DIFFER) || theirs > ours.plus(CLOCKS_MAY_DIFFER) {
+            return Err(EndAllError::Clocks { ours, theirs });
+        }
+        sessions.revoke_everyone(theirs.plus(Duration::from_millis(1))).await?;
+        let before = theirs.plus(CLOCKS_MAY_DIFFER);
         let begins = self.shared.clearing.send_if_modified(|clearing| {
             let working = matches!(clearing.stage, Stage::Working { .. });
             let ended = if working { clearing.ended } else { 0 };
-            *clearing = Clearing { ended, stage: Stage::Working { again: working } };
+            *clearing = Clearing { ended, stage: Stage::Working { again: working, before } };
             !working
         });
         if begins {
-            drop(tokio::spawn(clear(Arc::clone(&self.shared))));
+            drop(self.shared.tasks.spawn(clear(Arc::clone(&self.shared))));
         }
         Ok(())
+    }
+
+    /// Ends the clearing where it is, and returns when all tokens that were read have been taken back.
+    pub async fn finish(&self) {
+        self.shared.ending.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 
     /// How far the clearing is.
@@ -126,7 +187,7 @@ impl Authn {
 
     fn take_back(&self, taken: Vec<Taken>) {
         let shared = Arc::clone(&self.shared);
-        drop(tokio::spawn(async move { take_back(&shared, taken).await }));
+        drop(self.shared.tasks.spawn(async move { take_back(&shared, taken).await }));
     }
 }
 
@@ -141,42 +202,58 @@ async fn take_back(shared: &Shared, taken: Vec<Taken>) {
     taking.await;
 }
 
+/// What comes in time.
+async fn gather<T>(items: impl Stream<Item = T>, within: Duration) -> Vec<T> {
+    let mut gathered = Vec::new();
+    let gathering = items.for_each(|item| {
+        gathered.push(item);
+        std::future::ready(())
+    });
+    let _late = tokio::time::timeout(within, gathering).await;
+    gathered
+}
+
 /// Goes through all sessions, wipes what is left of those that have ended, and takes their tokens back.
 async fn clear(shared: Arc<Shared>) {
     let (mut place, mut failures, mut provider_answers) = (None, 0, true);
     loop {
-        match shared.sessions.clear(place, SystemTime::now().into()).await {
-            Ok(left) => {
-                (place, failures) = (left.next, 0);
-                let ended = u64::try_from(left.ended.len()).unwrap_or(u64::MAX);
-                shared.clearing.send_modify(|clearing| clearing.ended = clearing.ended.saturating_add(ended));
-                let taken = left.ended.into_iter().filter_map(|(session, tokens)| Some((session.idp, tokens?)));
-                let taken: Vec<_> = taken.collect();
-                if provider_answers && !taken.is_empty() {
-                    let taking = tokio::time::timeout(TAKEN_BACK_WITHIN, take_back(&shared, taken)).await;
-                    provider_answers = taking.is_ok();
-                }
-            }
-            // It was all idempotent: begin anew, the servers may have changed.
-            Err(error) if failures < FAILURES => {
+        if shared.ending.is_cancelled() {
+            return give_up(&shared, "this process ends");
+        }
+        let before = match shared.clearing.borrow().stage {
+            Stage::Working { before, .. } => before,
+            Stage::Done | Stage::GivenUp(_) => return,
+        };
+        let left = shared.sessions.clear(place, SystemTime::now().into(), before).await;
+        place = left.next;
+        let ended = u64::try_from(left.ended.len()).unwrap_or(u64::MAX);
+        shared.clearing.send_modify(|clearing| clearing.ended = clearing.ended.saturating_add(ended));
+        let taken = left.ended.into_iter().filter_map(|(session, tokens)| Some((session.idp, tokens?)));
+        let taken: Vec<_> = taken.chain(left.unsure).collect();
+        if provider_answers && !taken.is_empty() {
+            let taking = tokio::time::timeout(TAKEN_BACK_WITHIN, take_back(&shared, taken)).await;
+            provider_answers = taking.is_ok();
+        }
+        match left.failed {
+            // It goes on where it was; what was done is not found again.
+            Some(error) if failures < FAILURES => {
                 warn!(%error, "what is left of ended sessions cannot be cleared now; it is tried again");
-                (place, failures) = (None, failures + 1);
-                tokio::time::sleep(PAUSE).await;
+                failures += 1;
+                let _ending = tokio::time::timeout(PAUSE, shared.ending.cancelled()).await;
                 continue;
             }
-            Err(error) => {
-                warn!(%error, "what is left of ended sessions could not be cleared: it stays sealed until it expires");
-                shared.clearing.send_modify(|clearing| clearing.stage = Stage::GivenUp(error.to_string()));
-                return;
-            }
-        }
-        if place.is_some() {
-            continue;
+            Some(error) => return give_up(&shared, &error.to_string()),
+            None if place.is_some() => continue,
+            None => failures = 0,
         }
         let mut over = false;
         shared.clearing.send_modify(|clearing| {
-            over = clearing.stage != Stage::Working { again: true };
-            clearing.stage = if over { Stage::Done } else { Stage::Working { again: false } };
+            let again = match clearing.stage {
+                Stage::Working { again: true, before } => Some(before),
+                Stage::Working { again: false, .. } | Stage::Done | Stage::GivenUp(_) => None,
+            };
+            over = again.is_none();
+            clearing.stage = again.map_or(Stage::Done, |before| Stage::Working { again: false, before });
         });
         if over {
             let ended = shared.clearing.borrow().ended;
@@ -186,6 +263,14 @@ async fn clear(shared: Arc<Shared>) {
     }
 }
 
+fn give_up(shared: &Shared, why: &str) {
+    warn!(why, "what is left of ended sessions could not be cleared: it stays sealed until it expires");
+    shared.clearing.send_modify(|clearing| clearing.stage = Stage::GivenUp(why.to_owned()));
+}
+
+/// How far the clock of this process may be from the store's where all sessions are to end, and that of whoever creates
+/// sessions meanwhile. A session that began later by less than this may have begun before, and is ended with the others.
+const CLOCKS_MAY_DIFFER: Duration = Duration::from_secs(1);
 const READ_AT_ONCE: usize = 32;
 /// Revoking must not wait longer for tokens.
 const READ_WITHIN: Duration = Duration::from_secs(1);
@@ -195,3 +280,14 @@ const TAKEN_BACK_AT_ONCE: usize = 8;
 const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_one_slow_read_holds_up_is_not_lost() {
+        let items = stream::iter([1, 2]).chain(stream::pending());
+        assert_eq!(gather(items, Duration::from_millis(10)).await, [1, 2]);
+    }
+}

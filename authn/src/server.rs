@@ -53,6 +53,10 @@ pub(crate) struct Shared {
     places: Semaphore,
     /// What is being cleared for an operator who ended all sessions.
     pub(crate) clearing: watch::Sender<Clearing>,
+    /// What is done for operators in the background.
+    pub(crate) tasks: TaskTracker,
+    /// The clearing stops.
+    pub(crate) ending: CancellationToken,
 }
 
 /// One configuration in force; a reload makes another.
@@ -76,6 +80,8 @@ impl Shared {
             limit: Limit::new(Instant::now()),
             places: Semaphore::new(MAX_REQUESTS),
             clearing: watch::Sender::default(),
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
         })
     }
 

@@ -13,7 +13,7 @@ use postern_identity::{
 use postern_pages::{SignOutConfirm, SignedOut, SigningOut};
 use postern_storage::{Sessions, StorageError};
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 use url::{Url, form_urlencoded};
 
 use crate::AuthnConfig;
@@ -84,9 +84,20 @@ fn asked_back(visit: &Visit) -> Option<Url> {
 }
 
 async fn run(shared: &Shared, visit: &Visit, body: &[u8]) -> Result<(Answer, &'static str), SignInError> {
-    let here = Here { id: id_here(visit), session: session_here(shared, visit).await?.map(|(_, session)| session) };
-    let ended = Ended::told_to(visit, here.id.as_ref());
-    if !(visit.is_same_origin() || ended.is_some() || has_token(visit, here.id.as_ref(), body)) {
+    let id = id_here(visit);
+    let ended = Ended::told_to(visit, id.as_ref());
+    let is_meant = visit.is_same_origin() || ended.is_some() || has_token(visit, id.as_ref(), body);
+    let session = match session_here(shared, visit).await {
+        Ok(found) => found.map(|(_, session)| session),
+        // It ends all the same, by the name that is made of its id.
+        Err(error) if is_meant => {
+            warn!(%error, request.id = visit.request_id, "whose session is to end cannot be read");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let here = Here { id, session };
+    if !is_meant {
         return Ok((confirmation(visit, &here), "asked"));
     }
     let ended = here.end(shared, visit).await?.or(ended);
@@ -116,10 +127,12 @@ fn id_here(visit: &Visit) -> Option<SessionId> {
 }
 
 impl Here {
-    /// Ends the session in the store before anything is answered (S-084).
+    /// Ends the session in the store before anything is answered (S-084), whatever is known of it: one that is marked may be
+    /// one whose end failed half-way, and of which nobody has been told.
     async fn end(&self, shared: &Shared, visit: &Visit) -> Result<Option<Ended>, StorageError> {
+        let Some(id) = &self.id else { return Ok(None) };
+        let tokens = end(&shared.sessions, &id.handle(&visit.live.config.keyring)).await?;
         let Some(session) = &self.session else { return Ok(None) };
-        let tokens = end(&shared.sessions, &session.handle).await?;
         info!(request.id = visit.request_id, postern.session = %session.handle, "signed out");
         if let (Some(idp), Some(tokens)) = (visit.live.idp(&session.idp), &tokens) {
             // What it comes to is logged there; a provider that hangs holds nobody up.

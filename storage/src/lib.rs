@@ -75,8 +75,8 @@ impl Storage {
             StorageConfig::Memory | StorageConfig::File { .. } => None,
             StorageConfig::Redis(redis) => Some((redis.lease, redis.heartbeat, redis.part)),
         };
-        let backend = Backend::open(config, Arc::clone(&metrics))?;
         let contact = Arc::new(listens.map_or_else(Contact::own, |(lease, ..)| Contact::leased(lease)));
+        let backend = Backend::open(config, &contact, Arc::clone(&metrics))?;
         let storage = Self::start(backend, contact, Seal::new(keyring), metrics, runtime);
         if let Some((_, heartbeat, part)) = listens {
             metrics::watch(registry, &storage.contact)?;

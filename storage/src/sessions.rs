@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use postern_identity::{Session, SessionHandle, SessionId, Timestamp, Tokens, User};
+use futures_util::stream::{self, StreamExt as _};
+use postern_identity::{IdpId, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
@@ -75,12 +75,25 @@ pub struct Page {
 }
 
 /// What was left of some sessions that had ended together with all others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Leftovers {
-    /// Those that were alive until then, each with its tokens if they could be read.
+    /// Those that were alive until then, each with its tokens if it had any.
     pub ended: Vec<(Session, Option<Tokens>)>,
-    /// Where the others are; `None`: these were the last.
+    /// The tokens of those that may or may not be marked: who is not is found again.
+    pub unsure: Vec<(IdpId, Tokens)>,
+    /// Where the others are; `None`: these were the last. After a failure, where to try again; `None`: from the beginning.
     pub next: Option<Place>,
+    /// Why some of these could not be cleared.
+    pub failed: Option<StorageError>,
+}
+
+/// What became of one session that was to be cleared.
+#[derive(Debug)]
+enum Swept {
+    /// It is marked, and was alive unless this is `None`.
+    Clear(Option<(Session, Option<Tokens>)>),
+    /// Its tokens, if they were read: it may or may not be marked.
+    Failed(StorageError, Option<(IdpId, Tokens)>),
 }
 
 /// A refresh that is due, and a claim to try it.
@@ -223,6 +236,18 @@ impl Sessions {
         self.write(write, Some(Fact::Revoked(*handle))).await.map(drop)
     }
 
+    /// The same for a name that may be of none, and may be no name at all: nobody is told of it unless there is such a session.
+    /// `false`: there is none.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke).
+    pub async fn revoke_if_there(&self, handle: &SessionHandle) -> Result<bool, StorageError> {
+        if self.write(Write::Mark { handle: *handle.as_bytes() }, None).await? == Done::Gone {
+            return Ok(false);
+        }
+        self.revoke(handle).await.map(|()| true)
+    }
+
     /// Ends every session of a user that began before `not_before`, those included that are being created (S-095).
     ///
     /// # Errors
@@ -282,26 +307,64 @@ impl Sessions {
         Ok(Page { sessions, next: page.next })
     }
 
-    /// Marks the sessions of a page that ended with all others and wipes their tokens, after they were read.
+    /// The time by the store's own clock, which the end of all sessions goes by; `ours` where the store is in this process.
     ///
     /// # Errors
-    /// As [`page`](Self::page); some may be marked.
-    pub async fn clear(&self, after: Option<Place>, now: Timestamp) -> Result<Leftovers, StorageError> {
-        let page = self.inner.backend.page(after, AT_A_TIME).await?;
-        let over = page.found.into_iter().filter(|(_, stored)| !stored.row.revoked && stored.is_revoked());
-        let clearing = stream::iter(over).map(async |(key, stored)| {
-            let handle = SessionHandle::from_bytes(key);
-            let session = self.open(&handle, &stored).filter(|session| !session.is_expired(now));
-            let tokens = match &session {
-                Some(_) => self.inner.backend.tokens(&key).await.ok().flatten(),
-                None => None,
-            };
-            let tokens = tokens.and_then(|(stored, sealed)| self.inner.seal.open_tokens(&handle, &stored.row, &sealed));
-            self.write(Write::Mark { handle: key }, None).await?;
-            Ok::<_, StorageError>(session.map(|session| (session, tokens)))
-        });
-        let ended: Vec<_> = clearing.buffer_unordered(CLEARED_AT_ONCE).try_collect().await?;
-        Ok(Leftovers { ended: ended.into_iter().flatten().collect(), next: page.next })
+    /// [`StorageError::Unavailable`].
+    pub async fn time(&self, ours: Timestamp) -> Result<Timestamp, StorageError> {
+        self.inner.backend.time(ours).await
+    }
+
+    /// Marks the sessions of a page that ended with all others and wipes their tokens, after they were read. One that began
+    /// before `before` all the same, by a clock that is ahead, is ended now.
+    pub async fn clear(&self, after: Option<Place>, now: Timestamp, before: Timestamp) -> Leftovers {
+        let page = match self.inner.backend.page(after, AT_A_TIME).await {
+            Ok(page) => page,
+            Err(error) => {
+                let next = after.filter(|place| self.inner.backend.stands(place));
+                return Leftovers { next, failed: Some(error), ..Leftovers::default() };
+            }
+        };
+        let is_over = |stored: &Stored| stored.is_revoked() || stored.row.issued_at < before.as_millis();
+        let over = page.found.into_iter().filter(|(_, stored)| !stored.row.revoked && is_over(stored));
+        let clearing = stream::iter(over).map(|(key, stored)| self.clear_one(key, stored, now));
+        let swept: Vec<_> = clearing.buffer_unordered(CLEARED_AT_ONCE).collect().await;
+        let mut left = Leftovers { next: page.next, ..Leftovers::default() };
+        for one in swept {
+            match one {
+                Swept::Clear(ended) => left.ended.extend(ended),
+                Swept::Failed(error, tokens) => {
+                    left.unsure.extend(tokens);
+                    left.failed = Some(error);
+                }
+            }
+        }
+        if left.failed.is_some() {
+            left.next = after;
+        }
+        left
+    }
+
+    async fn clear_one(&self, key: Key, stored: Stored, now: Timestamp) -> Swept {
+        let handle = SessionHandle::from_bytes(key);
+        let session = self.open(&handle, &stored).filter(|session| !session.is_expired(now));
+        let tokens = match &session {
+            // What cannot be read is not wiped.
+            Some(_) => match self.inner.backend.tokens(&key).await {
+                Ok(found) => found.and_then(|(now, sealed)| self.inner.seal.open_tokens(&handle, &now.row, &sealed)),
+                Err(error) => return Swept::Failed(error, None),
+            },
+            None => None,
+        };
+        let ended = if stored.is_revoked() {
+            self.write(Write::Mark { handle: key }, None).await.map(drop)
+        } else {
+            self.revoke(&handle).await
+        };
+        match ended {
+            Ok(()) => Swept::Clear(session.map(|session| (session, tokens))),
+            Err(error) => Swept::Failed(error, session.zip(tokens).map(|(session, tokens)| (session.idp, tokens))),
+        }
     }
 
     /// The refreshes that are due at `now`, earliest first, at most `limit`; some may be of sessions that are over.

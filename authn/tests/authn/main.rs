@@ -12,6 +12,7 @@ mod edge;
 mod faults;
 mod flow;
 mod keys;
+mod operator;
 mod refresh;
 mod sign_out;
 mod support;

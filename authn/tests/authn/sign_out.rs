@@ -4,10 +4,10 @@ use url::Url;
 
 use crate::support::{APP, AUTHN, Browser, OTHER_APP, Script, World};
 
-const SAME: &[(&str, &str)] = &[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate")];
+pub(crate) const SAME: &[(&str, &str)] = &[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate")];
 const CROSS: &[(&str, &str)] = &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")];
 
-fn sign_out(origin: &str) -> Url {
+pub(crate) fn sign_out(origin: &str) -> Url {
     Url::parse(&format!("{origin}/.pomerium/sign_out")).unwrap()
 }
 

@@ -234,13 +234,17 @@ impl Running {
     pub async fn drain(self) {
         self.health.set_draining();
         let bound = self.in_force.edge.timeouts.drain;
-        let refreshing = async {
-            let Some((stop, refreshing)) = self.authn.map(|running| running.refreshing) else { return };
+        let authn = async {
+            let Some(RunningAuthn { authn, refreshing: (stop, refreshing), .. }) = self.authn else { return };
             drop(stop);
-            // A provider may just have replaced a refresh token, and to lose it signs somebody out: what was begun is saved.
-            within(bound, "the refreshing of sessions", refreshing).await;
+            let taking_back = tokio::spawn(async move { authn.finish().await });
+            tokio::join!(
+                // A provider may just have replaced a refresh token, and to lose it signs somebody out: what was begun is saved.
+                within(bound, "the refreshing of sessions", refreshing),
+                within(bound, "taking tokens of ended sessions back", taking_back),
+            );
         };
-        tokio::join!(refreshing, self.edge.drain(bound));
+        tokio::join!(authn, self.edge.drain(bound));
         drop(self.stop);
         self.tasks.close();
         let others = tokio::spawn(async move { self.tasks.wait().await });

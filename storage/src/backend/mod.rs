@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use postern_identity::Timestamp;
+
+use crate::contact::Contact;
 use crate::metrics::{Metrics, Operation};
 use crate::record::{Key, Row};
 use crate::{OpenError, StorageConfig, StorageError};
@@ -126,12 +129,16 @@ impl Local {
 
 impl Backend {
     /// Opens what the configuration names.
-    pub(crate) fn open(config: StorageConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        config: StorageConfig,
+        contact: &Arc<Contact>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
         let (kind, deadline) = match config {
             StorageConfig::Memory => (Kind::Local(Local::Memory(Arc::new(Memory::new(MAX_MEMORY)))), DEADLINE),
             StorageConfig::File { path } => (Kind::Local(Local::Embedded(Arc::new(Embedded::open(&path)?))), DEADLINE),
             StorageConfig::Redis(config) => (
-                Kind::Redis(Arc::new(Redis::open(&config, Arc::clone(&metrics))?)),
+                Kind::Redis(Arc::new(Redis::open(&config, Arc::clone(contact), Arc::clone(&metrics))?)),
                 config.operation.saturating_mul(STEPS),
             ),
         };
@@ -227,6 +234,22 @@ impl Backend {
             }
         })
         .await
+    }
+
+    /// Whether a place still means something.
+    pub(crate) fn stands(&self, place: &Place) -> bool {
+        match &self.kind {
+            Kind::Local(_) => true,
+            Kind::Redis(redis) => redis.stands(place),
+        }
+    }
+
+    /// The time by the clock of the server that knows when all sessions are over; `ours` where that is this process.
+    pub(crate) async fn time(&self, ours: Timestamp) -> Result<Timestamp, StorageError> {
+        match &self.kind {
+            Kind::Local(_) => Ok(ours),
+            Kind::Redis(redis) => redis.time().await,
+        }
     }
 
     /// Whose refresh is to be tried before that time, the earliest that come after `after`, at most `limit`: when that is, and

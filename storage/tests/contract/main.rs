@@ -11,7 +11,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_identity::{Session, SessionHandle, Tokens};
+use postern_identity::{Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{CacheConfig, Cached, Committed, Due, Loaded, Lookup, Once, Place};
 use support::{ISSUER, World, at, id, idle, session, tokens};
 
@@ -91,9 +91,15 @@ async fn walk(world: &World, secs: i64) -> (Vec<Session>, usize) {
 
 /// Those of which something was left; each has to have had its tokens.
 async fn clear(world: &World) -> Vec<SessionHandle> {
+    clear_before(world, at(0)).await
+}
+
+/// Those that began before that time as well.
+async fn clear_before(world: &World, before: Timestamp) -> Vec<SessionHandle> {
     let (mut cleared, mut place) = (Vec::new(), None);
     loop {
-        let left = world.storage.sessions().clear(place, at(11)).await.unwrap();
+        let left = world.storage.sessions().clear(place, at(11), before).await;
+        assert!(left.failed.is_none() && left.unsure.is_empty(), "{left:?}");
         for (session, tokens) in left.ended {
             assert_eq!(tokens.unwrap().access.expose(), "access-a");
             cleared.push(session.handle);
@@ -254,6 +260,59 @@ contract! {
         assert!(sessions.tokens(&later.handle).await.unwrap().is_some());
         world.storage.sessions().create(&session(5, "user-5"), &tokens("a")).await.unwrap();
         assert!(matches!(load(world, &session(5, "").handle, 11).await, Lookup::Revoked), "a late repetition revives nothing");
+    }
+
+    async fn s_095_what_began_by_a_clock_that_is_ahead_ends_in_the_clearing(world) {
+        let sessions = world.storage.sessions();
+        let cache = world.storage.cache::<()>(CacheConfig::default());
+        support::until("there is contact", async || cache.is_in_contact()).await;
+        for (number, began) in [(1, 9), (2, 10), (3, 11), (4, 12)] {
+            let session = Session { issued_at: at(began), ..session(number, "alice") };
+            sessions.create(&session, &tokens("a")).await.unwrap();
+            cache.load(&id(number), at(12), WINDOW).await.unwrap();
+        }
+        sessions.revoke_everyone(at(10)).await.unwrap();
+        assert!(is_live(world, &session(3, "").handle, 12).await, "by its own time it began afterwards");
+        let mut expected: Vec<_> = [1, 2, 3].map(|number| session(number, "").handle).into();
+        expected.sort_unstable();
+        assert_eq!(clear_before(world, at(12)).await, expected);
+        for number in 1..4 {
+            assert!(matches!(load(world, &session(number, "").handle, 12).await, Lookup::Revoked), "{number}");
+            assert!(matches!(cache.get(&id(number), at(12), WINDOW), Cached::Revoked), "{number}");
+        }
+        assert!(is_live(world, &session(4, "").handle, 12).await, "who signed in afterwards");
+        assert_eq!(clear_before(world, at(12)).await, [], "once");
+    }
+
+    async fn s_095_no_session_that_is_created_meanwhile_survives_the_end_of_all(world) {
+        let creating: Vec<_> = (0..60_u64)
+            .map(|number| {
+                let sessions = world.storage.sessions();
+                let began = at(if number % 3 == 0 { 10 } else { 9 });
+                let session = Session { issued_at: began, ..session(number, &format!("user-{}", number % 7)) };
+                tokio::spawn(async move {
+                    // Whether it is there before, at, or after the end of all is up to chance.
+                    sessions.create(&session, &tokens("a")).await.unwrap();
+                    let early = sessions.load(&session.handle, at(11)).await.unwrap();
+                    (session, early)
+                })
+            })
+            .collect();
+        let ending = {
+            let sessions = world.storage.sessions();
+            tokio::spawn(async move { sessions.revoke_everyone(at(10)).await.unwrap() })
+        };
+        ending.await.unwrap();
+        for created in creating {
+            let (session, early) = created.await.unwrap();
+            let found = load(world, &session.handle, 11).await;
+            if session.issued_at < at(10) {
+                assert!(matches!(found, Lookup::Revoked), "{:?}", session.handle);
+                assert!(world.storage.sessions().tokens(&session.handle).await.unwrap().is_none());
+            } else {
+                assert!(matches!((early, found), (Lookup::Found(_), Lookup::Found(_))), "{:?}", session.handle);
+            }
+        }
     }
 
     async fn s_076_of_many_refreshes_of_one_generation_one_is_saved(world) {

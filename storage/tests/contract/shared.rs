@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use postern_identity::{Secret, Session, Timestamp, Tokens};
-use postern_servers::{Cluster, Redis, Traffic, Watched};
+use postern_servers::{Bare, Cluster, Redis, Traffic, Watched};
 use postern_storage::{
-    CacheConfig, Cached, Committed, Credentials, Loaded, Once, Part, RedisConfig, SessionCache, Storage, StorageConfig,
-    StorageError, Topology,
+    CacheConfig, Cached, Committed, Credentials, Loaded, Lookup, Once, Part, RedisConfig, SessionCache, Storage,
+    StorageConfig, StorageError, Topology,
 };
 use prometheus::Registry;
 
@@ -24,6 +24,8 @@ pub(super) struct Processes {
 }
 
 const EDGES: usize = 8;
+/// Long enough for a machine that is busy.
+const PATIENT: Duration = Duration::from_secs(5);
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
 impl Processes {
@@ -319,6 +321,79 @@ async fn s_095_the_list_of_a_user_forgets_what_is_over_by_the_servers_own_time()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_store_is_that_of_its_server() {
+    let server = Redis::start(&[]);
+    let processes = Processes::start(&redis(Topology::Single(address(server.port())), String::new()));
+    processes.in_contact().await;
+    let before = Timestamp::from(SystemTime::now());
+    let theirs = processes.writer.sessions().time(at(0)).await.unwrap();
+    let after = Timestamp::from(SystemTime::now());
+    let second = Duration::from_secs(1);
+    assert!(theirs.plus(second) >= before && theirs <= after.plus(second), "{before} {theirs} {after}");
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_095_who_has_lost_the_changelog_sees_the_end_of_all_sessions() {
+    let server = Redis::start(&[]);
+    let config = redis(Topology::Single(address(server.port())), String::new());
+    let processes = Processes::start(&RedisConfig { lease: Duration::from_millis(1_000), ..config });
+    let [session, ..] = &processes.known_everywhere(0..1).await[..] else { panic!("none was created") };
+    let (other, cache) = &processes.edges[0];
+    let mut bare = Bare::connect(server.port(), PATIENT).unwrap();
+    // Nobody gets a new connection, so nobody reads the changelog again.
+    bare.sure(&["CONFIG", "SET", "maxclients", "1"]).unwrap();
+    let clients = bare.sure(&["CLIENT", "LIST"]).unwrap();
+    for line in clients.text().lines().filter(|line| line.contains("cmd=xread")) {
+        let id = line.split(' ').next().and_then(|id| id.strip_prefix("id=")).unwrap();
+        bare.sure(&["CLIENT", "KILL", "ID", id]).unwrap();
+    }
+    until("the changelog is lost", async || !cache.is_in_contact()).await;
+    processes.writer.sessions().revoke_everyone(at(1)).await.unwrap();
+    let found = other.sessions().load(&session.handle, at(2)).await.unwrap();
+    assert!(matches!(found, Lookup::Revoked), "{found:?}");
+    processes.end().await;
+}
+
+/// A session of which the tokens answer nonsense is not cleared, and neither is any other one lost by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clearing_that_fails_keeps_its_place_and_loses_no_tokens() {
+    let server = Redis::start(&[]);
+    let config = redis(Topology::Single(address(server.port())), String::new());
+    let processes = Processes::start(&RedisConfig { operation: PATIENT, ..config });
+    processes.in_contact().await;
+    let sessions = processes.writer.sessions();
+    for number in 0..5 {
+        sessions.create(&session(number, "alice"), &tokens("a")).await.unwrap();
+    }
+    sessions.revoke_everyone(at(1)).await.unwrap();
+    let broken = format!("t:{{{}}}", session(2, "").handle);
+    assert_eq!(server.cli(&["RENAME", &broken, "kept"]), "OK");
+    assert_eq!(server.cli(&["LPUSH", &broken, "?"]), "1");
+    let left = sessions.clear(None, at(2), at(0)).await;
+    assert!(left.failed.is_some() && left.next.is_none(), "{left:?}");
+    assert_eq!((left.ended.len(), left.unsure.len()), (4, 0));
+    assert!(left.ended.iter().all(|(_, tokens)| tokens.is_some()));
+    assert_eq!(server.cli(&["RENAME", "kept", &broken]), "OK");
+    let left = sessions.clear(left.next, at(2), at(0)).await;
+    let [(last, Some(_))] = &left.ended[..] else { panic!("{left:?}") };
+    assert_eq!(last.handle, session(2, "").handle);
+    assert!(left.failed.is_none());
+
+    // Deep inside of a walk.
+    for number in 10..410 {
+        sessions.create(&session(number, "bob"), &tokens("a")).await.unwrap();
+    }
+    let next = sessions.clear(None, at(2), at(0)).await.next;
+    assert!(next.is_some());
+    processes.writer.close().await;
+    let left = sessions.clear(next, at(2), at(0)).await;
+    assert!(left.failed.is_some());
+    assert_eq!(left.next, next, "it goes on where it was");
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_user_of_the_guide_may_do_all_that_is_needed() {
     let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guides/store.md");
     let guide = std::fs::read_to_string(guide).unwrap();
@@ -343,6 +418,7 @@ async fn the_user_of_the_guide_may_do_all_that_is_needed() {
     processes.revoke(session).await;
     processes.refused_everywhere(0).await;
     sessions.revoke_user(ISSUER, &session.user.id, at(1)).await.unwrap();
+    sessions.time(at(1)).await.unwrap();
     assert_eq!(server.cli(&["ACL", "LOG"]), "", "nothing was refused");
     processes.end().await;
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use postern_authn::{Authn, Clearing, Stage};
-use postern_storage::{Lookup, StorageError};
+use postern_authn::{Authn, Clearing, End, EndAllError, Stage};
+use postern_identity::SessionHandle;
+use postern_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -46,8 +47,8 @@ pub(crate) struct OfUser {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum UserEnded {
-    /// So many there were, of very many those that one list shows.
-    Sessions(usize),
+    /// So many there were, of very many those that one list shows; `None`: they have ended, and could not be listed.
+    Sessions(Option<usize>),
     /// The store does not confirm it.
     Unavailable(String),
 }
@@ -68,6 +69,8 @@ pub(crate) struct Seen {
 pub(crate) enum Cleared {
     /// They have; how far the clearing is.
     Ended(Cleaning),
+    /// Nothing was done.
+    Refused(String),
     /// The store does not confirm it.
     Unavailable(String),
 }
@@ -83,6 +86,13 @@ pub(crate) struct Cleaning {
     pub(crate) trouble: Option<String>,
 }
 
+impl Cleaning {
+    /// The same when nobody tells any more how far it is.
+    pub(crate) fn lost(self, why: String) -> Self {
+        Self { working: false, trouble: Some(why), ..self }
+    }
+}
+
 impl From<&Clearing> for Cleaning {
     fn from(clearing: &Clearing) -> Self {
         let (working, trouble) = match &clearing.stage {
@@ -96,32 +106,35 @@ impl From<&Clearing> for Cleaning {
 
 /// Ends one session.
 pub(super) async fn end(authn: &Authn, which: Which) -> Ended {
-    let mut ended = Ended::Unknown;
-    for name in which.handles() {
-        match authn.end(&name, SystemTime::now().into()).await {
-            Ok(Lookup::Found(session)) => {
-                let (user, issuer) = (session.user.id.as_str(), session.user.issuer.as_str());
+    let now = SystemTime::now().into();
+    let end = |name: SessionHandle| async move {
+        Ok(match authn.end(&name, now).await? {
+            End::Now(session) => {
+                let user = session.as_ref().map(|session| session.user.id.as_str());
+                let issuer = session.as_ref().map(|session| session.user.issuer.as_str());
                 info!(postern.session = %name, user, issuer, sessions = 1, "an operator ended a session");
-                return Ended::Now;
+                Some(Ended::Now)
             }
-            Ok(Lookup::Revoked) => ended = Ended::Before,
-            Ok(Lookup::Unknown) => {}
-            Err(error) => return Ended::Unavailable(unconfirmed("a session", &error)),
-        }
+            End::Before => Some(Ended::Before),
+            End::Unknown => None,
+        })
+    };
+    match which.first(end).await {
+        Ok(ended) => ended.unwrap_or(Ended::Unknown),
+        Err(error) => Ended::Unavailable(unconfirmed("a session", &error)),
     }
-    ended
 }
 
 /// Ends all sessions of a user.
 pub(super) async fn end_user(authn: &Authn, whose: OfUser) -> UserEnded {
     let OfUser { user, issuer } = whose;
     let issuers = issuer.map_or_else(|| authn.issuers(None), |issuer| vec![issuer]);
-    let mut sessions = 0;
+    let mut sessions = Some(0);
     for issuer in issuers {
         match authn.end_user(&issuer, &user, SystemTime::now().into()).await {
             Ok(ended) => {
                 info!(user, issuer, sessions = ended, "an operator ended the sessions of a user");
-                sessions += ended;
+                sessions = sessions.zip(ended).map(|(sessions, ended)| sessions + ended);
             }
             Err(error) => return UserEnded::Unavailable(unconfirmed("the sessions of a user", &error)),
         }
@@ -136,7 +149,11 @@ pub(super) async fn end_all(authn: &Authn, Everybody {}: Everybody) -> Cleared {
             info!("an operator ended all sessions");
             Cleared::Ended(Cleaning::from(&*authn.clearing().borrow()))
         }
-        Err(error) => Cleared::Unavailable(unconfirmed("all sessions", &error)),
+        Err(error @ EndAllError::Clocks { .. }) => {
+            warn!(%error, "an operator wanted to end all sessions, and nothing was done");
+            Cleared::Refused(error.to_string())
+        }
+        Err(EndAllError::Store(error)) => Cleared::Unavailable(unconfirmed("all sessions", &error)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use postern_identity::{Claims, IdpId, Keyring, Session, SessionHandle, SessionId, Timestamp, User};
-use postern_storage::{Lookup, Sessions};
+use postern_storage::{Lookup, Sessions, StorageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,9 +19,25 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    /// The names; two are sent, and no more are looked for.
-    pub(super) fn handles(self) -> impl Iterator<Item = SessionHandle> {
-        self.names.into_iter().take(2).filter_map(|name| SessionHandle::parse(&name))
+    /// What there is under the first of its names that says anything. The others are asked for only if that one says nothing,
+    /// since one of them may be an id (S-081); and if its part of the store is away, which may be no part of the session's.
+    ///
+    /// # Errors
+    /// That of a name, if no other one says anything.
+    pub(super) async fn first<T, F>(self, look: impl Fn(SessionHandle) -> F) -> Result<Option<T>, StorageError>
+    where
+        F: Future<Output = Result<Option<T>, StorageError>>,
+    {
+        let mut failed = None;
+        // Two are sent, and no more are looked for.
+        for name in self.names.into_iter().take(2).filter_map(|name| SessionHandle::parse(&name)) {
+            match look(name).await {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(None), Err)
     }
 
     /// The session of this name, as logs and the `sid` claim have it, or of this id. An id opens something: only the name
@@ -100,16 +116,17 @@ type Flat = BTreeMap<String, Vec<Value>>;
 /// Looks it up in the store itself.
 pub(super) async fn find(sessions: &Sessions, which: Which) -> Found {
     let now = SystemTime::now().into();
-    let mut found = Found::Unknown;
-    for name in which.handles() {
-        match sessions.load(&name, now).await {
-            Ok(Lookup::Found(session)) => return Found::Live(Box::new(Facts::of(&session))),
-            Ok(Lookup::Revoked) => found = Found::Revoked,
-            Ok(Lookup::Unknown) => {}
-            Err(error) => return Found::Unavailable(error.to_string()),
-        }
+    let look = |name: SessionHandle| async move {
+        Ok(match sessions.load(&name, now).await? {
+            Lookup::Found(session) => Some(Found::Live(Box::new(Facts::of(&session)))),
+            Lookup::Revoked => Some(Found::Revoked),
+            Lookup::Unknown => None,
+        })
+    };
+    match which.first(look).await {
+        Ok(found) => found.unwrap_or(Found::Unknown),
+        Err(error) => Found::Unavailable(error.to_string()),
     }
-    found
 }
 
 impl Facts {
@@ -196,6 +213,30 @@ mod tests {
         let text = serde_json::to_string(&Found::Live(Box::new(Facts::of(&session)))).unwrap();
         let Found::Live(facts) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
         assert_eq!(*facts.session().unwrap(), session);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_says_something_is_the_last_that_is_asked_and_one_that_fails_is_not() {
+        let keyring = Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]));
+        let written = SessionHandle::from_bytes([3; 32]);
+        let of_id = SessionId::from_bytes([3; 32]).handle(&keyring);
+        let ask = |says: [Result<Option<u8>, StorageError>; 2]| async {
+            let asked = std::cell::RefCell::new(Vec::new());
+            let which = Which::of(&written.to_string(), &keyring).unwrap();
+            let found = which.first(|name| {
+                let said = says[usize::from(name == written)].clone();
+                asked.borrow_mut().push(name);
+                async move { said }
+            });
+            let found = found.await.map_err(|_| ());
+            (found, asked.into_inner())
+        };
+        let away = || Err(StorageError::cut_off());
+        assert_eq!(ask([Ok(Some(1)), Ok(Some(2))]).await, (Ok(Some(1)), vec![of_id]), "s_081: it may be an id");
+        assert_eq!(ask([Ok(None), Ok(Some(2))]).await, (Ok(Some(2)), vec![of_id, written]));
+        assert_eq!(ask([away(), Ok(Some(2))]).await, (Ok(Some(2)), vec![of_id, written]));
+        assert_eq!(ask([away(), Ok(None)]).await, (Err(()), vec![of_id, written]), "unavailable is never unknown");
+        assert_eq!(ask([Ok(None), Ok(None)]).await, (Ok(None), vec![of_id, written]));
     }
 
     #[test]

@@ -164,18 +164,28 @@ fn revoke_all(asked: &cli::RevokeAll) -> Result<Exit, Failed> {
     if !asked.yes && !is_meant()? {
         return Err(Failed::Problem("nothing was done".to_owned()));
     }
-    let mut cleaning: Cleaning = match running.change(END_ALL, &Everybody {})? {
-        Cleared::Ended(cleaning) => cleaning,
+    let cleaning = match running.change(END_ALL, &Everybody {})? {
+        Cleared::Ended(cleaning) => watch(cleaning, |seen| running.ask(CLEARING, &seen)),
+        Cleared::Refused(why) => return Err(Failed::Problem(format!("{why}; no session was ended"))),
         Cleared::Unavailable(why) => return Err(unconfirmed(&why)),
     };
+    ask::print(asked.running.format, |_| tell::all(&cleaning), || tell::all_json(&cleaning));
+    Ok(if cleaning.trouble.is_none() { Exit::Ok } else { Exit::Problem })
+}
+
+/// Until the clearing is over, or nothing tells how far it is: all sessions have ended all the same.
+fn watch(mut cleaning: Cleaning, ask: impl Fn(Seen) -> Result<Cleaning, Failed>) -> Cleaning {
     let mut progress = Progress::begin();
     while cleaning.working {
         progress.tell(cleaning.ended);
-        cleaning = running.ask(CLEARING, &Seen { ended: cleaning.ended })?;
+        cleaning = match ask(Seen { ended: cleaning.ended }) {
+            Ok(further) => further,
+            Err(Failed::Usage(why) | Failed::Problem(why) | Failed::Unreachable(why)) => cleaning.lost(why),
+            Err(Failed::Told) => cleaning.lost("there is no answer".to_owned()),
+        };
     }
     progress.over();
-    ask::print(asked.running.format, |_| tell::all(&cleaning), || tell::all_json(&cleaning));
-    Ok(if cleaning.trouble.is_none() { Exit::Ok } else { Exit::Problem })
+    cleaning
 }
 
 /// Asks on the terminal.
@@ -226,6 +236,15 @@ fn unconfirmed(why: &str) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_sessions_have_ended_also_if_nothing_tells_how_far_the_clearing_is() {
+        let begun = Cleaning { ended: 3, working: true, trouble: None };
+        let lost = watch(begun.clone(), |_| Err(Failed::Unreachable("nothing answers".to_owned())));
+        assert_eq!((lost.ended, lost.working, lost.trouble.as_deref()), (3, false, Some("nothing answers")));
+        let done = watch(begun, |seen| Ok(Cleaning { ended: seen.ended + 1, working: false, trouble: None }));
+        assert_eq!((done.ended, done.trouble), (4, None));
+    }
 
     #[test]
     fn without_a_terminal_nobody_is_asked() {

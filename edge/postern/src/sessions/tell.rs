@@ -123,21 +123,28 @@ pub(super) fn ended_json(ended: usize) -> Value {
     json!({ "ended": ended })
 }
 
-/// How many of each user: id, issuer if it is known, number.
-pub(super) fn users(users: &[(String, Option<String>, usize)]) -> String {
+/// Whose sessions have ended: id, issuer if it is known, and how many they were if they could be listed.
+pub(super) type OfOne = (String, Option<String>, Option<usize>);
+
+/// How many of each user.
+pub(super) fn users(users: &[OfOne]) -> String {
     let mut out = String::new();
     for (user, issuer, ended) in users {
         let at = issuer.as_deref().map(|issuer| format!(" at {}", clean(issuer))).unwrap_or_default();
-        let sessions = if *ended == 1 { "1 session".to_owned() } else { format!("{ended} sessions") };
-        let _infallible = writeln!(out, "{}{at}: {sessions} ended", clean(user));
+        let sessions = match ended {
+            Some(1) => "1 session ended".to_owned(),
+            Some(ended) => format!("{ended} sessions ended"),
+            None => "all sessions ended; the store does not say how many they were".to_owned(),
+        };
+        let _infallible = writeln!(out, "{}{at}: {sessions}", clean(user));
     }
     out
 }
 
 /// The same for programs.
-pub(super) fn users_json(users: &[(String, Option<String>, usize)]) -> Value {
+pub(super) fn users_json(users: &[OfOne]) -> Value {
     let each = users.iter().map(|(user, issuer, ended)| json!({ "user": user, "issuer": issuer, "ended": ended }));
-    json!({ "ended": users.iter().map(|(_, _, ended)| ended).sum::<usize>(), "users": each.collect::<Vec<_>>() })
+    json!({ "ended": users.iter().map(|(_, _, ended)| *ended).sum::<Option<usize>>(), "users": each.collect::<Vec<_>>() })
 }
 
 /// How many of everybody.
@@ -145,8 +152,8 @@ pub(super) fn all(cleaning: &Cleaning) -> String {
     match &cleaning.trouble {
         None => format!("all sessions have ended: {}\n", cleaning.ended),
         Some(why) => format!(
-            "all sessions have ended; {} were found, then the store did not answer: {}\ntheir tokens stay sealed until they expire; \
-             run it again to clear them\n",
+            "all sessions have ended; {} were found, until this: {}\ntokens that are left stay sealed until \
+             they expire; run it again to clear them\n",
             cleaning.ended,
             clean(why)
         ),
@@ -177,6 +184,14 @@ mod tests {
         let told = lines(&[line], true, Colour::Plain);
         assert!(!told.contains('\u{1b}') && told.contains("alice@example.com"), "{told}");
         assert!(told.contains("1970-01-01T01:00:00Z") && told.contains("--limit"), "{told}");
+    }
+
+    #[test]
+    fn sessions_that_could_not_be_counted_have_ended_all_the_same() {
+        let each = [("u-1".to_owned(), None, Some(1)), ("u-2".to_owned(), None, None)];
+        assert!(users(&each).contains("u-1: 1 session ended\nu-2: all sessions ended"), "{}", users(&each));
+        assert_eq!(users_json(&each)["ended"], Value::Null);
+        assert_eq!(users_json(&each[..1])["ended"], 1);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::place::Inner;
 use super::{Done, Page, Place, Stored, Write};
 use crate::changelog::{Changelog, Entry, Mark};
 use crate::config::{RedisConfig, Server};
+use crate::contact::Contact;
 use crate::invalidation::Fact;
 use crate::mark::mark;
 use crate::metrics::Metrics;
@@ -43,11 +44,11 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    pub(crate) fn open(config: &RedisConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub(crate) fn open(config: &RedisConfig, contact: Arc<Contact>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let router = Router::start(config, metrics).map_err(|reason| OpenError::Tls { reason })?;
         let (process, keys) = (mark()?, Keys::new(config.prefix.clone()));
         let log = Changelog::new(router.clone(), &config.prefix, process.clone());
-        Ok(Self { router, scripts: Scripts::new(), keys, log, everyone: Everyone::default(), process })
+        Ok(Self { router, scripts: Scripts::new(), keys, log, everyone: Everyone::new(contact), process })
     }
 
     /// What every process has to hear of.
@@ -64,7 +65,7 @@ impl Redis {
 
     /// Takes note of what was read of the end of all sessions.
     pub(crate) fn knows(&self, not_before: Option<i64>) {
-        self.everyone.learn(not_before.unwrap_or(NEVER));
+        let _latest = self.everyone.learn(not_before.unwrap_or(NEVER));
     }
 
     pub(crate) fn close(&self) {
@@ -133,6 +134,12 @@ impl Redis {
         Ok(Page { found, next: next.map(|(at, cursor)| Place(Inner::Scan { servers, at, cursor })) })
     }
 
+    /// Whether a place is of the servers that there are. While some are unknown nothing says that it is not.
+    pub(crate) fn stands(&self, place: &Place) -> bool {
+        let Place(Inner::Scan { servers, .. }) = place else { return false };
+        self.router.masters().is_none_or(|masters| order(&masters) == *servers)
+    }
+
     async fn read_all(&self, handles: impl IntoIterator<Item = Key>) -> Result<Vec<(Key, Stored)>, StorageError> {
         let found = stream::iter(handles)
             .map(|handle| async move { self.session(&handle).await.map(|stored| (handle, stored)) })
@@ -146,9 +153,20 @@ impl Redis {
         if let Some(known) = self.everyone.known() {
             return Ok(known);
         }
-        let not_before = self.epoch(&EVERYONE).await?.unwrap_or(NEVER);
-        self.everyone.learn(not_before);
-        Ok(not_before)
+        match self.epoch(&EVERYONE).await {
+            Ok(not_before) => Ok(self.everyone.learn(not_before.unwrap_or(NEVER))),
+            Err(error) => self.everyone.known_lately().ok_or(error),
+        }
+    }
+
+    /// The time by the clock of the server that knows when all sessions are over.
+    pub(crate) async fn time(&self) -> Result<Timestamp, StorageError> {
+        let reply = self.router.call(self.log.everyone(), Command::new("TIME")).await?;
+        let time = reply.list().and_then(|time| {
+            let [secs, micros] = time else { return None };
+            Some(secs.number::<i64>()?.saturating_mul(1_000).saturating_add(micros.number::<i64>()? / 1_000))
+        });
+        time.map(Timestamp::from_millis).ok_or_else(|| StorageError::unavailable("it does not know what time it is"))
     }
 
     pub(crate) async fn due(
