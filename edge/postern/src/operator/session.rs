@@ -220,16 +220,19 @@ mod tests {
         let keyring = Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]));
         let written = SessionHandle::from_bytes([3; 32]);
         let of_id = SessionId::from_bytes([3; 32]).handle(&keyring);
-        let ask = |says: [Result<Option<u8>, StorageError>; 2]| async {
-            let asked = std::cell::RefCell::new(Vec::new());
-            let which = Which::of(&written.to_string(), &keyring).unwrap();
-            let found = which.first(|name| {
-                let said = says[usize::from(name == written)].clone();
-                asked.borrow_mut().push(name);
-                async move { said }
-            });
-            let found = found.await.map_err(|_| ());
-            (found, asked.into_inner())
+        let which = || Which::of(&written.to_string(), &keyring).unwrap();
+        let ask = |says: [Result<Option<u8>, StorageError>; 2]| {
+            let which = which();
+            async move {
+                let asked = std::cell::RefCell::new(Vec::new());
+                let found = which.first(|name| {
+                    let said = says[usize::from(name == written)].clone();
+                    asked.borrow_mut().push(name);
+                    async move { said }
+                });
+                let found = found.await.map_err(|_| ());
+                (found, asked.into_inner())
+            }
         };
         let away = || Err(StorageError::cut_off());
         assert_eq!(ask([Ok(Some(1)), Ok(Some(2))]).await, (Ok(Some(1)), vec![of_id]), "s_081: it may be an id");
