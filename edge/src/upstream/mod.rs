@@ -119,7 +119,7 @@ impl Upstreams {
             AuthnUpstream::Here(address) => (*address, None),
             AuthnUpstream::Elsewhere(endpoint) => {
                 // A dead authn is told in time, whatever of it is dead.
-                let resolved = tokio::time::timeout(AUTHN_CONNECT, self.resolver.resolve(&endpoint.host)).await;
+                let resolved = tokio::time::timeout(AUTHN_NAME, self.resolver.resolve(&endpoint.host)).await;
                 (SocketAddr::new(resolved.unwrap_or(Err(Unresolved))?, endpoint.port), server_name(endpoint))
             }
         };
@@ -159,6 +159,8 @@ fn endpoints(route: &Route) -> &[UpstreamEndpoint] {
 const CONNECT: Duration = Duration::from_secs(5);
 /// A dead authn is told within 2 s.
 const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
+/// And so long for its name before that.
+const AUTHN_NAME: Duration = Duration::from_millis(400);
 /// A callback waits for the provider, which has 10 s a call (03 §2).
 const AUTHN_SILENCE: Duration = Duration::from_secs(25);
 

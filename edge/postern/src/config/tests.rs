@@ -961,6 +961,10 @@ fn processes_apart_share_secrets_and_a_store_and_edges_know_the_way_to_authn() {
     };
     let outer = config(&edge("")).edge.authenticate.url.host_str().unwrap().to_owned();
     assert_eq!(at(""), (true, outer, 443), "without an inner name by the outer one");
+    let twice = "idp_client_secret: one\nroutes:\n- {from: https://a.example.com, to: 'http://127.0.0.1', \
+                 idp_client_secret: one, allow_any_authenticated_user: true}\n";
+    let idps = config(&edge(twice)).authn.idps;
+    assert!(idps.iter().all(|idp| idp.client_secret.is_none()), "an edge keeps no client's secret");
     let inner = "authenticate_internal_service_url: https://authn.internal:8443\n";
     assert_eq!(at(inner), (true, "authn.internal".to_owned(), 8443));
     for wrong in ["http://authn.internal", "https://authn.internal/x", "https://authn.internal/?x"] {

@@ -145,15 +145,19 @@ fn revoke_user(asked: &cli::RevokeUser) -> Result<Exit, Failed> {
     if whom.is_empty() {
         return Err(Failed::Problem("nobody who is signed in has this address".to_owned()));
     }
-    let mut users = Vec::new();
+    // One who cannot be ended now keeps no other one alive.
+    let (mut users, mut failed) = (Vec::new(), None);
     for (user, issuer) in whom {
-        match running.change(END_USER, &OfUser { user: user.clone(), issuer: issuer.clone() })? {
-            UserEnded::Sessions(ended) => users.push((user, issuer, ended)),
-            UserEnded::Unavailable(why) => return Err(unconfirmed(&why)),
+        match running.change(END_USER, &OfUser { user: user.clone(), issuer: issuer.clone() }) {
+            Ok(UserEnded::Sessions(ended)) => users.push((user, issuer, ended)),
+            Ok(UserEnded::Unavailable(why)) => failed = failed.or_else(|| Some(unconfirmed(&why))),
+            Err(why) => failed = failed.or(Some(why)),
         }
     }
-    ask::print(asked.running.format, |_| tell::users(&users), || tell::users_json(&users));
-    Ok(Exit::Ok)
+    if failed.is_none() || !users.is_empty() {
+        ask::print(asked.running.format, |_| tell::users(&users), || tell::users_json(&users));
+    }
+    failed.map_or(Ok(Exit::Ok), Err)
 }
 
 /// Sessions of one address that are looked at: nobody has as many.

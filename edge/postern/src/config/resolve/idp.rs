@@ -68,6 +68,8 @@ const NOT_YET: [&str; 3] = ["apple", "github", "hosted"];
 #[derive(Debug)]
 pub(super) struct Idps {
     pub(super) list: Vec<IdpConfig>,
+    /// An edge alone never speaks to the provider: it keeps no client's secret.
+    keeps_secrets: bool,
     /// Something about the default provider has been refused already.
     refused: bool,
 }
@@ -76,7 +78,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) ->
     let before = cx.problems.count(crate::config::Severity::Fatal);
     let default = default(cx, settings, role);
     let refused = cx.problems.count(crate::config::Severity::Fatal) > before;
-    Idps { list: default.into_iter().collect(), refused }
+    Idps { list: default.into_iter().collect(), keeps_secrets: role != Role::Edge, refused }
 }
 
 impl Idps {
@@ -87,6 +89,7 @@ impl Idps {
         if let Some(secret) = &secret {
             secrets::tell_inline(cx, &secret.at, "idp_client_secret", "idp_client_secret_file");
         }
+        let secret = secret.filter(|_| self.keeps_secrets);
         let Some(default) = self.list.first() else { return IdpId::new("none") };
         if client_id.is_none() && secret.is_none() {
             return default.id.clone();
@@ -136,7 +139,6 @@ fn default(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Option<Idp
     let issuer = issuer(cx, settings, kind);
     let hint = "write the client id that the provider gave you";
     let client_id = settings.required(cx, "idp_client_id", "`idp_client_id` is missing", hint);
-    // An edge alone never speaks to the provider.
     let client_secret = (role != Role::Edge)
         .then(|| secrets::line(cx, settings, "idp_client_secret", "idp_client_secret_file"))
         .flatten();
