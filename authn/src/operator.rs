@@ -1,9 +1,11 @@
 //! Ending sessions for an operator, the same way as at a sign-out: in the store first (S-084), then their tokens are taken back
 //! at the provider, which nobody waits for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use postern_identity::{IdpId, Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{Lookup, StorageError};
@@ -22,6 +24,9 @@ pub struct Clearing {
     pub ended: u64,
     /// Whether there is more to do.
     pub stage: Stage,
+    /// Providers that took too long to take tokens back, and were not asked for the rest: those tokens are wiped here, and
+    /// good there until they expire.
+    pub silent: BTreeSet<IdpId>,
 }
 
 /// Whether there is more to clear.
@@ -158,12 +163,14 @@ impl Authn {
         if theirs < now.minus(CLOCKS_MAY_DIFFER) || theirs > ours.plus(CLOCKS_MAY_DIFFER) {
             return Err(EndAllError::Clocks { ours, theirs });
         }
-        sessions.revoke_everyone(theirs.plus(Duration::from_millis(1))).await?;
         let before = theirs.plus(CLOCKS_MAY_DIFFER);
+        sessions.revoke_everyone(before).await?;
         let begins = self.shared.clearing.send_if_modified(|clearing| {
             let working = matches!(clearing.stage, Stage::Working { .. });
-            let ended = if working { clearing.ended } else { 0 };
-            *clearing = Clearing { ended, stage: Stage::Working { again: working, before } };
+            if !working {
+                *clearing = Clearing::default();
+            }
+            clearing.stage = Stage::Working { again: working, before };
             !working
         });
         if begins {
@@ -202,6 +209,19 @@ async fn take_back(shared: &Shared, taken: Vec<Taken>) {
     taking.await;
 }
 
+/// The same, of each provider for so long; gives those that took too long.
+async fn take_back_in_time(shared: &Shared, taken: Vec<Taken>) -> Vec<IdpId> {
+    let mut of_each: BTreeMap<IdpId, Vec<Taken>> = BTreeMap::new();
+    for (idp, tokens) in taken {
+        of_each.entry(idp.clone()).or_default().push((idp, tokens));
+    }
+    let taking = of_each.into_iter().map(async |(idp, taken)| {
+        let late = tokio::time::timeout(TAKEN_BACK_WITHIN, take_back(shared, taken)).await.is_err();
+        late.then_some(idp)
+    });
+    future::join_all(taking).await.into_iter().flatten().collect()
+}
+
 /// What comes in time.
 async fn gather<T>(items: impl Stream<Item = T>, within: Duration) -> Vec<T> {
     let mut gathered = Vec::new();
@@ -215,7 +235,7 @@ async fn gather<T>(items: impl Stream<Item = T>, within: Duration) -> Vec<T> {
 
 /// Goes through all sessions, wipes what is left of those that have ended, and takes their tokens back.
 async fn clear(shared: Arc<Shared>) {
-    let (mut place, mut failures, mut provider_answers) = (None, 0, true);
+    let (mut place, mut failures) = (None, 0);
     loop {
         if shared.ending.is_cancelled() {
             return give_up(&shared, "this process ends");
@@ -229,10 +249,16 @@ async fn clear(shared: Arc<Shared>) {
         let ended = u64::try_from(left.ended.len()).unwrap_or(u64::MAX);
         shared.clearing.send_modify(|clearing| clearing.ended = clearing.ended.saturating_add(ended));
         let taken = left.ended.into_iter().filter_map(|(session, tokens)| Some((session.idp, tokens?)));
-        let taken: Vec<_> = taken.chain(left.unsure).collect();
-        if provider_answers && !taken.is_empty() {
-            let taking = tokio::time::timeout(TAKEN_BACK_WITHIN, take_back(&shared, taken)).await;
-            provider_answers = taking.is_ok();
+        let silent = shared.clearing.borrow().silent.clone();
+        let taken = taken.chain(left.unsure).filter(|(idp, _)| !silent.contains(idp)).collect();
+        for idp in take_back_in_time(&shared, taken).await {
+            warn!(
+                postern.idp = idp.as_str(),
+                "it takes too long to take tokens back: it is not asked for the rest of them"
+            );
+            shared.clearing.send_modify(|clearing| {
+                clearing.silent.insert(idp);
+            });
         }
         match left.failed {
             // It goes on where it was; what was done is not found again.

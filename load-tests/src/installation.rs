@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use postern_identity::Tokens;
 use postern_servers::{Cluster, Redis, Watched};
 use postern_storage::{
     CacheConfig, Part, RedisConfig, Server, SessionCache, Storage, StorageConfig, StorageError, Topology,
@@ -99,10 +100,23 @@ impl Installation {
 
     /// Signs so many people in.
     pub(crate) async fn sign_in(&self, count: usize) -> Result<Vec<Person>> {
-        let sign_in = |number| async move {
-            let person = Person::new(number)?;
-            patiently(async || self.writer.sessions().create(&person.session, &person.tokens()).await).await?;
-            Ok(person)
+        self.sign_in_with(count, 1, Person::tokens).await
+    }
+
+    /// Begins so many sessions, so many of each person, with such tokens.
+    pub(crate) async fn sign_in_with(
+        &self,
+        count: usize,
+        of_each: usize,
+        tokens: impl Fn(&Person) -> Tokens,
+    ) -> Result<Vec<Person>> {
+        let sign_in = |number| {
+            let tokens = &tokens;
+            async move {
+                let person = Person::new(number / of_each)?;
+                patiently(async || self.writer.sessions().create(&person.session, &tokens(&person)).await).await?;
+                Ok(person)
+            }
         };
         stream::iter(0..count).map(sign_in).buffer_unordered(AT_ONCE).try_collect().await
     }

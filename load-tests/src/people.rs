@@ -4,6 +4,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionId, Timestamp, Tokens, User};
 use serde_json::{Value, json};
 
@@ -50,17 +52,27 @@ impl Person {
         Ok(Self { id, session })
     }
 
-    /// Tokens as large as those of the usual providers, 1.8 kB.
+    /// Tokens as large as those of the usual providers, 1.8 kB: two JWTs, and a refresh token that only the provider reads.
     pub(crate) fn tokens(&self) -> Tokens {
-        let long = |mark: &str, length: usize| Secret::new(mark.repeat(length.div_ceil(mark.len())));
+        let jwt = |payload: usize| {
+            // Bytes without an order; the id has so many that none says much of it.
+            let noise = |length| self.id.as_bytes().iter().copied().cycle().take(length).collect::<Vec<_>>();
+            let parts = [noise(60), noise(payload), noise(256)];
+            Secret::new(parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join("."))
+        };
         let began = self.session.issued_at;
         Tokens {
-            access: long("access-", 850),
+            access: jwt(320),
             access_expires_at: Some(began.plus(Duration::from_secs(3600))),
-            refresh: Some(long("refresh-", 50)),
-            id_token: long("id-token-", 900),
+            refresh: Some(Secret::new("0.ATQA".repeat(8))),
+            id_token: jwt(357),
             refresh_at: Some(began.plus(Duration::from_secs(3000))),
         }
+    }
+
+    /// The tokens of a provider that issues none to refresh with.
+    pub(crate) fn for_once(&self) -> Tokens {
+        Tokens { refresh: None, refresh_at: None, ..self.tokens() }
     }
 
     /// Tokens that take next to no room.

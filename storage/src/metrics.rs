@@ -17,7 +17,6 @@ use crate::contact::Contact;
 pub(crate) enum Operation {
     Load,
     Tokens,
-    User,
     List,
     Page,
     Due,
@@ -32,10 +31,9 @@ pub(crate) enum Operation {
     Sweep,
 }
 
-const OPERATIONS: [(Operation, &str); 15] = [
+const OPERATIONS: [(Operation, &str); 14] = [
     (Operation::Load, "load"),
     (Operation::Tokens, "tokens"),
-    (Operation::User, "user"),
     (Operation::List, "list"),
     (Operation::Page, "page"),
     (Operation::Due, "due"),

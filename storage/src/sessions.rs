@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
-use postern_identity::{IdpId, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
+use postern_identity::{IdpId, Session, SessionHandle, SessionId, Timestamp, Tokens};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
@@ -144,7 +144,6 @@ impl Sessions {
             handle: *session.handle.as_bytes(),
             row: seal.row(session, session.generation, None)?.due_at(tokens.refresh_at),
             tokens: seal.tokens(session, session.generation, tokens)?,
-            user: seal.user(&session.user)?,
         };
         self.write(write, Some(Fact::Created)).await.map(drop)
     }
@@ -217,7 +216,6 @@ impl Sessions {
             expected: generation,
             row: seal.row(session, next, Some(&stored.row))?.due_at(tokens.refresh_at),
             tokens: seal.tokens(session, next, tokens)?,
-            user: seal.user(&session.user)?,
             tell,
         };
         Ok(match self.write(write, Some(Fact::Rewritten(*handle, next))).await? {
@@ -397,17 +395,6 @@ impl Sessions {
         let write = Write::Postpone { handle: *due.handle.as_bytes(), from, to };
         let done = self.write(write, None).await?;
         Ok((done == Done::Applied).then_some(Due { next: until, ..*due }))
-    }
-
-    /// A user as the identity provider described them last, at any of their sign-ins and refreshes. Kept until the last of
-    /// their sessions ends.
-    ///
-    /// # Errors
-    /// [`StorageError::Unavailable`].
-    pub async fn user(&self, issuer: &str, user: &str) -> Result<Option<User>, StorageError> {
-        let owner = self.inner.seal.owner(issuer, user);
-        let sealed = self.inner.backend.user(&owner).await?;
-        Ok(sealed.and_then(|sealed| self.inner.seal.open_user(&owner, &sealed)))
     }
 
     /// Spends a single-use value. `true` for exactly one caller, however many ask at once, until `until` (S-055).

@@ -107,8 +107,6 @@ async fn s_078_a_changed_claim_takes_effect_at_the_edge_at_the_next_refresh() {
     assert_eq!((&new.user.id, new.issued_at, new.expires_at), (&old.user.id, old.issued_at, old.expires_at));
     assert_eq!(new.claims.find("iat"), old.claims.find("iat"), "the sign-in was when it was");
     assert!(new.generation > old.generation);
-    let user = world.sessions.user(&new.user.issuer, "alice").await.unwrap().unwrap();
-    assert_eq!(user, new.user, "and what is known of the user");
 }
 
 #[tokio::test]

@@ -234,6 +234,7 @@ impl Running {
     pub async fn drain(self) {
         self.health.set_draining();
         let bound = self.in_force.edge.timeouts.drain;
+        let still = self.authn.as_ref().map(|running| Arc::clone(&running.authn));
         let authn = async {
             let Some(RunningAuthn { authn, refreshing: (stop, refreshing), .. }) = self.authn else { return };
             drop(stop);
@@ -247,7 +248,13 @@ impl Running {
         tokio::join!(authn, self.edge.drain(bound));
         drop(self.stop);
         self.tasks.close();
-        let others = tokio::spawn(async move { self.tasks.wait().await });
+        let others = tokio::spawn(async move {
+            self.tasks.wait().await;
+            // Sign-outs and operators may have ended sessions until now.
+            if let Some(authn) = still {
+                authn.finish().await;
+            }
+        });
         within(GRACE, "authn or admin", others).await;
         let storage = self.storage;
         within(STORE_GRACE, "the store", tokio::spawn(async move { storage.close().await })).await;

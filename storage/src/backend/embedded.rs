@@ -235,7 +235,6 @@ const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'s
         Table::Sessions => "sessions",
         Table::Tokens => "tokens",
         Table::Owned => "owned",
-        Table::Users => "users",
         Table::Epochs => "epochs",
         Table::Spent => "spent",
         Table::Endings => "endings",

@@ -44,11 +44,11 @@ impl Stored {
 /// One change, applied as a whole or not at all; each may be repeated.
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
-    /// Saves a new session with its tokens, and what is known of its user.
-    Create { handle: Key, row: Row, tokens: Vec<u8>, user: Vec<u8> },
+    /// Saves a new session with its tokens.
+    Create { handle: Key, row: Row, tokens: Vec<u8> },
     /// Replaces a session and its tokens if it still has that generation.
     /// `tell`: what policies look at has changed, so copies elsewhere are to be read again at once.
-    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, user: Vec<u8>, tell: bool },
+    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, tell: bool },
     /// Marks a session as ended and wipes its tokens and view.
     Revoke { handle: Key },
     /// The same without telling anybody: of a session whose end is known already.
@@ -195,18 +195,6 @@ impl Backend {
             match &self.kind {
                 Kind::Local(local) => local.read(move |rows| rows::tokens(rows, &key)).await,
                 Kind::Redis(redis) => Box::pin(redis.tokens(&key)).await,
-            }
-        })
-        .await
-    }
-
-    /// The sealed record of a user.
-    pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
-        let key = *owner;
-        self.within(Operation::User, async {
-            match &self.kind {
-                Kind::Local(local) => local.read(move |rows| rows::user(rows, &key)).await,
-                Kind::Redis(redis) => Box::pin(redis.user(&key)).await,
             }
         })
         .await

@@ -16,8 +16,6 @@ pub(super) enum Table {
     Tokens,
     /// Owner, handle -> nothing. A hint: dangling entries are skipped.
     Owned,
-    /// Owner -> when it ends, sealed user.
-    Users,
     /// Owner -> not-before.
     Epochs,
     /// Keyed hash of a single-use value -> when it may be forgotten.
@@ -30,8 +28,8 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table there is.
-    pub(super) const ALL: [Self; 8] =
-        [Self::Sessions, Self::Tokens, Self::Owned, Self::Users, Self::Epochs, Self::Spent, Self::Endings, Self::Due];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Sessions, Self::Tokens, Self::Owned, Self::Epochs, Self::Spent, Self::Endings, Self::Due];
 }
 
 /// A consistent view of the tables.
@@ -60,11 +58,6 @@ pub(super) fn session(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Optio
 pub(super) fn tokens(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Option<(Stored, Vec<u8>)>, StorageError> {
     let Some(stored) = session(rows, handle)? else { return Ok(None) };
     Ok(rows.find(Table::Tokens, handle)?.map(|tokens| (stored, tokens)))
-}
-
-pub(super) fn user(rows: &(impl Read + ?Sized), owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
-    let found = rows.find(Table::Users, owner)?;
-    Ok(found.and_then(|bytes| bytes.get(8..).map(<[u8]>::to_vec)))
 }
 
 pub(super) fn list(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
@@ -116,10 +109,8 @@ pub(super) fn due(
 
 pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, StorageError> {
     match write {
-        Write::Create { handle, row, tokens, user } => create(rows, handle, row, tokens, user),
-        Write::Commit { handle, expected, row, tokens, user, tell: _ } => {
-            commit(rows, handle, *expected, row, tokens, user)
-        }
+        Write::Create { handle, row, tokens } => create(rows, handle, row, tokens),
+        Write::Commit { handle, expected, row, tokens, tell: _ } => commit(rows, handle, *expected, row, tokens),
         Write::Revoke { handle } | Write::Mark { handle } => revoke(rows, handle),
         Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
         Write::Spend { key, until } => spend(rows, key, *until),
@@ -130,7 +121,7 @@ pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, Stora
 }
 
 /// A repetition changes nothing: neither a session that was revoked since, nor one that was refreshed since.
-fn create(rows: &mut impl Change, handle: &Key, row: &Row, tokens: &[u8], user: &[u8]) -> Result<Done, StorageError> {
+fn create(rows: &mut impl Change, handle: &Key, row: &Row, tokens: &[u8]) -> Result<Done, StorageError> {
     rows.room()?;
     if rows.find(Table::Sessions, handle)?.is_some() {
         return Ok(Done::Applied);
@@ -140,18 +131,10 @@ fn create(rows: &mut impl Change, handle: &Key, row: &Row, tokens: &[u8], user: 
     ends(rows, row.expires_at, Ending::Session, handle)?;
     rows.put(Table::Tokens, handle, tokens)?;
     move_due(rows, handle, None, row.refresh_next)?;
-    put_user(rows, row, user)?;
     Ok(Done::Applied)
 }
 
-fn commit(
-    rows: &mut impl Change,
-    handle: &Key,
-    expected: u64,
-    row: &Row,
-    tokens: &[u8],
-    user: &[u8],
-) -> Result<Done, StorageError> {
+fn commit(rows: &mut impl Change, handle: &Key, expected: u64, row: &Row, tokens: &[u8]) -> Result<Done, StorageError> {
     let Some(encoded) = rows.find(Table::Sessions, handle)? else { return Ok(Done::Gone) };
     let Some(stored) = session(rows, handle)? else { return Ok(Done::Gone) };
     if stored.is_revoked() || stored.row.owner != row.owner {
@@ -168,7 +151,6 @@ fn commit(
     rows.put(Table::Tokens, handle, tokens)?;
     move_due(rows, handle, stored.row.refresh_next, row.refresh_next)?;
     ends(rows, row.expires_at, Ending::Session, handle)?;
-    put_user(rows, row, user)?;
     Ok(Done::Applied)
 }
 
@@ -286,14 +268,11 @@ fn forget(rows: &mut impl Change, kind: Ending, key: &Key, before: i64) -> Resul
             Some(stored) if stored.row.expires_at >= before => Ok(()),
             _ => forget_session(rows, key),
         },
-        Ending::User if time(rows.find(Table::Users, key)?).is_none_or(|until| until < before) => {
-            rows.remove(Table::Users, key)
-        }
         Ending::Epoch if epoch(rows, key)?.is_none_or(|epoch| epoch.saturating_add(EPOCH_LIFE_MS) < before) => {
             rows.remove(Table::Epochs, key)
         }
         Ending::Spent => rows.remove(Table::Spent, key),
-        Ending::User | Ending::Epoch => Ok(()),
+        Ending::Epoch => Ok(()),
     }
 }
 
@@ -305,13 +284,6 @@ fn forget_session(rows: &mut impl Change, handle: &Key) -> Result<(), StorageErr
     }
     rows.remove(Table::Tokens, handle)?;
     rows.remove(Table::Sessions, handle)
-}
-
-fn put_user(rows: &mut impl Change, row: &Row, user: &[u8]) -> Result<(), StorageError> {
-    let owner = row.owner();
-    let until = time(rows.find(Table::Users, &owner)?).map_or(row.expires_at, |old| old.max(row.expires_at));
-    rows.put(Table::Users, &owner, &[&until.to_be_bytes()[..], user].concat())?;
-    ends(rows, until, Ending::User, &owner)
 }
 
 fn owned(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Result<Vec<Key>, StorageError> {
@@ -332,7 +304,6 @@ fn time(value: Option<Vec<u8>>) -> Option<i64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Session = 1,
-    User = 2,
     Epoch = 3,
     Spent = 4,
 }
@@ -340,7 +311,7 @@ enum Ending {
 impl Ending {
     fn parse(key: &[u8]) -> Option<(Self, Key)> {
         let (kind, key) = key.get(8..)?.split_first()?;
-        let kind = [Self::Session, Self::User, Self::Epoch, Self::Spent].into_iter().find(|k| *k as u8 == *kind)?;
+        let kind = [Self::Session, Self::Epoch, Self::Spent].into_iter().find(|k| *k as u8 == *kind)?;
         Some((kind, key.try_into().ok()?))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postern_identity::Timestamp;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -26,6 +27,14 @@ pub(crate) struct Tail {
     pub(crate) also: Box<dyn Fn(Fact) + Send + Sync>,
     /// Hears before when all sessions are over, whenever that was read.
     pub(crate) everyone: Box<dyn Fn(Option<i64>) + Send + Sync>,
+}
+
+/// Where it is read.
+struct Source {
+    server: Server,
+    link: Link,
+    /// Whether all that is written is there.
+    is_owner: bool,
 }
 
 /// A place in the stream: milliseconds of a server's clock, and a number.
@@ -63,10 +72,17 @@ impl Tail {
         let (mut cursor, mut trouble) = (None, Trouble::default());
         loop {
             let why = match self.connect().await {
-                Ok((server, link)) => {
-                    trouble.over();
-                    let why = self.read(&server, &link, &mut cursor).await;
-                    link.give_up();
+                Ok(source) => {
+                    if source.is_owner {
+                        trouble.over();
+                    }
+                    let began = Instant::now();
+                    let why = self.read(&source, &mut cursor).await;
+                    source.link.give_up();
+                    if began.elapsed() > WORKED {
+                        self.log.router.doubt();
+                        continue;
+                    }
                     why
                 }
                 Err(why) => why,
@@ -77,19 +93,37 @@ impl Tail {
         }
     }
 
-    async fn connect(&self) -> Result<(Server, Link), String> {
-        let owner = self.log.router.owner(&self.log.key).ok_or("nobody is known to own it")?;
-        let link = self.log.router.dial().link(&owner).await;
-        link.map_err(|broken| format!("{owner}: {broken}")).map(|link| (owner, link))
+    /// The owner. While that does not answer, one of its replicas: what it knows of denies already, and it may take over.
+    async fn connect(&self) -> Result<Source, String> {
+        let (router, key) = (&self.log.router, self.log.key.as_str());
+        let owner = router.owner(key).ok_or("nobody is known to own it")?;
+        let found = timeout(SOON, router.dial().link(&owner)).await;
+        if let Ok(Ok(link)) = found {
+            return Ok(Source { server: owner, link, is_owner: true });
+        }
+        for server in router.replicas(key) {
+            let Ok(Ok(link)) = timeout(SOON, router.dial().link(&server)).await else { continue };
+            // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
+            let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
+            return Ok(Source { server, link, is_owner: false });
+        }
+        let link = match found {
+            Ok(refused) => refused,
+            Err(_) => router.dial().link(&owner).await,
+        };
+        let link = link.map_err(|broken| format!("{owner}: {broken}"))?;
+        Ok(Source { server: owner, link, is_owner: true })
     }
 
     /// Reads until something goes wrong, and says what.
-    async fn read(&self, server: &Server, link: &Link, cursor: &mut Option<Cursor>) -> String {
-        let mut position = match self.resume(link, *cursor).await {
+    async fn read(&self, source: &Source, cursor: &mut Option<Cursor>) -> String {
+        let Source { server, link, is_owner } = source;
+        let (began, block) = (Instant::now(), if *is_owner { BLOCK_MS } else { BLOCK_ON_A_REPLICA_MS });
+        let mut position = match self.resume(source, *cursor).await {
             Ok(position) => position,
             Err(why) => return why,
         };
-        if let Err(why) = self.read_everyone(link).await {
+        if let Err(why) = self.read_everyone(source).await {
             return why;
         }
         // A heartbeat counts only once nothing older can still be waiting.
@@ -98,7 +132,7 @@ impl Tail {
         loop {
             // What waited while this process did not run was surely written after the question before this one.
             let before = std::mem::replace(&mut asked, Instant::now());
-            let block = if caught_up { BLOCK_MS } else { 1 };
+            let block = if caught_up { block } else { 1 };
             let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
             let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
             let reply = match link.call(&command, tokio::time::Instant::now() + DEADLINE).await {
@@ -106,7 +140,7 @@ impl Tail {
                 Ok(reply) => reply,
                 Err(broken) => return broken.to_string(),
             };
-            if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
+            if self.log.router.owner(&self.log.key).is_some_and(|owner| (owner == *server) != *is_owner) {
                 return "another server owns it now".to_owned();
             }
             let Some(lines) = lines(&reply) else { return "it answers nonsense".to_owned() };
@@ -118,35 +152,45 @@ impl Tail {
                         (self.also)(*fact);
                         self.metrics.facts_heard.inc();
                     }
-                    Some(Entry::Heartbeat) if caught_up && lines.len() < COUNT => self.contact.heard(before),
+                    // Of a replica nobody knows whether it has everything.
+                    Some(Entry::Heartbeat) if *is_owner && caught_up && lines.len() < COUNT => {
+                        self.contact.heard(before);
+                    }
                     Some(Entry::Heartbeat) | None => {}
                 }
             }
             caught_up |= lines.len() < COUNT;
             *cursor = Some(position.max(cursor.unwrap_or_default()));
+            if !is_owner && began.elapsed() > WORKED {
+                return "only a replica is read".to_owned();
+            }
         }
     }
 
     /// What the lines of long ago told of the end of all sessions. Whatever comes later is in those that are read next.
-    async fn read_everyone(&self, link: &Link) -> Result<(), String> {
+    async fn read_everyone(&self, source: &Source) -> Result<(), String> {
         let until = tokio::time::Instant::now() + DEADLINE;
-        let not_before = match link.call(&Command::new("GET").arg(self.log.everyone()), until).await {
+        let not_before = match source.link.call(&Command::new("GET").arg(self.log.everyone()), until).await {
             Ok(Reply::Error(error)) => return Err(error),
             Ok(reply) => reply.number(),
             Err(broken) => return Err(broken.to_string()),
         };
         if let Some(not_before) = not_before {
-            self.invalidation.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before)));
+            let fact = Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before));
+            self.invalidation.publish(fact);
+            (self.also)(fact);
         }
-        (self.everyone)(not_before);
+        if source.is_owner {
+            (self.everyone)(not_before);
+        }
         Ok(())
     }
 
     /// Where to go on. If lines may have been missed, every copy of a session is outdated first.
-    async fn resume(&self, link: &Link, cursor: Option<Cursor>) -> Result<Cursor, String> {
+    async fn resume(&self, source: &Source, cursor: Option<Cursor>) -> Result<Cursor, String> {
         let until = tokio::time::Instant::now() + DEADLINE;
         let key = self.log.key.as_str();
-        let ask = async |command: Command| match link.call(&command, until).await {
+        let ask = async |command: Command| match source.link.call(&command, until).await {
             Ok(Reply::Error(error)) if error.contains("no such key") => Ok(Reply::Nil),
             Ok(Reply::Error(error)) => Err(error),
             Ok(reply) => Ok(reply),
@@ -160,6 +204,9 @@ impl Tail {
             (Some(oldest), Some(newest)) => cursor < oldest || cursor.overlapping() > newest,
             _ => true,
         };
+        if missed && !source.is_owner {
+            return Err("the replica does not have all lines".to_owned());
+        }
         if missed {
             warn!(%cursor, "lines of the changelog are missing: every session is read again");
             self.invalidation.reset();
@@ -214,6 +261,11 @@ const BLOCK_MS: u64 = 500;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
+/// A connection that ends later than this is made anew at once; one to a replica ends then.
+const WORKED: Duration = Duration::from_secs(1);
+/// Whoever takes longer is asked again if nobody else answers.
+const SOON: Duration = Duration::from_millis(300);
+const BLOCK_ON_A_REPLICA_MS: u64 = 100;
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 

@@ -3,6 +3,8 @@
 //! Rules of evolution: a field number is never used again; a field added in release k is written from k+1 on;
 //! `min_reader` says who may still read a record, and a reader that is too old answers "unavailable", never "unknown".
 
+mod jwt;
+
 use std::time::Duration;
 
 use postern_identity::{
@@ -117,15 +119,14 @@ struct View {
     claims: Vec<u8>,
     #[prost(string, tag = "8")]
     idp: String,
-    #[prost(int64, tag = "9")]
-    issued_at: i64,
-    #[prost(int64, tag = "10")]
-    expires_at: i64,
-    #[prost(uint64, optional, tag = "11")]
+    #[prost(uint64, optional, tag = "9")]
     idle_ms: Option<u64>,
+    /// The session's `sub` is the user's id, and not written twice.
+    #[prost(bool, tag = "10")]
+    sub_is_user: bool,
 }
 
-const VIEW_FIELDS: u32 = 11;
+const VIEW_FIELDS: u32 = 10;
 
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
@@ -138,6 +139,12 @@ struct TokenRecord {
     refresh: Option<String>,
     #[prost(string, tag = "4")]
     id_token: String,
+    /// In the place of `access`, if it is made of base64url.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    access_parts: Vec<Vec<u8>>,
+    /// The same of `id_token`.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    id_token_parts: Vec<Vec<u8>>,
 }
 
 impl std::fmt::Debug for View {
@@ -157,17 +164,18 @@ impl std::fmt::Debug for TokenRecord {
 enum Kind {
     View = 1,
     Tokens = 2,
-    User = 3,
 }
 
-/// The place that a sealed value belongs to; moved anywhere else it does not open (S-082).
-fn place(kind: Kind, key: &Key, owner: &Key, generation: u64) -> Vec<u8> {
-    let mut place = Vec::with_capacity(77);
+/// The place and the time that a sealed value belongs to: moved anywhere else, or given another life, it does not open (S-082).
+fn place(kind: Kind, key: &Key, row: &Row) -> Vec<u8> {
+    let mut place = Vec::with_capacity(93);
     place.push(kind as u8);
     place.extend_from_slice(&FORMAT.to_be_bytes());
     place.extend_from_slice(key);
-    place.extend_from_slice(owner);
-    place.extend_from_slice(&generation.to_be_bytes());
+    place.extend_from_slice(&row.owner());
+    place.extend_from_slice(&row.generation.to_be_bytes());
+    place.extend_from_slice(&row.issued_at.to_be_bytes());
+    place.extend_from_slice(&row.expires_at.to_be_bytes());
     place
 }
 
@@ -199,81 +207,74 @@ impl Seal {
 
     /// The row of a session. `former` is the row that it replaces, whose unknown fields it keeps.
     pub(crate) fn row(&self, session: &Session, generation: u64, former: Option<&Row>) -> Result<Row, StorageError> {
-        let owner = self.owner(&session.user.issuer, &session.user.id);
         let key = session.handle.as_bytes();
         let mut plain = Zeroizing::new(View::from(session).encode_to_vec());
-        if let Some(old) = former.and_then(|row| self.open(Kind::View, key, row)) {
+        if let Some(old) = former.and_then(|row| self.open(Kind::View, key, row, &row.view)) {
             plain.extend(unknown_fields(&old, VIEW_FIELDS));
         }
-        Ok(Row {
+        let row = self.unsealed(session, generation);
+        let view = self.seal(&place(Kind::View, key, &row), &plain)?;
+        Ok(Row { view, ..row })
+    }
+
+    /// The row of a session without what is sealed.
+    fn unsealed(&self, session: &Session, generation: u64) -> Row {
+        Row {
             ver: FORMAT,
             min_reader: FORMAT,
-            owner: owner.to_vec(),
+            owner: self.owner(&session.user.issuer, &session.user.id).to_vec(),
             generation,
             issued_at: session.issued_at.as_millis(),
             expires_at: session.expires_at.as_millis(),
             idle_until: session.idle.map(|(_, until)| until.as_millis()),
-            revoked: false,
-            view: self.seal(&place(Kind::View, key, &owner, generation), &plain)?,
-            refresh_at: None,
-            refresh_next: None,
-        })
+            ..Row::default()
+        }
     }
 
     /// The session in a row; `None` if it was not sealed for this very place, or makes no sense.
     pub(crate) fn session(&self, handle: &SessionHandle, row: &Row) -> Option<Session> {
-        let plain = self.open(Kind::View, handle.as_bytes(), row)?;
+        let plain = self.open(Kind::View, handle.as_bytes(), row, &row.view)?;
         let view = View::decode(plain.as_slice()).ok()?;
         view.into_session(*handle, row)
     }
 
-    /// The tokens, sealed to this handle, owner and generation.
+    /// The tokens, sealed to the place of this session.
     pub(crate) fn tokens(&self, session: &Session, generation: u64, tokens: &Tokens) -> Result<Vec<u8>, StorageError> {
-        let owner = self.owner(&session.user.issuer, &session.user.id);
+        let (access, access_parts) = jwt::pack(tokens.access.expose());
+        let (id_token, id_token_parts) = jwt::pack(tokens.id_token.expose());
         let mut record = TokenRecord {
-            access: tokens.access.expose().clone(),
+            access,
             access_expires_at: tokens.access_expires_at.map(Timestamp::as_millis),
             refresh: tokens.refresh.as_ref().map(|token| token.expose().clone()),
-            id_token: tokens.id_token.expose().clone(),
+            id_token,
+            access_parts,
+            id_token_parts,
         };
         let plain = Zeroizing::new(record.encode_to_vec());
         record.access.zeroize();
         record.refresh.zeroize();
         record.id_token.zeroize();
-        self.seal(&place(Kind::Tokens, session.handle.as_bytes(), &owner, generation), &plain)
+        record.access_parts.zeroize();
+        record.id_token_parts.zeroize();
+        let row = self.unsealed(session, generation);
+        self.seal(&place(Kind::Tokens, session.handle.as_bytes(), &row), &plain)
     }
 
     /// Opens what [`tokens`](Self::tokens) sealed.
     pub(crate) fn open_tokens(&self, handle: &SessionHandle, row: &Row, sealed: &[u8]) -> Option<Tokens> {
-        let place = place(Kind::Tokens, handle.as_bytes(), &row.owner(), row.generation);
-        let plain = Zeroizing::new(self.keyring.open(Purpose::StoreSeal, &place, sealed)?);
+        let plain = self.open(Kind::Tokens, handle.as_bytes(), row, sealed)?;
         let record = TokenRecord::decode(plain.as_slice()).ok()?;
         Some(Tokens {
-            access: Secret::new(record.access),
+            access: Secret::new(jwt::unpack(record.access, record.access_parts)),
             access_expires_at: record.access_expires_at.map(Timestamp::from_millis),
             refresh: record.refresh.map(Secret::new),
-            id_token: Secret::new(record.id_token),
+            id_token: Secret::new(jwt::unpack(record.id_token, record.id_token_parts)),
             refresh_at: row.refresh_at.map(Timestamp::from_millis),
         })
     }
 
-    /// The record of a user: what the provider said of them last.
-    pub(crate) fn user(&self, user: &User) -> Result<Vec<u8>, StorageError> {
-        let owner = self.owner(&user.issuer, &user.id);
-        let plain = Zeroizing::new(View { claims: Vec::new(), ..View::of_user(user) }.encode_to_vec());
-        self.seal(&place(Kind::User, &owner, &owner, 0), &plain)
-    }
-
-    /// Opens what [`user`](Self::user) sealed.
-    pub(crate) fn open_user(&self, owner: &Key, sealed: &[u8]) -> Option<User> {
-        let plain =
-            Zeroizing::new(self.keyring.open(Purpose::StoreSeal, &place(Kind::User, owner, owner, 0), sealed)?);
-        View::decode(plain.as_slice()).ok()?.into_user()
-    }
-
-    fn open(&self, kind: Kind, key: &Key, row: &Row) -> Option<Zeroizing<Vec<u8>>> {
-        let place = place(kind, key, &row.owner(), row.generation);
-        self.keyring.open(Purpose::StoreSeal, &place, &row.view).map(Zeroizing::new)
+    fn open(&self, kind: Kind, key: &Key, row: &Row, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.keyring.open(Purpose::StoreSeal, &place(kind, key, row), sealed).map(Zeroizing::new)
     }
 
     fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, StorageError> {
@@ -288,11 +289,12 @@ impl Seal {
 
 impl From<&Session> for View {
     fn from(session: &Session) -> Self {
+        let sub_is_user = matches!(session.claims.find(SUB), Some([Value::String(sub)]) if *sub == session.user.id);
+        let claims = session.claims.iter().filter(|(name, _)| !sub_is_user || *name != SUB);
         Self {
-            claims: claims_to_json(&session.claims),
+            claims: claims_to_json(claims),
+            sub_is_user,
             idp: session.idp.as_str().to_owned(),
-            issued_at: session.issued_at.as_millis(),
-            expires_at: session.expires_at.as_millis(),
             idle_ms: session.idle.map(|(idle, _)| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
             ..Self::of_user(&session.user)
         }
@@ -307,7 +309,7 @@ impl View {
             email: user.email.clone(),
             email_verified: user.email_verified,
             name: user.name.clone(),
-            user_claims: claims_to_json(&user.claims),
+            user_claims: claims_to_json(user.claims.iter()),
             ..Self::default()
         }
     }
@@ -324,13 +326,17 @@ impl View {
     }
 
     fn into_session(self, handle: SessionHandle, row: &Row) -> Option<Session> {
-        let idle_until = row.idle_until.unwrap_or(self.issued_at);
+        let idle_until = row.idle_until.unwrap_or(row.issued_at);
+        let mut claims = claims_from_json(&self.claims)?;
+        if self.sub_is_user {
+            claims.set(SUB, vec![Value::String(self.user.clone())]);
+        }
         Some(Session {
             handle,
-            claims: claims_from_json(&self.claims)?,
+            claims,
             idp: IdpId::new(self.idp.as_str()),
-            issued_at: Timestamp::from_millis(self.issued_at),
-            expires_at: Timestamp::from_millis(self.expires_at),
+            issued_at: Timestamp::from_millis(row.issued_at),
+            expires_at: Timestamp::from_millis(row.expires_at),
             idle: self.idle_ms.map(|idle| (Duration::from_millis(idle), Timestamp::from_millis(idle_until))),
             generation: row.generation,
             user: self.into_user()?,
@@ -338,9 +344,12 @@ impl View {
     }
 }
 
-fn claims_to_json(claims: &Claims) -> Vec<u8> {
+/// OpenID Connect Core §2.
+const SUB: &str = "sub";
+
+fn claims_to_json<'c>(claims: impl Iterator<Item = (&'c str, &'c [Value])>) -> Vec<u8> {
     let object: Map<String, Value> =
-        claims.iter().map(|(name, values)| (name.to_owned(), Value::Array(values.to_vec()))).collect();
+        claims.map(|(name, values)| (name.to_owned(), Value::Array(values.to_vec()))).collect();
     if object.is_empty() { Vec::new() } else { Value::Object(object).to_string().into_bytes() }
 }
 

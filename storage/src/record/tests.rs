@@ -44,10 +44,10 @@ fn tokens() -> Tokens {
     }
 }
 
-/// What format 1 looks like, sealed under the keyring above: row, tokens and user of `session()`, in hex.
+/// What format 1 looks like, sealed under the keyring above: row and tokens of `session()`, in hex.
 const FORMAT_1: &str = include_str!("format_1.hex");
 
-fn fixture() -> [Vec<u8>; 3] {
+fn fixture() -> [Vec<u8>; 2] {
     let unhex = |line: &str| -> Vec<u8> {
         line.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     };
@@ -56,7 +56,7 @@ fn fixture() -> [Vec<u8>; 3] {
 
 #[test]
 fn r_023_records_of_format_1_are_read() {
-    let [row, sealed_tokens, user] = fixture();
+    let [row, sealed_tokens] = fixture();
     let (seal, row, expected) = (seal(), Row::decode(row.as_slice()).unwrap(), session());
     assert_eq!(seal.session(&expected.handle, &row), Some(expected.clone()));
     let found = seal.open_tokens(&expected.handle, &row, &sealed_tokens).unwrap();
@@ -64,8 +64,6 @@ fn r_023_records_of_format_1_are_read() {
     assert_eq!(found.refresh.unwrap().expose(), "refresh");
     assert_eq!(found.id_token.expose(), "a.b.c");
     assert_eq!(found.access_expires_at, tokens().access_expires_at);
-    let owner = seal.owner(&expected.user.issuer, &expected.user.id);
-    assert_eq!(seal.open_user(&owner, &user), Some(expected.user));
 }
 
 #[test]
@@ -73,8 +71,7 @@ fn r_023_records_of_format_1_are_read() {
 fn print_the_fixture() {
     let (seal, session) = (seal(), session());
     let row = seal.row(&session, session.generation, None).unwrap().encode_to_vec();
-    for bytes in [row, seal.tokens(&session, session.generation, &tokens()).unwrap(), seal.user(&session.user).unwrap()]
-    {
+    for bytes in [row, seal.tokens(&session, session.generation, &tokens()).unwrap()] {
         println!("{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     }
 }
@@ -92,6 +89,13 @@ fn s_082_a_value_opens_only_where_it_was_put() {
     assert!(seal.open_tokens(&other, &row, &sealed).is_none(), "another key");
     assert!(seal.session(&session.handle, &Row { generation: 4, ..row.clone() }).is_none(), "another generation");
     assert!(seal.session(&session.handle, &Row { owner: vec![0; 32], ..row.clone() }).is_none(), "another owner");
+    for (row, what) in [
+        (Row { expires_at: row.expires_at + 1, ..row.clone() }, "a longer life"),
+        (Row { issued_at: row.issued_at + 1, ..row.clone() }, "a later sign-in"),
+    ] {
+        assert!(seal.session(&session.handle, &row).is_none(), "{what}");
+        assert!(seal.open_tokens(&session.handle, &row, &sealed).is_none(), "{what}");
+    }
     assert!(seal.session(&session.handle, &Row { view: sealed, ..row.clone() }).is_none(), "another kind");
     assert!(seal.open_tokens(&session.handle, &row, &row.view).is_none(), "another kind");
 }
@@ -109,13 +113,13 @@ const FROM_THE_FUTURE: [u8; 5] = [0xa2, 0x06, 2, b'h', b'i'];
 fn r_023_fields_that_only_a_newer_version_knows_survive_a_rewriting() {
     let (seal, session) = (seal(), session());
     let mut row = seal.row(&session, 3, None).unwrap();
-    let mut plain = seal.open(Kind::View, session.handle.as_bytes(), &row).unwrap().to_vec();
+    let mut plain = seal.open(Kind::View, session.handle.as_bytes(), &row, &row.view).unwrap().to_vec();
     plain.extend(FROM_THE_FUTURE);
-    row.view = seal.seal(&place(Kind::View, session.handle.as_bytes(), &row.owner(), 3), &plain).unwrap();
+    row.view = seal.seal(&place(Kind::View, session.handle.as_bytes(), &row), &plain).unwrap();
     assert_eq!(seal.session(&session.handle, &row), Some(session.clone()), "it is read all the same");
 
     let next = seal.row(&session, 4, Some(&row)).unwrap();
-    let plain = seal.open(Kind::View, session.handle.as_bytes(), &next).unwrap();
+    let plain = seal.open(Kind::View, session.handle.as_bytes(), &next, &next.view).unwrap();
     assert!(plain.ends_with(&FROM_THE_FUTURE), "the sealed ones");
     let next_session = Session { generation: 4, ..session };
     assert_eq!(seal.session(&next_session.handle, &next), Some(next_session));

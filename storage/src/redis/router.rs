@@ -183,6 +183,12 @@ impl Router {
         Some(self.inner.map.load().owner(slot(key))?.master.clone())
     }
 
+    /// The replicas of that shard, as far as is known.
+    pub(crate) fn replicas(&self, key: &str) -> Vec<Server> {
+        let shard = self.inner.map.load().owner(slot(key)).cloned();
+        shard.and_then(|shard| shard.replicas.clone()).unwrap_or_default()
+    }
+
     /// Says that whoever owns something may have changed.
     pub(crate) fn doubt(&self) {
         self.inner.doubt.notify_one();

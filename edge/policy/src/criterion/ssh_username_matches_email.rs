@@ -15,10 +15,15 @@ impl Test for SshUsernameMatchesEmail {
     /// No user name is nobody's, not that of an empty address.
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
         of_session(facts, |_| {
-            let matches = of_address(facts, stand, false, |address| {
-                let local = address.split('@').next().unwrap_or_default();
-                !local.is_empty() && facts.ssh.username == local
-            });
+            let matches = of_address(
+                facts,
+                stand,
+                || false,
+                |address| {
+                    let local = address.split('@').next().unwrap_or_default();
+                    !local.is_empty() && facts.ssh.username == local
+                },
+            );
             verdict(matches, Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
         })
     }

@@ -36,6 +36,9 @@ pub(crate) enum Unanswered {
     /// Nothing is there.
     #[error("nothing answers at {0}")]
     Unreachable(String),
+    /// Something is there, and its answer did not come, or not whole.
+    #[error("{0} was asked, and its answer did not come")]
+    Silent(String),
     /// It is not told.
     #[error("{address} answers {status}: {why}")]
     Refused {
@@ -60,9 +63,11 @@ impl From<Unanswered> for Failed {
     fn from(why: Unanswered) -> Self {
         match why {
             Unanswered::Unreachable(_) => Self::Unreachable(why.to_string()),
-            Unanswered::NoSecret | Unanswered::Refused { .. } | Unanswered::Strange(_) | Unanswered::NoRandomness => {
-                Self::Problem(why.to_string())
-            }
+            Unanswered::NoSecret
+            | Unanswered::Silent(_)
+            | Unanswered::Refused { .. }
+            | Unanswered::Strange(_)
+            | Unanswered::NoRandomness => Self::Problem(why.to_string()),
         }
     }
 }
@@ -88,18 +93,23 @@ impl Operator {
         question: &impl Serialize,
     ) -> Result<A, Unanswered> {
         let strange = || Unanswered::Strange(self.address.clone());
-        let unreachable = |_| Unanswered::Unreachable(self.address.clone());
+        // Only who could not be reached has certainly not done what was asked.
+        let failed = |error: reqwest::Error| {
+            let why =
+                if error.is_connect() || error.is_builder() { Unanswered::Unreachable } else { Unanswered::Silent };
+            why(self.address.clone())
+        };
         let question = serde_json::to_vec(question).map_err(|_| strange())?;
         let target = Target { method: "POST", path };
         let asked = proof::prove(&self.keyring, target, &question, SystemTime::now().into());
         let asked = asked.map_err(|_| Unanswered::NoRandomness)?;
         let client =
             reqwest::Client::builder().no_proxy().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
-        let request = client.build().map_err(unreachable)?.post(format!("http://{}{path}", self.address));
-        let mut answer = request.header(FIELD, asked.field).body(asked.body).send().await.map_err(unreachable)?;
+        let request = client.build().map_err(failed)?.post(format!("http://{}{path}", self.address));
+        let mut answer = request.header(FIELD, asked.field).body(asked.body).send().await.map_err(failed)?;
         let status = answer.status();
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             body.extend_from_slice(&chunk);
             if body.len() > MOST {
                 return Err(strange());

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use postern_authn::{Authn, Clearing, End, EndAllError, Stage};
-use postern_identity::SessionHandle;
+use postern_identity::{IdpId, SessionHandle};
 use postern_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -96,9 +96,22 @@ impl Cleaning {
 impl From<&Clearing> for Cleaning {
     fn from(clearing: &Clearing) -> Self {
         let (working, trouble) = match &clearing.stage {
+            Stage::Done if !clearing.silent.is_empty() => {
+                let who: Vec<_> = clearing.silent.iter().map(IdpId::as_str).collect();
+                let who = who.join(", ");
+                (
+                    false,
+                    Some(format!(
+                        "{who}: it took too long to take tokens back, so the rest is good there until it expires"
+                    )),
+                )
+            }
             Stage::Done => (false, None),
             Stage::Working { .. } => (true, None),
-            Stage::GivenUp(why) => (false, Some(why.clone())),
+            Stage::GivenUp(why) => {
+                let left = "tokens that are left stay sealed until they expire; run it again to clear them";
+                (false, Some(format!("{why}: {left}")))
+            }
         };
         Self { ended: clearing.ended, working, trouble }
     }

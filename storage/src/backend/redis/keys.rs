@@ -42,11 +42,6 @@ impl Keys {
         self.name("u", owner)
     }
 
-    /// `up:{owner}`: what is known of a user, sealed.
-    pub(super) fn user(&self, owner: &Key) -> String {
-        self.name("up", owner)
-    }
-
     /// `ue:{owner}`: before when a user's sessions are over.
     pub(super) fn epoch(&self, owner: &Key) -> String {
         self.name("ue", owner)

@@ -96,12 +96,6 @@ impl Redis {
         Ok(Some((self.stored(row).await?, tokens.to_vec())))
     }
 
-    pub(crate) async fn user(&self, owner: &Key) -> Result<Option<Vec<u8>>, StorageError> {
-        let key = self.keys.user(owner);
-        let user = self.router.call(&key, Command::new("GET").arg(key.as_str())).await?;
-        Ok(user.bytes().map(<[u8]>::to_vec))
-    }
-
     pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
         self.read_all(self.owned(owner, limit).await?).await
     }
@@ -213,10 +207,10 @@ impl Redis {
 
     pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
         match write {
-            Write::Create { handle, row, tokens, user } => self.create(&handle, &row, tokens, user).await,
-            Write::Commit { handle, expected, row, tokens, user, tell } => {
+            Write::Create { handle, row, tokens } => self.create(&handle, &row, tokens).await,
+            Write::Commit { handle, expected, row, tokens, tell } => {
                 let next = row.generation;
-                let done = self.commit(&handle, expected, row, tokens, user).await?;
+                let done = self.commit(&handle, expected, row, tokens).await?;
                 if tell && done == Done::Applied {
                     self.tell(Fact::Rewritten(SessionHandle::from_bytes(handle), next)).await;
                 }
@@ -239,22 +233,15 @@ impl Redis {
     }
 
     /// The indices first: entries without a session are skipped, a session without entries would be overlooked.
-    async fn create(&self, handle: &Key, row: &Row, tokens: Vec<u8>, user: Vec<u8>) -> Result<Done, StorageError> {
-        self.own(handle, row, user).await?;
+    async fn create(&self, handle: &Key, row: &Row, tokens: Vec<u8>) -> Result<Done, StorageError> {
+        self.own(handle, row).await?;
         self.index_due(handle, row.refresh_next).await?;
         let arguments = fields(&sealed_row(row).encode_to_vec(), row, tokens);
         self.router.script_durably(&self.scripts.create, &self.pair(handle), arguments).await?;
         Ok(Done::Applied)
     }
 
-    async fn commit(
-        &self,
-        handle: &Key,
-        expected: u64,
-        row: Row,
-        tokens: Vec<u8>,
-        user: Vec<u8>,
-    ) -> Result<Done, StorageError> {
+    async fn commit(&self, handle: &Key, expected: u64, row: Row, tokens: Vec<u8>) -> Result<Done, StorageError> {
         let key = self.keys.session(handle);
         let reply = self.router.call(&key, Command::new("HMGET").args([key.as_str(), "v", "g", "x"])).await?;
         let [Reply::Bytes(old), generation, Reply::Nil] = reply.list().unwrap_or_default() else {
@@ -275,7 +262,7 @@ impl Redis {
         match saved.number::<i64>() {
             Some(1) => {
                 self.index_due(handle, row.refresh_next).await?;
-                self.own(handle, &row, user).await?;
+                self.own(handle, &row).await?;
                 Ok(Done::Applied)
             }
             Some(0) => Ok(Done::Refused),
@@ -399,15 +386,9 @@ impl Redis {
         self.router.call(&key, command.arg(keys::text(handle))).await.map(drop)
     }
 
-    async fn own(&self, handle: &Key, row: &Row, user: Vec<u8>) -> Result<(), StorageError> {
-        let owner = row.owner();
-        let arguments = Command::new("")
-            .arg(keys::text(handle))
-            .arg(row.expires_at)
-            .arg(bytes::Bytes::from(user))
-            .arg(forget_at(row.expires_at));
-        let keys = [self.keys.owned(&owner), self.keys.user(&owner)];
-        self.router.script(&self.scripts.own, &keys, arguments).await.map(drop)
+    async fn own(&self, handle: &Key, row: &Row) -> Result<(), StorageError> {
+        let arguments = Command::new("").arg(keys::text(handle)).arg(row.expires_at).arg(forget_at(row.expires_at));
+        self.router.script(&self.scripts.own, &[self.keys.owned(&row.owner())], arguments).await.map(drop)
     }
 
     async fn owned(&self, owner: &Key, limit: usize) -> Result<Vec<Key>, StorageError> {
@@ -480,7 +461,9 @@ impl Mark for Arc<Redis> {
 
 /// The row without what has a field of its own.
 fn sealed_row(row: &Row) -> Row {
-    Row { generation: 0, idle_until: None, refresh_at: None, refresh_next: None, revoked: false, ..row.clone() }
+    let bare =
+        Row { generation: 0, expires_at: 0, idle_until: None, refresh_at: None, refresh_next: None, ..row.clone() };
+    Row { revoked: false, ..bare }
 }
 
 /// The arguments of the scripts that write a session.

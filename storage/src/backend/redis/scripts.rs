@@ -83,18 +83,14 @@ redis.call('HSET', KEYS[1], 'x', '1')
 redis.call('HDEL', KEYS[1], 'v', 'f', 'n')
 return 1";
 
-/// KEYS sessions of a user, user; ARGV session, its end, user, when to forget. Keeps both until the last session ends.
+/// KEYS sessions of a user; ARGV session, its end, when to forget. Kept until the last session ends.
 const OWN: &str = "\
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now))
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-local forget = tonumber(ARGV[4])
-local known = redis.call('PTTL', KEYS[2])
-if known > 0 and now + known > forget then forget = now + known end
-redis.call('SET', KEYS[2], ARGV[3])
-redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', forget))
-redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', forget))
+local known = redis.call('PTTL', KEYS[1])
+if known < 0 or now + known < tonumber(ARGV[3]) then redis.call('PEXPIREAT', KEYS[1], ARGV[3]) end
 return 1";
 
 /// KEYS epoch; ARGV before when sessions are over, when to forget. Only moves forward.
