@@ -28,40 +28,20 @@ pub(crate) struct Edge {
     pub(crate) cache: Arc<SessionCache>,
 }
 
-/// `session_lease`, and what a heartbeat may add that no replica confirmed (docs/reference/sessions.md).
+/// That of [`RedisConfig::new`], and what a heartbeat may add that no replica confirmed (docs/reference/sessions.md).
 pub(crate) const LEASE: Duration = Duration::from_millis(2_500);
 pub(crate) const UNCONFIRMED: Duration = Duration::from_millis(500);
 
-/// Servers that are known by these addresses, with the bounds that a configuration has unless it says otherwise.
-fn redis(topology: Topology) -> RedisConfig {
-    RedisConfig {
-        topology,
-        credentials: None,
-        database: 0,
-        prefix: String::new(),
-        tls: None,
-        insecure: false,
-        copies: 1,
-        part: Part::Authn,
-        heartbeat: Duration::from_millis(500),
-        lease: LEASE,
-        connect: Duration::from_secs(1),
-        operation: Duration::from_millis(500),
-    }
-}
-
-fn local(port: u16) -> Server {
-    Server { host: "127.0.0.1".to_owned(), port }
-}
-
 /// A cluster as a configuration names it.
 pub(crate) fn on_cluster(cluster: &Cluster) -> RedisConfig {
-    redis(Topology::Cluster(cluster.members().iter().map(|member| local(member.announced())).collect()))
+    RedisConfig::new(Topology::Cluster(
+        cluster.members().iter().map(|member| Server::local(member.announced())).collect(),
+    ))
 }
 
 /// One server as a configuration names it.
 pub(crate) fn on_one(server: &Redis) -> RedisConfig {
-    redis(Topology::Single(local(server.port())))
+    RedisConfig::new(Topology::Single(Server::local(server.port())))
 }
 
 /// What `docs/guides/store.md` asks of a cluster: a shard that is away is nobody else's, and a replica that comes back
@@ -70,8 +50,8 @@ pub(crate) const OPTIONS: [&str; 4] = ["--cluster-require-full-coverage", "no", 
 
 /// Servers under watch as a configuration names them.
 pub(crate) fn on_watched(watched: &Watched) -> RedisConfig {
-    let sentinels = watched.sentinels().into_iter().map(local).collect();
-    redis(Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None })
+    let sentinels = watched.sentinels().into_iter().map(Server::local).collect();
+    RedisConfig::new(Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None })
 }
 
 impl Installation {

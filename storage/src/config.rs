@@ -77,6 +77,28 @@ pub struct RedisConfig {
     pub operation: Duration,
 }
 
+impl RedisConfig {
+    /// These servers, without credentials and TLS, with the bounds that a configuration has unless it says otherwise
+    /// (`docs/reference/configuration.md`).
+    #[must_use]
+    pub const fn new(topology: Topology) -> Self {
+        Self {
+            topology,
+            credentials: None,
+            database: 0,
+            prefix: String::new(),
+            tls: None,
+            insecure: false,
+            copies: 1,
+            part: Part::Authn,
+            heartbeat: Duration::from_millis(500),
+            lease: Duration::from_millis(2_500),
+            connect: Duration::from_secs(1),
+            operation: Duration::from_millis(500),
+        }
+    }
+}
+
 /// How servers stand to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
@@ -105,6 +127,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// A port of this machine.
+    #[must_use]
+    pub fn local(port: u16) -> Self {
+        Self { host: "127.0.0.1".to_owned(), port }
+    }
+
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

@@ -12,28 +12,11 @@ use tokio::time::Instant;
 use super::router::{DURABLE_PLACES, PLACES};
 use super::{Command, Lane, Router};
 use crate::StorageError;
-use crate::config::{Part, RedisConfig, Server, Topology};
+use crate::config::{RedisConfig, Server, Topology};
 use crate::metrics::Metrics;
 
-fn at(port: u16) -> Server {
-    Server { host: "127.0.0.1".to_owned(), port }
-}
-
 fn router(topology: Topology, operation: Duration) -> Router {
-    let config = RedisConfig {
-        topology,
-        credentials: None,
-        database: 0,
-        prefix: String::new(),
-        tls: None,
-        insecure: false,
-        copies: 1,
-        part: Part::Authn,
-        heartbeat: Duration::from_millis(500),
-        lease: Duration::from_millis(2_500),
-        connect: Duration::from_secs(1),
-        operation,
-    };
+    let config = RedisConfig { operation, ..RedisConfig::new(topology) };
     let metrics = Metrics::register(&prometheus::Registry::new(), "none").unwrap();
     Router::start(&config, Arc::new(metrics)).unwrap()
 }
@@ -57,7 +40,7 @@ async fn told(router: &Router, expected: &str) -> String {
 #[tokio::test]
 async fn r_004_a_flood_of_loads_refuses_no_revocation_and_no_sign_of_life() {
     let server = Redis::start(&[]);
-    let router = router(Topology::Single(at(server.port())), Duration::from_secs(2));
+    let router = router(Topology::Single(Server::local(server.port())), Duration::from_secs(2));
     router.call("key", set()).await.unwrap();
     let _flood = router.take_places(Lane::Common, PLACES);
     let StorageError::Unavailable { reason, .. } = router.call("key", set()).await.unwrap_err();
@@ -77,7 +60,7 @@ async fn a_wait_that_is_refused_is_told_at_once_and_repeats_nothing() {
         assert!(Instant::now() < follows, "{}", replica.cli(&["INFO", "replication"]));
         tokio::task::yield_now().await;
     }
-    let router = router(Topology::Single(at(master.port())), Duration::from_secs(5));
+    let router = router(Topology::Single(Server::local(master.port())), Duration::from_secs(5));
     router.call_durably("key", set()).await.unwrap();
     assert_eq!(master.cli(&["ACL", "SETUSER", "default", "-wait"]), "OK");
     assert_eq!(master.cli(&["CONFIG", "RESETSTAT"]), "OK");
@@ -92,13 +75,13 @@ async fn a_wait_that_is_refused_is_told_at_once_and_repeats_nothing() {
 #[tokio::test]
 async fn a_plain_server_and_a_member_of_a_cluster_say_what_to_write_instead() {
     let (plain, member) = (Redis::start(&[]), Redis::start(&["--cluster-enabled", "yes"]));
-    let cluster = router(Topology::Cluster(vec![at(plain.port())]), Duration::from_millis(500));
+    let cluster = router(Topology::Cluster(vec![Server::local(plain.port())]), Duration::from_millis(500));
     let why = told(&cluster, "not a cluster").await;
     assert!(
         why.contains(&format!("127.0.0.1:{}: this server is not a cluster; write `redis://…`", plain.port())),
         "{why}"
     );
-    let single = router(Topology::Single(at(member.port())), Duration::from_millis(500));
+    let single = router(Topology::Single(Server::local(member.port())), Duration::from_millis(500));
     let why = told(&single, "part of a cluster").await;
     assert!(why.contains("write `redis+cluster://…`"), "{why}");
 }
@@ -159,7 +142,7 @@ fn serve(stream: &TcpStream, word: &str, port: u16, gets: &AtomicUsize) -> Optio
 async fn servers_that_send_to_each_other_are_not_asked_without_pause() {
     for word in ["MOVED", "ASK"] {
         let server = Disagreeing::start(word);
-        let router = router(Topology::Cluster(vec![at(server.port)]), Duration::from_millis(500));
+        let router = router(Topology::Cluster(vec![Server::local(server.port)]), Duration::from_millis(500));
         let deadline = Instant::now() + Duration::from_secs(20);
         while router.owner("key").is_none() {
             assert!(Instant::now() < deadline, "it is not known");

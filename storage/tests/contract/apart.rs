@@ -7,10 +7,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use futures_util::stream::{self, StreamExt as _};
 use postern_identity::Session;
 use postern_servers::{Cluster, Member, Traffic};
-use postern_storage::{CacheConfig, Loaded, Lookup, SessionCache, Storage, StorageConfig, Topology};
+use postern_storage::{
+    CacheConfig, Loaded, Lookup, RedisConfig, Server, SessionCache, Storage, StorageConfig, Topology,
+};
 use prometheus::Registry;
 
-use crate::support::{address, at, id, idle, keyring, redis, session, tokens, until};
+use crate::support::{at, id, idle, keyring, session, tokens, until};
 
 /// More than there are places for.
 const SESSIONS: u64 = 400;
@@ -19,8 +21,8 @@ const SESSIONS: u64 = 400;
 async fn r_007_last_seen_times_of_other_shards_are_written_although_one_does_not_answer() {
     // Nobody takes over: the members themselves see each other.
     let cluster = Cluster::start(Duration::from_secs(60), &[]);
-    let seeds = cluster.members().iter().map(|member| address(member.relay.port())).collect();
-    let config = StorageConfig::Redis(Box::new(redis(Topology::Cluster(seeds), String::new())));
+    let seeds = cluster.members().iter().map(|member| Server::local(member.relay.port())).collect();
+    let config = StorageConfig::Redis(Box::new(RedisConfig::new(Topology::Cluster(seeds))));
     let storage = Storage::open(config, keyring(), &Registry::new()).unwrap();
     let cache: std::sync::Arc<SessionCache> =
         storage.cache(CacheConfig { load_deadline: Duration::from_secs(5), ..CacheConfig::default() });

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use postern_identity::Secret;
 use postern_servers::{Cluster, Redis, Watched};
-use postern_storage::{Credentials, Finding, Level, RedisConfig, Report, StorageConfig, Topology, check};
-
-use crate::support::{address, redis};
+use postern_storage::{Credentials, Finding, Level, RedisConfig, Report, Server, StorageConfig, Topology, check};
 
 const PASSWORD: &str = "sesame";
 
@@ -22,7 +20,7 @@ async fn look(config: RedisConfig) -> Report {
 }
 
 fn single(port: u16) -> RedisConfig {
-    redis(Topology::Single(address(port)), "p:".to_owned())
+    RedisConfig { prefix: "p:".to_owned(), ..RedisConfig::new(Topology::Single(Server::local(port))) }
 }
 
 fn signed_in(port: u16, username: Option<&str>) -> RedisConfig {
@@ -49,8 +47,8 @@ fn failures(report: &Report) -> Vec<String> {
 }
 
 fn sentinels(watched: &Watched, master: &str) -> RedisConfig {
-    let sentinels = watched.sentinels().into_iter().map(address).collect();
-    redis(Topology::Sentinel { sentinels, master: master.to_owned(), credentials: None }, String::new())
+    let sentinels = watched.sentinels().into_iter().map(Server::local).collect();
+    RedisConfig::new(Topology::Sentinel { sentinels, master: master.to_owned(), credentials: None })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,7 +70,7 @@ async fn a_good_server_has_no_failure_and_nothing_is_written_to_it() {
 async fn a_cluster_is_looked_at_as_a_whole_and_each_member_by_itself() {
     let cluster = Cluster::start(Duration::from_secs(2), &[]);
     let member = cluster.members()[0].relay.port();
-    let report = look(redis(Topology::Cluster(vec![address(member)]), String::new())).await;
+    let report = look(RedisConfig::new(Topology::Cluster(vec![Server::local(member)]))).await;
     assert_eq!(failures(&report), [] as [String; 0]);
     assert_eq!(levels(&report, "slots"), [Level::Ok], "{report:#?}");
     assert_eq!(levels(&report, "replicas"), [Level::Ok; 3], "{report:#?}");

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use postern_identity::Session;
 use postern_servers::{Answer, Bare, Cluster, Member, Traffic};
-use postern_storage::{Cached, RedisConfig, Sessions, StorageError, Topology};
+use postern_storage::{Cached, RedisConfig, Server, Sessions, StorageError, Topology};
 
 use crate::shared::Processes;
-use crate::support::{address, at, id, redis, until};
+use crate::support::{at, id, until};
 
 /// Long enough for a machine that is busy.
 const PATIENT: Duration = Duration::from_secs(2);
 const LOG: &str = "{chg}log";
 
 fn config(cluster: &Cluster) -> RedisConfig {
-    let seeds = cluster.members().iter().map(|member| address(member.relay.port())).collect();
-    RedisConfig { operation: PATIENT, ..redis(Topology::Cluster(seeds), String::new()) }
+    let seeds = cluster.members().iter().map(|member| Server::local(member.relay.port())).collect();
+    RedisConfig { operation: PATIENT, ..RedisConfig::new(Topology::Cluster(seeds)) }
 }
 
 /// Somebody who reads sessions all the time.

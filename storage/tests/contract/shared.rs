@@ -10,12 +10,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use postern_identity::{Secret, Session, Timestamp, Tokens};
 use postern_servers::{Bare, Cluster, Redis, Traffic, Watched};
 use postern_storage::{
-    CacheConfig, Cached, Committed, Credentials, Loaded, Lookup, Once, Part, RedisConfig, SessionCache, Storage,
-    StorageConfig, StorageError, Topology,
+    CacheConfig, Cached, Committed, Credentials, Loaded, Lookup, Once, Part, RedisConfig, Server, SessionCache,
+    Storage, StorageConfig, StorageError, Topology,
 };
 use prometheus::Registry;
 
-use crate::support::{ISSUER, address, at, id, keyring, redis, session, tokens, until};
+use crate::support::{ISSUER, at, id, keyring, session, tokens, until};
 
 /// A process that writes sessions, and several that read them.
 pub(super) struct Processes {
@@ -43,8 +43,8 @@ impl Processes {
     }
 
     fn on(cluster: &Cluster) -> Self {
-        let seeds = cluster.members().iter().map(|member| address(member.relay.port())).collect();
-        Self::start(&redis(Topology::Cluster(seeds), String::new()))
+        let seeds = cluster.members().iter().map(|member| Server::local(member.relay.port())).collect();
+        Self::start(&RedisConfig::new(Topology::Cluster(seeds)))
     }
 
     pub(super) async fn in_contact(&self) {
@@ -161,8 +161,9 @@ async fn r_009_a_revocation_is_heard_although_the_master_of_the_changelog_dies()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r_006_r_008_what_is_held_up_is_served_for_a_lease_and_a_window_and_no_longer() {
     let cluster = cluster();
-    let mut config = redis(Topology::Cluster(Vec::new()), String::new());
-    config.topology = Topology::Cluster(cluster.members().iter().map(|member| address(member.relay.port())).collect());
+    let mut config = RedisConfig::new(Topology::Cluster(Vec::new()));
+    config.topology =
+        Topology::Cluster(cluster.members().iter().map(|member| Server::local(member.relay.port())).collect());
     config.lease = Duration::from_millis(1_500);
     let processes = Processes::start(&config);
     processes.known_everywhere(0..1).await;
@@ -259,9 +260,9 @@ async fn break_even(cluster: &Cluster) {
 async fn r_009_sentinels_name_another_master_and_the_store_follows() {
     for kill in [true, false] {
         let mut watched = Watched::start(Duration::from_secs(1));
-        let sentinels = watched.sentinels().into_iter().map(address).collect();
+        let sentinels = watched.sentinels().into_iter().map(Server::local).collect();
         let topology = Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None };
-        let processes = Processes::start(&redis(topology, String::new()));
+        let processes = Processes::start(&RedisConfig::new(topology));
         let sessions = processes.known_everywhere(0..3).await;
         let former = watched.master();
         if kill {
@@ -283,7 +284,7 @@ async fn r_009_sentinels_name_another_master_and_the_store_follows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_076_a_process_whose_clock_is_ahead_takes_no_refresh_that_another_one_holds() {
     let server = Redis::start(&[]);
-    let config = redis(Topology::Single(address(server.port())), String::new());
+    let config = RedisConfig::new(Topology::Single(Server::local(server.port())));
     let processes = Processes::start(&config);
     let (own, ahead) = (processes.writer.sessions(), processes.edges[0].0.sessions());
     let now = Timestamp::from(SystemTime::now());
@@ -305,7 +306,7 @@ async fn s_076_a_process_whose_clock_is_ahead_takes_no_refresh_that_another_one_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_095_the_list_of_a_user_forgets_what_is_over_by_the_servers_own_time() {
     let server = Redis::start(&[]);
-    let processes = Processes::start(&redis(Topology::Single(address(server.port())), String::new()));
+    let processes = Processes::start(&RedisConfig::new(Topology::Single(Server::local(server.port()))));
     let sessions = processes.writer.sessions();
     let now = Timestamp::from(SystemTime::now());
     let lives = Session { issued_at: now, expires_at: now.plus(Duration::from_secs(60)), ..session(1, "alice") };
@@ -323,7 +324,7 @@ async fn s_095_the_list_of_a_user_forgets_what_is_over_by_the_servers_own_time()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_of_a_store_is_that_of_its_server() {
     let server = Redis::start(&[]);
-    let processes = Processes::start(&redis(Topology::Single(address(server.port())), String::new()));
+    let processes = Processes::start(&RedisConfig::new(Topology::Single(Server::local(server.port()))));
     processes.in_contact().await;
     let before = Timestamp::from(SystemTime::now());
     let theirs = processes.writer.sessions().time(at(0)).await.unwrap();
@@ -336,7 +337,7 @@ async fn the_time_of_a_store_is_that_of_its_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_095_who_has_lost_the_changelog_sees_the_end_of_all_sessions() {
     let server = Redis::start(&[]);
-    let config = redis(Topology::Single(address(server.port())), String::new());
+    let config = RedisConfig::new(Topology::Single(Server::local(server.port())));
     let processes = Processes::start(&RedisConfig { lease: Duration::from_millis(1_000), ..config });
     let [session, ..] = &processes.known_everywhere(0..1).await[..] else { panic!("none was created") };
     let (other, cache) = &processes.edges[0];
@@ -359,7 +360,7 @@ async fn s_095_who_has_lost_the_changelog_sees_the_end_of_all_sessions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clearing_that_fails_keeps_its_place_and_loses_no_tokens() {
     let server = Redis::start(&[]);
-    let config = redis(Topology::Single(address(server.port())), String::new());
+    let config = RedisConfig::new(Topology::Single(Server::local(server.port())));
     let processes = Processes::start(&RedisConfig { operation: PATIENT, ..config });
     processes.in_contact().await;
     let sessions = processes.writer.sessions();
@@ -403,7 +404,7 @@ async fn the_user_of_the_guide_may_do_all_that_is_needed() {
     assert_eq!(server.cli(&words.collect::<Vec<_>>()), "OK");
     let password = Secret::new("PASSWORD".to_owned());
     let credentials = Some(Credentials { username: Some("postern".to_owned()), password });
-    let config = redis(Topology::Single(address(server.port())), String::new());
+    let config = RedisConfig::new(Topology::Single(Server::local(server.port())));
     let processes = Processes::start(&RedisConfig { credentials, ..config });
     let [session, ..] = &processes.known_everywhere(0..1).await[..] else { panic!("none was created") };
     let sessions = processes.writer.sessions();

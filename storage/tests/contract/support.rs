@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
 use postern_servers::{Cluster, Redis};
-use postern_storage::{Part, RedisConfig, Server, Storage, StorageConfig, Topology};
+use postern_storage::{RedisConfig, Server, Storage, StorageConfig, Topology};
 use prometheus::Registry;
 use serde_json::json;
 
@@ -44,8 +44,8 @@ impl World {
     /// A server of its own.
     pub(crate) fn server() -> Self {
         let server = Redis::start(&[]);
-        let topology = Topology::Single(address(server.port()));
-        let world = Self::with(|_| StorageConfig::Redis(Box::new(redis(topology, String::new()))));
+        let topology = Topology::Single(Server::local(server.port()));
+        let world = Self::with(|_| StorageConfig::Redis(Box::new(RedisConfig::new(topology))));
         Self { _server: Some(server), ..world }
     }
 
@@ -53,9 +53,11 @@ impl World {
     pub(crate) fn cluster() -> Self {
         static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(Duration::from_secs(2), &[]));
         static PARTS: AtomicU64 = AtomicU64::new(0);
-        let seeds = CLUSTER.members().iter().take(2).map(|member| address(member.relay.port())).collect();
+        let seeds = CLUSTER.members().iter().take(2).map(|member| Server::local(member.relay.port())).collect();
         let prefix = format!("{}:", PARTS.fetch_add(1, Ordering::Relaxed));
-        Self::with(|_| StorageConfig::Redis(Box::new(redis(Topology::Cluster(seeds), prefix))))
+        Self::with(|_| {
+            StorageConfig::Redis(Box::new(RedisConfig { prefix, ..RedisConfig::new(Topology::Cluster(seeds)) }))
+        })
     }
 
     fn with(config: impl FnOnce(PathBuf) -> StorageConfig) -> Self {
@@ -63,28 +65,6 @@ impl World {
         let (file, registry) = (folder.path().join("data/sessions.redb"), Registry::new());
         let storage = Storage::open(config(file.clone()), keyring(), &registry).unwrap();
         Self { storage, registry, file, _folder: folder, _server: None }
-    }
-}
-
-pub(crate) fn address(port: u16) -> Server {
-    Server { host: "127.0.0.1".to_owned(), port }
-}
-
-/// Servers with the bounds that a configuration has unless it says otherwise.
-pub(crate) fn redis(topology: Topology, prefix: String) -> RedisConfig {
-    RedisConfig {
-        topology,
-        credentials: None,
-        database: 0,
-        prefix,
-        tls: None,
-        insecure: false,
-        copies: 1,
-        part: Part::Authn,
-        heartbeat: Duration::from_millis(500),
-        lease: Duration::from_millis(2_500),
-        connect: Duration::from_secs(1),
-        operation: Duration::from_millis(500),
     }
 }
 

@@ -11,7 +11,7 @@ use postern_authn::{Authn, AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Secret, SignInRequest, Timestamp};
 use postern_servers::Redis;
 use postern_storage::{
-    CacheConfig, Part, RedisConfig, Server, SessionCache, SessionSummary, Sessions, Storage, StorageConfig, Topology,
+    CacheConfig, RedisConfig, Server, SessionCache, SessionSummary, Sessions, Storage, StorageConfig, Topology,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -66,21 +66,9 @@ impl World {
 
     /// A deployment over a server of Redis.
     pub(crate) async fn on_a_server(server: &Redis) -> Self {
-        let address = Server { host: "127.0.0.1".to_owned(), port: server.port() };
-        let config = RedisConfig {
-            topology: Topology::Single(address),
-            credentials: None,
-            database: 0,
-            prefix: String::new(),
-            tls: None,
-            insecure: false,
-            copies: 0,
-            part: Part::Authn,
-            heartbeat: Duration::from_millis(500),
-            lease: Duration::from_millis(2_500),
-            connect: Duration::from_secs(5),
-            operation: Duration::from_secs(5),
-        };
+        let patient = Duration::from_secs(5);
+        let config = RedisConfig::new(Topology::Single(Server::local(server.port())));
+        let config = RedisConfig { copies: 0, connect: patient, operation: patient, ..config };
         Self::over(StorageConfig::Redis(Box::new(config)), |_| {}).await
     }
 
