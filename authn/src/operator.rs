@@ -1,11 +1,10 @@
 //! Ending sessions for an operator, the same way as at a sign-out: in the store first (S-084), then their tokens are taken back
 //! at the provider, which nobody waits for.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use postern_identity::{IdpId, Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{Lookup, StorageError};
@@ -24,10 +23,13 @@ pub struct Clearing {
     pub ended: u64,
     /// Whether there is more to do.
     pub stage: Stage,
-    /// Providers that took too long to take tokens back, and were not asked for the rest: those tokens are wiped here, and
-    /// good there until they expire.
-    pub silent: BTreeSet<IdpId>,
+    /// How many tokens of which providers were not taken back because those took too long: they are wiped here, and good there
+    /// until they expire.
+    pub untaken: Untaken,
 }
+
+/// Tokens that were not taken back, by provider.
+type Untaken = BTreeMap<IdpId, usize>;
 
 /// Whether there is more to clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -194,32 +196,29 @@ impl Authn {
 
     fn take_back(&self, taken: Vec<Taken>) {
         let shared = Arc::clone(&self.shared);
-        drop(self.shared.tasks.spawn(async move { take_back(&shared, taken).await }));
+        drop(self.shared.tasks.spawn(async move { take_back(&shared, taken, Untaken::default()).await }));
     }
 }
 
-/// What it comes to is logged where it is done; a provider that hangs holds up nothing for long.
-async fn take_back(shared: &Shared, taken: Vec<Taken>) {
-    let live = shared.live();
-    let taking = stream::iter(taken).for_each_concurrent(TAKEN_BACK_AT_ONCE, async |(idp, tokens)| {
-        if let Some(idp) = live.idp(&idp) {
-            let _late = tokio::time::timeout(PROVIDER_WAIT, idp.take_back(&tokens)).await;
+/// What it comes to is logged where it is done; a provider that hangs holds up nothing for long, and is not asked for more.
+async fn take_back(shared: &Shared, taken: Vec<Taken>, untaken: Untaken) -> Untaken {
+    let (live, untaken) = (shared.live(), Mutex::new(untaken));
+    let late = |idp: &IdpId| {
+        let mut untaken = untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = untaken.entry(idp.clone()).or_default();
+        *count += 1;
+        *count
+    };
+    let taking = stream::iter(taken).for_each_concurrent(TAKEN_BACK_AT_ONCE, async |(id, tokens)| {
+        let Some(idp) = live.idp(&id) else { return };
+        if untaken.lock().unwrap_or_else(PoisonError::into_inner).get(&id).is_some_and(|late| *late >= LATE) {
+            late(&id);
+        } else if tokio::time::timeout(PROVIDER_WAIT, idp.take_back(&tokens)).await.is_err() && late(&id) == LATE {
+            warn!(postern.idp = id.as_str(), "it takes too long to take tokens back: it is not asked for more of them");
         }
     });
     taking.await;
-}
-
-/// The same, of each provider for so long; gives those that took too long.
-async fn take_back_in_time(shared: &Shared, taken: Vec<Taken>) -> Vec<IdpId> {
-    let mut of_each: BTreeMap<IdpId, Vec<Taken>> = BTreeMap::new();
-    for (idp, tokens) in taken {
-        of_each.entry(idp.clone()).or_default().push((idp, tokens));
-    }
-    let taking = of_each.into_iter().map(async |(idp, taken)| {
-        let late = tokio::time::timeout(TAKEN_BACK_WITHIN, take_back(shared, taken)).await.is_err();
-        late.then_some(idp)
-    });
-    future::join_all(taking).await.into_iter().flatten().collect()
+    untaken.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What comes in time.
@@ -249,17 +248,10 @@ async fn clear(shared: Arc<Shared>) {
         let ended = u64::try_from(left.ended.len()).unwrap_or(u64::MAX);
         shared.clearing.send_modify(|clearing| clearing.ended = clearing.ended.saturating_add(ended));
         let taken = left.ended.into_iter().filter_map(|(session, tokens)| Some((session.idp, tokens?)));
-        let silent = shared.clearing.borrow().silent.clone();
-        let taken = taken.chain(left.unsure).filter(|(idp, _)| !silent.contains(idp)).collect();
-        for idp in take_back_in_time(&shared, taken).await {
-            warn!(
-                postern.idp = idp.as_str(),
-                "it takes too long to take tokens back: it is not asked for the rest of them"
-            );
-            shared.clearing.send_modify(|clearing| {
-                clearing.silent.insert(idp);
-            });
-        }
+        let taken = taken.chain(left.unsure).collect();
+        let before = shared.clearing.borrow().untaken.clone();
+        let untaken = take_back(&shared, taken, before).await;
+        shared.clearing.send_modify(|clearing| clearing.untaken = untaken);
         match left.failed {
             // It goes on where it was; what was done is not found again.
             Some(error) if failures < FAILURES => {
@@ -302,8 +294,8 @@ const READ_AT_ONCE: usize = 32;
 const READ_WITHIN: Duration = Duration::from_secs(1);
 /// No flood for the provider.
 const TAKEN_BACK_AT_ONCE: usize = 8;
-/// For the sessions of one page; a provider that takes longer is not asked again by this clearing.
-const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(60);
+/// A provider that took too long so often is not asked again.
+const LATE: usize = TAKEN_BACK_AT_ONCE;
 const FAILURES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(2);
 

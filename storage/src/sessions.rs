@@ -480,7 +480,7 @@ impl Sessions {
     }
 }
 
-/// The sealed time decides; the clear one in the row could have been changed.
+/// Asked of a session that opened: its view opens only with the time that it was sealed to.
 fn began_too_early(session: &Session, stored: &Stored) -> bool {
     stored.not_before.is_some_and(|not_before| session.issued_at.as_millis() < not_before)
 }

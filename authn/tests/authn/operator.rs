@@ -8,7 +8,7 @@ use postern_servers::Redis;
 use postern_storage::Lookup;
 
 use crate::sign_out::{SAME, sign_out};
-use crate::support::{APP, Browser, World, now};
+use crate::support::{APP, Browser, Script, World, now};
 
 /// Long enough for a machine that is busy.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -141,6 +141,17 @@ async fn s_095_all_sessions_end_by_the_clock_of_the_store() {
     assert!(matches!(world.sessions.load(&far, now()).await, Ok(Lookup::Found(_))), "that is no question of clocks");
     world.authn.finish().await;
     assert_eq!(world.provider.seen(|seen| seen.revocations.len()), 2, "their tokens are taken back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_095_a_provider_that_takes_no_token_back_in_time_is_named() {
+    let world = World::new().await;
+    let (_browser, session) = signed_in(&world).await;
+    let Ok(Lookup::Found(known)) = world.sessions.load(&session, now()).await else { panic!("not there") };
+    world.provider.does(Script { revocation_hangs: true, ..Script::default() });
+    world.authn.end_all(now()).await.unwrap();
+    let untaken = [(known.idp.clone(), 1)].into();
+    assert_eq!(cleared(&world).await, Clearing { ended: 1, untaken, ..Clearing::default() });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

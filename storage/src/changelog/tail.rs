@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postern_identity::Timestamp;
-use tokio::time::timeout;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Changelog, Entry};
 use crate::config::Server;
@@ -29,12 +29,12 @@ pub(crate) struct Tail {
     pub(crate) everyone: Box<dyn Fn(Option<i64>) + Send + Sync>,
 }
 
-/// Where it is read.
-struct Source {
-    server: Server,
-    link: Link,
-    /// Whether all that is written is there.
-    is_owner: bool,
+/// How far the owner of the stream was read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    cursor: Option<Cursor>,
+    /// Whether it is read now.
+    reading: bool,
 }
 
 /// A place in the stream: milliseconds of a server's clock, and a number.
@@ -61,69 +61,52 @@ impl Cursor {
 
 /// Reads until told to stop.
 pub(crate) async fn follow(tail: Tail, stop: CancellationToken) {
+    let (progress, seen) = watch::channel(Progress::default());
     tokio::select! {
         () = stop.cancelled() => {}
-        () = tail.run() => {}
+        () = tail.run(&progress) => {}
+        () = tail.overhear(seen) => {}
     }
 }
 
 impl Tail {
-    async fn run(&self) {
-        let (mut cursor, mut trouble) = (None, Trouble::default());
+    async fn run(&self, progress: &watch::Sender<Progress>) {
+        let mut trouble = Trouble::default();
         loop {
+            let began = Instant::now();
             let why = match self.connect().await {
-                Ok(source) => {
-                    if source.is_owner {
-                        trouble.over();
-                    }
-                    let began = Instant::now();
-                    let why = self.read(&source, &mut cursor).await;
-                    source.link.give_up();
-                    if began.elapsed() > WORKED {
-                        self.log.router.doubt();
-                        continue;
-                    }
+                Ok((server, link)) => {
+                    trouble.over();
+                    progress.send_modify(|progress| progress.reading = true);
+                    let why = self.read(&server, &link, progress).await;
+                    progress.send_modify(|progress| progress.reading = false);
+                    link.give_up();
                     why
                 }
                 Err(why) => why,
             };
             trouble.because(&why);
             self.log.router.doubt();
-            tokio::time::sleep(PAUSE).await;
+            if began.elapsed() < WORKED {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 
-    /// The owner. While that does not answer, one of its replicas: what it knows of denies already, and it may take over.
-    async fn connect(&self) -> Result<Source, String> {
-        let (router, key) = (&self.log.router, self.log.key.as_str());
-        let owner = router.owner(key).ok_or("nobody is known to own it")?;
-        let found = timeout(SOON, router.dial().link(&owner)).await;
-        if let Ok(Ok(link)) = found {
-            return Ok(Source { server: owner, link, is_owner: true });
-        }
-        for server in router.replicas(key) {
-            let Ok(Ok(link)) = timeout(SOON, router.dial().link(&server)).await else { continue };
-            // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
-            let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
-            return Ok(Source { server, link, is_owner: false });
-        }
-        let link = match found {
-            Ok(refused) => refused,
-            Err(_) => router.dial().link(&owner).await,
-        };
-        let link = link.map_err(|broken| format!("{owner}: {broken}"))?;
-        Ok(Source { server: owner, link, is_owner: true })
+    async fn connect(&self) -> Result<(Server, Link), String> {
+        let owner = self.log.router.owner(&self.log.key).ok_or("nobody is known to own it")?;
+        let link = self.log.router.dial().link(&owner).await;
+        link.map_err(|broken| format!("{owner}: {broken}")).map(|link| (owner, link))
     }
 
     /// Reads until something goes wrong, and says what.
-    async fn read(&self, source: &Source, cursor: &mut Option<Cursor>) -> String {
-        let Source { server, link, is_owner } = source;
-        let (began, block) = (Instant::now(), if *is_owner { BLOCK_MS } else { BLOCK_ON_A_REPLICA_MS });
-        let mut position = match self.resume(source, *cursor).await {
+    async fn read(&self, server: &Server, link: &Link, progress: &watch::Sender<Progress>) -> String {
+        let cursor = progress.borrow().cursor;
+        let mut position = match self.resume(link, cursor).await {
             Ok(position) => position,
             Err(why) => return why,
         };
-        if let Err(why) = self.read_everyone(source).await {
+        if let Err(why) = self.read_everyone(link).await {
             return why;
         }
         // A heartbeat counts only once nothing older can still be waiting.
@@ -132,65 +115,111 @@ impl Tail {
         loop {
             // What waited while this process did not run was surely written after the question before this one.
             let before = std::mem::replace(&mut asked, Instant::now());
-            let block = if caught_up { block } else { 1 };
-            let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
-            let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
-            let reply = match link.call(&command, tokio::time::Instant::now() + DEADLINE).await {
-                Ok(Reply::Error(error)) => return error,
-                Ok(reply) => reply,
-                Err(broken) => return broken.to_string(),
+            let lines = match self.next(link, position, if caught_up { BLOCK_MS } else { 1 }).await {
+                Ok(lines) => lines,
+                Err(why) => return why,
             };
-            if self.log.router.owner(&self.log.key).is_some_and(|owner| (owner == *server) != *is_owner) {
+            if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
                 return "another server owns it now".to_owned();
             }
-            let Some(lines) = lines(&reply) else { return "it answers nonsense".to_owned() };
-            for (at, entry) in &lines {
-                position = position.max(*at);
+            let is_all = lines.len() < COUNT;
+            for (at, entry) in lines {
+                position = position.max(at);
                 match entry {
-                    Some(Entry::Fact(fact)) => {
-                        self.invalidation.publish(*fact);
-                        (self.also)(*fact);
-                        self.metrics.facts_heard.inc();
-                    }
-                    // Of a replica nobody knows whether it has everything.
-                    Some(Entry::Heartbeat) if *is_owner && caught_up && lines.len() < COUNT => {
-                        self.contact.heard(before);
-                    }
+                    Some(Entry::Fact(fact)) => self.tell(fact),
+                    Some(Entry::Heartbeat) if caught_up && is_all => self.contact.heard(before),
                     Some(Entry::Heartbeat) | None => {}
                 }
             }
-            caught_up |= lines.len() < COUNT;
-            *cursor = Some(position.max(cursor.unwrap_or_default()));
-            if !is_owner && began.elapsed() > WORKED {
-                return "only a replica is read".to_owned();
+            caught_up |= is_all;
+            progress.send_if_modified(|progress| {
+                progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
+                false
+            });
+        }
+    }
+
+    /// While the owner is not read, what its replicas know: that denies already, and one of them may take over. It says nothing
+    /// of contact, because nobody knows whether a replica has everything.
+    async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
+        let (mut replicas, mut turn, mut position) = (Vec::new(), 0_usize, Cursor::default());
+        while progress.wait_for(|progress| !progress.reading && progress.cursor.is_some()).await.is_ok() {
+            tokio::time::sleep(SOON).await;
+            // A master that is held to have failed is in no map, and neither are its replicas then.
+            replicas = Some(self.log.router.replicas(&self.log.key)).filter(|now| !now.is_empty()).unwrap_or(replicas);
+            let Progress { cursor, reading } = *progress.borrow();
+            let Some(server) = replicas.get(turn.checked_rem(replicas.len()).unwrap_or_default()) else { continue };
+            if reading {
+                continue;
+            }
+            turn = turn.wrapping_add(1);
+            position = position.max(cursor.unwrap_or_default());
+            tokio::select! {
+                _read_again = progress.wait_for(|progress| progress.reading) => {}
+                why = self.listen(server, &mut position) => debug!(%server, why, "a replica tells nothing of revocations"),
             }
         }
     }
 
+    /// Tells what a replica knows until something goes wrong, and says what.
+    async fn listen(&self, server: &Server, position: &mut Cursor) -> String {
+        let link = match self.log.router.dial().link(server).await {
+            Ok(link) => link,
+            Err(broken) => return broken.to_string(),
+        };
+        // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
+        let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
+        loop {
+            let lines = match self.next(&link, *position, BLOCK_MS).await {
+                Ok(lines) => lines,
+                Err(why) => return why,
+            };
+            for (at, entry) in lines {
+                *position = (*position).max(at);
+                if let Some(Entry::Fact(fact)) = entry {
+                    self.tell(fact);
+                }
+            }
+        }
+    }
+
+    /// The lines behind a place; none if there are none for so long.
+    async fn next(&self, link: &Link, position: Cursor, block: u64) -> Result<Vec<Line>, String> {
+        let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
+        let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
+        match link.call(&command, tokio::time::Instant::now() + DEADLINE).await {
+            Ok(Reply::Error(error)) => Err(error),
+            Ok(reply) => lines(&reply).ok_or_else(|| "it answers nonsense".to_owned()),
+            Err(broken) => Err(broken.to_string()),
+        }
+    }
+
+    fn tell(&self, fact: Fact) {
+        self.invalidation.publish(fact);
+        (self.also)(fact);
+        self.metrics.facts_heard.inc();
+    }
+
     /// What the lines of long ago told of the end of all sessions. Whatever comes later is in those that are read next.
-    async fn read_everyone(&self, source: &Source) -> Result<(), String> {
+    async fn read_everyone(&self, link: &Link) -> Result<(), String> {
         let until = tokio::time::Instant::now() + DEADLINE;
-        let not_before = match source.link.call(&Command::new("GET").arg(self.log.everyone()), until).await {
+        let not_before = match link.call(&Command::new("GET").arg(self.log.everyone()), until).await {
             Ok(Reply::Error(error)) => return Err(error),
             Ok(reply) => reply.number(),
             Err(broken) => return Err(broken.to_string()),
         };
         if let Some(not_before) = not_before {
-            let fact = Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before));
-            self.invalidation.publish(fact);
-            (self.also)(fact);
+            self.invalidation.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before)));
         }
-        if source.is_owner {
-            (self.everyone)(not_before);
-        }
+        (self.everyone)(not_before);
         Ok(())
     }
 
     /// Where to go on. If lines may have been missed, every copy of a session is outdated first.
-    async fn resume(&self, source: &Source, cursor: Option<Cursor>) -> Result<Cursor, String> {
+    async fn resume(&self, link: &Link, cursor: Option<Cursor>) -> Result<Cursor, String> {
         let until = tokio::time::Instant::now() + DEADLINE;
         let key = self.log.key.as_str();
-        let ask = async |command: Command| match source.link.call(&command, until).await {
+        let ask = async |command: Command| match link.call(&command, until).await {
             Ok(Reply::Error(error)) if error.contains("no such key") => Ok(Reply::Nil),
             Ok(Reply::Error(error)) => Err(error),
             Ok(reply) => Ok(reply),
@@ -204,9 +233,6 @@ impl Tail {
             (Some(oldest), Some(newest)) => cursor < oldest || cursor.overlapping() > newest,
             _ => true,
         };
-        if missed && !source.is_owner {
-            return Err("the replica does not have all lines".to_owned());
-        }
         if missed {
             warn!(%cursor, "lines of the changelog are missing: every session is read again");
             self.invalidation.reset();
@@ -261,11 +287,10 @@ const BLOCK_MS: u64 = 500;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
-/// A connection that ends later than this is made anew at once; one to a replica ends then.
+/// A connection that ends later than this is made anew at once.
 const WORKED: Duration = Duration::from_secs(1);
-/// Whoever takes longer is asked again if nobody else answers.
-const SOON: Duration = Duration::from_millis(300);
-const BLOCK_ON_A_REPLICA_MS: u64 = 100;
+/// So long the owner may take to be read again before its replicas are asked.
+const SOON: Duration = Duration::from_millis(200);
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 

@@ -7,11 +7,18 @@ use zeroize::Zeroize as _;
 /// The token as it is to be kept: as text, or as the bytes of the parts between its dots (RFC 7515 §7.1) if nothing is lost
 /// by that.
 pub(super) fn pack(token: &str) -> (String, Vec<Vec<u8>>) {
-    // The decoder refuses what it would not have encoded so: padding, bits that mean nothing, the other alphabet.
-    match token.split('.').map(|part| BASE64.decode(part)).collect() {
-        Ok(parts) => (String::new(), parts),
-        Err(_) => (token.to_owned(), Vec::new()),
+    let mut parts = Vec::new();
+    for part in token.split('.') {
+        // The decoder refuses what it would not have encoded so: padding, bits that mean nothing, the other alphabet.
+        match BASE64.decode(part) {
+            Ok(part) => parts.push(part),
+            Err(_) => {
+                parts.zeroize();
+                return (token.to_owned(), parts);
+            }
+        }
     }
+    (String::new(), parts)
 }
 
 /// The token that was packed.
@@ -19,7 +26,14 @@ pub(super) fn unpack(text: String, mut parts: Vec<Vec<u8>>) -> String {
     if parts.is_empty() {
         return text;
     }
-    let token = parts.iter().map(|part| BASE64.encode(part)).collect::<Vec<_>>().join(".");
+    let length = parts.iter().map(|part| part.len().div_ceil(3) * 4 + 1).sum();
+    let mut token = String::with_capacity(length);
+    for (number, part) in parts.iter().enumerate() {
+        if number > 0 {
+            token.push('.');
+        }
+        BASE64.encode_string(part, &mut token);
+    }
     parts.zeroize();
     token
 }

@@ -422,3 +422,28 @@ async fn the_user_of_the_guide_may_do_all_that_is_needed() {
     assert_eq!(server.cli(&["ACL", "LOG"]), "", "nothing was refused");
     processes.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_084_what_a_replica_knows_denies_while_the_owner_of_the_changelog_is_away() {
+    let mut master = Redis::start(&[]);
+    let port = master.port().to_string();
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &port]);
+    until("the replica is there", async || master.cli(&["ROLE"]).contains(&replica.port().to_string())).await;
+    let processes = Processes::start(&RedisConfig::new(Topology::Single(Server::local(master.port()))));
+    let [session, ..] = &processes.known_everywhere(0..1).await[..] else { panic!("none was created") };
+    master.kill();
+    // Nobody tells anybody that it has taken over.
+    assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    let hex: String = session.handle.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let write = "local id = ARGV[1]:gsub('..', function(two) return string.char(tonumber(two, 16)) end)
+        redis.call('XADD', '{chg}log', '*', 'k', 'r', 'i', id) return 'OK'";
+    assert_eq!(replica.cli(&["EVAL", write, "0", &hex]), "OK");
+    until("every edge has heard of it", async || {
+        let heard = |cache: &Arc<SessionCache>| matches!(cache.get(&id(0), at(2), HALF_A_MINUTE), Cached::Revoked);
+        processes.edges.iter().all(|(_, cache)| heard(cache))
+    })
+    .await;
+    let lost = async || processes.edges.iter().all(|(_, cache)| !cache.is_in_contact());
+    until("that is no contact", lost).await;
+    processes.end().await;
+}

@@ -42,6 +42,8 @@ pub(crate) struct Script {
     pub(crate) keys: Change<Value>,
     pub(crate) keys_response: Option<Box<dyn Fn() -> Response + Send + Sync>>,
     pub(crate) discovery_response: Option<Box<dyn Fn() -> Response + Send + Sync>>,
+    /// Whether it never answers who takes tokens back.
+    pub(crate) revocation_hangs: bool,
 }
 
 impl Default for Script {
@@ -62,6 +64,7 @@ impl Default for Script {
             keys: Box::new(|_| {}),
             keys_response: None,
             discovery_response: None,
+            revocation_hangs: false,
         }
     }
 }
@@ -322,10 +325,16 @@ async fn revoke(
     headers: HeaderMap,
     Form(form): Form<HashMap<String, String>>,
 ) -> StatusCode {
-    let mut inner = provider.inner.lock().unwrap();
-    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    inner.grants.retain(|grant| *grant != form["token"]);
-    inner.seen.revocations.push((form, authorization));
+    let hangs = {
+        let mut inner = provider.inner.lock().unwrap();
+        let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        inner.grants.retain(|grant| *grant != form["token"]);
+        inner.seen.revocations.push((form, authorization));
+        inner.script.revocation_hangs
+    };
+    if hangs {
+        std::future::pending::<()>().await;
+    }
     StatusCode::OK
 }
 

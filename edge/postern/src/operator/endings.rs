@@ -95,24 +95,19 @@ impl Cleaning {
 
 impl From<&Clearing> for Cleaning {
     fn from(clearing: &Clearing) -> Self {
-        let (working, trouble) = match &clearing.stage {
-            Stage::Done if !clearing.silent.is_empty() => {
-                let who: Vec<_> = clearing.silent.iter().map(IdpId::as_str).collect();
-                let who = who.join(", ");
-                (
-                    false,
-                    Some(format!(
-                        "{who}: it took too long to take tokens back, so the rest is good there until it expires"
-                    )),
-                )
-            }
+        let (working, given_up) = match &clearing.stage {
             Stage::Done => (false, None),
             Stage::Working { .. } => (true, None),
-            Stage::GivenUp(why) => {
-                let left = "tokens that are left stay sealed until they expire; run it again to clear them";
-                (false, Some(format!("{why}: {left}")))
-            }
+            Stage::GivenUp(why) => (false, Some(why)),
         };
+        let left = "tokens that are left stay sealed until they expire; run it again to clear them";
+        let given_up = given_up.map(|why| format!("{why}: {left}"));
+        let late = |(idp, count): (&IdpId, &usize)| {
+            let idp = idp.as_str();
+            format!("{idp}: it took too long to take {count} tokens back, which are good there until they expire")
+        };
+        let trouble: Vec<_> = given_up.into_iter().chain(clearing.untaken.iter().map(late)).collect();
+        let trouble = (!working && !trouble.is_empty()).then(|| trouble.join("; "));
         Self { ended: clearing.ended, working, trouble }
     }
 }

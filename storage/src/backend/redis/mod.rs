@@ -429,7 +429,7 @@ impl Mark for Arc<Redis> {
             Fact::Revoked(handle) | Fact::Rewritten(handle, _) => {
                 self.router.owner(&self.keys.session(handle.as_bytes()))
             }
-            Fact::OwnerRevoked(owner, _) => self.router.owner(&self.keys.epoch(&owner)),
+            Fact::OwnerRevoked(owner, _) => self.router.owner(&self.epoch_key(&owner)),
             Fact::Created => None,
         }
     }

@@ -64,7 +64,8 @@ const ASKED: &[Asked] = &[
     ("DEL", &[], Of("{chg}"), &[]),
 ];
 /// Beside these, of a cluster.
-const OF_A_CLUSTER: &[Asked] = &[("CLUSTER", &["NODES"], NoKey, &[]), ("ASKING", &[], NoKey, &[])];
+const OF_A_CLUSTER: &[Asked] =
+    &[("CLUSTER", &["NODES"], NoKey, &[]), ("ASKING", &[], NoKey, &[]), ("READONLY", &[], NoKey, &[])];
 
 /// Tries all of them on one server.
 pub(super) async fn look(config: &RedisConfig, server: &Server, link: &Link, report: &mut Report) {
