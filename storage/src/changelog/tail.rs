@@ -77,7 +77,6 @@ impl Tail {
             let why = match self.connect().await {
                 Ok((server, link)) => {
                     trouble.over();
-                    progress.send_modify(|progress| progress.reading = true);
                     let why = self.read(&server, &link, progress).await;
                     progress.send_modify(|progress| progress.reading = false);
                     link.give_up();
@@ -134,7 +133,7 @@ impl Tail {
             caught_up |= is_all;
             progress.send_if_modified(|progress| {
                 progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
-                false
+                !std::mem::replace(&mut progress.reading, true)
             });
         }
     }

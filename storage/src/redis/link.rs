@@ -1,7 +1,7 @@
 //! One connection to one server: a centralised fred client that is never left to reconnect by itself.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -120,6 +120,8 @@ impl fmt::Debug for Link {
 struct Health {
     /// Since when nothing was answered although something was asked.
     silent_since: Mutex<Option<Instant>>,
+    /// Why it could not be made.
+    refused: OnceLock<Broken>,
     dead: CancellationToken,
 }
 
@@ -138,15 +140,24 @@ impl Dial {
         let until = Instant::now() + self.within;
         let client = self.client(server).map_err(|error| lost(&error))?;
         let health = Arc::new(Health::default());
-        let (driver, dead) = (client.connect(), health.dead.clone());
+        let (driver, watched) = (client.connect(), Arc::clone(&health));
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
-            let _ended = AbortOnDropHandle::new(driver).await;
-            dead.cancel();
+            if let Ok(Err(error)) = AbortOnDropHandle::new(driver).await {
+                let _only_the_first = watched.refused.set(lost(&error));
+            }
+            watched.dead.cancel();
         }));
-        timeout_at(until, client.wait_for_connect())
-            .await
-            .map_err(|_| Broken::Silent)?
-            .map_err(|error| lost(&error))?;
+        // Whoever is refused faster than it begins to wait is not told of it there.
+        tokio::select! {
+            biased;
+            connected = timeout_at(until, client.wait_for_connect()) => {
+                connected.map_err(|_| Broken::Silent)?.map_err(|error| lost(&error))?;
+            }
+            () = health.dead.cancelled() => {
+                let why = || Broken::Lost("the connection ended before it was made".to_owned());
+                return Err(health.refused.get().cloned().unwrap_or_else(why));
+            }
+        }
         let link = Link { client, health, _driver: Arc::new(driver) };
         // Every user may say HELLO, whatever else is allowed.
         let replies = link.call_all(&[Command::new("PING"), Command::new("HELLO").arg("2")], until).await?;
