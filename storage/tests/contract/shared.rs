@@ -304,6 +304,27 @@ async fn s_076_a_process_whose_clock_is_ahead_takes_no_refresh_that_another_one_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_026_a_refresh_that_is_saved_leaves_no_claim_behind() {
+    let server = Redis::start(&[]);
+    let processes = Processes::start(&RedisConfig::new(Topology::Single(Server::local(server.port()))));
+    let (own, other) = (processes.writer.sessions(), processes.edges[0].0.sessions());
+    let now = Timestamp::from(SystemTime::now());
+    let after = |secs| now.plus(Duration::from_secs(secs));
+    let session = Session { issued_at: now, expires_at: after(36_000), ..session(1, "alice") };
+    let old = Tokens { refresh_at: Some(now), ..tokens("a") };
+    until("it is saved", async || own.create(&session, &old).await.is_ok()).await;
+    let [due] = own.due(now, 10).await.unwrap()[..] else { panic!("not due") };
+    own.postpone(&due, after(120)).await.unwrap().unwrap();
+    let new = Tokens { refresh_at: Some(after(10)), ..tokens("b") };
+    own.commit(&session.handle, session.generation, &session, &new).await.unwrap();
+    // Well before the claim would have run out.
+    let [next] = other.due(after(10), 10).await.unwrap()[..] else { panic!("not due again") };
+    let claim = other.postpone(&next, after(130)).await.unwrap();
+    assert!(claim.is_some(), "who refreshed it last may be gone by now");
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_095_the_list_of_a_user_forgets_what_is_over_by_the_servers_own_time() {
     let server = Redis::start(&[]);
     let processes = Processes::start(&RedisConfig::new(Topology::Single(Server::local(server.port()))));

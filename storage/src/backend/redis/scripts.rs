@@ -56,8 +56,8 @@ redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
 return 1";
 
 /// KEYS session, tokens; ARGV as CREATE, then the generation that it replaces. 1 saved, 0 somebody was earlier, -1 gone.
-/// Idle time only moves forward. A repetition of what was saved is saved: the row is sealed with a fresh nonce, so it is
-/// the same only if it is this very attempt.
+/// Idle time only moves forward, and a claim on the refresh ends. A repetition of what was saved is saved: the row is sealed
+/// with a fresh nonce, so it is the same only if it is this very attempt.
 const COMMIT: &str = "\
 local old = redis.call('HMGET', KEYS[1], 'g', 'x', 'i', 'v')
 if not old[1] or old[2] then return -1 end
@@ -71,6 +71,7 @@ if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'i')
 elseif not old[3] or tonumber(old[3]) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'i', ARGV[3]) end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[5]) else redis.call('HDEL', KEYS[1], 'f') end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[6]) else redis.call('HDEL', KEYS[1], 'n') end
+redis.call('HDEL', KEYS[1], 'h')
 redis.call('PEXPIREAT', KEYS[1], ARGV[8])
 redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
 return 1";
