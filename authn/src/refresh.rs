@@ -5,8 +5,8 @@
 //! it due one is heard, in this process or another, and if that one dies the session comes up again. Only a
 //! provider that says no ends a session; whatever else goes wrong is tried again until the session's own end.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{self, StreamExt as _};
@@ -29,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than one refresh can take: 15 s to be ready, 10 s for the grant, 15 s for keys, [`SAVE_WITHIN`], 25 s for userinfo,
 /// [`SAVE_WITHIN`] once more.
 const LEASE: Duration = Duration::from_secs(120);
+/// Nothing is asked with less than this left of the claim: whoever stood still since may not be alone any more.
+const LEFT: Duration = Duration::from_secs(60);
 /// A store that is away just after a grant is given this time to come back, for the sake of the new refresh token. With
 /// the 10 s of the grant itself it fits into the 30 s of a drain.
 const SAVE_WITHIN: Duration = Duration::from_secs(15);
@@ -97,6 +99,37 @@ pub(crate) async fn round(shared: Arc<Shared>, now: Timestamp) {
     }
 }
 
+/// The sessions that this process refreshes now. A clock that jumps forward, as after the sleep of a machine, shows it claims of
+/// its own as run out, and a refresh token must not be sent while it is on its way already.
+#[derive(Debug, Default)]
+pub(crate) struct Underway(Mutex<HashSet<SessionHandle>>);
+
+impl Underway {
+    fn sessions(&self) -> MutexGuard<'_, HashSet<SessionHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of them, until this is dropped.
+struct Held {
+    shared: Arc<Shared>,
+    session: SessionHandle,
+}
+
+impl Held {
+    /// `None` if it is one of them already.
+    fn new(shared: &Arc<Shared>, session: SessionHandle) -> Option<Self> {
+        let is_new = shared.underway.sessions().insert(session);
+        is_new.then(|| Self { shared: Arc::clone(shared), session })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.underway.sessions().remove(&self.session);
+    }
+}
+
 /// A session whose refresh has ended, and when it is to be tried again if it failed.
 type Ended = (SessionHandle, Option<Timestamp>);
 
@@ -141,8 +174,8 @@ struct Look {
 /// What became of a session that was looked at.
 enum Found {
     /// It is to be refreshed; the place is at its provider, if that is configured.
-    Claimed { claim: Due, place: Option<OwnedSemaphorePermit> },
-    /// Somebody else was earlier, or it is over.
+    Claimed { claim: Due, held: Held, place: Option<OwnedSemaphorePermit> },
+    /// Somebody was earlier, or it is over.
     Taken,
     /// The process ends.
     Left,
@@ -168,6 +201,7 @@ impl Look {
 
     async fn claim(&self, due: Due) -> Found {
         let sessions = &self.shared.sessions;
+        let Some(held) = Held::new(&self.shared, due.handle) else { return Found::Taken };
         let (idp, place) = match sessions.load(&due.handle, self.now).await {
             Ok(Lookup::Found(session)) => match self.live.idp(&session.idp).map(|idp| idp.place(self.now)) {
                 Some(None) => return Found::NoPlace { idp: session.idp.clone() },
@@ -179,7 +213,7 @@ impl Look {
             Err(error) => return Found::Failed { idp: None, error },
         };
         match sessions.postpone(&due, self.now.plus(LEASE)).await {
-            Ok(Some(claim)) => Found::Claimed { claim, place },
+            Ok(Some(claim)) => Found::Claimed { claim, held, place },
             Ok(None) => Found::Taken,
             Err(error) => Found::Failed { idp, error },
         }
@@ -249,11 +283,12 @@ impl Refresher {
         {
             left.remove(&at);
             match found {
-                Found::Claimed { claim, place } => {
+                Found::Claimed { claim, held, place } => {
                     claimed += 1;
                     self.begin(Refresh {
                         shared: Arc::clone(&self.shared),
                         shutdown: self.shutdown.clone(),
+                        _held: held,
                         _place: place,
                         claim,
                         now,
@@ -359,6 +394,7 @@ impl Failure {
 struct Refresh {
     shared: Arc<Shared>,
     shutdown: CancellationToken,
+    _held: Held,
     /// At its provider; none if that is not configured.
     _place: Option<OwnedSemaphorePermit>,
     claim: Due,
@@ -407,7 +443,10 @@ impl Refresh {
     }
 
     async fn refresh(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Result<Outcome, Failure> {
-        let Some(granted) = self.ask(idp, session, tokens).await else { return Ok(Outcome::GivenBack) };
+        let granted = match self.ask(idp, session, tokens).await {
+            Ok(granted) => granted,
+            Err(unasked) => return Ok(unasked),
+        };
         idp.note(granted.as_ref().map(drop), self.now());
         let granted = match granted {
             Err(error @ ProviderError::GrantRefused) => return self.refused(session, error.reason()).await,
@@ -447,18 +486,24 @@ impl Refresh {
         }
     }
 
-    /// New tokens, if this process does not end before they are asked for.
-    async fn ask(&self, idp: &Idp, session: &Session, tokens: &Tokens) -> Option<Result<Granted, ProviderError>> {
+    /// New tokens, or what became of it before they were asked for.
+    async fn ask(
+        &self,
+        idp: &Idp,
+        session: &Session,
+        tokens: &Tokens,
+    ) -> Result<Result<Granted, ProviderError>, Outcome> {
         let ready = tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => return None,
+            () = self.shutdown.cancelled() => return Err(Outcome::GivenBack),
             ready = idp.ready() => ready,
         };
         match ready {
             // What made it ready may have come together with the end.
-            Ok(_) if self.shutdown.is_cancelled() => None,
-            Ok(ready) => Some(ready.refresh(session, tokens, self.now(), &self.shutdown).await),
-            Err(error) => Some(Err(error)),
+            Ok(_) if self.shutdown.is_cancelled() => Err(Outcome::GivenBack),
+            Ok(_) if self.claim.next < Timestamp::from(SystemTime::now()).plus(LEFT) => Err(Outcome::Overtaken),
+            Ok(ready) => Ok(ready.refresh(session, tokens, self.now(), &self.shutdown).await),
+            Err(error) => Ok(Err(error)),
         }
     }
 

@@ -27,6 +27,7 @@ use crate::idp::{Idp, Trust};
 use crate::limit::Limit;
 use crate::metrics::Metrics;
 use crate::operator::Clearing;
+use crate::refresh::Underway;
 use crate::visit::Visit;
 use crate::{AuthnConfig, AuthnError, sign_in, sign_out, user};
 
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     live: ArcSwap<Live>,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
+    pub(crate) underway: Underway,
     limit: Limit,
     places: Semaphore,
     /// What is being cleared for an operator who ended all sessions.
@@ -77,6 +79,7 @@ impl Shared {
             live: ArcSwap::from_pointee(Live::new(config, &metrics, None)?),
             sessions,
             metrics,
+            underway: Underway::default(),
             limit: Limit::new(Instant::now()),
             places: Semaphore::new(MAX_REQUESTS),
             clearing: watch::Sender::default(),

@@ -648,3 +648,30 @@ async fn r_012_sessions_that_cannot_be_read_hold_up_no_other() {
     assert_eq!(refreshes(&world).len(), readable.len(), "in one look");
     assert_eq!(world.counted("postern_authn_refreshes_total", "store-unavailable"), 15.0, "each is counted");
 }
+
+#[tokio::test]
+async fn s_076_a_clock_that_jumps_past_a_claim_sends_no_refresh_token_that_is_on_its_way() {
+    let world = signed_in(answers(endless)).await;
+    let refreshing = tokio::spawn({
+        let authn = world.authn.clone();
+        async move { authn.refresh_due(round(1)).await }
+    });
+    world.provider.until(|seen| seen.refreshes.len() == 1).await;
+    world.authn.refresh_due(round(1).plus(Duration::from_secs(3600))).await;
+    assert_eq!(refreshes(&world).len(), 1);
+    refreshing.abort();
+}
+
+#[tokio::test]
+async fn s_076_who_stood_still_until_the_claim_ran_out_sends_no_refresh_token() {
+    let world = signed_in(short_lived()).await;
+    let ago = |minutes: u64| now().minus(Duration::from_secs(60 * minutes));
+    let (session, tokens) = (session(&world).await.unwrap(), tokens(&world).await);
+    let tokens = Tokens { refresh_at: Some(ago(10)), ..tokens };
+    world.sessions.commit(&session.handle, session.generation, &session, &tokens).await.unwrap();
+    // Claimed then, and held for two minutes.
+    world.authn.refresh_due(ago(5)).await;
+    assert_eq!(refreshes(&world).len(), 0);
+    world.authn.refresh_due(now()).await;
+    assert_eq!(refreshes(&world).len(), 1, "it came up again");
+}
