@@ -11,6 +11,7 @@ mod faults;
 mod installation;
 mod memory;
 mod people;
+mod refresh;
 mod revocation;
 mod table;
 
@@ -51,6 +52,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Refreshes by several processes, some of which are killed, and a provider that is away for ten minutes
+    Refresh,
     /// What a session costs in the store and near the request, in bytes and in time
     Memory {
         /// How many
@@ -100,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<Table> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Revocation { edges, quick } => runtime.block_on(revocation::run(edges, quick)),
+        Command::Refresh => refresh::run(),
         Command::Memory { sessions, quick } => memory::run(sessions, quick),
         Command::ColdStart { quick } => runtime.block_on(cold_start::run(quick)),
         Command::Faults { rows, quick } => Ok(runtime.block_on(faults::run(rows, quick))),

@@ -18,6 +18,7 @@ mod metrics;
 mod operator;
 mod policy;
 mod raw;
+mod refresh;
 mod reload;
 mod roles;
 mod sessions;

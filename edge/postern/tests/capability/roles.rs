@@ -1,16 +1,14 @@
 //! `services`: edges and authn in processes of their own, which meet in a Redis.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use anyhow::{Context, Result, ensure};
 use postern_servers::Redis;
 use reqwest::StatusCode;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{ANY_USER, Asked, Browser, Postern, Provider, Upstream, World, eventually, free_ports, verified};
+use crate::support::{
+    ANY_USER, Asked, Browser, Postern, Provider, Upstream, World, balance, eventually, free_ports, moved_to,
+    start_apart, verified, with_store,
+};
 
 /// Two edges behind one address, each with an authn of its own to ask, and what they stand in front of.
 struct Office {
@@ -42,12 +40,12 @@ impl Office {
             let port = free_ports(3)?;
             let config = office.config("authenticate", port, "").replace("/certificate.pem", "/authn.pem");
             let config = config.replace("/key.pem", "/authn.key");
-            office.authns.push(office.start(&format!("authn{number}"), &config, port).await?);
+            office.authns.push(start_apart(&office.world, &format!("authn{number}"), &config, port + 1).await?);
             office.authn_ports.push(port);
             let (authn, port) = (port, free_ports(3)?);
             let internal = format!("authenticate_internal_service_url: https://localhost:{authn}\n");
             let config = office.config("proxy", port, &internal);
-            office.edges.push(office.start(&format!("edge{number}"), &config, port).await?);
+            office.edges.push(start_apart(&office.world, &format!("edge{number}"), &config, port + 1).await?);
             ports.push(port);
         }
         balance(office.world.port, ports).await?;
@@ -56,50 +54,19 @@ impl Office {
 
     /// The configuration of one process: the same for all, but for what is given.
     fn config(&self, services: &str, port: u16, lines: &str) -> String {
-        let World { port: public, health, metrics, .. } = &self.world;
-        let (store, ca) = (self.store.port(), self.world.path("ca.pem"));
+        let (store, ca) = (format!("redis://127.0.0.1:{}", self.store.port()), self.world.path("ca.pem"));
         let settings = format!(
             "{}services: {services}\ncertificate_authority_file: {}\nlog_level: info\n{lines}",
             self.provider.settings(),
             ca.display()
         );
         let text = self.world.config(&settings, &self.world.route("app", &self.upstream.url(), ANY_USER));
-        let file = format!("databroker_storage_connection_string: file://{}", self.world.path("store").display());
-        text.replace("databroker_storage_type: file", "databroker_storage_type: redis")
-            .replace(&file, &format!("databroker_storage_connection_string: redis://127.0.0.1:{store}"))
-            .replace(&format!("address: 127.0.0.1:{public}\n"), &format!("address: 127.0.0.1:{port}\n"))
-            .replace(&format!("127.0.0.1:{health}\n"), &format!("127.0.0.1:{}\n", port + 1))
-            .replace(&format!("127.0.0.1:{metrics}\n"), &format!("127.0.0.1:{}\n", port + 2))
-    }
-
-    async fn start(&self, name: &str, config: &str, port: u16) -> Result<Postern> {
-        let file = self.world.path(&format!("{name}.yaml"));
-        std::fs::write(&file, config)?;
-        let postern = Postern::spawn(self.world.folder(), &["run", "--config", &file.display().to_string()])?;
-        postern.ready(port + 1).await
+        moved_to(port, &self.world, &with_store(&self.world, &text, &store))
     }
 
     fn told(&self) -> String {
         self.edges.iter().chain(&self.authns).map(Postern::told).collect()
     }
-}
-
-/// One address for several servers: each connection goes to the next.
-async fn balance(port: u16, servers: Vec<u16>) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    let (servers, turn) = (Arc::new(servers), AtomicUsize::new(0));
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let server = servers.get(turn.fetch_add(1, Ordering::Relaxed) % servers.len()).copied().unwrap_or_default();
-            tokio::spawn(async move {
-                if let Ok(mut server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, server))).await {
-                    // Either side may go away first.
-                    let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                }
-            });
-        }
-    });
-    Ok(())
 }
 
 /// The paths that a process has carried for authn.
@@ -175,7 +142,7 @@ async fn an_edge_that_is_taken_for_authn_says_so_at_once() -> Result<()> {
     let port = free_ports(3)?;
     let itself = format!("authenticate_internal_service_url: https://localhost:{port}\n");
     let config = office.config("proxy", port, &itself).replace("/certificate.pem", "/authn.pem");
-    let edge = office.start("loop", &config.replace("/key.pem", "/authn.key"), port).await?;
+    let edge = start_apart(&office.world, "loop", &config.replace("/key.pem", "/authn.key"), port + 1).await?;
     let mut browser = Browser::without_pool(&office.world.ca_pem())?;
     let url = format!("https://app.{}:{port}/.pomerium/sign_out", World::DOMAIN);
     let request = browser.request(reqwest::Method::GET, url).header("host", office.world.host("app"));

@@ -3,19 +3,32 @@
 //   node provider.mjs '{"clients": [...], "users": {"alice": {"email": "...", ...}}, "auto": "alice"}'
 //
 // Prints {"issuer": "..."} once it listens, and ends when its standard input does. Users sign in with a form of one
-// field, or at once as `auto`. GET /_log tells what it was asked and what it issued.
+// field, or at once as `auto`. GET /_log tells what it was asked and what it issued, GET /_refreshes?since=MS what it saw of
+// refreshes (refreshes.mjs). With `rotates` every refresh token is good for one use, and a second use ends its grant.
+//
+// A line on the standard input makes it refuse connections (`refuse`, once what is under way is answered), take them and
+// never answer (`hang`), or serve again (`serve`); it says the word back when that is so. To `busy` it does as soon as several
+// grants are under way.
 import http from 'node:http';
+import { createInterface } from 'node:readline';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import Provider from 'oidc-provider';
+// The provider's own memory forgets all but a thousand things.
+import Memory from './node_modules/oidc-provider/lib/adapters/memory_adapter.js';
+import { Refreshes } from './refreshes.mjs';
 
 const settings = JSON.parse(process.argv[2]);
-const log = { requests: [], issued: [] };
+const log = { requests: [], issued: [], unanswered: 0 };
 const server = http.createServer();
-await new Promise((listening) => server.listen(settings.port ?? 0, '127.0.0.1', listening));
-const issuer = settings.issuer ?? `http://127.0.0.1:${server.address().port}`;
+const listen = (port) => new Promise((listening) => server.listen(port, '127.0.0.1', listening));
+await listen(settings.port ?? 0);
+const { port } = server.address();
+const issuer = settings.issuer ?? `http://127.0.0.1:${port}`;
 
 const signingKey = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' });
+const memory = new Map();
 const provider = new Provider(issuer, {
+  adapter: (model) => new Memory(model, memory),
   clients: settings.clients,
   jwks: { keys: [{ ...signingKey, use: 'sig', alg: 'RS256', kid: 'first' }] },
   cookies: { keys: [randomBytes(32).toString('hex')] },
@@ -43,6 +56,7 @@ const provider = new Provider(issuer, {
     accountId: sub,
     claims: () => ({ sub, email_verified: true, ...settings.users[sub] }),
   },
+  ...(settings.rotates && { rotateRefreshToken: true }),
   issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token'),
   async loadExistingGrant({ oidc }) {
     const grant = new oidc.provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
@@ -51,6 +65,8 @@ const provider = new Provider(issuer, {
     return grant;
   },
 });
+const refreshes = new Refreshes(settings.slow);
+refreshes.watch(provider);
 provider.on('grant.success', (ctx) => log.issued.push(ctx.body));
 provider.on('server_error', (_, error) => console.error(error));
 
@@ -76,10 +92,17 @@ async function interact(request, response) {
 }
 
 const serve = provider.callback();
+let hangs = false;
 server.on('request', (request, response) => {
-  if (request.url === '/_log') {
+  const { pathname, searchParams } = new URL(request.url, issuer);
+  const told = { '/_log': () => log, '/_refreshes': () => refreshes.report(Number(searchParams.get('since'))) }[pathname];
+  if (told) {
     response.setHeader('content-type', 'application/json');
-    response.end(JSON.stringify(log));
+    response.end(JSON.stringify(told()));
+    return;
+  }
+  if (hangs) {
+    log.unanswered += 1;
     return;
   }
   log.requests.push({ method: request.method, target: request.url });
@@ -93,5 +116,23 @@ server.on('request', (request, response) => {
   });
 });
 
-process.stdin.on('end', () => process.exit(0)).resume();
+const becomes = {
+  busy: () => refreshes.busy(),
+  hang: () => { hangs = true; },
+  async refuse() {
+    const idle = setInterval(() => server.closeIdleConnections(), 10);
+    await new Promise((closed) => server.close(closed));
+    clearInterval(idle);
+  },
+  async serve() {
+    hangs = false;
+    if (!server.listening) await listen(port);
+  },
+};
+
 console.log(JSON.stringify({ issuer }));
+for await (const word of createInterface({ input: process.stdin })) {
+  await becomes[word]();
+  console.log(word);
+}
+process.exit(0);

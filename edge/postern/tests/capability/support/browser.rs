@@ -1,6 +1,6 @@
 //! A browser without a screen: keeps cookies by host, follows redirects, fills forms, and remembers where it was.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -81,6 +81,11 @@ impl Browser {
     /// The same over HTTP/1.1, with a connection of its own for each request.
     pub(crate) fn without_pool(ca_pem: &str) -> Result<Self> {
         Self::with(ca_pem, Client::builder().http1_only().pool_max_idle_per_host(0))
+    }
+
+    /// One of a person at that address of this machine, as others see it: limits count by address.
+    pub(crate) fn at(ca_pem: &str, address: Ipv4Addr) -> Result<Self> {
+        Self::with(ca_pem, Client::builder().local_address(IpAddr::V4(address)))
     }
 
     fn with(ca_pem: &str, client: ClientBuilder) -> Result<Self> {

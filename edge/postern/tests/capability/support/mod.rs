@@ -1,5 +1,6 @@
 //! What the promises are tried with: worlds, a launcher, upstreams, clients, a provider and a browser.
 
+mod apart;
 mod assertion;
 mod browser;
 mod chromium;
@@ -18,13 +19,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+pub(crate) use apart::{balance, moved_to, start_apart, with_store};
 pub(crate) use assertion::verified;
 pub(crate) use browser::{Browser, Hop, Response};
 pub(crate) use chromium::Chromium;
 pub(crate) use demo::Demo;
 pub(crate) use page::{Form, forms};
 pub(crate) use postern::{Finished, Postern, plain_client};
-pub(crate) use provider::Provider;
+pub(crate) use provider::{Provider, Refreshes, Reuse};
 pub(crate) use recorder::Recorder;
 pub(crate) use upstream::{Asked, Upstream};
 pub(crate) use world::{ANY_USER, COOKIE_SECRET, NO_PROVIDER, PUBLIC, SHARED_SECRET, World, free_port, free_ports};

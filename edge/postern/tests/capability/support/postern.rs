@@ -94,8 +94,8 @@ impl Postern {
     }
 
     /// Ends it without warning, as a power cut would.
-    pub(crate) async fn kill(self) -> Result<Finished> {
-        self.signal("KILL")?;
+    pub(crate) async fn kill(mut self) -> Result<Finished> {
+        self.process.0.kill()?;
         self.finished().await
     }
 

@@ -1,21 +1,61 @@
 //! npm's `oidc-provider` as the identity provider of a test.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::postern::plain_client;
 use super::{DEADLINE, Owned, World};
 
+/// What a provider saw of refresh grants.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Refreshes {
+    pub(crate) granted: usize,
+    pub(crate) refused: usize,
+    /// Granted, but whoever asked was gone before that was told.
+    pub(crate) cut: usize,
+    /// Two of one session at one time.
+    pub(crate) overlapping: usize,
+    pub(crate) reused: Vec<Reuse>,
+    /// Sessions that had a grant since then, or were refused one at any time.
+    pub(crate) settled: usize,
+    /// Since then.
+    pub(crate) lately: usize,
+    /// At most, since then.
+    pub(crate) at_once: usize,
+    /// At most, since then.
+    pub(crate) in_a_second: usize,
+}
+
+/// A refresh token that was shown twice.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Reuse {
+    pub(crate) first: Grant,
+    pub(crate) again: Grant,
+}
+
+/// When a grant was asked for and answered, and when the connection that it came on ended, in ms since 1970.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Grant {
+    pub(crate) arrived: u64,
+    pub(crate) answered: u64,
+    pub(crate) closed: Option<u64>,
+}
+
 /// A running provider; it ends with its owner.
 #[derive(Debug)]
 pub(crate) struct Provider {
     process: Owned,
-    _stays_open: Option<ChildStdin>,
+    /// It ends with this.
+    tell: ChildStdin,
+    /// The lines that it says.
+    told: Receiver<String>,
     pub(crate) issuer: String,
 }
 
@@ -64,12 +104,29 @@ impl Provider {
             .spawn()
             .map(Owned)
             .context("starting the provider: needs node, and `make tools-test` once")?;
-        let _stays_open = process.0.stdin.take();
-        let line = first_line(process.0.stdout.take().context("stdout")?)?;
-        let told: Value = serde_json::from_str(&line)
+        let (tell, stdout) = (process.0.stdin.take().context("stdin")?, process.0.stdout.take().context("stdout")?);
+        let (say, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| say.send(line))
+        });
+        let mut provider = Self { process, tell, told, issuer: String::new() };
+        let first: Value = serde_json::from_str(&provider.line()?)
             .context("the provider did not start: `make tools-test` installs its packages")?;
-        let issuer = told.get("issuer").and_then(Value::as_str).context("issuer")?.to_owned();
-        Ok(Self { process, _stays_open, issuer })
+        provider.issuer = first.get("issuer").and_then(Value::as_str).context("issuer")?.to_owned();
+        Ok(provider)
+    }
+
+    /// Has it `refuse` connections, `hang`, or `serve` again, and waits until that is so, or until it is `busy` with several
+    /// grants (see tests/node/provider.mjs).
+    pub(crate) fn becomes(&mut self, word: &str) -> Result<()> {
+        writeln!(self.tell, "{word}")?;
+        let said = self.line()?;
+        ensure!(said == word, "it said {said:?}");
+        Ok(())
+    }
+
+    fn line(&self) -> Result<String> {
+        self.told.recv_timeout(DEADLINE).with_context(|| format!("waited {DEADLINE:?} in vain for the provider"))
     }
 
     /// The part of a configuration that names it.
@@ -82,22 +139,20 @@ impl Provider {
 
     /// What it was asked (`requests`) and what it gave out (`issued`).
     pub(crate) async fn log(&self) -> Result<Value> {
-        Ok(plain_client()?.get(format!("{}/_log", self.issuer)).send().await?.json().await?)
+        self.ask("/_log").await
+    }
+
+    /// What it saw of refreshes; the parts that say so count from `since` on, in ms since 1970 (see tests/node/refreshes.mjs).
+    pub(crate) async fn refreshes(&self, since: u64) -> Result<Refreshes> {
+        self.ask(&format!("/_refreshes?since={since}")).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        Ok(plain_client()?.get(format!("{}{path}", self.issuer)).send().await?.json().await?)
     }
 
     /// Takes it away.
     pub(crate) fn stop(self) {
         drop(self.process);
     }
-}
-
-/// The first line that it says, if that comes in time.
-fn first_line(stdout: ChildStdout) -> Result<String> {
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        tell.send(BufReader::new(stdout).read_line(&mut line).map(|_| line))
-    });
-    let line = told.recv_timeout(DEADLINE).with_context(|| format!("waited {DEADLINE:?} in vain for the provider"))?;
-    Ok(line?)
 }
