@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
-use postern_identity::{RandomError, Subject, Timestamp, uuid};
+use postern_identity::{RandomError, Timestamp, uuid};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::{Admission, Permit, Verdict};
 use crate::bound::Bound;
+use crate::identify::Subject;
 use crate::listener::{Connection, Place};
 use crate::metrics::{Metrics, Raised};
 use crate::prepare;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_identity::{Session, SessionId, Subject, Timestamp};
+use postern_identity::{CompactSession, Session, SessionId, Timestamp};
 use postern_storage::{Cached, Entry, Loaded, SessionCache, StorageError};
 
 use crate::AssertionSlot;
@@ -14,6 +14,37 @@ pub type Sessions = Arc<SessionCache<AssertionSlot>>;
 
 /// A session and what the edge keeps beside it.
 pub(crate) type Known = Arc<Entry<AssertionSlot>>;
+
+/// The subject of a request: nobody in particular, or the user of a live session.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// No credential, or none that leads to a live session.
+    Anonymous,
+    /// The user of this session, which exists, is not expired and belongs to the route's identity provider.
+    User(Arc<Entry<AssertionSlot>>),
+}
+
+impl Subject {
+    /// The session, if there is one.
+    #[must_use]
+    pub fn session(&self) -> Option<&CompactSession> {
+        self.known().map(|entry| &entry.session)
+    }
+
+    /// The same with what is kept beside it.
+    pub(crate) const fn known(&self) -> Option<&Known> {
+        match self {
+            Self::Anonymous => None,
+            Self::User(known) => Some(known),
+        }
+    }
+}
+
+impl From<Option<Known>> for Subject {
+    fn from(known: Option<Known>) -> Self {
+        known.map_or(Self::Anonymous, Self::User)
+    }
+}
 
 /// Who knows whose a credential is.
 pub(crate) trait Identify: Sync {
@@ -45,14 +76,14 @@ impl Identify for Sessions {
 pub(crate) struct Given(Option<Known>);
 
 impl Given {
-    pub(crate) fn of(session: Option<Arc<Session>>, now: Timestamp) -> Self {
+    pub(crate) fn of(session: Option<&Session>, now: Timestamp) -> Self {
         Self(session.map(|session| Arc::new(Entry::alone(session, now))))
     }
 }
 
 impl Identify for Given {
     async fn session(&self, _: &Credential, now: Timestamp, _: Duration) -> Result<Option<Known>, StorageError> {
-        Ok(self.0.clone().filter(|entry| entry.is_live(now)))
+        Ok(self.0.clone().filter(|entry| !entry.is_expired(now)))
     }
 }
 
@@ -73,9 +104,4 @@ async fn live_session(
         },
     };
     Ok(known.filter(|entry| now < entry.session.expires_at))
-}
-
-/// On whose behalf a request comes whose session is `known`.
-pub(crate) fn subject(known: Option<&Known>) -> Subject {
-    known.map_or(Subject::Anonymous, |entry| Subject::User(Arc::clone(&entry.session)))
 }

@@ -90,7 +90,7 @@ impl Inquiry {
         connection.tls = self.tls;
         connection.client_cert.clone_from(&self.client_cert);
         let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
-        let admission = snapshot.judge(&head, &connection, (self.session.clone(), &devices), self.now);
+        let admission = snapshot.judge(&head, &connection, (self.session.as_deref(), &devices), self.now);
         Ok(Finding { snapshot, head, now: self.now, devices: self.devices.clone(), admission })
     }
 

@@ -41,7 +41,7 @@ pub use config::{
 };
 pub use edge::{Edge, EdgeOptions, RunningEdge, StartError};
 pub use file::read_regular;
-pub use identify::Sessions;
+pub use identify::{Sessions, Subject};
 pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
 pub use listener::{Bound, CertificateError, CertificateNames, ClientCert, Connection, Violation};
 pub use metrics::Metrics;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::admit::{Gate, Verdict};
 use crate::bound::Bound;
 use crate::exchange::Exchange;
-use crate::identify::Known;
+use crate::identify::Subject;
 use crate::listener::Connection;
 use crate::proxy::caught;
 use crate::snapshot::Snapshot;
@@ -38,7 +38,7 @@ pub(crate) struct Vigil {
     connection: Arc<Connection>,
     bound: Arc<Bound>,
     route: String,
-    known: Option<Known>,
+    subject: Subject,
     version: u64,
     vigilance: Vigilance,
 }
@@ -57,7 +57,7 @@ impl Vigil {
             connection: exchange.connection.clone()?,
             bound: Arc::clone(&exchange.bound),
             route: exchange.route()?.id.clone(),
-            known: exchange.admission.as_ref()?.known.clone(),
+            subject: exchange.admission.as_ref()?.subject.clone(),
             version: exchange.snapshot.version,
             vigilance,
         })
@@ -75,7 +75,7 @@ impl Vigil {
         loop {
             sleep(look).await;
             let (now, snapshot) = (SystemTime::now().into(), self.gate.snapshot());
-            let live = self.known.as_ref().is_none_or(|known| known.is_live(now));
+            let live = self.subject.known().is_none_or(|known| self.gate.is_live(known, now));
             if live {
                 self.touch(now);
             }
@@ -96,7 +96,7 @@ impl Vigil {
     /// Bytes that flow are use.
     fn touch(&self, now: Timestamp) {
         if self.bound.take_activity()
-            && let Some(known) = &self.known
+            && let Some(known) = self.subject.known()
         {
             self.gate.touch(known, now);
         }
@@ -105,21 +105,21 @@ impl Vigil {
     /// Asks the gate as if the request came now. It must be allowed, lead where it leads, and be asked by the same session: what
     /// the upstream was told of a session that is over is no longer true, even where anybody may pass.
     async fn admit(&mut self, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
-        let Admission { verdict, route, known, .. } =
+        let Admission { verdict, route, subject, .. } =
             self.gate.judge(snapshot, &self.head, &self.connection, now).await;
         match verdict {
             Verdict::Pass(permit) if permit.is_websocket() => {}
             Verdict::Pass(_) | Verdict::Reply(_) => return Err(Refusal::Upgrade),
             Verdict::Refuse(refusal) => return Err(refusal),
         }
-        let handle = |known: &Option<Known>| known.as_ref().map(|known| known.session.handle);
-        if handle(&self.known).is_some() && handle(&known) != handle(&self.known) {
+        let handle = |subject: &Subject| subject.session().map(|session| session.handle);
+        if handle(&self.subject).is_some() && handle(&subject) != handle(&self.subject) {
             return Err(Refusal::SessionEnded);
         }
         if route.is_none_or(|route| route.id != self.route) {
             return Err(Refusal::NoRoute);
         }
-        (self.known, self.version) = (known, snapshot.version);
+        (self.subject, self.version) = (subject, snapshot.version);
         Ok(())
     }
 }

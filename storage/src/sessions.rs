@@ -9,7 +9,7 @@ use tracing::error;
 
 use crate::StorageError;
 use crate::backend::{Backend, Done, Place, Stored, Write};
-use crate::invalidation::{Fact, Invalidation};
+use crate::invalidation::{Fact, Invalidation, Owner};
 use crate::metrics::Metrics;
 use crate::record::{EVERYONE, FORMAT, Key, Seal};
 use crate::touch::{Seen, Touches};
@@ -424,9 +424,9 @@ impl Sessions {
         self.inner.touches.leave(Seen::Over { handle, at });
     }
 
-    /// The owner's name in the store.
-    pub(crate) fn owner_of(&self, session: &Session) -> Key {
-        self.inner.seal.owner(&session.user.issuer, &session.user.id)
+    /// Whose a session is.
+    pub(crate) fn owner_of(&self, session: &Session) -> Owner {
+        Owner::of(&self.inner.seal.owner(&session.user.issuer, &session.user.id))
     }
 
     /// The name of a session in the store.

@@ -2,8 +2,9 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
+use postern_identity::{Claims, CompactSession, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::{Decision, Facts, Policy, document, ppl};
 
 /// As most routes have it: somebody of this domain, or this address.
@@ -29,11 +30,11 @@ pub(crate) fn large() -> Box<dyn Fn(usize)> {
 /// Decides about somebody whom the policy allows.
 fn decisions(text: &str) -> Box<dyn Fn(usize)> {
     let policy = Policy::new(Vec::new(), ppl::parse(&document::read(text).unwrap()).unwrap());
-    let session = session();
+    let session = CompactSession::with_words(&session(), &Arc::default());
     Box::new(move |_| {
         let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
         let facts = Facts::anonymous("GET", "/api/v1/items", source, Timestamp::from_secs(1_800_000_000));
-        let facts = Facts { session: Some(&session), ..facts };
+        let facts = Facts { session: Some(session.view()), ..facts };
         let decision = black_box(&policy).decide(black_box(&facts));
         assert!(matches!(decision, Decision::Allow), "{decision:?}");
     })

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use postern_identity::{Session, Timestamp};
+use postern_identity::{SessionView, Timestamp};
 
 /// Everything that is known about one request when it is decided (01 §3.3).
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The live session; `None` for anonymous requests.
-    pub session: Option<&'a Session>,
+    pub session: Option<SessionView<'a>>,
     /// The request method, as sent.
     pub method: &'a str,
     /// The canonical path, percent-decoded, without query; empty if it is not valid UTF-8 once decoded.
@@ -55,10 +55,10 @@ impl<'a> Facts<'a> {
     pub fn email(&self) -> Email<'a> {
         match self.session {
             None => Email::NoSession,
-            Some(session) if session.user.email_verified == Some(false) => {
-                Email::Unverified(session.user.email.as_deref().unwrap_or_default())
+            Some(session) if session.email_verified == Some(false) => {
+                Email::Unverified(session.email.unwrap_or_default())
             }
-            Some(session) => Email::Address(session.user.email.as_deref().unwrap_or_default()),
+            Some(session) => Email::Address(session.email.unwrap_or_default()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
+use postern_identity::{Claims, CompactSession, IdpId, Session, SessionHandle, Timestamp, User};
 
 use crate::document::read;
 use crate::{Certificate, ClientCertificate, Device, Facts, Mcp, Policy, Reason, RuleResult, Ssh, ppl};
@@ -11,7 +11,7 @@ use crate::{Certificate, ClientCertificate, Device, Facts, Mcp, Policy, Reason, 
 pub(crate) const NOW: i64 = 1_700_000_000;
 
 pub(crate) struct World<'w> {
-    session: Option<Session>,
+    session: Option<(Session, CompactSession)>,
     certificate: ClientCertificate<'w>,
     devices: &'w [Device<'w>],
     mcp: Mcp<'w>,
@@ -52,11 +52,13 @@ impl<'w> World<'w> {
             idle: None,
             generation: 0,
         };
-        Self { session: Some(session), ..Self::default() }
+        Self { session: Some((session.clone(), CompactSession::from(&session))), ..Self::default() }
     }
 
     fn with_session(mut self, change: impl FnOnce(&mut Session)) -> Self {
-        change(self.session.as_mut().expect("a session"));
+        let (session, compact) = self.session.as_mut().expect("a session");
+        change(session);
+        *compact = CompactSession::from(&*session);
         self
     }
 
@@ -118,7 +120,7 @@ impl<'w> World<'w> {
 
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
-            session: self.session.as_ref(),
+            session: self.session.as_ref().map(|(_, compact)| compact.view()),
             cors_preflight: self.cors_preflight,
             client_certificate: self.certificate,
             devices: self.devices,

@@ -3,8 +3,9 @@
 #![expect(clippy::expect_used, reason = "the whole binary is tests")]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
+use postern_identity::{Claims, CompactSession, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::document::read;
 use postern_policy::{
     Certificate, ClientCertificate, Decision, Device, Enrolment, Facts, Legacy, Mcp, Policy, Record, Ssh, ppl,
@@ -37,9 +38,9 @@ const EVERY_CRITERION: &str = "
     or: [email: {in: [x@example.com, y@example.com]}, claim/list: {has: {deep: [1, 2]}}]
 ";
 
-fn session() -> Session {
+fn session() -> CompactSession {
     let claims = serde_json::json!({"groups": ["ops"], "dept": "eng", "a": {"b": 1.5}, "list": [{"deep": [1, 2, 3]}]});
-    Session {
+    let session = Session {
         handle: SessionHandle::from_bytes([0; 32]),
         user: User { id: "u1".to_owned(), email: Some("a@example.com".to_owned()), ..User::default() },
         claims: Claims::flatten(claims.as_object().expect("an object")),
@@ -48,7 +49,8 @@ fn session() -> Session {
         expires_at: Timestamp::from_secs(1),
         idle: None,
         generation: 0,
-    }
+    };
+    CompactSession::with_words(&session, &Arc::default())
 }
 
 fn country() -> serde_json::Map<String, serde_json::Value> {
@@ -73,9 +75,12 @@ fn no_criterion_is_left_out() {
     assert!(names.split(", ").count() > 20, "{names}");
 }
 
-fn facts(session: Option<&Session>) -> Facts<'_> {
+fn facts(session: Option<&CompactSession>) -> Facts<'_> {
     let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Facts { session, ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(1_900_000_000)) }
+    Facts {
+        session: session.map(CompactSession::view),
+        ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(1_900_000_000))
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::RequestHeader;
-use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Subject, Timestamp};
+use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
 use postern_policy::{Decision, Device, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
@@ -22,7 +22,7 @@ use crate::answer::{Answer, Draft, NO_STORE};
 use crate::assertion::{Assertion, Purpose};
 use crate::credential::Credential;
 use crate::exchange::End;
-use crate::identify::{Given, Identify, Known, Sessions, subject};
+use crate::identify::{Given, Identify, Known, Sessions, Subject};
 use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
 use crate::reserved::{self, Reserved};
@@ -53,8 +53,6 @@ pub struct Admission {
     pub would_refuse: Option<Evaluation>,
     /// It shows a credential that only programs show.
     pub programmatic: bool,
-    /// The session as it is kept here, if the policy was asked about one.
-    pub(crate) known: Option<Known>,
 }
 
 /// What is to happen with a request.
@@ -152,10 +150,15 @@ impl Gate {
     ) -> Admission {
         let admission = self.judge(snapshot, head, connection, now).await;
         let allowed = admission.evaluation.is_some_and(|evaluation| evaluation.decision() == Decision::Allow);
-        if let Some(known) = admission.known.as_ref().filter(|_| allowed) {
+        if let Some(known) = admission.subject.known().filter(|_| allowed) {
             self.touch(known, now);
         }
         admission
+    }
+
+    /// Whether a session is still good as far as this process knows.
+    pub(crate) fn is_live(&self, known: &Known, now: Timestamp) -> bool {
+        self.sessions.is_live(known, now)
     }
 
     /// Notes that a session is in use.
@@ -182,7 +185,7 @@ impl Snapshot {
         &self,
         head: &RequestHeader,
         connection: &Connection,
-        (session, devices): (Option<Arc<Session>>, &[Device<'_>]),
+        (session, devices): (Option<&Session>, &[Device<'_>]),
         now: Timestamp,
     ) -> Admission {
         let given = Given::of(session, now);
@@ -236,8 +239,7 @@ impl<I: Identify> Judge<'_, I> {
         let (route, other_path) = find_route(snapshot, &request)?;
         admission.route = Some(Arc::clone(&route));
         let known = self.known(&credential, Some(&route.idp), route.static_window).await;
-        admission.known = known.as_ref().ok().and_then(Option::clone);
-        admission.subject = subject(admission.known.as_ref());
+        admission.subject = known.as_ref().ok().and_then(Option::clone).into();
         let path = request.decoded_path();
         let evaluation = route.policy.evaluate(&facts(&request, &path, (&admission.subject, self.devices), self.now));
         admission.evaluation = Some(evaluation);
@@ -268,7 +270,7 @@ impl<I: Identify> Judge<'_, I> {
         window: Duration,
     ) -> Result<Option<Known>, StorageError> {
         let known = self.identify.session(credential, self.now, window).await?;
-        Ok(known.filter(|entry| idp.is_none_or(|idp| entry.session.idp == *idp)))
+        Ok(known.filter(|entry| idp.is_none_or(|idp| entry.session.idp() == idp.as_str())))
     }
 
     /// What an allowed request of a route comes to.
@@ -355,7 +357,7 @@ impl<I: Identify> Judge<'_, I> {
     /// Whoever is signed in, by whatever provider; anybody else is sent to sign in.
     async fn signed_in(&self, credential: &Credential, admission: &mut Admission) -> Result<Known, Refusal> {
         let known = self.known(credential, None, Duration::ZERO).await.map_err(|error| store_unavailable(&error))?;
-        admission.subject = subject(known.as_ref());
+        admission.subject = known.clone().into();
         let idp = admission.request.as_ref().and_then(|request| self.snapshot.idp_of(&request.host));
         known.ok_or_else(|| idp.map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() }))
     }
@@ -383,7 +385,7 @@ pub(crate) fn facts<'a>(
     now: Timestamp,
 ) -> postern_policy::Facts<'a> {
     postern_policy::Facts {
-        session: subject.session(),
+        session: subject.session().map(CompactSession::view),
         devices,
         cors_preflight: request.cors_preflight,
         ..postern_policy::Facts::anonymous(request.method.as_str(), path, request.client.address, now)
@@ -416,7 +418,7 @@ fn assertion(
     issuer: JwtIssuerFormat,
     (known, now): (Option<&Known>, Timestamp),
 ) -> Result<Arc<Assertion>, Refusal> {
-    let session = known.map(|entry| &*entry.session);
+    let session = known.map(|entry| &entry.session);
     let generation = session.map_or(0, |session| session.generation);
     let purpose = Purpose { host: request.host.name(), issuer, generation, version: snapshot.version };
     let slot = known.map_or(&snapshot.anonymous, |entry| &entry.extra);
@@ -441,7 +443,6 @@ impl Admission {
             evaluation: None,
             would_refuse: None,
             programmatic: false,
-            known: None,
         }
     }
 

@@ -30,7 +30,7 @@ async fn a_session_opens_a_route_and_nothing_else_does() {
     assert_eq!(world.status(&get("/", &[json()])).await, 401);
     assert_eq!(world.status(&get("/", &[("cookie", &own())])).await, 200);
     let admission = world.admit(&get("/", &[("cookie", &own())])).await;
-    assert_eq!(admission.subject.session().map(|session| session.user.id.as_str()), Some("u-alice"));
+    assert_eq!(admission.subject.session().map(|session| session.view().user_id), Some("u-alice"));
     assert!(admission.evaluation.is_some() && admission.route.is_some() && !admission.programmatic);
 }
 
@@ -581,7 +581,7 @@ async fn whoever_is_given_is_judged_as_if_their_cookie_was_shown() {
     .await;
     let snapshot = world.gate.snapshot();
     let given = |host, session: Option<Session>, now| {
-        snapshot.judge(&get("/", &[("host", host)]), &connection(), (session.map(Arc::new), &[]), now).verdict
+        snapshot.judge(&get("/", &[("host", host)]), &connection(), (session.as_ref(), &[]), now).verdict
     };
     for host in ["app.example.com", "b.example.com"] {
         let own = cookie(&alices_cookie(host));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
-use postern_identity::{RandomError, Session, Timestamp, uuid};
+use postern_identity::{ClaimValues, CompactSession, RandomError, SessionView, Timestamp, uuid};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -49,7 +49,7 @@ impl Assertion {
     pub(crate) fn sign(
         identity: &IdentityConfig,
         purpose: &Purpose<'_>,
-        session: Option<&Session>,
+        session: Option<&CompactSession>,
         now: Timestamp,
     ) -> Result<Self, RandomError> {
         let claims = claims(identity, purpose, session, now)?;
@@ -89,7 +89,7 @@ pub(crate) fn payload(token: &str) -> Option<String> {
 pub(crate) fn claims(
     identity: &IdentityConfig,
     purpose: &Purpose<'_>,
-    session: Option<&Session>,
+    session: Option<&CompactSession>,
     now: Timestamp,
 ) -> Result<Map<String, Value>, RandomError> {
     let mut claims = subject_claims(identity, session);
@@ -106,15 +106,16 @@ pub(crate) fn claims(
 }
 
 /// Those of them that speak of the subject: what `/.pomerium/user` shows.
-pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&Session>) -> Map<String, Value> {
-    let user = session.map(|session| &session.user);
+pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&CompactSession>) -> Map<String, Value> {
+    let sid = session.map(|session| session.handle.to_string()).unwrap_or_default();
+    let session = session.map(CompactSession::view);
     let mut claims = Map::new();
     let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-    set("sub", json!(user.map_or("", |user| &user.id)));
-    set("user", json!(user.map_or("", |user| &user.id)));
-    set("email", json!(user.and_then(|user| user.email.as_deref()).unwrap_or_default()));
+    set("sub", json!(session.map_or("", |session| session.user_id)));
+    set("user", json!(session.map_or("", |session| session.user_id)));
+    set("email", json!(session.and_then(|session| session.email).unwrap_or_default()));
     set("groups", json!(session.map(groups).unwrap_or_default()));
-    set("sid", json!(session.map(|session| session.handle.to_string()).unwrap_or_default()));
+    set("sid", json!(sid));
     set("name", json!(session.map(name).unwrap_or_default()));
     for ClaimHeader { claim, .. } in &identity.claim_headers {
         if OWN_CLAIMS.contains(&claim.as_str()) {
@@ -131,22 +132,26 @@ pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&Session
 const OWN_CLAIMS: [&str; 11] = ["iss", "aud", "jti", "iat", "exp", "sub", "user", "email", "groups", "sid", "name"];
 
 /// A claim's values: the session's own first, else the user's; the name as written, else in lower case.
-fn values<'s>(session: &'s Session, claim: &str) -> Option<&'s [Value]> {
-    let find = |name: &str| session.claims.find(name).or_else(|| session.user.claims.find(name));
+fn values<'s>(session: SessionView<'s>, claim: &str) -> Option<ClaimValues<'s>> {
+    let find = |name: &str| session.claims.values(name).or_else(|| session.user_claims.values(name));
     find(claim).or_else(|| find(&claim.to_ascii_lowercase()))
 }
 
 /// The scalars of a claim, joined by commas; `None` if it is unknown.
-fn joined(session: &Session, claim: &str) -> Option<String> {
-    values(session, claim).map(|values| values.iter().filter_map(text).collect::<Vec<_>>().join(","))
+fn joined(session: SessionView<'_>, claim: &str) -> Option<String> {
+    values(session, claim).map(|values| texts(values).collect::<Vec<_>>().join(","))
 }
 
-fn name(session: &Session) -> String {
-    joined(session, "name").or_else(|| session.user.name.clone()).unwrap_or_default()
+fn name(session: SessionView<'_>) -> String {
+    joined(session, "name").or_else(|| session.name.map(str::to_owned)).unwrap_or_default()
 }
 
-fn groups(session: &Session) -> Vec<String> {
-    values(session, "groups").unwrap_or_default().iter().filter_map(text).collect()
+fn groups(session: SessionView<'_>) -> Vec<String> {
+    values(session, "groups").into_iter().flat_map(texts).collect()
+}
+
+fn texts(values: ClaimValues<'_>) -> impl Iterator<Item = String> {
+    values.iter().filter_map(|value| text(&value.to_json()))
 }
 
 fn text(value: &Value) -> Option<String> {

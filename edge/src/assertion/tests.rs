@@ -34,8 +34,9 @@ fn verified(keys: &SigningKeys, token: &str, audience: &str) -> Result<Value, js
     Ok(jsonwebtoken::decode::<Value>(token, &key, &validation)?.claims)
 }
 
-fn sign(identity: &IdentityConfig, host: &str, session: Option<&Session>) -> Assertion {
-    Assertion::sign(identity, &purpose(host), session, NOW).unwrap()
+fn sign(identity: &IdentityConfig, host: &str, session: Option<&postern_identity::Session>) -> Assertion {
+    let session = session.map(CompactSession::from);
+    Assertion::sign(identity, &purpose(host), session.as_ref(), NOW).unwrap()
 }
 
 #[test]

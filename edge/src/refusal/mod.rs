@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 use pingora_http::RequestHeader;
-use postern_identity::{IdpId, Subject, Timestamp};
+use postern_identity::{IdpId, Timestamp};
 use postern_policy::Reasons;
 
 pub(crate) use form::{Form, may_redirect};
 
 use crate::route::Route;
-use crate::{BadRequest, Request, Snapshot};
+use crate::{BadRequest, Request, Snapshot, Subject};
 
 /// Why a request was not carried. Each cause has one status and one stable reason code.
 #[derive(Clone, Debug, PartialEq, Eq)]

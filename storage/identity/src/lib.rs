@@ -9,25 +9,29 @@
 //! Start with [`Session`], then [`Keyring`].
 
 mod claims;
+mod compact;
 mod cookie;
 mod edge_token;
 mod flow;
 mod keyring;
+mod packed;
 mod random;
 mod secret;
 mod session;
 mod sign_in_request;
-mod subject;
 mod time;
+mod words;
 
 pub use claims::Claims;
+pub use compact::{CompactSession, SessionView};
 pub use cookie::{CookieAttributes, SameSite, SessionCookie, cookies_named, delete_cookie, set_cookie};
 pub use edge_token::{EDGE_TOKEN_HEADER, edge_token, is_edge_token};
 pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
 pub use keyring::{Keyring, Purpose};
+pub use packed::{ClaimMap, ClaimValue, ClaimValues};
 pub use random::{RandomError, random, uuid};
 pub use secret::{Secret, same};
 pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
 pub use sign_in_request::{SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url};
-pub use subject::Subject;
 pub use time::Timestamp;
+pub use words::Words;

@@ -1,81 +1,80 @@
 //! One session in the cache.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use postern_identity::{Session, Timestamp};
+use postern_identity::{CompactSession, Session, Timestamp};
 
-use crate::invalidation::{Fate, Standing};
+use crate::invalidation::{Fate, Marks, Owner, Standing};
 
 /// A session that is kept near the request, and what the edge keeps beside it.
 #[derive(Debug)]
 pub struct Entry<X> {
     /// The session as it was read.
-    pub session: Arc<Session>,
+    pub session: CompactSession,
     /// The edge's own; made by `Default` when the session is first read and whenever its content changed.
     pub extra: X,
-    fate: Fate,
-    resets: u64,
-    over: AtomicBool,
+    pub(super) fate: Fate,
+    owner: Owner,
+    resets: u32,
     /// The outage in which it was served last.
-    bridged: AtomicU64,
+    bridged: AtomicU32,
     read_at: AtomicI64,
-    asked_at: AtomicI64,
+    /// In seconds, as far as they fit.
+    asked_at: AtomicU32,
     idle_until: AtomicI64,
     /// The idle end that the store knows of, or will soon.
     heard: AtomicI64,
 }
 
 impl<X> Entry<X> {
-    /// Whether the session is still good as far as this process knows, for streams that stay open: not revoked, not
-    /// expired, not left idle. Costs a few atomic reads. Ask the cache itself now and then: it also notices what was missed.
-    #[must_use]
-    pub fn is_live(&self, now: Timestamp) -> bool {
-        !matches!(self.standing(), Standing::Revoked | Standing::Over) && !self.is_expired(now)
-    }
-
     /// A copy that no cache keeps and nothing happens to, of a session that was not read from the store.
     #[must_use]
-    pub fn alone(session: Arc<Session>, now: Timestamp) -> Self
+    pub fn alone(session: &Session, now: Timestamp) -> Self
     where
         X: Default,
     {
-        let fate = Fate::untouched(&session);
-        Self::new(session, fate, 0, now)
+        let untouched = (Owner::of(&[0; 32]), Fate::new(Standing::Good, 0));
+        Self::new((session.into(), idle_end(session)), untouched, (0, now))
     }
 
-    pub(super) fn new(session: Arc<Session>, fate: Fate, resets: u64, now: Timestamp) -> Self
+    /// A copy of a session with its idle end, read after so many resets and at that time.
+    pub(super) fn new(
+        (session, idle_end): (CompactSession, i64),
+        (owner, fate): (Owner, Fate),
+        (resets, now): (u32, Timestamp),
+    ) -> Self
     where
         X: Default,
     {
-        let idle_until = session.idle.map_or(i64::MAX, |(_, until)| until.as_millis());
         Self {
             session,
             extra: X::default(),
             fate,
+            owner,
             resets,
-            over: AtomicBool::new(false),
-            bridged: AtomicU64::new(0),
+            bridged: AtomicU32::new(0),
             read_at: AtomicI64::new(now.as_millis()),
-            asked_at: AtomicI64::new(now.as_millis()),
-            idle_until: AtomicI64::new(idle_until),
-            heard: AtomicI64::new(idle_until),
+            asked_at: AtomicU32::new(second(now)),
+            idle_until: AtomicI64::new(idle_end),
+            heard: AtomicI64::new(idle_end),
         }
     }
 
-    /// How this copy stands.
-    pub(super) fn standing(&self) -> Standing {
-        if self.over.load(Ordering::Acquire) { Standing::Over } else { self.fate.standing(self.session.generation) }
+    /// What facts can be about.
+    pub(super) fn marks(&self) -> Marks<'_> {
+        let CompactSession { handle, issued_at, generation, .. } = &self.session;
+        Marks { handle, owner: self.owner, issued_at: *issued_at, generation: *generation }
     }
 
     /// Whether it was read after the last reset.
-    pub(super) const fn is_from(&self, resets: u64) -> bool {
+    pub(super) const fn is_from(&self, resets: u32) -> bool {
         self.resets == resets
     }
 
+    /// Its time is over, whatever a clock says later.
     pub(super) fn end(&self) {
-        self.over.store(true, Ordering::Release);
+        self.fate.remember(Standing::Over, 0);
     }
 
     pub(super) fn read_at(&self) -> Timestamp {
@@ -89,20 +88,21 @@ impl<X> Entry<X> {
     }
 
     /// Whether its end has come, as far as is known here: idleness may have been ended elsewhere.
-    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.session.expires_at || now.as_millis() >= self.idle_until.load(Ordering::Relaxed)
     }
 
-    /// Whether the caller is the one who reads it again. Once a second at most, so that a store that is down is not
+    /// Whether the caller is the one who reads it again. Once in a second at most, so that a store that is down is not
     /// asked with each request.
     pub(super) fn may_ask_again(&self, now: Timestamp) -> bool {
-        let asked_at = self.asked_at.load(Ordering::Relaxed);
-        let due = now.since(Timestamp::from_millis(asked_at)) >= ASK_EVERY || asked_at > now.as_millis();
-        due && self.asked_at.compare_exchange(asked_at, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let second = second(now);
+        self.asked_at.load(Ordering::Relaxed) != second && self.asked_at.swap(second, Ordering::Relaxed) != second
     }
 
     /// Notes that it is served in that outage; whether that is the first time.
     pub(super) fn bridges(&self, outage: u64) -> bool {
+        let outage = low(outage);
         self.bridged.swap(outage, Ordering::Relaxed) != outage
     }
 
@@ -117,7 +117,7 @@ impl<X> Entry<X> {
 
     /// Moves the idle end. If the store should hear of it: what it heard before, and what it is to hear.
     pub(super) fn touch(&self, now: Timestamp) -> Option<(i64, Timestamp)> {
-        let (idle, _) = self.session.idle?;
+        let idle = self.session.idle()?;
         let until = now.plus(idle).min(self.session.expires_at);
         self.idle_until.fetch_max(until.as_millis(), Ordering::Relaxed);
         let heard = self.heard.load(Ordering::Relaxed);
@@ -133,6 +133,20 @@ impl<X> Entry<X> {
     }
 }
 
+/// When idleness ends it, as far as the store knows, in milliseconds.
+pub(super) fn idle_end(session: &Session) -> i64 {
+    session.idle.map_or(i64::MAX, |(_, until)| until.as_millis())
+}
+
+/// The second in which an exchange began, as far as it fits.
+fn second(now: Timestamp) -> u32 {
+    low(now.as_secs().cast_unsigned())
+}
+
+fn low(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default()
+}
+
 /// How far the store's idle end may lag: writing it for each request would cost more than the request.
 fn tolerated_lag(idle: Duration) -> Duration {
     Duration::from_secs(60).max(idle / 10).min(idle / 4)
@@ -140,4 +154,3 @@ fn tolerated_lag(idle: Duration) -> Duration {
 
 /// Exchanges read the clock when they begin, so a later one may carry an earlier time.
 const TOLERATED: Duration = Duration::from_secs(2);
-const ASK_EVERY: Duration = Duration::from_secs(1);

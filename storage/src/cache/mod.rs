@@ -1,7 +1,7 @@
 //! Sessions near the request: a lock-free map in front of the store.
 //!
-//! A hit takes no lock and computes no MAC, and reads the monotonic clock only where the store is shared. What happened to a session since it was read is seen through
-//! the [`Fate`] that each entry shares with the [`Invalidation`] register, so a revocation in this process is effective
+//! A hit takes no lock and computes no MAC, and reads the monotonic clock only where the store is shared. What happened to a
+//! session since it was read, the [`Invalidation`] register tells at each look, so a revocation in this process is effective
 //! at once and cannot be outrun by a load (S-084). Whatever is missing is loaded once, however many wait for it.
 
 mod entry;
@@ -15,12 +15,12 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postern_identity::{Session, SessionId, Timestamp, same};
+use postern_identity::{CompactSession, Session, SessionId, Timestamp, Words, same};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::contact::{self, Ages, Contact, Use};
-use crate::invalidation::{Invalidation, Standing};
+use crate::invalidation::{Fate, Invalidation, Marks, Standing};
 use crate::metrics::Metrics;
 use crate::sessions::{Lookup, Sessions};
 use crate::{StorageError, clock};
@@ -33,7 +33,7 @@ pub use entry::Entry;
 /// How much is kept, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Sessions that are kept at most; about 3 KB each of somebody in eight groups.
+    /// Sessions that are kept at most; about 300 bytes each of somebody in eight groups.
     pub max_entries: usize,
     /// How old an entry may become without being read again. From half of it on it is read again in the background.
     pub max_age: Duration,
@@ -104,6 +104,7 @@ pub enum Loaded<X> {
 #[derive(Debug)]
 pub struct SessionCache<X: Send + Sync + 'static = ()> {
     entries: papaya::HashMap<Id, Arc<Entry<X>>, BuildHasherDefault<Passed>>,
+    words: Arc<Words>,
     negatives: Negatives,
     flights: Mutex<HashMap<Id, Flight<X>>>,
     waiting: Semaphore,
@@ -119,7 +120,7 @@ pub struct SessionCache<X: Send + Sync + 'static = ()> {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     now: Timestamp,
-    resets: u64,
+    resets: u32,
     facts: u64,
 }
 
@@ -133,6 +134,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         metrics.capacity.set(i64::try_from(config.max_entries).unwrap_or(i64::MAX));
         Self {
             entries: papaya::HashMap::default(),
+            words: Arc::default(),
             negatives: Negatives::new(config.negative_life),
             flights: Mutex::default(),
             waiting: Semaphore::new(config.max_waiting.min(Semaphore::MAX_PERMITS)),
@@ -186,9 +188,10 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         };
         // It may have ended between the moment it was read, maybe for somebody who came earlier, and this one.
         let Loaded::Found(entry) = &loaded else { return Ok(loaded) };
-        Ok(match entry.standing() {
+        Ok(match self.standing(entry) {
             Standing::Revoked => Loaded::Revoked,
             Standing::Over => Loaded::Unknown,
+            Standing::Forgotten => return Err(StorageError::unavailable("too many sessions ended at one time")),
             Standing::Good | Standing::Outdated if entry.is_expired(now) => Loaded::Unknown,
             Standing::Good | Standing::Outdated => loaded,
         })
@@ -202,6 +205,13 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         };
         let landed = tokio::time::timeout(self.config.load_deadline, flight::join(self, id, now)?).await;
         landed.unwrap_or_else(|_| Err(StorageError::unavailable("it took too long to load a session")))
+    }
+
+    /// Whether a session is still good as far as this process knows, for streams that stay open: not revoked, not expired,
+    /// not left idle. Costs a few atomic reads. Ask for it by its id now and then: that also notices what was missed.
+    #[must_use]
+    pub fn is_live(&self, entry: &Entry<X>, now: Timestamp) -> bool {
+        matches!(self.standing(entry), Standing::Good | Standing::Outdated) && !entry.is_expired(now)
     }
 
     /// Notes that a session is in use, so that idleness does not end it. The store hears of it rarely and later.
@@ -235,7 +245,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         let resets = self.invalidation.resets();
         let entries = self.entries.pin();
         entries.retain(|_, entry| {
-            let useful = entry.is_from(resets) && entry.standing() == Standing::Good;
+            let useful = entry.is_from(resets) && self.standing(entry) == Standing::Good;
             useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.kept()
         });
         // The keys are random, so whatever comes first is a fair choice.
@@ -251,11 +261,16 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         self.metrics.contact_lost.set(i64::try_from(self.contact.trouble().as_secs()).unwrap_or(i64::MAX));
     }
 
+    /// How a copy stands now.
+    fn standing(&self, entry: &Entry<X>) -> Standing {
+        self.invalidation.standing(entry.marks(), &entry.fate)
+    }
+
     fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp, window: Duration) -> Cached<X> {
-        match entry.standing() {
+        match self.standing(&entry) {
             Standing::Revoked => return Cached::Revoked,
             Standing::Over => return Cached::Unknown,
-            Standing::Outdated => return Cached::Miss,
+            Standing::Outdated | Standing::Forgotten => return Cached::Miss,
             Standing::Good if !entry.is_from(self.invalidation.resets()) => return Cached::Miss,
             Standing::Good => {}
         }
@@ -298,7 +313,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// What is known of a session that could not be read again, if it may be served.
     fn bridge(&self, id: &SessionId, now: Timestamp, window: Duration) -> Option<Loaded<X>> {
         let entry = self.entries.pin().get(&Id(id.clone())).map(Arc::clone)?;
-        let good = entry.standing() == Standing::Good && entry.is_from(self.invalidation.resets());
+        let good = self.standing(&entry) == Standing::Good && entry.is_from(self.invalidation.resets());
         let ages = Ages { fresh: self.config.max_age, window };
         let used = contact::judge_unanswered(self.contact.lost_for(), entry.age(now), ages);
         if !good || entry.is_expired(now) || used != Use::Static {
@@ -320,7 +335,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         let asked = Asked { now, resets: self.invalidation.resets(), facts: self.invalidation.facts() };
         let handle = self.sessions.handle_of(id);
         Ok(match self.sessions.load(&handle, now).await? {
-            Lookup::Found(session) => self.keep(id, session, asked),
+            Lookup::Found(session) => self.keep(id, &session, asked),
             Lookup::Unknown => {
                 self.forget(id, Negative::Unknown, asked);
                 Loaded::Unknown
@@ -332,19 +347,25 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         })
     }
 
-    fn keep(&self, id: &SessionId, session: Arc<Session>, asked: Asked) -> Loaded<X> {
-        let (key, entries) = (Id(id.clone()), self.entries.pin());
-        if let Some(entry) = entries.get(&key).filter(|entry| entry.is_from(asked.resets))
-            && entry.session.generation == session.generation
-        {
-            entry.read_again(&session, asked.now);
-            return Loaded::Found(Arc::clone(entry));
-        }
-        let fate = self.invalidation.fate(&session, self.sessions.owner_of(&session));
-        let entry = Arc::new(Entry::new(session, fate, asked.resets, asked.now));
-        if entry.standing() == Standing::Revoked {
+    fn keep(&self, id: &SessionId, session: &Session, asked: Asked) -> Loaded<X> {
+        let owner = self.sessions.owner_of(session);
+        let Session { handle, issued_at, generation, .. } = session;
+        let marks = Marks { handle, owner, issued_at: *issued_at, generation: *generation };
+        let (standing, facts) = self.invalidation.meet(marks);
+        if standing == Standing::Revoked {
             return Loaded::Revoked;
         }
+        let (key, entries) = (Id(id.clone()), self.entries.pin());
+        if let Some(entry) = entries.get(&key).filter(|entry| entry.is_from(asked.resets))
+            && entry.session.generation == *generation
+        {
+            entry.fate.remember(standing, facts);
+            entry.read_again(session, asked.now);
+            return Loaded::Found(Arc::clone(entry));
+        }
+        let session = (CompactSession::with_words(session, &self.words), entry::idle_end(session));
+        let fate = (owner, Fate::new(standing, facts));
+        let entry = Arc::new(Entry::new(session, fate, (asked.resets, asked.now)));
         if entries.len() < self.config.max_entries.saturating_add(self.config.max_entries / 8) {
             entries.insert(key, Arc::clone(&entry));
         } else {

@@ -101,7 +101,7 @@ async fn a_session_is_loaded_once_and_then_hit() {
     let asked = world.store.asked();
     for _ in 0..100 {
         let Cached::Hit(entry) = world.cache.get(&id(1), at(2), WINDOW) else { panic!("not hit") };
-        assert_eq!(entry.session.user.id, "alice");
+        assert_eq!(entry.session.view().user_id, "alice");
     }
     assert_eq!(world.store.asked(), asked);
 }
@@ -111,11 +111,11 @@ async fn s_084_a_revoked_session_is_refused_at_once() {
     let world = World::new();
     let session = world.create(1, "alice").await;
     let entry = world.found(1, 1).await;
-    assert!(entry.is_live(at(1)));
+    assert!(world.cache.is_live(&entry, at(1)));
     world.sessions.revoke(&session.handle).await.unwrap();
     assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Revoked));
     assert!(matches!(world.cache.load(&id(1), at(1), WINDOW).await.unwrap(), Loaded::Revoked));
-    assert!(!entry.is_live(at(1)));
+    assert!(!world.cache.is_live(&entry, at(1)));
 }
 
 #[tokio::test]

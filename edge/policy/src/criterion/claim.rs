@@ -1,11 +1,11 @@
 //! `claim/NAME`: the values of a claim.
 
-use postern_identity::Session;
+use postern_identity::{ClaimValues, SessionView};
 use serde_json::Value;
 
 use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
-use crate::matcher::{ListMatcher, Want, listed};
+use crate::matcher::{ListMatcher, Want, listed_values};
 use crate::policy::Action;
 use crate::{Facts, Reason, RuleResult, Samples};
 
@@ -26,7 +26,7 @@ impl Claim {
 impl Test for Claim {
     fn parse(name: &str, data: &Node, dialect: Dialect) -> Result<Self, Vec<Mistake>> {
         let values = ListMatcher::parse(data)?;
-        let nobody = dialect.fail_open_identity && values.matches(&[]);
+        let nobody = dialect.fail_open_identity && values.matches(None);
         Ok(Self { nobody, ..Self::new(name, values) })
     }
 
@@ -105,29 +105,35 @@ impl ClaimName {
     /// Whether the values meet `test`: those under the name as written, else those under the lower-cased one. Where both exist
     /// nobody passes for want of a look at the other: a `deny` rule holds if it does by either, and what keeps an `allow` rule
     /// from holding does so by either.
-    pub(super) fn meets(&self, session: &Session, stand: Stand, test: impl Fn(&[Value]) -> bool) -> bool {
+    pub(super) fn meets(
+        &self,
+        session: SessionView<'_>,
+        stand: Stand,
+        test: impl Fn(Option<ClaimValues<'_>>) -> bool,
+    ) -> bool {
         match (self.find(session), stand.action, stand.inverted) {
-            ((found, None) | (None, found), _, _) => test(found.unwrap_or_default()),
-            ((Some(written), Some(_)), Action::Allow, false) => test(written),
-            ((Some(written), Some(lower)), Action::Deny, true) => test(written) && test(lower),
-            ((Some(written), Some(lower)), _, _) => test(written) || test(lower),
+            ((found, None) | (None, found), _, _) => test(found),
+            ((written, Some(_)), Action::Allow, false) => test(written),
+            ((written, lower), Action::Deny, true) => test(written) && test(lower),
+            ((written, lower), _, _) => test(written) || test(lower),
         }
     }
 
     /// The values, for those who may see the request.
-    pub(super) fn saw(&self, session: &Session) -> String {
+    pub(super) fn saw(&self, session: SessionView<'_>) -> String {
         match self.find(session) {
-            (Some(written), Some(lower)) => format!("{}, and in lower case {}", listed(written), listed(lower)),
-            (Some(found), None) | (None, Some(found)) => listed(found),
+            (Some(written), Some(lower)) => {
+                format!("{}, and in lower case {}", listed_values(written), listed_values(lower))
+            }
+            (Some(found), None) | (None, Some(found)) => listed_values(found),
             (None, None) => format!("no claim {}", self.written),
         }
     }
 
     /// The values under the name as written and under its lower-cased form, if that is another, in the union of the session's
     /// and the user's claims; those of the user win as a whole.
-    fn find<'a>(&self, session: &'a Session) -> (Option<&'a [Value]>, Option<&'a [Value]>) {
-        let find = |name: &str| session.user.claims.find(name).or_else(|| session.claims.find(name));
-        (find(&self.written), self.lower.as_deref().and_then(find))
+    fn find<'a>(&self, session: SessionView<'a>) -> (Option<ClaimValues<'a>>, Option<ClaimValues<'a>>) {
+        (session.claim(&self.written), self.lower.as_deref().and_then(|lower| session.claim(lower)))
     }
 }
 

@@ -1,11 +1,8 @@
 //! `groups`: the groups of the user, which the `groups` claim names.
 
-use postern_identity::Session;
-use serde_json::Value;
-
 use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
 use crate::document::{Mistake, Node};
-use crate::matcher::{ListMatcher, Want, listed};
+use crate::matcher::{ListMatcher, Want, listed_values};
 use crate::{Facts, Reason, RuleResult, Samples};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +16,8 @@ impl Test for Groups {
     /// Without any word on groups from the provider it is false, even for `exclude`.
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         of_session(facts, |session| {
-            let matches = groups(session).is_some_and(|groups| self.0.matches(groups));
+            let groups = session.claim(CLAIM);
+            let matches = groups.is_some() && self.0.matches(groups);
             verdict(matches, Reason::GroupsOk, Reason::GroupsUnauthorized)
         })
     }
@@ -39,7 +37,9 @@ impl Test for Groups {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| groups(session).map_or_else(|| "no groups claim".to_owned(), listed))
+        seen_of_session(facts, |session| {
+            session.claim(CLAIM).map_or_else(|| "no groups claim".to_owned(), listed_values)
+        })
     }
 
     fn sample(&self, samples: &mut Samples) {
@@ -47,10 +47,6 @@ impl Test for Groups {
     }
 
     const NEEDS_SESSION: bool = true;
-}
-
-fn groups(session: &Session) -> Option<&[Value]> {
-    session.user.claims.find(CLAIM).or_else(|| session.claims.find(CLAIM))
 }
 
 const CLAIM: &str = "groups";

@@ -1,6 +1,6 @@
 //! `ssh_username_matches_claim`: the SSH user name is an element of a claim.
 
-use serde_json::Value;
+use postern_identity::ClaimValues;
 
 use super::claim::ClaimName;
 use super::{Carrier, Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
@@ -25,7 +25,9 @@ impl Test for SshUsernameMatchesClaim {
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
         of_session(facts, |session| {
             let username = facts.ssh.username;
-            let is_in = |values: &[Value]| values.iter().any(|value| value.as_str() == Some(username));
+            let is_in = |values: Option<ClaimValues<'_>>| {
+                values.is_some_and(|values| values.iter().any(|value| value.as_text() == Some(username)))
+            };
             let matches = !username.is_empty() && self.0.meets(session, stand, is_in);
             verdict(matches, Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
         })

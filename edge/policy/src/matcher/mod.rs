@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use serde_json::Value;
+use postern_identity::{ClaimValue, ClaimValues};
+use serde_json::{Number, Value};
 
 use crate::document::{Entry, Mistake, Node};
 use crate::samples::Pieces;
@@ -203,12 +204,17 @@ impl ListMatcher {
         }
     }
 
-    pub(crate) fn matches(&self, list: &[Value]) -> bool {
-        let has = |value: &Value| list.iter().any(|element| equal(element, value));
+    /// Whether the values of a claim meet it; `None` of a claim that is not there.
+    pub(crate) fn matches(&self, list: Option<ClaimValues<'_>>) -> bool {
+        let elements = || list.into_iter().flat_map(ClaimValues::iter);
+        let has = |value: &Value| elements().any(|element| equals(&element, value));
         self.0.iter().all(|test| match test {
             ListTest::Has(value) => has(value),
             ListTest::HasAny(values) => values.iter().any(has),
-            ListTest::Is(value) => matches!(list, [element] if equal(element, value)),
+            ListTest::Is(value) => {
+                let mut elements = elements();
+                elements.next().is_some_and(|element| equals(&element, value)) && elements.next().is_none()
+            }
             ListTest::Exclude(value) => !has(value),
         })
     }
@@ -324,10 +330,7 @@ fn range(node: &Node) -> Result<IpNet, Mistake> {
 /// JSON equality: typed, without coercion, numbers by value.
 pub(crate) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => match (left.is_f64(), right.is_f64()) {
-            (false, false) => left == right,
-            _ => left.as_f64() == right.as_f64(),
-        },
+        (Value::Number(left), Value::Number(right)) => equal_numbers(left, right),
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
         }
@@ -336,6 +339,38 @@ pub(crate) fn equal(left: &Value, right: &Value) -> bool {
                 && left.iter().all(|(key, left)| right.get(key).is_some_and(|right| equal(left, right)))
         }
         _ => left == right,
+    }
+}
+
+fn equal_numbers(left: &Number, right: &Number) -> bool {
+    match (left.is_f64(), right.is_f64()) {
+        (false, false) => left == right,
+        _ => left.as_f64() == right.as_f64(),
+    }
+}
+
+/// [`equal`], of an element of a claim.
+fn equals(element: &ClaimValue<'_>, value: &Value) -> bool {
+    match (element, value) {
+        (ClaimValue::Text(left), Value::String(right)) => left == right,
+        (ClaimValue::Number(left), Value::Number(right)) => equal_numbers(left, right),
+        (ClaimValue::Bool(left), Value::Bool(right)) => left == right,
+        (ClaimValue::Null, Value::Null) => true,
+        (ClaimValue::List(left), Value::Array(right)) => {
+            let (mut left, mut right) = (left.iter(), right.iter());
+            loop {
+                match (left.next(), right.next()) {
+                    (None, None) => return true,
+                    (Some(left), Some(right)) if equals(&left, right) => {}
+                    _ => return false,
+                }
+            }
+        }
+        (ClaimValue::Map(left), Value::Object(right)) => {
+            left.iter().count() == right.len()
+                && left.iter().all(|(key, left)| right.get(key).is_some_and(|right| equals(&left, right)))
+        }
+        _ => false,
     }
 }
 
@@ -395,6 +430,11 @@ pub(crate) fn unknown_operator(entry: &Entry, known: &[&str]) -> Mistake {
 /// The elements of a claim, for a person.
 pub(crate) fn listed(values: &[Value]) -> String {
     if values.is_empty() { "an empty list".to_owned() } else { values.iter().map(plain).collect::<Vec<_>>().join(", ") }
+}
+
+/// The same of those of a session.
+pub(crate) fn listed_values(values: ClaimValues<'_>) -> String {
+    listed(&values.iter().map(|value| value.to_json()).collect::<Vec<_>>())
 }
 
 pub(crate) fn plain(value: &Value) -> String {

@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::document::read;
+use crate::testing::World;
 
 fn string(text: &str) -> StringMatcher {
     StringMatcher::parse(&read(text).unwrap()).unwrap()
@@ -9,6 +10,13 @@ fn string(text: &str) -> StringMatcher {
 
 fn list(text: &str) -> ListMatcher {
     ListMatcher::parse(&read(text).unwrap()).unwrap()
+}
+
+/// Whether a claim of these values meets the matcher.
+#[track_caller]
+fn meets(text: &str, values: &Value) -> bool {
+    let world = World::signed_in().user_claims(&json!({ "c": values }));
+    list(text).matches(world.facts().session.unwrap().claim("c"))
 }
 
 fn addresses(text: &str) -> IpMatcher {
@@ -47,27 +55,35 @@ fn a_value_that_is_no_text_equals_no_text() {
 
 #[test]
 fn list_operators_compare_json_values() {
-    let values = [json!("viewer"), json!(3), json!(true), json!(["a", "b"])];
+    let values = json!(["viewer", 3, true, ["a", "b"]]);
     for yes in
         ["viewer", "3", "3.0", "true", "[a, b]", "{has: viewer}", "{exclude: admin}", "{has: 3, exclude: '3'}", "{}"]
     {
-        assert!(list(yes).matches(&values), "{yes}");
+        assert!(meets(yes, &values), "{yes}");
     }
     for no in ["Viewer", "'3'", "'true'", "[a]", "[b, a]", "{is: viewer}", "{exclude: viewer}", "[viewer, 3]"] {
-        assert!(!list(no).matches(&values), "{no}");
+        assert!(!meets(no, &values), "{no}");
     }
-    assert!(list("{is: x}").matches(&[json!("x")]));
-    assert!(!list("{is: x}").matches(&[json!("x"), json!("x")]));
-    assert!(!list("{has: x}").matches(&[]));
-    assert!(list("{exclude: x}").matches(&[]));
-    assert!(ListMatcher::has_any(&[json!("a"), json!(3)]).matches(&values));
-    assert!(!ListMatcher::has_any(&[]).matches(&values));
+    assert!(meets("{is: x}", &json!(["x"])));
+    assert!(!meets("{is: x}", &json!(["x", "x"])));
+    assert!(!meets("{has: x}", &json!([])) && !list("{has: x}").matches(None));
+    assert!(meets("{exclude: x}", &json!([])) && list("{exclude: x}").matches(None));
+    let world = World::signed_in().user_claims(&json!({ "c": values }));
+    let values = world.facts().session.unwrap().claim("c");
+    assert!(ListMatcher::has_any(&[json!("a"), json!(3)]).matches(values));
+    assert!(!ListMatcher::has_any(&[]).matches(values));
 }
 
 #[test]
 fn objects_compare_by_their_members() {
-    assert!(list("{has: {a: 1, b: [2.0]}}").matches(&[json!({"b": [2], "a": 1.0})]));
-    assert!(!list("{has: {a: 1}}").matches(&[json!({"a": 1, "b": 2})]));
+    assert!(meets("{has: {a: 1, b: [2.0]}}", &json!([{"b": [2], "a": 1.0}])));
+    for no in [json!({"a": 1, "b": 2}), json!({"a": 2}), json!({"b": 1}), json!({}), json!(["a", 1]), json!("a")] {
+        assert!(!meets("{has: {a: 1}}", &json!([no])), "{no}");
+    }
+    for no in [json!(["a"]), json!(["a", "b", "c"]), json!(["b", "a"]), json!("a"), json!(null)] {
+        assert!(!meets("[a, b]", &json!([no])), "{no}");
+    }
+    assert!(meets("{has: ~}", &json!([null])) && !meets("{has: ~}", &json!([false, 0, ""])));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Laws that hold for every policy and every request.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
+use postern_identity::{Claims, CompactSession, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::document::Node;
 use postern_policy::{Action, Decision, Evaluation, Facts, Policy, Reasons, Rule, ppl};
 use proptest::prelude::*;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 /// A request, owned.
 #[derive(Clone, Debug)]
 struct Request {
-    session: Option<Session>,
+    session: Option<Arc<CompactSession>>,
     method: &'static str,
     path: &'static str,
     last_octet: u8,
@@ -22,7 +23,7 @@ struct Request {
 impl Request {
     fn facts(&self) -> Facts<'_> {
         Facts {
-            session: self.session.as_ref(),
+            session: self.session.as_deref().map(CompactSession::view),
             cors_preflight: self.cors_preflight,
             ..Facts::anonymous(
                 self.method,
@@ -51,11 +52,15 @@ fn sessions() -> impl Strategy<Value = Session> {
     )
 }
 
+fn compact(session: &Session) -> Arc<CompactSession> {
+    Arc::new(session.into())
+}
+
 fn requests() -> impl Strategy<Value = Request> {
     let method = select(vec!["GET", "POST", "OPTIONS"]);
     (prop::option::of(sessions()), method, select(vec!["/", "/admin", ""]), 0..4_u8, any::<bool>()).prop_map(
         |(session, method, path, last_octet, preflight)| Request {
-            session,
+            session: session.as_ref().map(compact),
             method,
             path,
             last_octet,
@@ -197,7 +202,7 @@ proptest! {
         let policy = policy(&rules);
         let decide = |email: Option<String>, email_verified: Option<bool>| {
             let user = User { email, email_verified, ..session.user.clone() };
-            let session = Some(Session { user, ..session.clone() });
+            let session = Some(compact(&Session { user, ..session.clone() }));
             policy.decide(&Request { session, ..request.clone() }.facts())
         };
         let address = session.user.email.clone();

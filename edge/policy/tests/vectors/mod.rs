@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::Engine as _;
-use postern_identity::{Claims, IdpId, Session, SessionHandle, Timestamp, User};
+use postern_identity::{Claims, CompactSession, IdpId, Session, SessionHandle, Timestamp, User};
 use postern_policy::document::read;
 use postern_policy::{
     Certificate, ClientCertificate, Decision, Device, Enrolment, Evaluation, Facts, Mcp, Policy, Reason, RuleResult,
@@ -132,6 +133,8 @@ impl Vector {
             Shown::Nothing | Shown::Gone | Shown::StandIn(None) => None,
         };
         let session = session.filter(|session| session.expires_at > NOW);
+        // With its words in a vocabulary; `by itself` below without.
+        let compact = session.as_ref().map(|session| CompactSession::with_words(session, &Arc::default()));
         let http = &input["http"];
         let field = |name: &str, or: &'static str| http[name].as_str().unwrap_or(or).to_owned();
         let (method, path, ip) = (field("method", "GET"), field("path", "/"), field("ip", "203.0.113.9"));
@@ -139,7 +142,7 @@ impl Vector {
         let leaf = certificate(&self.document["certificate"]);
         let devices: Vec<_> = self.devices().iter().map(|device| device_of(fixtures, device)).collect();
         let facts = Facts {
-            session: session.as_ref(),
+            session: compact.as_ref().map(CompactSession::view),
             cors_preflight: method == "OPTIONS" && has("Origin") && has("Access-Control-Request-Method"),
             client_certificate: ClientCertificate {
                 leaf: (input["client_certificate"]["leaf"] == true).then_some(&leaf),
@@ -157,6 +160,9 @@ impl Vector {
         let Evaluation { allow, deny } = policy.evaluate(&facts);
         let decision = policy.decide(&facts);
         assert_eq!(policy.trace(&facts).decision, decision);
+        let by_itself = session.as_ref().map(CompactSession::from);
+        let facts = Facts { session: by_itself.as_ref().map(CompactSession::view), ..facts };
+        assert_eq!(policy.evaluate(&facts), Evaluation { allow, deny }, "{}", self.id);
         json!({"allow": result(allow), "deny": result(deny), "outcome": outcome(decision, &facts)})
     }
 

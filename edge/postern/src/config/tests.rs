@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use postern_authn::ProviderKind;
 use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
 use postern_edge::{AuthnUpstream, ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
-use postern_identity::{Claims, IdpId, SameSite, Session, SessionHandle, User};
+use postern_identity::{Claims, CompactSession, IdpId, SameSite, Session, SessionHandle, User};
 use proptest::prelude::*;
 use url::Url;
 
@@ -1098,8 +1098,8 @@ fn policies_that_nothing_calls_or_that_do_not_exist_are_told_of() {
 }
 
 /// Who is signed in, and nothing more.
-fn somebody() -> Session {
-    Session {
+fn somebody() -> CompactSession {
+    CompactSession::from(&Session {
         handle: SessionHandle::from_bytes([0; 32]),
         user: User { id: "u1".to_owned(), ..User::default() },
         claims: Claims::default(),
@@ -1108,7 +1108,7 @@ fn somebody() -> Session {
         expires_at: Timestamp::from_secs(1),
         idle: None,
         generation: 0,
-    }
+    })
 }
 
 #[test]
@@ -1132,7 +1132,8 @@ fn s_097_a_rule_that_is_only_tried_out_opens_no_route_that_lets_nobody_pass() {
     for keys in closed {
         let text = format!("policies: {{none: []}}\n{}", route(&keys));
         let policy = &config(&text).edge.routes[0].policy;
-        for session in [None, Some(&somebody())] {
+        let somebody = somebody();
+        for session in [None, Some(somebody.view())] {
             let facts =
                 Facts { session, ..Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0)) };
             assert!(matches!(policy.decide(&facts), Decision::Deny(_)), "{keys}");
@@ -1147,7 +1148,7 @@ fn s_097_a_rule_that_is_only_tried_out_opens_no_route_that_lets_nobody_pass() {
             let policy = &config(&text).edge.routes[0].policy;
             let facts = Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0));
             assert_eq!(policy.decide(&facts), Decision::SignIn, "{text}");
-            assert_eq!(policy.decide(&Facts { session: Some(&somebody()), ..facts }), Decision::Allow, "{text}");
+            assert_eq!(policy.decide(&Facts { session: Some(somebody().view()), ..facts }), Decision::Allow, "{text}");
             assert!(warnings(&text).iter().any(|told| told.starts_with("PST-0702 ")), "{text}");
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderValue, Method, header};
-use postern_identity::{IdpId, Session, Timestamp};
+use postern_identity::{CompactSession, IdpId, Timestamp};
 use postern_policy::{Device, DeviceRecord, Facts};
 use serde_json::{Map, Value, json};
 
@@ -101,19 +101,19 @@ impl Scenario {
     }
 
     /// Their session, as long as the provider of the route that is asked does not matter.
-    pub(super) fn session(&self) -> Option<Session> {
-        self.person.as_ref().map(|person| person.session(&IdpId::new(""), self.now))
+    pub(super) fn session(&self) -> Option<CompactSession> {
+        self.person.as_ref().map(|person| CompactSession::from(&person.session(&IdpId::new(""), self.now)))
     }
 
     /// What a policy sees of it at that path.
     pub(super) fn facts<'a>(
         &'a self,
-        session: Option<&'a Session>,
+        session: Option<&'a CompactSession>,
         devices: &'a [Device<'a>],
         path: &'a str,
     ) -> Facts<'a> {
         Facts {
-            session,
+            session: session.map(CompactSession::view),
             devices,
             cors_preflight: self.preflight,
             ..Facts::anonymous(self.method.as_str(), path, self.source, self.now)
@@ -180,7 +180,7 @@ impl Scenario {
     }
 
     pub(super) fn to_json(&self) -> (Value, Value) {
-        let subject = self.session().map(|session| ask::subject(Some(&session)));
+        let subject = self.session().map(|session| ask::subject(Some(session.view())));
         let subject = json!({
             "name": self.name,
             "signed_in": self.person.is_some(),
