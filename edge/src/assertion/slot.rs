@@ -1,6 +1,6 @@
 //! Where a signed assertion waits for the next request of the same session and host. Lock-free, and of fixed size.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 use postern_identity::Timestamp;
@@ -21,27 +21,27 @@ pub(crate) struct Purpose<'a> {
     pub(crate) version: u64,
 }
 
-/// The assertions of one session; rides in its cache entry and goes with it.
-#[derive(Debug)]
+/// The assertions of one session; rides in its cache entry and goes with it. Most sessions of a large cache have none.
+#[derive(Debug, Default)]
 pub struct AssertionSlot {
-    places: Box<[ArcSwapOption<Assertion>]>,
+    places: OnceLock<Box<[ArcSwapOption<Assertion>]>>,
 }
 
-impl Default for AssertionSlot {
-    /// Room for a user of eight applications at once; more of them share.
-    fn default() -> Self {
-        Self::with_places(8)
-    }
+/// Room for a user of eight applications at once; more of them share.
+const PLACES: usize = 8;
+
+fn places(count: usize) -> Box<[ArcSwapOption<Assertion>]> {
+    (0..count.max(1)).map(|_| ArcSwapOption::empty()).collect()
 }
 
 impl AssertionSlot {
     pub(crate) fn with_places(count: usize) -> Self {
-        Self { places: (0..count.max(1)).map(|_| ArcSwapOption::empty()).collect() }
+        Self { places: places(count).into() }
     }
 
     /// The assertion for that purpose, if one is there and still fresh.
     pub(crate) fn find(&self, purpose: &Purpose<'_>, now: Timestamp) -> Option<Arc<Assertion>> {
-        self.near(purpose).find_map(|place| {
+        near(self.places.get()?, purpose).find_map(|place| {
             let held = place.load();
             let fits = held.as_ref().is_some_and(|held| held.is_for(purpose) && held.is_fresh(now));
             if fits { Guard::into_inner(held) } else { None }
@@ -50,19 +50,23 @@ impl AssertionSlot {
 
     /// Keeps an assertion, in place of one that is not fresh any more, or else of the one at its own place.
     pub(crate) fn keep(&self, purpose: &Purpose<'_>, assertion: Arc<Assertion>, now: Timestamp) {
+        let places = self.places.get_or_init(|| places(PLACES));
         let stale = |place: &&ArcSwapOption<Assertion>| {
             place.load().as_ref().is_none_or(|held| held.is_for(purpose) || !held.is_fresh(now))
         };
-        if let Some(place) = self.near(purpose).find(stale).or_else(|| self.near(purpose).next()) {
+        if let Some(place) = near(places, purpose).find(stale).or_else(|| near(places, purpose).next()) {
             place.store(Some(assertion));
         }
     }
+}
 
-    /// A purpose's own place and its neighbours, in order.
-    fn near(&self, purpose: &Purpose<'_>) -> impl Iterator<Item = &ArcSwapOption<Assertion>> {
-        let own = fnv(purpose.host.as_bytes()) as usize % self.places.len();
-        self.places.iter().cycle().skip(own).take(self.places.len().min(NEIGHBOURS))
-    }
+/// A purpose's own place and its neighbours, in order.
+fn near<'p>(
+    places: &'p [ArcSwapOption<Assertion>],
+    purpose: &Purpose<'_>,
+) -> impl Iterator<Item = &'p ArcSwapOption<Assertion>> + use<'p> {
+    let own = fnv(purpose.host.as_bytes()) as usize % places.len();
+    places.iter().cycle().skip(own).take(places.len().min(NEIGHBOURS))
 }
 
 /// Places that one purpose may look at.
