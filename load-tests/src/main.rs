@@ -62,6 +62,9 @@ enum Command {
         /// Without the cache of a million entries
         #[arg(long)]
         quick: bool,
+        /// Only near the request: without servers
+        #[arg(long)]
+        near: bool,
     },
     /// What an edge that knows nothing yet asks of the store
     ColdStart {
@@ -104,7 +107,7 @@ fn run(command: Command) -> anyhow::Result<Table> {
     match command {
         Command::Revocation { edges, quick } => runtime.block_on(revocation::run(edges, quick)),
         Command::Refresh => refresh::run(),
-        Command::Memory { sessions, quick } => memory::run(sessions, quick),
+        Command::Memory { sessions, quick, near } => memory::run(sessions, quick, near),
         Command::ColdStart { quick } => runtime.block_on(cold_start::run(quick)),
         Command::Faults { rows, quick } => Ok(runtime.block_on(faults::run(rows, quick))),
     }

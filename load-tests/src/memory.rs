@@ -17,11 +17,13 @@ use crate::people::{Person, keyring, now};
 use crate::table::{Goal, Seen, Table, shown};
 
 /// Measures both.
-pub(crate) fn run(sessions: usize, quick: bool) -> Result<Table> {
+pub(crate) fn run(sessions: usize, quick: bool, near: bool) -> Result<Table> {
     let mut table = Table::of_goals();
-    in_the_store(sessions, &mut table)?;
+    if !near {
+        in_the_store(sessions, &mut table)?;
+        hits_of_shared(&mut table)?;
+    }
     near_the_request(sessions, &mut table)?;
-    hits_of_shared(&mut table)?;
     for entries in if quick { vec![10_000] } else { vec![10_000, 1_000_000] } {
         let runtime = Builder::new_multi_thread().enable_all().build()?;
         let goal = if entries > 10_000 { 250.0 } else { 150.0 };
@@ -73,13 +75,18 @@ fn stored(sessions: usize, options: &[&str], tokens: impl Fn(&Person) -> Tokens,
 /// Bytes of an edge's copy: what this thread has allocated and not given back after it read them.
 fn near_the_request(sessions: usize, table: &mut Table) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (storage, people) = runtime.block_on(own(sessions))?;
+    let Own { storage, ids } = runtime.block_on(Own::holding(sessions, StorageConfig::Memory))?;
     let cache: Arc<SessionCache> = storage.cache(large());
-    let ids: Vec<_> = people.into_iter().map(|person| person.id).collect();
     let mut read = Ok(());
     let allocated = allocation_counter::measure(|| read = runtime.block_on(load(&cache, &ids)));
     read?;
     ensure!(cache.len() == sessions, "{} are kept", cache.len());
+    let looked = allocation_counter::measure(|| {
+        for id in &ids {
+            black_box(cache.get(id, now(), Duration::ZERO));
+        }
+    });
+    ensure!(looked.count_total == 0, "{} allocations to look at {sessions} copies", looked.count_total);
     runtime.block_on(storage.close());
     let bytes = i32::try_from(allocated.bytes_current / i64::try_from(sessions)?)?.into();
     let what = format!("{sessions} sessions in an edge's cache: bytes each");
@@ -104,9 +111,11 @@ fn hits_of_shared(table: &mut Table) -> Result<()> {
 }
 
 async fn hits_of_own(entries: usize, goal: Goal, table: &mut Table) -> Result<()> {
-    let (storage, people) = own(entries).await?;
+    // The store in memory has a bound, which a million sessions would pass.
+    let folder = tempfile::tempdir()?;
+    let Own { storage, ids } =
+        Own::holding(entries, StorageConfig::File { path: folder.path().join("sessions") }).await?;
     let cache = storage.cache(large());
-    let ids: Vec<_> = people.into_iter().map(|person| person.id).collect();
     load(&cache, &ids).await?;
     tell(&format!("{entries} entries"), ids, &cache, goal, table)?;
     storage.close().await;
@@ -137,16 +146,27 @@ fn tell(what: &str, mut ids: Vec<SessionId>, cache: &Arc<SessionCache>, goal: Go
 const ROUNDS: usize = 15;
 const LOOKS: usize = 200_000;
 
-/// A store in this process, and sessions in it, ten of each person, whose tokens are small so that many fit.
-async fn own(sessions: usize) -> Result<(Storage, Vec<Person>)> {
-    let storage = Storage::open(StorageConfig::Memory, keyring(), &Registry::new())?;
-    let mut people = Vec::with_capacity(sessions);
-    for number in 0..sessions {
-        let person = Person::new(number / 10)?;
-        storage.sessions().create(&person.session, &person.small_tokens()).await?;
-        people.push(person);
+/// A store of this process alone, and the sessions in it.
+struct Own {
+    storage: Storage,
+    ids: Vec<SessionId>,
+}
+
+impl Own {
+    /// Ten sessions of each person, whose tokens are small so that many fit.
+    async fn holding(sessions: usize, config: StorageConfig) -> Result<Self> {
+        let storage = Storage::open(config, keyring(), &Registry::new())?;
+        let create = |number: usize| {
+            let sessions = storage.sessions();
+            async move {
+                let person = Person::new(number / 10)?;
+                sessions.create(&person.session, &person.small_tokens()).await?;
+                anyhow::Ok(person.id)
+            }
+        };
+        let ids = stream::iter((0..sessions).map(create)).buffer_unordered(512).try_collect().await?;
+        Ok(Self { storage, ids })
     }
-    Ok((storage, people))
 }
 
 fn large() -> CacheConfig {
