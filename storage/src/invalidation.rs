@@ -201,9 +201,9 @@ impl Invalidation {
         self.facts.load(Ordering::Acquire)
     }
 
-    /// How a copy stands that comes from the store just now, and after how many facts.
-    pub(crate) fn meet(&self, copy: Marks<'_>) -> (Standing, u64) {
-        self.look(copy, u64::MAX)
+    /// How a copy stands that comes from the store just now, which was asked after so many facts; and after how many it stands so.
+    pub(crate) fn meet(&self, copy: Marks<'_>, asked: u64) -> (Standing, u64) {
+        self.look(copy, asked)
     }
 
     /// How a copy stands now that remembers `fate`.
@@ -290,7 +290,7 @@ const SLOTS: usize = 1 << 16;
 /// As long as any copy may be on its way from a store to a cache, replicas that lag included (store.md §1.3).
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(15 * 60);
 /// Tombstones of one shard; beyond them everything is outdated instead. Together 128 000: a sign-out storm of 140/s.
-const TOMBSTONES_PER_SHARD: usize = 8_000;
+const TOMBSTONES_PER_SHARD: usize = 32_000;
 
 impl<K, V> Default for Register<K, V> {
     fn default() -> Self {
@@ -313,10 +313,11 @@ impl<K: Spread, V: Ord + Copy> Register<K, V> {
         let tombstone = shard.tombstones.entry(key).or_insert(new);
         tombstone.least = tombstone.least.max(least);
         tombstone.laid = Instant::now();
-        tombstone.fact = number();
+        let fact = number();
+        tombstone.fact = fact;
         if shard.tombstones.len() > TOMBSTONES_PER_SHARD {
             overflow();
-            shard.keep(|_| false);
+            shard.keep(|tombstone| tombstone.fact == fact);
         }
     }
 
@@ -401,7 +402,7 @@ mod tests {
             let (owner, issued_at) = (Owner::of(&[7; 32]), Timestamp::from_secs(secs));
             let fate = Fate::new(Standing::Good, 0);
             let copy = Self { handle: handle(number), owner, issued_at, fate };
-            let (standing, facts) = register.meet(copy.marks());
+            let (standing, facts) = register.meet(copy.marks(), register.facts());
             copy.fate.remember(standing, facts);
             copy
         }
@@ -436,7 +437,7 @@ mod tests {
         assert_eq!(revoked.stands(&register), Standing::Forgotten);
         assert_eq!(other.stands(&register), Standing::Forgotten, "it might be that one");
         assert_eq!(looked_at.stands(&register), Standing::Good);
-        let (standing, facts) = register.meet(other.marks());
+        let (standing, facts) = register.meet(other.marks(), register.facts());
         other.fate.remember(standing, facts);
         assert_eq!(other.stands(&register), Standing::Good, "it was read again");
     }
@@ -491,7 +492,9 @@ mod tests {
         assert_eq!(register.resets(), 0);
         register.publish(Fact::Revoked(handle(u64::MAX)));
         assert_eq!(register.resets(), 1);
-        assert_eq!(register.sessions.shard(&handle(0)).tombstones.len(), 0);
+        assert_eq!(register.sessions.shard(&handle(0)).tombstones.len(), 1, "the one that was one too many");
+        let (late, _) = register.meet(copy.marks(), 0);
+        assert_eq!(late, Standing::Forgotten, "nor is a copy believed that was read before all that");
         assert_eq!(copy.stands(&register), Standing::Forgotten, "nor does a stream go on with what nobody remembers");
         register.publish(Fact::Revoked(handle(1)));
         assert_eq!(copy.stands(&register), Standing::Revoked);

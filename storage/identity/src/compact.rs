@@ -50,7 +50,7 @@ impl CompactSession {
     /// Packs a session, with what many have in common among these words.
     #[must_use]
     pub fn with_words(session: &Session, words: &Arc<Words>) -> Self {
-        Self::pack(session, Packer::new(Some(words)))
+        Self::pack(session, Packer::new(Some(words), &session.user.id))
     }
 
     fn pack<'s>(session: &'s Session, mut packer: Packer<'s>) -> Self {
@@ -122,7 +122,7 @@ impl<'a> SessionView<'a> {
 /// Packs a session by itself, without words in common with others.
 impl From<&Session> for CompactSession {
     fn from(session: &Session) -> Self {
-        Self::pack(session, Packer::new(None))
+        Self::pack(session, Packer::new(None, ""))
     }
 }
 
@@ -164,11 +164,20 @@ mod tests {
         claims.iter().map(|(name, values)| (name.to_owned(), Value::from(values.to_vec()))).collect()
     }
 
-    /// Packed by itself, and with words, twice: the second time all of them are known.
+    /// Packed by itself, with words that nobody else has said, and with words that all are known.
     fn packed(session: &Session) -> [CompactSession; 3] {
         let words = Arc::new(Words::default());
         let with_words = || CompactSession::with_words(session, &words);
-        [session.into(), with_words(), with_words()]
+        [session.into(), with_words(), {
+            said_by_another(session, &words);
+            with_words()
+        }]
+    }
+
+    fn said_by_another(session: &Session, words: &Arc<Words>) {
+        let mut other = session.clone();
+        other.user.id = "another".to_owned();
+        let _compact = CompactSession::with_words(&other, words);
     }
 
     #[test]
@@ -221,6 +230,7 @@ mod tests {
         let words = Arc::new(Words::default());
         let bytes = |groups: &[String]| {
             let session = session(&json!({}), &claims(groups));
+            said_by_another(&session, &words);
             CompactSession::with_words(&session, &words).content.len()
         };
         let known = bytes(&groups);

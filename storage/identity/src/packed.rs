@@ -257,13 +257,15 @@ impl fmt::Debug for ClaimMap<'_> {
 pub(crate) struct Packer<'s> {
     bytes: Vec<u8>,
     words: Option<&'s Arc<Words>>,
+    /// Whose session it is.
+    user: &'s str,
     /// Texts that may be said again, and where they stand.
     said: Vec<(&'s str, usize)>,
 }
 
 impl<'s> Packer<'s> {
-    pub(crate) const fn new(words: Option<&'s Arc<Words>>) -> Self {
-        Self { bytes: Vec::new(), words, said: Vec::new() }
+    pub(crate) const fn new(words: Option<&'s Arc<Words>>, user: &'s str) -> Self {
+        Self { bytes: Vec::new(), words, user, said: Vec::new() }
     }
 
     pub(crate) fn finish(self) -> Packed {
@@ -292,7 +294,7 @@ impl<'s> Packer<'s> {
     }
 
     fn word(&mut self, text: &str) {
-        match self.words.and_then(|words| words.number(text)) {
+        match self.words.and_then(|words| words.number(text, self.user)) {
             Some(number) => self.head(WORD, number),
             None => self.spelled(text),
         }

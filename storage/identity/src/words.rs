@@ -1,7 +1,9 @@
-//! Words that many sessions have in common, each kept once: names of claims, groups, identity providers.
+//! Words that several users have in common, each kept once: names of claims, groups, identity providers. What only one of them
+//! says is no word, so nobody can fill the vocabulary alone, and what is said of one alone does not outlive their sessions here.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A vocabulary that only grows, up to a bound; a session keeps a word itself that found no place here. A word is read
@@ -19,17 +21,26 @@ type Chunk = Box<[OnceLock<Arc<str>>]>;
 struct Numbers {
     of: HashMap<Arc<str>, usize>,
     bytes: usize,
+    /// By the hash of a text, the rest of that and the hash of who said it last.
+    heard: HashMap<u16, ([u8; 6], [u8; 4])>,
+    hasher: RandomState,
 }
 
 impl Words {
-    /// The number of a word, which is added if there is room for it.
-    pub(crate) fn number(&self, word: &str) -> Option<usize> {
+    /// The number of a word. It becomes one when a second user says it, if there is room.
+    pub(crate) fn number(&self, word: &str, user: &str) -> Option<usize> {
         if word.len() > LONGEST {
             return None;
         }
         let numbers = &mut *self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = numbers.of.get(word) {
             return Some(*number);
+        }
+        let [word_hash, user_hash] = [word, user].map(|text| numbers.hasher.hash_one(text).to_be_bytes());
+        let ([a, b, rest @ ..], [.., c, d, e, f]) = (word_hash, user_hash);
+        let heard = numbers.heard.insert(u16::from_be_bytes([a, b]), (rest, [c, d, e, f]));
+        if heard.is_none_or(|(text, who)| text != rest || who == [c, d, e, f]) {
+            return None;
         }
         let (number, bytes) = (numbers.of.len(), numbers.bytes + word.len());
         let chunk = self.chunks.get(number / CHUNK).filter(|_| bytes <= MAX_BYTES)?;
@@ -70,26 +81,41 @@ const LONGEST: usize = 256;
 mod tests {
     use super::*;
 
+    fn said_by_two(words: &Words, word: &str) -> Option<usize> {
+        let _heard = words.number(word, "alice");
+        words.number(word, "bob")
+    }
+
     #[test]
     fn a_word_has_one_number_and_the_number_one_word() {
         let words = Words::default();
-        let numbers = ["staff", "", "staff", "ops"].map(|word| words.number(word));
+        let numbers = ["staff", "", "staff", "ops"].map(|word| said_by_two(&words, word));
         assert_eq!(numbers, [Some(0), Some(1), Some(0), Some(2)]);
         assert_eq!([0, 1, 2, 3].map(|number| words.word(number)), [Some("staff"), Some(""), Some("ops"), None]);
     }
 
     #[test]
+    fn r_004_what_one_user_says_is_no_word_however_often() {
+        let words = Words::default();
+        for _ in 0..3 {
+            assert_eq!((0..1_000).find_map(|number: u32| words.number(&number.to_string(), "mallory")), None);
+        }
+        assert_eq!(words.number("7", "alice"), Some(0), "what another one says too");
+        assert_eq!(words.number("7", "mallory"), Some(0));
+    }
+
+    #[test]
     fn r_004_the_vocabulary_ends_at_its_bound_and_keeps_what_it_has() {
         let words = Words::default();
-        let count = (0..).find(|number: &usize| words.number(&number.to_string()).is_none()).unwrap();
+        let count = (0..).find(|number: &usize| said_by_two(&words, &number.to_string()).is_none()).unwrap();
         assert_eq!(count, MAX_WORDS);
-        assert_eq!((words.number("7"), words.word(count - 1)), (Some(7), Some("65535")));
+        assert_eq!((words.number("7", "alice"), words.word(count - 1)), (Some(7), Some("65535")));
 
         let words = Words::default();
         let long = |number: usize| format!("{number:0>LONGEST$}");
-        let count = (0..).find(|number| words.number(&long(*number)).is_none()).unwrap();
+        let count = (0..).find(|number| said_by_two(&words, &long(*number)).is_none()).unwrap();
         assert_eq!(count, MAX_BYTES / LONGEST);
-        assert_eq!(words.number(&long(count - 1)), Some(count - 1));
-        assert_eq!(Words::default().number(&format!("{}x", long(0))), None, "nor is a long text a word");
+        assert_eq!(words.number(&long(count - 1), "alice"), Some(count - 1));
+        assert_eq!(said_by_two(&Words::default(), &format!("{}x", long(0))), None, "nor is a long text a word");
     }
 }

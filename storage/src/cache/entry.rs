@@ -97,7 +97,10 @@ impl<X> Entry<X> {
     /// asked with each request.
     pub(super) fn may_ask_again(&self, now: Timestamp) -> bool {
         let second = second(now);
-        self.asked_at.load(Ordering::Relaxed) != second && self.asked_at.swap(second, Ordering::Relaxed) != second
+        let known = self.asked_at.load(Ordering::Relaxed);
+        // Whoever read the clock a second earlier is late.
+        let due = known != second && known != second.wrapping_add(1);
+        due && self.asked_at.compare_exchange(known, second, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Notes that it is served in that outage; whether that is the first time.

@@ -182,7 +182,14 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         if self.contact.lost_for().is_some() {
             return self.bridge(id, now, window).ok_or_else(StorageError::cut_off);
         }
-        let loaded = match self.landed(id, now).await {
+        let mut landed = self.landed(id, now).await;
+        if let Ok(Loaded::Found(entry)) = &landed
+            && !entry.is_from(self.invalidation.resets())
+        {
+            // It was read before something was missed.
+            landed = self.landed(id, now).await;
+        }
+        let loaded = match landed {
             Ok(loaded) => loaded,
             Err(error) => return self.bridge(id, now, window).ok_or(error),
         };
@@ -191,7 +198,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         Ok(match self.standing(entry) {
             Standing::Revoked => Loaded::Revoked,
             Standing::Over => Loaded::Unknown,
-            Standing::Forgotten => return Err(StorageError::unavailable("too many sessions ended at one time")),
+            Standing::Forgotten => return Err(too_many_ended()),
             Standing::Good | Standing::Outdated if entry.is_expired(now) => Loaded::Unknown,
             Standing::Good | Standing::Outdated => loaded,
         })
@@ -335,7 +342,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         let asked = Asked { now, resets: self.invalidation.resets(), facts: self.invalidation.facts() };
         let handle = self.sessions.handle_of(id);
         Ok(match self.sessions.load(&handle, now).await? {
-            Lookup::Found(session) => self.keep(id, &session, asked),
+            Lookup::Found(session) => self.keep(id, &session, asked)?,
             Lookup::Unknown => {
                 self.forget(id, Negative::Unknown, asked);
                 Loaded::Unknown
@@ -347,13 +354,15 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         })
     }
 
-    fn keep(&self, id: &SessionId, session: &Session, asked: Asked) -> Loaded<X> {
+    fn keep(&self, id: &SessionId, session: &Session, asked: Asked) -> Result<Loaded<X>, StorageError> {
         let owner = self.sessions.owner_of(session);
         let Session { handle, issued_at, generation, .. } = session;
         let marks = Marks { handle, owner, issued_at: *issued_at, generation: *generation };
-        let (standing, facts) = self.invalidation.meet(marks);
-        if standing == Standing::Revoked {
-            return Loaded::Revoked;
+        let (standing, facts) = self.invalidation.meet(marks, asked.facts);
+        match standing {
+            Standing::Revoked | Standing::Over => return Ok(Loaded::Revoked),
+            Standing::Forgotten => return Err(too_many_ended()),
+            Standing::Good | Standing::Outdated => {}
         }
         let (key, entries) = (Id(id.clone()), self.entries.pin());
         if let Some(entry) = entries.get(&key).filter(|entry| entry.is_from(asked.resets))
@@ -361,7 +370,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         {
             entry.fate.remember(standing, facts);
             entry.read_again(session, asked.now);
-            return Loaded::Found(Arc::clone(entry));
+            return Ok(Loaded::Found(Arc::clone(entry)));
         }
         let session = (CompactSession::with_words(session, &self.words), entry::idle_end(session));
         let fate = (owner, Fate::new(standing, facts));
@@ -371,13 +380,17 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         } else {
             self.crowded.notify_one();
         }
-        Loaded::Found(entry)
+        Ok(Loaded::Found(entry))
     }
 
     fn forget(&self, id: &SessionId, negative: Negative, asked: Asked) {
         self.entries.pin().remove(&Id(id.clone()));
         self.negatives.note(id, negative, asked.facts, asked.now);
     }
+}
+
+fn too_many_ended() -> StorageError {
+    StorageError::unavailable("too many sessions ended at one time")
 }
 
 /// Sweeps a cache until it is gone or told to stop.
