@@ -33,7 +33,7 @@ pub use entry::Entry;
 /// How much is kept, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Sessions that are kept at most; about 300 bytes each of somebody in eight groups.
+    /// Sessions that are kept at most; about 330 bytes each of somebody in eight groups.
     pub max_entries: usize,
     /// How old an entry may become without being read again. From half of it on it is read again in the background.
     pub max_age: Duration,
