@@ -242,6 +242,7 @@ impl Inner {
             };
             let Some(shard) = shard else {
                 last = Some(self.unowned());
+                self.doubt.notify_one();
                 self.wait(&mut pause, until).await;
                 continue;
             };

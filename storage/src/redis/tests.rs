@@ -86,6 +86,26 @@ async fn a_plain_server_and_a_member_of_a_cluster_say_what_to_write_instead() {
     assert!(why.contains("write `redis+cluster://…`"), "{why}");
 }
 
+#[tokio::test]
+async fn r_009_whoever_asks_for_what_nobody_owns_has_the_next_owner_looked_for() {
+    let server = Redis::start(&["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]);
+    assert_eq!(server.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+    // Shorter than from one regular look to the next.
+    let router = router(Topology::Cluster(vec![Server::local(server.port())]), Duration::from_secs(3));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while router.call("key", set()).await.is_err() {
+        assert!(Instant::now() < deadline, "the cluster is not well");
+    }
+    let slot = super::slots::slot("key").to_string();
+    assert_eq!(server.cli(&["CLUSTER", "DELSLOTS", &slot]), "OK");
+    while router.owner("key").is_some() {
+        assert!(Instant::now() < deadline, "it still has an owner");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(server.cli(&["CLUSTER", "ADDSLOTS", &slot]), "OK");
+    router.call("key", set()).await.unwrap();
+}
+
 /// A server that sends every `GET` on to itself, and counts how often.
 struct Disagreeing {
     port: u16,
