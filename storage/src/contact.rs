@@ -74,8 +74,17 @@ impl Contact {
 pub(crate) struct Ages {
     /// While there is contact (`session_max_age`).
     pub(crate) fresh: Duration,
-    /// How long it may be served without (`session_static_window`).
+    /// How long it may be served without, and how much older it may become where it cannot be read again
+    /// (`session_static_window`).
     pub(crate) window: Duration,
+}
+
+impl Ages {
+    /// Whether a copy of that age may stand in for a store that does not answer. A copy that was fresh when the store fell silent
+    /// may for the whole window, however late the silence is noticed.
+    fn bridge(self, age: Duration) -> bool {
+        !self.window.is_zero() && age <= self.fresh.saturating_add(self.window)
+    }
 }
 
 /// What is to be done with a copy of a session.
@@ -99,9 +108,7 @@ pub(crate) fn judge(lost_for: Option<Duration>, age: Duration, ages: Ages) -> Us
         None if age < ages.fresh / 2 => Use::Serve,
         None if age < ages.fresh => Use::Renew,
         None => Use::Ask,
-        Some(lost) if lost <= ages.window && age <= ages.fresh.saturating_add(lost) && !ages.window.is_zero() => {
-            Use::Static
-        }
+        Some(lost) if lost <= ages.window && ages.bridge(age) => Use::Static,
         Some(_) => Use::Refuse,
     }
 }
@@ -110,7 +117,7 @@ pub(crate) fn judge(lost_for: Option<Duration>, age: Duration, ages: Ages) -> Us
 /// tombstones still arrive, if the changelog does.
 pub(crate) fn judge_unanswered(lost_for: Option<Duration>, age: Duration, ages: Ages) -> Use {
     match lost_for {
-        None if !ages.window.is_zero() && age <= ages.fresh.saturating_add(ages.window) => Use::Static,
+        None if ages.bridge(age) => Use::Static,
         None => Use::Refuse,
         Some(_) => judge(lost_for, age, ages),
     }
@@ -139,7 +146,8 @@ mod tests {
             (fresh, 9_999, Use::Ask, Use::Ask),
             (lost(0), 0, Use::Static, Use::Refuse),
             (lost(0), 60, Use::Static, Use::Refuse),
-            (lost(0), 61, Use::Refuse, Use::Refuse),
+            (lost(0), 63, Use::Static, Use::Refuse),
+            (lost(0), 91, Use::Refuse, Use::Refuse),
             (lost(30), 90, Use::Static, Use::Refuse),
             (lost(30), 91, Use::Refuse, Use::Refuse),
             (lost(31), 0, Use::Refuse, Use::Refuse),
