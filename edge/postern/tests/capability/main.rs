@@ -16,6 +16,7 @@ mod inspect;
 mod logs;
 mod metrics;
 mod operator;
+mod outage;
 mod policy;
 mod raw;
 mod refresh;

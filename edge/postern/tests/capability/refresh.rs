@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::support::{
-    ANY_USER, Browser, Postern, Provider, Refreshes, Reuse, Upstream, World, balance, bounded, eventually, free_port,
+    ANY_USER, Balancer, Browser, Postern, Provider, Refreshes, Reuse, Upstream, World, bounded, eventually, free_port,
     free_ports, moved_to, plain_client, start_apart, with_store,
 };
 
@@ -243,7 +243,7 @@ impl Office {
             authns.push(Authn { name, config, port, postern });
         }
         let shared = free_port()?;
-        balance(shared, authns.iter().map(|authn| authn.port).collect()).await?;
+        Balancer::start(shared, authns.iter().map(|authn| authn.port)).await?;
         let proxy = format!("services: proxy\nauthenticate_internal_service_url: https://localhost:{shared}");
         let edge = start_apart(&world, "edge", &config(&proxy), world.health).await?;
         let mut office = Self { world, provider, authns, edge, _upstream: upstream, people: Vec::new() };

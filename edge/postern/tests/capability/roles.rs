@@ -6,67 +6,14 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::support::{
-    ANY_USER, Asked, Browser, Postern, Provider, Upstream, World, balance, eventually, free_ports, moved_to,
-    start_apart, verified, with_store,
+    ANY_USER, Asked, Browser, Deployment, Postern, Upstream, World, eventually, free_ports, start_apart, verified,
 };
 
-/// Two edges behind one address, each with an authn of its own to ask, and what they stand in front of.
-struct Office {
-    world: World,
-    provider: Provider,
-    store: Redis,
-    edges: Vec<Postern>,
-    authns: Vec<Postern>,
-    /// The ports of the authns.
-    authn_ports: Vec<u16>,
-    upstream: Upstream,
-}
-
-impl Office {
-    async fn open() -> Result<Self> {
-        let world = World::new()?;
-        world.issue(("authn.pem", "authn.key"), &["localhost".to_owned(), format!("*.{}", World::DOMAIN)])?;
-        let mut office = Self {
-            provider: Provider::start(&world, None)?,
-            store: Redis::start(&[]),
-            upstream: Upstream::start().await?,
-            world,
-            edges: Vec::new(),
-            authns: Vec::new(),
-            authn_ports: Vec::new(),
-        };
-        let mut ports = Vec::new();
-        for number in 0..2 {
-            let port = free_ports(3)?;
-            let config = office.config("authenticate", port, "").replace("/certificate.pem", "/authn.pem");
-            let config = config.replace("/key.pem", "/authn.key");
-            office.authns.push(start_apart(&office.world, &format!("authn{number}"), &config, port + 1).await?);
-            office.authn_ports.push(port);
-            let (authn, port) = (port, free_ports(3)?);
-            let internal = format!("authenticate_internal_service_url: https://localhost:{authn}\n");
-            let config = office.config("proxy", port, &internal);
-            office.edges.push(start_apart(&office.world, &format!("edge{number}"), &config, port + 1).await?);
-            ports.push(port);
-        }
-        balance(office.world.port, ports).await?;
-        Ok(office)
-    }
-
-    /// The configuration of one process: the same for all, but for what is given.
-    fn config(&self, services: &str, port: u16, lines: &str) -> String {
-        let (store, ca) = (format!("redis://127.0.0.1:{}", self.store.port()), self.world.path("ca.pem"));
-        let settings = format!(
-            "{}services: {services}\ncertificate_authority_file: {}\nlog_level: info\n{lines}",
-            self.provider.settings(),
-            ca.display()
-        );
-        let text = self.world.config(&settings, &self.world.route("app", &self.upstream.url(), ANY_USER));
-        moved_to(port, &self.world, &with_store(&self.world, &text, &store))
-    }
-
-    fn told(&self) -> String {
-        self.edges.iter().chain(&self.authns).map(Postern::told).collect()
-    }
+/// Two edges, each with an authn of its own to ask, and their store.
+async fn office() -> Result<(Deployment, Redis)> {
+    let store = Redis::start(&[]);
+    let routes = |world: &World, upstream: &Upstream| world.route("app", &upstream.url(), ANY_USER);
+    Ok((Deployment::start(&format!("redis://127.0.0.1:{}", store.port()), 2, ["", ""], routes).await?, store))
 }
 
 /// The paths that a process has carried for authn.
@@ -76,7 +23,7 @@ fn carried(postern: &Postern, path: &str) -> usize {
 
 #[tokio::test]
 async fn a_sign_in_may_begin_on_one_node_and_end_on_another() -> Result<()> {
-    let office = Office::open().await?;
+    let (office, _store) = office().await?;
     let mut browser = Browser::without_pool(&office.world.ca_pem())?;
     let form = browser.visit(office.world.url("app", "/notes")).await?;
     ensure!(form.url.as_str().starts_with(&office.provider.issuer), "{form:?}\n{}", office.told());
@@ -91,7 +38,7 @@ async fn a_sign_in_may_begin_on_one_node_and_end_on_another() -> Result<()> {
     // Each connection went to the next edge, and each edge asks an authn of its own: so both had a part.
     let of_authn = ["/.pomerium/sign_in", "/oauth2/callback", "/.pomerium/callback/", "/.pomerium/callback"];
     for authn in &office.authns {
-        let part = async || of_authn.iter().any(|path| carried(authn, path) > 0).then_some(());
+        let part = async || of_authn.iter().any(|path| carried(&authn.postern, path) > 0).then_some(());
         eventually("each authn's part in the sign-in", part).await.with_context(|| office.told())?;
     }
     for _ in 0..4 {
@@ -111,8 +58,8 @@ async fn a_sign_in_may_begin_on_one_node_and_end_on_another() -> Result<()> {
 
 #[tokio::test]
 async fn s_114_authn_answers_edges_of_its_deployment_and_serves_its_own_host_itself() -> Result<()> {
-    let office = Office::open().await?;
-    let authn = *office.authn_ports.first().context("an authn")?;
+    let (office, _store) = office().await?;
+    let authn = office.authns.first().context("an authn")?.port;
     let mut browser = Browser::without_pool(&office.world.ca_pem())?;
     let at = |name: &str, path: &str| format!("https://{name}.{}:{authn}{path}", World::DOMAIN);
     // Nobody but an edge may speak for the client of a route's host, and this process carries nothing to applications.
@@ -138,10 +85,9 @@ async fn s_114_authn_answers_edges_of_its_deployment_and_serves_its_own_host_its
 
 #[tokio::test]
 async fn an_edge_that_is_taken_for_authn_says_so_at_once() -> Result<()> {
-    let office = Office::open().await?;
+    let (office, _store) = office().await?;
     let port = free_ports(3)?;
-    let itself = format!("authenticate_internal_service_url: https://localhost:{port}\n");
-    let config = office.config("proxy", port, &itself).replace("/certificate.pem", "/authn.pem");
+    let config = office.edge(port, port, "").replace("/certificate.pem", "/authn.pem");
     let edge = start_apart(&office.world, "loop", &config.replace("/key.pem", "/authn.key"), port + 1).await?;
     let mut browser = Browser::without_pool(&office.world.ca_pem())?;
     let url = format!("https://app.{}:{port}/.pomerium/sign_out", World::DOMAIN);

@@ -6,7 +6,8 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::support::{
-    ANY_USER, Browser, Finished, Postern, Provider, SHARED_SECRET, Upstream, World, eventually, free_port, plain_client,
+    ANY_USER, Browser, Finished, Postern, Provider, SHARED_SECRET, Upstream, World, eventually, free_port,
+    plain_client, with_store,
 };
 
 /// A running Postern with a store of its own, an application, and a provider that signs anybody in whom a form names.
@@ -34,16 +35,7 @@ impl Deployment {
         let text = world.config(&provider.settings(), &world.route("app", &upstream.url(), ANY_USER));
         let text = match &redis {
             None => text,
-            Some(redis) => {
-                let lines = text.lines().map(|line| match line {
-                    "databroker_storage_type: file" => "databroker_storage_type: redis".to_owned(),
-                    line if line.starts_with("databroker_storage_connection_string:") => {
-                        format!("databroker_storage_connection_string: redis://127.0.0.1:{}", redis.port())
-                    }
-                    line => line.to_owned(),
-                });
-                lines.map(|line| line + "\n").collect()
-            }
+            Some(redis) => with_store(&world, &text, &format!("redis://127.0.0.1:{}", redis.port())),
         };
         let postern = Postern::run(&world, &text).await?;
         let config = world.path("config.yaml").display().to_string();

@@ -6,21 +6,13 @@ use anyhow::{Context, Result};
 use postern_servers::{Cluster, Redis, Watched};
 use serde_json::Value;
 
-use crate::support::{NO_PROVIDER, PUBLIC, Postern, World};
+use crate::support::{NO_PROVIDER, PUBLIC, Postern, World, with_store};
 
 /// Every finding of a look at the store of this connection string, and the exit code.
 fn look(connection: &str, more: &str) -> Result<(Vec<Value>, i32)> {
     let world = World::new()?;
-    let text = world.config(more, &world.route("app", "http://127.0.0.1:9", PUBLIC));
-    let lines = text.lines().map(|line| match line {
-        "databroker_storage_type: file" => "databroker_storage_type: redis".to_owned(),
-        line if line.starts_with("databroker_storage_connection_string:") => {
-            format!("databroker_storage_connection_string: {connection}")
-        }
-        line => line.to_owned(),
-    });
-    let text: String = lines.chain([NO_PROVIDER.to_owned()]).map(|line| line + "\n").collect();
-    told(&world, &text)
+    let text = world.config(&format!("{more}\n{NO_PROVIDER}"), &world.route("app", "http://127.0.0.1:9", PUBLIC));
+    told(&world, &with_store(&world, &text, connection))
 }
 
 fn told(world: &World, text: &str) -> Result<(Vec<Value>, i32)> {

@@ -1,8 +1,8 @@
 //! Several processes of one world, which meet in a store.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
@@ -32,20 +32,36 @@ pub(crate) async fn start_apart(world: &World, name: &str, config: &str, health:
     postern.ready(health).await
 }
 
-/// One address for several servers: each connection goes to the next.
-pub(crate) async fn balance(port: u16, servers: Vec<u16>) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    let (servers, turn) = (Arc::new(servers), AtomicUsize::new(0));
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let server = servers.get(turn.fetch_add(1, Ordering::Relaxed) % servers.len()).copied().unwrap_or_default();
-            tokio::spawn(async move {
-                if let Ok(mut server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, server))).await {
-                    // Either side may go away first.
-                    let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                }
-            });
-        }
-    });
-    Ok(())
+/// One address for several servers: each connection goes to the next of them.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    servers: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Balancer {
+    /// Listens at `port`; ends with the test.
+    pub(crate) async fn start(port: u16, servers: impl IntoIterator<Item = u16>) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let (servers, turn) = (Arc::new(Mutex::new(servers.into_iter().collect::<Vec<_>>())), AtomicUsize::new(0));
+        let balancer = Self { servers: Arc::clone(&servers) };
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let turn = turn.fetch_add(1, Ordering::Relaxed);
+                let server = servers.lock().unwrap_or_else(PoisonError::into_inner).iter().cycle().nth(turn).copied();
+                let Some(server) = server else { continue };
+                tokio::spawn(async move {
+                    if let Ok(mut server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, server))).await {
+                        // Either side may go away first.
+                        let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        Ok(balancer)
+    }
+
+    /// Sends connections there from now on.
+    pub(crate) fn lead_to(&self, servers: impl IntoIterator<Item = u16>) {
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.into_iter().collect();
+    }
 }

@@ -78,6 +78,11 @@ impl Browser {
         Self::with(ca_pem, Client::builder())
     }
 
+    /// The same over HTTP/1.1, where a request may name another port than that of its connection.
+    pub(crate) fn over_http1(ca_pem: &str) -> Result<Self> {
+        Self::with(ca_pem, Client::builder().http1_only())
+    }
+
     /// The same over HTTP/1.1, with a connection of its own for each request.
     pub(crate) fn without_pool(ca_pem: &str) -> Result<Self> {
         Self::with(ca_pem, Client::builder().http1_only().pool_max_idle_per_host(0))

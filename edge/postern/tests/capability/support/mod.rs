@@ -5,6 +5,7 @@ mod assertion;
 mod browser;
 mod chromium;
 mod demo;
+mod deployment;
 mod page;
 mod postern;
 mod provider;
@@ -19,11 +20,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-pub(crate) use apart::{balance, moved_to, start_apart, with_store};
-pub(crate) use assertion::verified;
+pub(crate) use apart::{Balancer, moved_to, start_apart, with_store};
+pub(crate) use assertion::{Keys, verified};
 pub(crate) use browser::{Browser, Hop, Response};
 pub(crate) use chromium::Chromium;
 pub(crate) use demo::Demo;
+pub(crate) use deployment::Deployment;
 pub(crate) use page::{Form, forms};
 pub(crate) use postern::{Finished, Postern, plain_client};
 pub(crate) use provider::{Provider, Refreshes, Reuse};
