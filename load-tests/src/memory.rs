@@ -164,7 +164,7 @@ impl Own {
                 anyhow::Ok(person.id)
             }
         };
-        let ids = stream::iter((0..sessions).map(create)).buffer_unordered(512).try_collect().await?;
+        let ids = stream::iter((0..sessions).map(create)).buffer_unordered(64).try_collect().await?;
         Ok(Self { storage, ids })
     }
 }

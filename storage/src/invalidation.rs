@@ -289,7 +289,7 @@ const SHARDS: usize = 16;
 const SLOTS: usize = 1 << 16;
 /// As long as any copy may be on its way from a store to a cache, replicas that lag included (store.md §1.3).
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(15 * 60);
-/// Tombstones of one shard; beyond them everything is outdated instead. Together 128 000: a sign-out storm of 140/s.
+/// Tombstones of one shard; beyond them everything is outdated instead. Together 512 000: a sign-out storm of 560/s.
 const TOMBSTONES_PER_SHARD: usize = 32_000;
 
 impl<K, V> Default for Register<K, V> {
