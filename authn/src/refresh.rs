@@ -403,6 +403,15 @@ struct Refresh {
     begun: Instant,
 }
 
+/// Which of the two saves of a refresh.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// The new tokens, at once: whoever loses them loses the session. The claim is kept.
+    First,
+    /// What the provider says of the user, and that the refresh is over.
+    Last,
+}
+
 impl Refresh {
     fn now(&self) -> Timestamp {
         self.now.plus(self.begun.elapsed())
@@ -470,7 +479,7 @@ impl Refresh {
         let due = due_at(&session.handle, &tokens, self.now());
         // Until the user is known anew; that the process ends here is one way that it may not come to that.
         tokens.refresh_at = due.map(|due| due.min(self.now().plus(spread(&session.handle, RETRY.1, 80, 120))));
-        match self.save(&session, &tokens).await? {
+        match self.save(&session, &tokens, Part::First).await? {
             Committed::Saved(generation) => session.generation = generation,
             // Who was earlier may hold the very same refresh token.
             Committed::Moved => return Ok(Outcome::Overtaken),
@@ -523,7 +532,7 @@ impl Refresh {
             }
             Err(error) => return Ok(Outcome::Partly(error)),
         };
-        match self.save(&session, &tokens).await? {
+        match self.save(&session, &tokens, Part::Last).await? {
             Committed::Saved(_) => Ok(Outcome::Refreshed),
             Committed::Moved => Ok(Outcome::Overtaken),
             // Who ended it may have known only the tokens of before.
@@ -548,13 +557,19 @@ impl Refresh {
     }
 
     /// Saves, and is patient with the store: what is not saved now is lost.
-    async fn save(&self, session: &Session, tokens: &Tokens) -> Result<Committed, StorageError> {
+    async fn save(&self, session: &Session, tokens: &Tokens, part: Part) -> Result<Committed, StorageError> {
+        let Session { handle, generation, .. } = session;
+        let sessions = &self.shared.sessions;
         let (begun, mut wait, mut is_repetition) = (Instant::now(), Duration::from_millis(100), false);
         loop {
-            match self.shared.sessions.commit(&session.handle, session.generation, session, tokens).await {
+            let saved = match part {
+                Part::First => sessions.commit_first(handle, *generation, session, tokens).await,
+                Part::Last => sessions.commit(handle, *generation, session, tokens).await,
+            };
+            match saved {
                 // A try that got no answer was heard all the same: nobody else holds the claim.
                 Ok(Committed::Moved) if is_repetition => {
-                    return Ok(Committed::Saved(session.generation.saturating_add(1)));
+                    return Ok(Committed::Saved(generation.saturating_add(1)));
                 }
                 Err(_) if begun.elapsed() + wait < SAVE_WITHIN => {
                     is_repetition = true;

@@ -160,9 +160,6 @@ impl Sessions {
             return Ok(Lookup::Revoked);
         }
         let Some(session) = self.open(handle, &stored) else { return Ok(Lookup::Unknown) };
-        if began_too_early(&session, &stored) {
-            return Ok(Lookup::Revoked);
-        }
         if session.is_expired(now) {
             self.inner.touches.leave(Seen::Over { handle: *handle, at: now });
             return Ok(Lookup::Unknown);
@@ -177,7 +174,7 @@ impl Sessions {
     pub async fn tokens(&self, handle: &SessionHandle) -> Result<Option<Tokens>, StorageError> {
         let Some((stored, sealed)) = self.inner.backend.tokens(handle.as_bytes()).await? else { return Ok(None) };
         let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { return Ok(None) };
-        if self.open(handle, &stored).is_none_or(|session| began_too_early(&session, &stored)) {
+        if self.open(handle, &stored).is_none() {
             return Ok(None);
         }
         let tokens = self.inner.seal.open_tokens(handle, &stored.row, &sealed);
@@ -187,7 +184,7 @@ impl Sessions {
         Ok(tokens)
     }
 
-    /// Replaces a session and its tokens if it still has that generation; the new one has the next. Its idle end only
+    /// Replaces a session and its tokens if it still has that generation; the new one has the next. A claim on its refresh ends. Its idle end only
     /// moves forward. Of many callers with one generation exactly one is `Saved` (S-076).
     ///
     /// # Errors
@@ -198,6 +195,30 @@ impl Sessions {
         generation: u64,
         session: &Session,
         tokens: &Tokens,
+    ) -> Result<Committed, StorageError> {
+        self.replace((handle, generation), session, tokens, true).await
+    }
+
+    /// The same in the middle of a refresh, whose claim stays with this process: what was granted is safe, and more is to come.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn commit_first(
+        &self,
+        handle: &SessionHandle,
+        generation: u64,
+        session: &Session,
+        tokens: &Tokens,
+    ) -> Result<Committed, StorageError> {
+        self.replace((handle, generation), session, tokens, false).await
+    }
+
+    async fn replace(
+        &self,
+        (handle, generation): (&SessionHandle, u64),
+        session: &Session,
+        tokens: &Tokens,
+        last: bool,
     ) -> Result<Committed, StorageError> {
         let Some(stored) = self.readable(self.inner.backend.session(handle.as_bytes()).await?)? else {
             return Ok(Committed::Ended);
@@ -217,6 +238,7 @@ impl Sessions {
             row: seal.row(session, next, Some(&stored.row))?.due_at(tokens.refresh_at),
             tokens: seal.tokens(session, next, tokens)?,
             tell,
+            last,
         };
         Ok(match self.write(write, Some(Fact::Rewritten(*handle, next))).await? {
             Done::Applied | Done::Swept(_) => Committed::Saved(next),
@@ -279,7 +301,7 @@ impl Sessions {
             let handle = SessionHandle::from_bytes(key);
             let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { continue };
             let Some(session) = self.open(&handle, &stored) else { continue };
-            if !session.is_expired(now) && !began_too_early(&session, &stored) {
+            if !session.is_expired(now) {
                 let Session { issued_at, expires_at, .. } = session;
                 live.push(SessionSummary { handle, issued_at, expires_at });
             }
@@ -299,8 +321,7 @@ impl Sessions {
         for (key, stored) in page.found {
             let handle = SessionHandle::from_bytes(key);
             let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { continue };
-            let live = self.open(&handle, &stored).filter(|session| !began_too_early(session, &stored));
-            sessions.extend(live.filter(|session| !session.is_expired(now)));
+            sessions.extend(self.open(&handle, &stored).filter(|session| !session.is_expired(now)));
         }
         Ok(Page { sessions, next: page.next })
     }
@@ -478,11 +499,6 @@ impl Sessions {
         self.inner.metrics.records_refused.inc();
         error!(%handle, kind, "a record does not open under its own key: damaged, moved or forged");
     }
-}
-
-/// Asked of a session that opened: its view opens only with the time that it was sealed to.
-fn began_too_early(session: &Session, stored: &Stored) -> bool {
-    stored.not_before.is_some_and(|not_before| session.issued_at.as_millis() < not_before)
 }
 
 /// Sessions that one list shows.

@@ -48,7 +48,8 @@ pub(crate) enum Write {
     Create { handle: Key, row: Row, tokens: Vec<u8> },
     /// Replaces a session and its tokens if it still has that generation.
     /// `tell`: what policies look at has changed, so copies elsewhere are to be read again at once.
-    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, tell: bool },
+    /// `last`: the refresh is over with it, and so is the claim on it; it is refused if another process has claimed it meanwhile.
+    Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, tell: bool, last: bool },
     /// Marks a session as ended and wipes its tokens and view.
     Revoke { handle: Key },
     /// The same without telling anybody: of a session whose end is known already.

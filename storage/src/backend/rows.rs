@@ -110,7 +110,9 @@ pub(super) fn due(
 pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, StorageError> {
     match write {
         Write::Create { handle, row, tokens } => create(rows, handle, row, tokens),
-        Write::Commit { handle, expected, row, tokens, tell: _ } => commit(rows, handle, *expected, row, tokens),
+        Write::Commit { handle, expected, row, tokens, tell: _, last: _ } => {
+            commit(rows, handle, *expected, row, tokens)
+        }
         Write::Revoke { handle } | Write::Mark { handle } => revoke(rows, handle),
         Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
         Write::Spend { key, until } => spend(rows, key, *until),

@@ -182,11 +182,15 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         if self.contact.lost_for().is_some() {
             return self.bridge(id, now, window).ok_or_else(StorageError::cut_off);
         }
+        let resets = self.invalidation.resets();
         let mut landed = self.landed(id, now).await;
-        if let Ok(Loaded::Found(entry)) = &landed
-            && !entry.is_from(self.invalidation.resets())
-        {
-            // It was read before something was missed.
+        let is_outdated = match &landed {
+            Ok(Loaded::Found(entry)) => !entry.is_from(self.invalidation.resets()),
+            Ok(Loaded::Static(_) | Loaded::Unknown | Loaded::Revoked) => false,
+            Err(_) => self.invalidation.resets() != resets,
+        };
+        if is_outdated {
+            // It was asked for before something was missed.
             landed = self.landed(id, now).await;
         }
         let loaded = match landed {

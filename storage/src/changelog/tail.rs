@@ -76,8 +76,7 @@ impl Tail {
             let began = Instant::now();
             let why = match self.connect().await {
                 Ok((server, link)) => {
-                    trouble.over();
-                    let why = self.read(&server, &link, progress).await;
+                    let why = self.read(&server, &link, progress, &mut trouble).await;
                     progress.send_modify(|progress| progress.reading = false);
                     link.give_up();
                     why
@@ -99,7 +98,13 @@ impl Tail {
     }
 
     /// Reads until something goes wrong, and says what.
-    async fn read(&self, server: &Server, link: &Link, progress: &watch::Sender<Progress>) -> String {
+    async fn read(
+        &self,
+        server: &Server,
+        link: &Link,
+        progress: &watch::Sender<Progress>,
+        trouble: &mut Trouble,
+    ) -> String {
         let cursor = progress.borrow().cursor;
         let mut position = match self.resume(link, cursor).await {
             Ok(position) => position,
@@ -121,6 +126,7 @@ impl Tail {
             if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
                 return "another server owns it now".to_owned();
             }
+            trouble.over();
             let is_all = lines.len() < COUNT;
             for (at, entry) in lines {
                 position = position.max(at);

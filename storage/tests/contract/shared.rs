@@ -316,11 +316,16 @@ async fn r_026_a_refresh_that_is_saved_leaves_no_claim_behind() {
     let [due] = own.due(now, 10).await.unwrap()[..] else { panic!("not due") };
     own.postpone(&due, after(120)).await.unwrap().unwrap();
     let new = Tokens { refresh_at: Some(after(10)), ..tokens("b") };
-    own.commit(&session.handle, session.generation, &session, &new).await.unwrap();
+    assert_eq!(own.commit_first(&session.handle, 1, &session, &new).await.unwrap(), Committed::Saved(2));
+    let [half] = other.due(after(10), 10).await.unwrap()[..] else { panic!("not due again") };
+    assert_eq!(other.postpone(&half, after(130)).await.unwrap(), None, "it is not over yet");
+    assert_eq!(own.commit(&session.handle, 2, &session, &new).await.unwrap(), Committed::Saved(3));
     // Well before the claim would have run out.
     let [next] = other.due(after(10), 10).await.unwrap()[..] else { panic!("not due again") };
     let claim = other.postpone(&next, after(130)).await.unwrap();
     assert!(claim.is_some(), "who refreshed it last may be gone by now");
+    let late = own.commit(&session.handle, 3, &session, &new).await.unwrap();
+    assert_eq!(late, Committed::Moved, "who is late saves no token that another one has sent meanwhile");
     processes.end().await;
 }
 

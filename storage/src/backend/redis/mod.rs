@@ -208,9 +208,9 @@ impl Redis {
     pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
         match write {
             Write::Create { handle, row, tokens } => self.create(&handle, &row, tokens).await,
-            Write::Commit { handle, expected, row, tokens, tell } => {
+            Write::Commit { handle, expected, row, tokens, tell, last } => {
                 let next = row.generation;
-                let done = self.commit(&handle, expected, row, tokens).await?;
+                let done = self.commit(&handle, (expected, last), row, tokens).await?;
                 if tell && done == Done::Applied {
                     self.tell(Fact::Rewritten(SessionHandle::from_bytes(handle), next)).await;
                 }
@@ -241,7 +241,13 @@ impl Redis {
         Ok(Done::Applied)
     }
 
-    async fn commit(&self, handle: &Key, expected: u64, row: Row, tokens: Vec<u8>) -> Result<Done, StorageError> {
+    async fn commit(
+        &self,
+        handle: &Key,
+        (expected, last): (u64, bool),
+        row: Row,
+        tokens: Vec<u8>,
+    ) -> Result<Done, StorageError> {
         let key = self.keys.session(handle);
         let reply = self.router.call(&key, Command::new("HMGET").args([key.as_str(), "v", "g", "x"])).await?;
         let [Reply::Bytes(old), generation, Reply::Nil] = reply.list().unwrap_or_default() else {
@@ -257,7 +263,8 @@ impl Redis {
             *old = clear;
         });
         let Some(next) = next.filter(|_| !owner_moved) else { return Ok(Done::Gone) };
-        let arguments = fields(&next, &row, tokens).arg(expected);
+        let claimant = if last { self.process.as_str() } else { "" };
+        let arguments = fields(&next, &row, tokens).arg(expected).arg(claimant);
         let saved = self.router.script_durably(&self.scripts.commit, &self.pair(handle), arguments).await?;
         match saved.number::<i64>() {
             Some(1) => {

@@ -55,23 +55,30 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[8])
 redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
 return 1";
 
-/// KEYS session, tokens; ARGV as CREATE, then the generation that it replaces. 1 saved, 0 somebody was earlier, -1 gone.
-/// Idle time only moves forward, and a claim on the refresh ends. A repetition of what was saved is saved: the row is sealed
+/// KEYS session, tokens; ARGV as CREATE, then the generation that it replaces, and which process is at the end of a refresh;
+/// nothing in the middle of one. 1 saved, 0 somebody was earlier, -1 gone. Idle time only moves forward. At the end the claim on
+/// the refresh ends, unless another process holds it by now: that one has sent the token that would be saved. A repetition of what was saved is saved: the row is sealed
 /// with a fresh nonce, so it is the same only if it is this very attempt.
 const COMMIT: &str = "\
-local old = redis.call('HMGET', KEYS[1], 'g', 'x', 'i', 'v')
+local old = redis.call('HMGET', KEYS[1], 'g', 'x', 'i', 'v', 'h')
 if not old[1] or old[2] then return -1 end
 if old[1] == ARGV[2] and old[4] == ARGV[1] then
   redis.call('HSET', KEYS[1], 'g', ARGV[2])
   return 1
 end
 if old[1] ~= ARGV[9] then return 0 end
+if ARGV[10] ~= '' then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local holder, till = string.match(old[5] or '', '^(%x+) (%d+)$')
+  if holder and holder ~= ARGV[10] and now < tonumber(till) then return 0 end
+  redis.call('HDEL', KEYS[1], 'h')
+end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'g', ARGV[2], 'a', ARGV[4])
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'i')
 elseif not old[3] or tonumber(old[3]) < tonumber(ARGV[3]) then redis.call('HSET', KEYS[1], 'i', ARGV[3]) end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[5]) else redis.call('HDEL', KEYS[1], 'f') end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[6]) else redis.call('HDEL', KEYS[1], 'n') end
-redis.call('HDEL', KEYS[1], 'h')
 redis.call('PEXPIREAT', KEYS[1], ARGV[8])
 redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
 return 1";
