@@ -11,7 +11,6 @@ mod faults;
 mod installation;
 mod memory;
 mod people;
-mod refresh;
 mod revocation;
 mod table;
 
@@ -52,8 +51,6 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
-    /// Refreshes by several processes, some of which are killed, and a provider that is away for ten minutes
-    Refresh,
     /// What a session costs in the store and near the request, in bytes and in time
     Memory {
         /// How many
@@ -106,7 +103,6 @@ fn run(command: Command) -> anyhow::Result<Table> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Revocation { edges, quick } => runtime.block_on(revocation::run(edges, quick)),
-        Command::Refresh => refresh::run(),
         Command::Memory { sessions, quick, near } => memory::run(sessions, quick, near),
         Command::ColdStart { quick } => runtime.block_on(cold_start::run(quick)),
         Command::Faults { rows, quick } => Ok(runtime.block_on(faults::run(rows, quick))),

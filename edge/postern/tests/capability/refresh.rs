@@ -43,21 +43,21 @@ async fn r_012_no_session_ends_while_the_provider_is_away_and_it_is_left_in_peac
 }
 
 #[tokio::test]
-#[ignore = "takes minutes: cargo run -p postern-load-tests -- refresh"]
+#[ignore = "takes minutes: docs/performance.md has the command"]
 async fn long_killed_holders() -> Result<()> {
     let store = cluster();
     killed_holders(&clustered(&store), 200, 12, true).await
 }
 
 #[tokio::test]
-#[ignore = "takes a quarter of an hour: cargo run -p postern-load-tests -- refresh"]
+#[ignore = "takes a quarter of an hour: docs/performance.md has the command"]
 async fn long_refused_connections() -> Result<()> {
     let store = cluster();
     outages(&clustered(&store), 200, &["refuse"], Duration::from_secs(600)).await
 }
 
 #[tokio::test]
-#[ignore = "takes a quarter of an hour: cargo run -p postern-load-tests -- refresh"]
+#[ignore = "takes a quarter of an hour: docs/performance.md has the command"]
 async fn long_silence() -> Result<()> {
     let store = cluster();
     outages(&clustered(&store), 200, &["hang"], Duration::from_secs(600)).await
