@@ -191,10 +191,10 @@ impl<'a> View<'a> {
             ip: on(AuthorizeField::Ip).and_then(|()| self.ip()),
             // A reference that finds the record, never the id that is the credential (S-119).
             session_id: on(AuthorizeField::SessionId).and(session).map(|session| session.handle.to_string()),
-            user: on(AuthorizeField::User).and(session).map(|session| clean(session.view().user_id.as_bytes())),
+            user: on(AuthorizeField::User).and(session).map(|session| clean(session.user_id().as_bytes())),
             email: on(AuthorizeField::Email)
                 .and(session)
-                .and_then(|session| session.view().email.map(|email| clean(email.as_bytes()))),
+                .and_then(|session| session.email().map(|email| clean(email.as_bytes()))),
             removed_groups: on(AuthorizeField::RemovedGroupsCount).map(|()| 0),
             envoy_route_checksum: on(AuthorizeField::EnvoyRouteChecksum).and(route),
             envoy_route_id: on(AuthorizeField::EnvoyRouteId).and(route),
@@ -352,7 +352,7 @@ struct AuthorizeLine<'a> {
 }
 
 fn claims(session: &CompactSession) -> String {
-    serde_json::Value::Object(session.view().claims.to_json()).to_string()
+    serde_json::Value::Object(session.claims().to_json()).to_string()
 }
 
 /// What a policy came to, and the reasons that made it so.

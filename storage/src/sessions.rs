@@ -1,6 +1,7 @@
 //! The face that authn sees: the one writer of sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use postern_identity::{IdpId, Session, SessionHandle, SessionId, Timestamp, Tokens};
@@ -332,6 +333,22 @@ impl Sessions {
     /// [`StorageError::Unavailable`].
     pub async fn time(&self, ours: Timestamp) -> Result<Timestamp, StorageError> {
         self.inner.backend.time(ours).await
+    }
+
+    /// When a session may begin: at `now`, or up to so much later if the sessions of all were ended up to a later moment, by a
+    /// clock that is ahead of ours or to be sure of that. One that began before would be over before it was used.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`], also if that is later still.
+    pub async fn opens(&self, now: Timestamp, within: Duration) -> Result<Timestamp, StorageError> {
+        let everyone = self.inner.backend.everyone().await?;
+        let opens = everyone.map_or(now, |not_before| now.max(Timestamp::from_millis(not_before)));
+        if opens.since(now) > within {
+            return Err(StorageError::unavailable(format!(
+                "all sessions are over until {opens}, by another clock than ours"
+            )));
+        }
+        Ok(opens)
     }
 
     /// Marks the sessions of a page that ended with all others and wipes their tokens, after they were read. One that began

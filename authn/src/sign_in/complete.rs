@@ -1,5 +1,7 @@
 //! `VerifiedCallback` → `Vouched` → `Session` → `Ticket`.
 
+use std::time::Duration;
+
 use postern_identity::{Session, SessionCookie, SessionId, set_cookie};
 use tracing::info;
 
@@ -8,6 +10,7 @@ use super::{authn_cookie, authn_cookie_attributes, ticket};
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::idp::Idp;
+use crate::operator::CLOCKS_MAY_DIFFER;
 use crate::refresh;
 use crate::server::Shared;
 use crate::visit::Visit;
@@ -20,7 +23,10 @@ pub(super) async fn complete(
     callback: VerifiedCallback,
 ) -> Result<Answer, SignInError> {
     let config = &visit.live.config;
-    let mut vouched = idp.redeem(&callback.grant, visit.now).await?;
+    // Asked before the provider vouches: whoever ends all sessions after that ends this one too.
+    let begins = shared.sessions.opens(visit.now, LONGEST_WAIT).await?;
+    tokio::time::sleep(begins.since(visit.now)).await;
+    let mut vouched = idp.redeem(&callback.grant, begins).await?;
     // Always a fresh id: nothing that the browser brought is adopted (S-080).
     let id = SessionId::generate()?;
     let session = Session {
@@ -28,15 +34,18 @@ pub(super) async fn complete(
         user: vouched.user,
         claims: vouched.claims,
         idp: idp.id().clone(),
-        issued_at: visit.now,
-        expires_at: visit.now.plus(config.session_lifetime),
+        issued_at: begins,
+        expires_at: begins.plus(config.session_lifetime),
         idle: None,
         generation: 0,
     };
-    vouched.tokens.refresh_at = refresh::due_at(&session.handle, &vouched.tokens, visit.now);
+    vouched.tokens.refresh_at = refresh::due_at(&session.handle, &vouched.tokens, begins);
     shared.sessions.create(&session, &vouched.tokens).await?;
     info!(request.id = visit.request_id, postern.idp = idp.id().as_str(), postern.session = %session.handle, "signed in");
     let value = SessionCookie::seal(&config.keyring, visit.host(), &id);
     let cookie = set_cookie(&authn_cookie(config), &value, &authn_cookie_attributes(config), config.session_lifetime);
     Ok(ticket::hand_over(visit, &callback.request, id)?.cookie(cookie))
 }
+
+/// After the end of all sessions: so far the clocks of those who end sessions and of those who begin them may differ, both ways.
+const LONGEST_WAIT: Duration = CLOCKS_MAY_DIFFER.saturating_mul(3);

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use postern_identity::{SessionView, Timestamp};
+use postern_identity::{CompactSession, Timestamp};
 
 /// Everything that is known about one request when it is decided (01 §3.3).
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The live session; `None` for anonymous requests.
-    pub session: Option<SessionView<'a>>,
+    pub session: Option<&'a CompactSession>,
     /// The request method, as sent.
     pub method: &'a str,
     /// The canonical path, percent-decoded, without query; empty if it is not valid UTF-8 once decoded.
@@ -56,9 +56,9 @@ impl<'a> Facts<'a> {
         match self.session {
             None => Email::NoSession,
             Some(session) if session.email_verified == Some(false) => {
-                Email::Unverified(session.email.unwrap_or_default())
+                Email::Unverified(session.email().unwrap_or_default())
             }
-            Some(session) => Email::Address(session.email.unwrap_or_default()),
+            Some(session) => Email::Address(session.email().unwrap_or_default()),
         }
     }
 }

@@ -50,7 +50,11 @@ fn session() -> CompactSession {
         idle: None,
         generation: 0,
     };
-    CompactSession::with_words(&session, &Arc::default())
+    // What another has said is a word that both share.
+    let words = Arc::default();
+    let other = Session { user: User { id: "u2".to_owned(), ..session.user.clone() }, ..session.clone() };
+    let [_, session] = [&other, &session].map(|session| CompactSession::with_words(session, &words));
+    session
 }
 
 fn country() -> serde_json::Map<String, serde_json::Value> {
@@ -77,10 +81,7 @@ fn no_criterion_is_left_out() {
 
 fn facts(session: Option<&CompactSession>) -> Facts<'_> {
     let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Facts {
-        session: session.map(CompactSession::view),
-        ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(1_900_000_000))
-    }
+    Facts { session, ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(1_900_000_000)) }
 }
 
 #[test]

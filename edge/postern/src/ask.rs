@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, header};
 use postern_edge::route::{HostPattern, PathMatcher, PathRegex, Redirect, Route, Target};
-use postern_identity::{ClaimValues, SessionView, Timestamp};
+use postern_identity::{ClaimValues, CompactSession, Timestamp};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
@@ -218,26 +218,26 @@ fn redirected(redirect: &Redirect) -> String {
 }
 
 /// Who somebody is, in words.
-pub(crate) fn person(session: SessionView<'_>) -> String {
-    let groups = session.claims.values("groups").or_else(|| session.user_claims.values("groups"));
+pub(crate) fn person(session: &CompactSession) -> String {
+    let groups = session.claims().values("groups").or_else(|| session.user_claims().values("groups"));
     let groups = groups.into_iter().flat_map(ClaimValues::iter);
     let groups: Vec<_> =
         groups.map(|group| group.as_text().map_or_else(|| group.to_json().to_string(), str::to_owned)).collect();
     let mut words = Vec::new();
-    words.extend(session.email.map(str::to_owned));
-    words.extend(Some(format!("user {}", session.user_id)).filter(|_| !session.user_id.is_empty()));
+    words.extend(session.email().map(str::to_owned));
+    words.extend(Some(format!("user {}", session.user_id())).filter(|_| !session.user_id().is_empty()));
     words.extend(Some(format!("groups {}", groups.join(" and "))).filter(|_| !groups.is_empty()));
     if words.is_empty() { "somebody who is signed in".to_owned() } else { words.join(", ") }
 }
 
 /// The same for programs.
-pub(crate) fn subject(session: Option<SessionView<'_>>) -> Value {
+pub(crate) fn subject(session: Option<&CompactSession>) -> Value {
     session.map_or(Value::Null, |session| {
         json!({
-            "user": session.user_id,
-            "email": session.email,
+            "user": session.user_id(),
+            "email": session.email(),
             "email_verified": session.email_verified,
-            "claims": session.claims.to_json(),
+            "claims": session.claims().to_json(),
         })
     })
 }

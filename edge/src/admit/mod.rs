@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_http::RequestHeader;
-use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
+use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
 use postern_policy::{Decision, Device, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
@@ -385,7 +385,7 @@ pub(crate) fn facts<'a>(
     now: Timestamp,
 ) -> postern_policy::Facts<'a> {
     postern_policy::Facts {
-        session: subject.session().map(CompactSession::view),
+        session: subject.session(),
         devices,
         cors_preflight: request.cors_preflight,
         ..postern_policy::Facts::anonymous(request.method.as_str(), path, request.client.address, now)

@@ -30,7 +30,7 @@ async fn a_session_opens_a_route_and_nothing_else_does() {
     assert_eq!(world.status(&get("/", &[json()])).await, 401);
     assert_eq!(world.status(&get("/", &[("cookie", &own())])).await, 200);
     let admission = world.admit(&get("/", &[("cookie", &own())])).await;
-    assert_eq!(admission.subject.session().map(|session| session.view().user_id), Some("u-alice"));
+    assert_eq!(admission.subject.session().map(postern_identity::CompactSession::user_id), Some("u-alice"));
     assert!(admission.evaluation.is_some() && admission.route.is_some() && !admission.programmatic);
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
-use postern_identity::{ClaimValues, CompactSession, RandomError, SessionView, Timestamp, uuid};
+use postern_identity::{ClaimValues, CompactSession, RandomError, Timestamp, uuid};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -108,12 +108,11 @@ pub(crate) fn claims(
 /// Those of them that speak of the subject: what `/.pomerium/user` shows.
 pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&CompactSession>) -> Map<String, Value> {
     let sid = session.map(|session| session.handle.to_string()).unwrap_or_default();
-    let session = session.map(CompactSession::view);
     let mut claims = Map::new();
     let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-    set("sub", json!(session.map_or("", |session| session.user_id)));
-    set("user", json!(session.map_or("", |session| session.user_id)));
-    set("email", json!(session.and_then(|session| session.email).unwrap_or_default()));
+    set("sub", json!(session.map_or("", CompactSession::user_id)));
+    set("user", json!(session.map_or("", CompactSession::user_id)));
+    set("email", json!(session.and_then(CompactSession::email).unwrap_or_default()));
     set("groups", json!(session.map(groups).unwrap_or_default()));
     set("sid", json!(sid));
     set("name", json!(session.map(name).unwrap_or_default()));
@@ -132,21 +131,21 @@ pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&Compact
 const OWN_CLAIMS: [&str; 11] = ["iss", "aud", "jti", "iat", "exp", "sub", "user", "email", "groups", "sid", "name"];
 
 /// A claim's values: the session's own first, else the user's; the name as written, else in lower case.
-fn values<'s>(session: SessionView<'s>, claim: &str) -> Option<ClaimValues<'s>> {
-    let find = |name: &str| session.claims.values(name).or_else(|| session.user_claims.values(name));
+fn values<'s>(session: &'s CompactSession, claim: &str) -> Option<ClaimValues<'s>> {
+    let find = |name: &str| session.claims().values(name).or_else(|| session.user_claims().values(name));
     find(claim).or_else(|| find(&claim.to_ascii_lowercase()))
 }
 
 /// The scalars of a claim, joined by commas; `None` if it is unknown.
-fn joined(session: SessionView<'_>, claim: &str) -> Option<String> {
+fn joined(session: &CompactSession, claim: &str) -> Option<String> {
     values(session, claim).map(|values| texts(values).collect::<Vec<_>>().join(","))
 }
 
-fn name(session: SessionView<'_>) -> String {
-    joined(session, "name").or_else(|| session.name.map(str::to_owned)).unwrap_or_default()
+fn name(session: &CompactSession) -> String {
+    joined(session, "name").or_else(|| session.name().map(str::to_owned)).unwrap_or_default()
 }
 
-fn groups(session: SessionView<'_>) -> Vec<String> {
+fn groups(session: &CompactSession) -> Vec<String> {
     values(session, "groups").into_iter().flat_map(texts).collect()
 }
 

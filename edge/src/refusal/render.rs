@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::header;
 use http::{HeaderName, HeaderValue, StatusCode};
-use postern_identity::{CompactSession, FlowCookie, IdpId, RandomError, SignInRequest};
+use postern_identity::{FlowCookie, IdpId, RandomError, SignInRequest};
 use postern_pages::{ErrorPage, Links, Reference, Who};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -97,7 +97,7 @@ impl Refusal {
     fn page(&self, asked: &Asked<'_>) -> Draft {
         let unmet = self.unmet(asked);
         let unmet: Vec<&str> = unmet.iter().map(|one| one.words.as_str()).collect();
-        let session = asked.subject.session().map(CompactSession::view);
+        let session = asked.subject.session();
         let here = asked.request.map(|request| request.path_and_query()).unwrap_or(Cow::Borrowed("/"));
         let other = format!("/.pomerium/sign_out?pomerium_redirect_uri={}", query_escaped(&asked.url()));
         let leave = session.is_some() && self.status() == StatusCode::FORBIDDEN;
@@ -112,7 +112,7 @@ impl Refusal {
             },
             who: session.map(|session| Who {
                 name: session.shown_name(),
-                email: session.email.filter(|email| *email != session.shown_name()),
+                email: session.email().filter(|email| *email != session.shown_name()),
                 email_unverified: session.email_verified == Some(false),
             }),
             unmet: &unmet,

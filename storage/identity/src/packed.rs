@@ -1,9 +1,11 @@
-//! JSON values in few bytes, immutable, and read where they lie.
+//! What a session says in few bytes, immutable, and read where it lies.
 //!
-//! Each item begins as one of CBOR does (RFC 8949 §3): a kind in three bits and a number in the other five, or after them if it
-//! is larger. Other than there, a list and a map say how many bytes they have, so that whoever looks for something else
-//! passes over them; and a text may be a word of the vocabulary that sessions share ([`Words`]), or one of the first texts of
-//! the same session said again.
+//! All of it is one text, so that a part of it is a text too and is not checked again when it is read. First come the parts
+//! that are texts themselves, then the claims, item after item. An item begins as one of CBOR does (RFC 8949 §3), but with
+//! seven bits a byte: a kind in three bits and a number in the other four, or after them, six bits a byte, if it is larger.
+//! Other than there, a list and a map say how many bytes they have, so that whoever looks for something else passes over
+//! them; before a name stands a mark that most other names do not have; and a text may be a word of the vocabulary that
+//! sessions share ([`Words`]), or a part of the same session said again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,82 +14,142 @@ use serde_json::{Map, Number, Value};
 
 use crate::Words;
 
-/// Packed items, and the vocabulary of their words.
+/// What a session consists of, in the order in which it lies there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    UserId,
+    Email,
+    Name,
+    Idp,
+    Issuer,
+    UserClaims,
+    Claims,
+}
+
+impl Part {
+    /// Those that are texts: only the user's, then those that other sessions have too.
+    const OWN: [Self; 3] = [Self::UserId, Self::Email, Self::Name];
+    const SHARED: [Self; 2] = [Self::Idp, Self::Issuer];
+    const TEXTS: [Self; 5] = [Self::UserId, Self::Email, Self::Name, Self::Idp, Self::Issuer];
+}
+
+/// Packed parts, and the vocabulary of their words.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    bytes: Box<[u8]>,
-    words: Option<Arc<Words>>,
+    text: Box<str>,
+    /// Where each part ends, and so the next one begins.
+    ends: [u32; 7],
+    words: Arc<Words>,
 }
 
 impl Packed {
-    /// How many bytes its items have.
+    /// How many bytes its parts have.
     #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
-        self.bytes.len()
+        self.text.len()
     }
 
-    /// All items.
-    pub(crate) fn items(&self) -> ClaimValues<'_> {
-        ClaimValues { packed: self, bytes: &self.bytes }
+    /// One of the [texts](Part::TEXTS); `None` if nothing was said.
+    pub(crate) fn text(&self, part: Part) -> Option<&str> {
+        match part {
+            Part::UserId | Part::Email | Part::Name => self.part(part)?.get(SAID.len()..),
+            Part::Idp | Part::Issuer => self.item(self.place(part)?.0)?.0.as_text(),
+            Part::UserClaims | Part::Claims => None,
+        }
     }
 
-    /// Reads one item of those bytes, and gives what comes after it.
-    fn item<'a>(&'a self, bytes: &'a [u8]) -> Option<(ClaimValue<'a>, &'a [u8])> {
-        let (kind, number, rest) = head(bytes)?;
-        let at = |number: u64| usize::try_from(number).ok();
-        let part = || rest.split_at_checked(at(number)?);
-        let whole = |value| Some((value, rest));
+    /// The claims of the user or of the session.
+    pub(crate) fn claims(&self, part: Part) -> ClaimMap<'_> {
+        let (from, to) = self.place(part).unwrap_or_default();
+        ClaimMap(ClaimValues { packed: self, from, to })
+    }
+
+    fn part(&self, part: Part) -> Option<&str> {
+        let (from, to) = self.place(part)?;
+        self.text.get(from..to)
+    }
+
+    /// Where a part begins and ends.
+    fn place(&self, part: Part) -> Option<(usize, usize)> {
+        let at = |end: Option<&u32>| usize::try_from(*end?).ok();
+        let from = (part as usize).checked_sub(1).map_or(Some(0), |before| at(self.ends.get(before)));
+        Some((from?, at(self.ends.get(part as usize))?))
+    }
+
+    /// Reads the item at that place, and gives the place after it.
+    #[inline]
+    fn item(&self, at: usize) -> Option<(ClaimValue<'_>, usize)> {
+        let (kind, number, from) = self.head(at)?;
+        let size = |number: u64| usize::try_from(number).ok();
+        let whole = |value| Some((value, from));
         match kind {
             UNSIGNED => whole(ClaimValue::Number(number.into())),
             NEGATIVE => whole(ClaimValue::Number((!number.cast_signed()).into())),
-            WORD => whole(ClaimValue::Text(self.words.as_ref()?.word(at(number)?)?)),
-            TEXT => part().map(|(text, rest)| (ClaimValue::Text(str::from_utf8(text).unwrap_or_default()), rest)),
-            SAME => {
-                let said =
-                    self.bytes.get(at(number)?..).filter(|said| head(said).is_some_and(|said| said.0 != SAME))?;
-                whole(self.item(said)?.0)
+            WORD => whole(ClaimValue::Text(self.words.word(size(number)?)?)),
+            TEXT => {
+                let to = from.checked_add(size(number)?)?;
+                Some((ClaimValue::Text(self.text.get(from..to)?), to))
             }
-            LIST => part().map(|(bytes, rest)| (ClaimValue::List(ClaimValues { packed: self, bytes }), rest)),
-            MAP => part().map(|(bytes, rest)| (ClaimValue::Map(ClaimMap(ClaimValues { packed: self, bytes })), rest)),
+            SAME => whole(ClaimValue::Text(self.text(*Part::TEXTS.get(size(number)?)?)?)),
+            LIST | MAP => {
+                let to = from.checked_add(size(number)?)?;
+                let inside = ClaimValues { packed: self, from, to };
+                Some((if kind == LIST { ClaimValue::List(inside) } else { ClaimValue::Map(ClaimMap(inside)) }, to))
+            }
             _ => match number {
                 FLOAT => {
-                    let (bits, rest) = rest.split_first_chunk()?;
-                    Some((ClaimValue::Number(Number::from_f64(f64::from_be_bytes(*bits))?), rest))
+                    let (_, bits, after) = self.head(from)?;
+                    Some((ClaimValue::Number(Number::from_f64(f64::from_bits(bits))?), after))
                 }
                 FALSE | TRUE => whole(ClaimValue::Bool(number == TRUE)),
                 _ => whole(ClaimValue::Null),
             },
         }
     }
-}
 
-/// What comes after one item of those bytes.
-fn skip(bytes: &[u8]) -> Option<&[u8]> {
-    let (kind, number, rest) = head(bytes)?;
-    match kind {
-        TEXT | LIST | MAP => rest.get(usize::try_from(number).ok()?..),
-        SIMPLE if number == FLOAT => rest.get(size_of::<f64>()..),
-        _ => Some(rest),
-    }
-}
-
-/// The kind of an item, its number, and the bytes after these.
-fn head(bytes: &[u8]) -> Option<(u8, u64, &[u8])> {
-    let (first, mut rest) = bytes.split_first()?;
-    let (kind, mut number) = (first >> 5, u64::from(first & MORE));
-    if first & MORE == MORE {
-        // Seven bits a byte, the lowest first; the highest bit says that there are more.
-        for shift in (0..u64::BITS).step_by(7) {
-            let (byte, after) = rest.split_first()?;
-            rest = after;
-            number = number.wrapping_add(u64::from(byte & 0x7f) << shift);
-            if byte & 0x80 == 0 {
-                break;
-            }
+    /// The place after the item at that place.
+    #[inline]
+    fn skip(&self, at: usize) -> Option<usize> {
+        let (kind, number, from) = self.head(at)?;
+        match kind {
+            TEXT | LIST | MAP => from.checked_add(usize::try_from(number).ok()?),
+            SIMPLE if number == FLOAT => self.head(from).map(|(.., after)| after),
+            _ => Some(from),
         }
     }
-    Some((kind, number, rest))
+
+    /// The kind of the item at that place, its number, and the place after these.
+    #[inline]
+    fn head(&self, at: usize) -> Option<(u8, u64, usize)> {
+        let bytes = self.text.as_bytes();
+        let first = *bytes.get(at)?;
+        let (kind, mut number, mut after) = (first >> 4, u64::from(first & MORE), at + 1);
+        if first & MORE == MORE {
+            // The lowest bits first; the seventh bit says that there are more.
+            for shift in (0..u64::BITS).step_by(6) {
+                let byte = *bytes.get(after)?;
+                after += 1;
+                number = number.wrapping_add(u64::from(byte & 0x3f) << shift);
+                if byte & 0x40 == 0 {
+                    break;
+                }
+            }
+        }
+        Some((kind, number, after))
+    }
 }
+
+/// Before the name of a claim, so that most others are passed over unread. Seven bits.
+#[inline]
+fn mark(name: &str) -> u8 {
+    let bytes = name.as_bytes();
+    let [.., size] = bytes.len().to_be_bytes();
+    let ends = bytes.first().zip(bytes.last()).map_or(0, |(first, last)| first.wrapping_mul(7) ^ last.wrapping_mul(31));
+    ends.wrapping_add(size.wrapping_mul(5)) & 0x7f
+}
+
+/// Before an own text, to tell an empty one from none.
+const SAID: &str = "=";
 
 const UNSIGNED: u8 = 0;
 /// Of what the number is the complement.
@@ -96,14 +158,15 @@ const WORD: u8 = 2;
 const TEXT: u8 = 3;
 const LIST: u8 = 4;
 const MAP: u8 = 5;
-/// A text that stands there already, at that place.
+/// What one of [`Part::TEXTS`] says, by its number there.
 const SAME: u8 = 6;
 const SIMPLE: u8 = 7;
-const MORE: u8 = 31;
+const MORE: u8 = 15;
 
 const NULL: u64 = 0;
 const FALSE: u64 = 1;
 const TRUE: u64 = 2;
+/// Its bits follow as another number.
 const FLOAT: u64 = 3;
 
 /// A value in a packed claim, borrowed.
@@ -169,16 +232,17 @@ impl<'a> ClaimValue<'a> {
 #[derive(Clone, Copy)]
 pub struct ClaimValues<'a> {
     packed: &'a Packed,
-    bytes: &'a [u8],
+    from: usize,
+    to: usize,
 }
 
 impl<'a> ClaimValues<'a> {
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = ClaimValue<'a>> {
-        let mut rest = self.bytes;
+        let Self { packed, from: mut at, to } = self;
         std::iter::from_fn(move || {
-            let (value, after) = self.packed.item(rest)?;
-            rest = after;
+            let (value, after) = (at < to).then(|| packed.item(at))??;
+            at = after;
             Some(value)
         })
     }
@@ -186,7 +250,7 @@ impl<'a> ClaimValues<'a> {
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.bytes.is_empty()
+        self.from == self.to
     }
 
     /// The same as a JSON list.
@@ -201,20 +265,18 @@ impl<'a> ClaimValues<'a> {
 pub struct ClaimMap<'a>(ClaimValues<'a>);
 
 impl<'a> ClaimMap<'a> {
-    /// None, of the session that these items are of.
-    pub(crate) const fn empty(of: ClaimValues<'a>) -> Self {
-        Self(ClaimValues { bytes: &[], ..of })
-    }
-
     /// The value of exactly that name.
     #[must_use]
     pub fn get(self, name: &str) -> Option<ClaimValue<'a>> {
-        let ClaimValues { packed, bytes: mut rest } = self.0;
-        while let Some((known, value)) = packed.item(rest) {
-            if known.as_text() == Some(name) {
+        let ClaimValues { packed, from: mut at, to } = self.0;
+        let wanted = mark(name);
+        while at < to {
+            let is_likely = *packed.text.as_bytes().get(at)? == wanted;
+            let value = packed.skip(at + 1)?;
+            if is_likely && packed.item(at + 1)?.0.as_text() == Some(name) {
                 return packed.item(value).map(|(value, _)| value);
             }
-            rest = skip(value)?;
+            at = packed.skip(value)?;
         }
         None
     }
@@ -230,8 +292,13 @@ impl<'a> ClaimMap<'a> {
 
     /// Each name with its value.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, ClaimValue<'a>)> {
-        let mut items = self.0.iter();
-        std::iter::from_fn(move || Some((items.next()?.as_text()?, items.next()?)))
+        let ClaimValues { packed, from: mut at, to } = self.0;
+        std::iter::from_fn(move || {
+            let (name, value) = (at < to).then(|| packed.item(at + 1))??;
+            let (value, after) = packed.item(value)?;
+            at = after;
+            Some((name.as_text()?, value))
+        })
     }
 
     /// The same as a JSON object.
@@ -253,61 +320,66 @@ impl fmt::Debug for ClaimMap<'_> {
     }
 }
 
-/// Writes items one after the other.
+/// Writes part after part.
 pub(crate) struct Packer<'s> {
-    bytes: Vec<u8>,
-    words: Option<&'s Arc<Words>>,
+    text: String,
+    ends: [u32; 7],
+    words: &'s Arc<Words>,
     /// Whose session it is.
     user: &'s str,
-    /// Texts that may be said again, and where they stand.
-    said: Vec<(&'s str, usize)>,
+    /// What claims may say again, in the order of [`Part::TEXTS`].
+    said: [Option<&'s str>; 5],
 }
 
 impl<'s> Packer<'s> {
-    pub(crate) const fn new(words: Option<&'s Arc<Words>>, user: &'s str) -> Self {
-        Self { bytes: Vec::new(), words, user, said: Vec::new() }
+    /// With the texts of all parts; `own` in the order of [`Part::OWN`], `shared` in that of [`Part::SHARED`].
+    pub(crate) fn new(words: &'s Arc<Words>, own: [Option<&'s str>; 3], shared: [&'s str; 2]) -> Self {
+        let ([user, email, name], [idp, issuer]) = (own, shared);
+        let said = [user, email, name, Some(idp), Some(issuer)];
+        let mut packer = Self { text: String::new(), ends: [0; 7], words, user: user.unwrap_or_default(), said };
+        for (part, text) in Part::OWN.into_iter().zip(own) {
+            if let Some(text) = text {
+                packer.text.push_str(SAID);
+                packer.text.push_str(text);
+            }
+            packer.end(part);
+        }
+        for (part, text) in Part::SHARED.into_iter().zip(shared) {
+            packer.word(text);
+            packer.end(part);
+        }
+        packer
+    }
+
+    /// The claims of the user or of the session, names with values; those of the user first.
+    pub(crate) fn claims<'v>(&mut self, part: Part, pairs: impl Iterator<Item = (&'v str, &'v [Value])>) {
+        for (name, values) in pairs {
+            self.name(name);
+            self.list(values);
+        }
+        self.end(part);
     }
 
     pub(crate) fn finish(self) -> Packed {
-        Packed { bytes: self.bytes.into(), words: self.words.map(Arc::clone) }
+        Packed { text: self.text.into(), ends: self.ends, words: Arc::clone(self.words) }
     }
 
-    /// A text that claims may repeat, or none. Such come before all lists and maps, which move what is in them.
-    pub(crate) fn own(&mut self, text: Option<&'s str>) {
-        match text {
-            Some(text) => {
-                self.said.push((text, self.bytes.len()));
-                self.spelled(text);
-            }
-            None => self.simple(NULL),
+    fn end(&mut self, part: Part) {
+        if let Some(end) = self.ends.get_mut(part as usize) {
+            *end = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
         }
     }
 
-    /// The same, of a text that other sessions have too.
-    pub(crate) fn shared(&mut self, text: &'s str) {
-        self.said.push((text, self.bytes.len()));
-        self.word(text);
-    }
-
-    pub(crate) fn truth(&mut self, truth: Option<bool>) {
-        self.simple(truth.map_or(NULL, |truth| if truth { TRUE } else { FALSE }));
+    fn name(&mut self, name: &str) {
+        self.byte(mark(name));
+        self.word(name);
     }
 
     fn word(&mut self, text: &str) {
-        match self.words.and_then(|words| words.number(text, self.user)) {
+        match self.words.number(text, self.user) {
             Some(number) => self.head(WORD, number),
             None => self.spelled(text),
         }
-    }
-
-    /// Names with values.
-    pub(crate) fn map<'v>(&mut self, pairs: impl Iterator<Item = (&'v str, &'v [Value])>) {
-        self.measured(MAP, |packer| {
-            for (name, values) in pairs {
-                packer.word(name);
-                packer.list(values);
-            }
-        });
     }
 
     /// The elements of a longer list are words, such as groups; one value alone may well be this user's alone.
@@ -318,7 +390,7 @@ impl<'s> Packer<'s> {
     fn value(&mut self, value: &Value, is_word: bool) {
         match value {
             Value::Null => self.simple(NULL),
-            Value::Bool(truth) => self.truth(Some(*truth)),
+            Value::Bool(truth) => self.simple(if *truth { TRUE } else { FALSE }),
             Value::Number(number) => self.number(number),
             Value::String(text) => match self.place(text) {
                 Some(place) => self.head(SAME, place),
@@ -328,7 +400,7 @@ impl<'s> Packer<'s> {
             Value::Array(values) => self.list(values),
             Value::Object(object) => self.measured(MAP, |packer| {
                 for (name, value) in object {
-                    packer.word(name);
+                    packer.name(name);
                     packer.value(value, false);
                 }
             }),
@@ -342,7 +414,7 @@ impl<'s> Packer<'s> {
             self.long_head(NEGATIVE, !number.cast_unsigned());
         } else {
             self.simple(FLOAT);
-            self.bytes.extend(number.as_f64().unwrap_or_default().to_be_bytes());
+            self.long_head(UNSIGNED, number.as_f64().unwrap_or_default().to_bits());
         }
     }
 
@@ -352,22 +424,21 @@ impl<'s> Packer<'s> {
 
     fn spelled(&mut self, text: &str) {
         self.head(TEXT, text.len());
-        self.bytes.extend(text.as_bytes());
+        self.text.push_str(text);
     }
 
-    /// Where a text stands that was said; a short one is as well spelled.
+    /// Which part says that too; a short text is as well spelled.
     fn place(&self, text: &str) -> Option<usize> {
-        let said = self.said.iter().find(|(said, _)| *said == text && text.len() > 1);
-        said.map(|(_, place)| *place)
+        self.said.iter().position(|said| *said == Some(text) && text.len() > 1)
     }
 
     /// An item that has others in it.
     fn measured(&mut self, kind: u8, inside: impl FnOnce(&mut Self)) {
-        let outside = std::mem::take(&mut self.bytes);
+        let outside = std::mem::take(&mut self.text);
         inside(self);
-        let inside = std::mem::replace(&mut self.bytes, outside);
+        let inside = std::mem::replace(&mut self.text, outside);
         self.head(kind, inside.len());
-        self.bytes.extend(inside);
+        self.text.push_str(&inside);
     }
 
     fn head(&mut self, kind: u8, number: usize) {
@@ -375,21 +446,25 @@ impl<'s> Packer<'s> {
     }
 
     fn long_head(&mut self, kind: u8, number: u64) {
-        let more = u64::from(MORE);
-        let Some(mut rest) = number.checked_sub(more) else {
-            return self.bytes.push(kind << 5 | low(number));
+        let Some(mut rest) = number.checked_sub(u64::from(MORE)) else {
+            return self.byte(kind << 4 | low(number));
         };
-        self.bytes.push(kind << 5 | MORE);
-        while rest > 0x7f {
-            self.bytes.push(low(rest) | 0x80);
-            rest >>= 7;
+        self.byte(kind << 4 | MORE);
+        while rest > 0x3f {
+            self.byte(low(rest) | 0x40);
+            rest >>= 6;
         }
-        self.bytes.push(low(rest));
+        self.byte(low(rest));
+    }
+
+    /// Of seven bits, and so a character.
+    fn byte(&mut self, byte: u8) {
+        self.text.push(char::from(byte));
     }
 }
 
-/// The seven lowest bits.
+/// The six lowest bits.
 const fn low(number: u64) -> u8 {
     let [.., low] = number.to_be_bytes();
-    low & 0x7f
+    low & 0x3f
 }

@@ -241,6 +241,17 @@ impl Backend {
         }
     }
 
+    /// Sessions that began before this are over, whosever they are; `None` if all were never ended.
+    pub(crate) async fn everyone(&self) -> Result<Option<i64>, StorageError> {
+        self.within(Operation::Load, async {
+            match &self.kind {
+                Kind::Local(local) => local.read(|rows| rows::everyone(rows)).await,
+                Kind::Redis(redis) => Box::pin(redis.everyone()).await.map(Some),
+            }
+        })
+        .await
+    }
+
     /// Whose refresh is to be tried before that time, the earliest that come after `after`, at most `limit`: when that is, and
     /// whose.
     pub(crate) async fn due(

@@ -51,7 +51,7 @@ pub(super) fn session(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Optio
     let Some(row) = rows.find(Table::Sessions, handle)?.and_then(|bytes| Row::decode(bytes.as_slice()).ok()) else {
         return Ok(None);
     };
-    let not_before = epoch(rows, &row.owner())?.max(epoch(rows, &EVERYONE)?);
+    let not_before = epoch(rows, &row.owner())?.max(everyone(rows)?);
     Ok(Some(Stored { row, not_before }))
 }
 
@@ -292,6 +292,11 @@ fn owned(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Result<Vec<K
     let end = [&owner[..], &[0xff; 33]].concat();
     let keys = rows.keys(Table::Owned, owner, &end, limit)?;
     Ok(keys.iter().filter_map(|key| key.get(32..)?.try_into().ok()).collect())
+}
+
+/// Before when the sessions of all are over.
+pub(super) fn everyone(rows: &(impl Read + ?Sized)) -> Result<Option<i64>, StorageError> {
+    epoch(rows, &EVERYONE)
 }
 
 fn epoch(rows: &(impl Read + ?Sized), owner: &Key) -> Result<Option<i64>, StorageError> {

@@ -101,7 +101,7 @@ async fn a_session_is_loaded_once_and_then_hit() {
     let asked = world.store.asked();
     for _ in 0..100 {
         let Cached::Hit(entry) = world.cache.get(&id(1), at(2), WINDOW) else { panic!("not hit") };
-        assert_eq!(entry.session.view().user_id, "alice");
+        assert_eq!(entry.session.user_id(), "alice");
     }
     assert_eq!(world.store.asked(), asked);
 }

@@ -13,7 +13,7 @@ impl Test for AuthenticatedUser {
     }
 
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
-        of_session(facts, |session| verdict(!session.user_id.is_empty(), Reason::UserOk, Reason::UserUnauthorized))
+        of_session(facts, |session| verdict(!session.user_id().is_empty(), Reason::UserOk, Reason::UserUnauthorized))
     }
 
     fn words(&self) -> String {
@@ -25,7 +25,7 @@ impl Test for AuthenticatedUser {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| seen(session.user_id, "a session without a user"))
+        seen_of_session(facts, |session| seen(session.user_id(), "a session without a user"))
     }
 
     const NEEDS_SESSION: bool = true;

@@ -1,6 +1,6 @@
 //! `claim/NAME`: the values of a claim.
 
-use postern_identity::{ClaimValues, SessionView};
+use postern_identity::{ClaimValues, CompactSession};
 use serde_json::Value;
 
 use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
@@ -107,7 +107,7 @@ impl ClaimName {
     /// from holding does so by either.
     pub(super) fn meets(
         &self,
-        session: SessionView<'_>,
+        session: &CompactSession,
         stand: Stand,
         test: impl Fn(Option<ClaimValues<'_>>) -> bool,
     ) -> bool {
@@ -120,7 +120,7 @@ impl ClaimName {
     }
 
     /// The values, for those who may see the request.
-    pub(super) fn saw(&self, session: SessionView<'_>) -> String {
+    pub(super) fn saw(&self, session: &CompactSession) -> String {
         match self.find(session) {
             (Some(written), Some(lower)) => {
                 format!("{}, and in lower case {}", listed_values(written), listed_values(lower))
@@ -132,7 +132,7 @@ impl ClaimName {
 
     /// The values under the name as written and under its lower-cased form, if that is another, in the union of the session's
     /// and the user's claims; those of the user win as a whole.
-    fn find<'a>(&self, session: SessionView<'a>) -> (Option<ClaimValues<'a>>, Option<ClaimValues<'a>>) {
+    fn find<'a>(&self, session: &'a CompactSession) -> (Option<ClaimValues<'a>>, Option<ClaimValues<'a>>) {
         (session.claim(&self.written), self.lower.as_deref().and_then(|lower| session.claim(lower)))
     }
 }

@@ -30,7 +30,7 @@ mod ssh_username_matches_email;
 mod time_of_day;
 mod user;
 
-use postern_identity::SessionView;
+use postern_identity::CompactSession;
 
 use crate::document::{Mistake, Node};
 use crate::policy::Action;
@@ -268,7 +268,7 @@ const fn verdict(value: bool, ok: Reason, fail: Reason) -> RuleResult {
 }
 
 /// The verdict on the session, or `user-unauthenticated` without one.
-fn of_session<'a>(facts: &Facts<'a>, judge: impl FnOnce(SessionView<'a>) -> RuleResult) -> RuleResult {
+fn of_session<'a>(facts: &Facts<'a>, judge: impl FnOnce(&'a CompactSession) -> RuleResult) -> RuleResult {
     match facts.session {
         Some(session) => judge(session),
         None => RuleResult { value: false, reasons: Reasons::of(Reason::UserUnauthenticated) },
@@ -296,7 +296,7 @@ fn of_address(
 }
 
 /// What is seen of a session, or that there is none.
-fn seen_of_session<'a>(facts: &Facts<'a>, see: impl FnOnce(SessionView<'a>) -> String) -> String {
+fn seen_of_session<'a>(facts: &Facts<'a>, see: impl FnOnce(&'a CompactSession) -> String) -> String {
     facts.session.map_or_else(|| "no session".to_owned(), see)
 }
 

@@ -14,7 +14,9 @@ impl Test for User {
     }
 
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
-        of_session(facts, |session| verdict(self.0.matches(session.user_id), Reason::UserOk, Reason::UserUnauthorized))
+        of_session(facts, |session| {
+            verdict(self.0.matches(session.user_id()), Reason::UserOk, Reason::UserUnauthorized)
+        })
     }
 
     fn words(&self) -> String {
@@ -26,7 +28,7 @@ impl Test for User {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| seen(session.user_id, "a session without a user"))
+        seen_of_session(facts, |session| seen(session.user_id(), "a session without a user"))
     }
 
     fn sample(&self, samples: &mut Samples) {

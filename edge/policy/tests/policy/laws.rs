@@ -23,7 +23,7 @@ struct Request {
 impl Request {
     fn facts(&self) -> Facts<'_> {
         Facts {
-            session: self.session.as_deref().map(CompactSession::view),
+            session: self.session.as_deref(),
             cors_preflight: self.cors_preflight,
             ..Facts::anonymous(
                 self.method,

@@ -133,8 +133,12 @@ impl Vector {
             Shown::Nothing | Shown::Gone | Shown::StandIn(None) => None,
         };
         let session = session.filter(|session| session.expires_at > NOW);
-        // With its words in a vocabulary; `by itself` below without.
-        let compact = session.as_ref().map(|session| CompactSession::with_words(session, &Arc::default()));
+        // With the words that another has said too; `by itself` below without.
+        let words = Arc::default();
+        let mut other = session.clone();
+        other.iter_mut().for_each(|other| other.user.id.push_str("-other"));
+        let [_, compact] = [&other, &session]
+            .map(|session| session.as_ref().map(|session| CompactSession::with_words(session, &words)));
         let http = &input["http"];
         let field = |name: &str, or: &'static str| http[name].as_str().unwrap_or(or).to_owned();
         let (method, path, ip) = (field("method", "GET"), field("path", "/"), field("ip", "203.0.113.9"));
@@ -142,7 +146,7 @@ impl Vector {
         let leaf = certificate(&self.document["certificate"]);
         let devices: Vec<_> = self.devices().iter().map(|device| device_of(fixtures, device)).collect();
         let facts = Facts {
-            session: compact.as_ref().map(CompactSession::view),
+            session: compact.as_ref(),
             cors_preflight: method == "OPTIONS" && has("Origin") && has("Access-Control-Request-Method"),
             client_certificate: ClientCertificate {
                 leaf: (input["client_certificate"]["leaf"] == true).then_some(&leaf),
@@ -161,7 +165,7 @@ impl Vector {
         let decision = policy.decide(&facts);
         assert_eq!(policy.trace(&facts).decision, decision);
         let by_itself = session.as_ref().map(CompactSession::from);
-        let facts = Facts { session: by_itself.as_ref().map(CompactSession::view), ..facts };
+        let facts = Facts { session: by_itself.as_ref(), ..facts };
         assert_eq!(policy.evaluate(&facts), Evaluation { allow, deny }, "{}", self.id);
         json!({"allow": result(allow), "deny": result(deny), "outcome": outcome(decision, &facts)})
     }

@@ -113,7 +113,7 @@ impl Scenario {
         path: &'a str,
     ) -> Facts<'a> {
         Facts {
-            session: session.map(CompactSession::view),
+            session,
             devices,
             cors_preflight: self.preflight,
             ..Facts::anonymous(self.method.as_str(), path, self.source, self.now)
@@ -180,7 +180,7 @@ impl Scenario {
     }
 
     pub(super) fn to_json(&self) -> (Value, Value) {
-        let subject = self.session().map(|session| ask::subject(Some(session.view())));
+        let subject = self.session().map(|session| ask::subject(Some(&session)));
         let subject = json!({
             "name": self.name,
             "signed_in": self.person.is_some(),

@@ -5,7 +5,6 @@ use std::fmt::{self, Write as _};
 use http::header;
 use postern_edge::Upward;
 use postern_edge::route::Miss;
-use postern_identity::CompactSession;
 use postern_policy::document::Place;
 use postern_policy::{Origin, Reasons, RuleTrace, Trace};
 
@@ -55,7 +54,7 @@ impl Explanation<'_> {
             None => rows.push(("read", format!("no: {}", admission.verdict.details()))),
         }
         rows.push(("time", question.now.to_string()));
-        let session = admission.subject.session().map(CompactSession::view);
+        let session = admission.subject.session();
         rows.push(("who", session.map_or_else(|| self.nobody(), ask::person)));
         rows.extend(question.devices.iter().map(|device| ("with", devices::words(device))));
         page.columns(out, &rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())

@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, Response, header};
 use postern_edge::route::Miss;
-use postern_identity::CompactSession;
 use postern_policy::{Reasons, Trace};
 use serde_json::{Map, Value, json};
 
@@ -18,7 +17,7 @@ impl Explanation<'_> {
         let upward = self.upward();
         json!({
             "request": self.request(),
-            "subject": ask::subject(admission.subject.session().map(CompactSession::view)),
+            "subject": ask::subject(admission.subject.session()),
             "devices": self.question.devices.iter().map(devices::to_json).collect::<Vec<_>>(),
             "routes": self.looked().map(|looked| json!({
                 "key": ask::key(looked.at),

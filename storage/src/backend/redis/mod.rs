@@ -143,7 +143,7 @@ impl Redis {
     }
 
     /// Before when all sessions are over.
-    async fn everyone(&self) -> Result<i64, StorageError> {
+    pub(crate) async fn everyone(&self) -> Result<i64, StorageError> {
         if let Some(known) = self.everyone.known() {
             return Ok(known);
         }
