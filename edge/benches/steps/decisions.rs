@@ -36,7 +36,7 @@ fn decisions(text: &str) -> Box<dyn Fn(usize)> {
     Box::new(move |_| {
         let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
         let facts = Facts::anonymous("GET", "/api/v1/items", source, Timestamp::from_secs(1_800_000_000));
-        let facts = Facts { session: Some(&session), ..facts };
+        let facts = Facts { person: Some((&session).into()), ..facts };
         let decision = black_box(&policy).decide(black_box(&facts));
         assert!(matches!(decision, Decision::Allow), "{decision:?}");
     })

@@ -7,8 +7,8 @@ use postern_identity::{CompactSession, Timestamp};
 /// Everything that is known about one request when it is decided (01 §3.3).
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// The live session; `None` for anonymous requests.
-    pub session: Option<&'a CompactSession>,
+    /// Who has the live session; `None` for anonymous requests.
+    pub person: Option<Person<'a>>,
     /// The request method, as sent.
     pub method: &'a str,
     /// The canonical path, percent-decoded, without query; empty if it is not valid UTF-8 once decoded.
@@ -36,7 +36,7 @@ impl<'a> Facts<'a> {
     #[must_use]
     pub const fn anonymous(method: &'a str, path: &'a str, source: IpAddr, now: Timestamp) -> Self {
         Self {
-            session: None,
+            person: None,
             method,
             path,
             source,
@@ -53,14 +53,40 @@ impl<'a> Facts<'a> {
     /// The subject's e-mail as e-mail rules see it.
     #[must_use]
     pub fn email(&self) -> Email<'a> {
-        match self.session {
-            None => Email::NoSession,
-            Some(session) if session.email_verified == Some(false) => {
-                Email::Unverified(session.email().unwrap_or_default())
-            }
-            Some(session) => Email::Address(session.email().unwrap_or_default()),
+        self.person.map_or(Email::NoSession, |person| person.email)
+    }
+}
+
+/// Who has a session, and what most criteria look at, read once.
+#[derive(Clone, Copy, Debug)]
+pub struct Person<'a> {
+    /// All that is said of them.
+    pub session: &'a CompactSession,
+    /// What the identity provider calls `sub`.
+    pub(crate) user_id: &'a str,
+    pub(crate) email: Email<'a>,
+    /// What stands between the first and the second `@` of the address.
+    pub(crate) domain: Option<&'a str>,
+}
+
+impl<'a> From<&'a CompactSession> for Person<'a> {
+    fn from(session: &'a CompactSession) -> Self {
+        let address = session.email().unwrap_or_default();
+        let unverified = session.email_verified == Some(false);
+        Self {
+            session,
+            user_id: session.user_id(),
+            email: if unverified { Email::Unverified(address) } else { Email::Address(address) },
+            domain: domain_of(address),
         }
     }
+}
+
+fn domain_of(address: &str) -> Option<&str> {
+    // Addresses are short: a byte after the other takes a fifth of the instructions of a search for a character.
+    let at = |text: &str| text.bytes().position(|byte| byte == b'@');
+    let domain = address.get(at(address)? + 1..)?;
+    domain.get(..at(domain).unwrap_or(domain.len()))
 }
 
 /// The e-mail of a subject.

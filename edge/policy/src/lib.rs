@@ -30,7 +30,8 @@ pub use audience::Audience;
 pub use criterion::Carrier;
 pub use decision::{Decision, Evaluation, Reason, Reasons, RuleResult};
 pub use facts::{
-    Certificate, ClientCertificate, Device, DeviceRecord, Email, Enrolment, Facts, Mcp, Record, Ssh, SshCertificate,
+    Certificate, ClientCertificate, Device, DeviceRecord, Email, Enrolment, Facts, Mcp, Person, Record, Ssh,
+    SshCertificate,
 };
 pub use idle::{Idle, idle};
 pub use legacy::Legacy;

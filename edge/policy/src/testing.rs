@@ -120,7 +120,7 @@ impl<'w> World<'w> {
 
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
-            session: self.session.as_ref().map(|(_, compact)| compact),
+            person: self.session.as_ref().map(|(_, compact)| compact.into()),
             cors_preflight: self.cors_preflight,
             client_certificate: self.certificate,
             devices: self.devices,

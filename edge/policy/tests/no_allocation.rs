@@ -81,7 +81,10 @@ fn no_criterion_is_left_out() {
 
 fn facts(session: Option<&CompactSession>) -> Facts<'_> {
     let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Facts { session, ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(1_900_000_000)) }
+    Facts {
+        person: session.map(Into::into),
+        ..Facts::anonymous("GET", "/a", source, Timestamp::from_secs(1_900_000_000))
+    }
 }
 
 #[test]

@@ -385,7 +385,7 @@ pub(crate) fn facts<'a>(
     now: Timestamp,
 ) -> postern_policy::Facts<'a> {
     postern_policy::Facts {
-        session: subject.session(),
+        person: subject.session().map(Into::into),
         devices,
         cors_preflight: request.cors_preflight,
         ..postern_policy::Facts::anonymous(request.method.as_str(), path, request.client.address, now)

@@ -48,54 +48,63 @@ impl CompactSession {
 
     /// After how long without use it ends, if that is configured.
     #[must_use]
+    #[inline]
     pub fn idle(&self) -> Option<Duration> {
         (self.idle != NEVER).then(|| Duration::from_millis(self.idle))
     }
 
     /// The provider configuration that vouched: the text of an [`IdpId`](crate::IdpId).
     #[must_use]
+    #[inline]
     pub fn idp(&self) -> &str {
         self.said.text(Part::Idp).unwrap_or_default()
     }
 
     /// `sub` at the issuer; what `user` criteria compare and what the assertion calls `sub`.
     #[must_use]
+    #[inline]
     pub fn user_id(&self) -> &str {
         self.said.text(Part::UserId).unwrap_or_default()
     }
 
     /// As given by the provider; `None` if it gave none.
     #[must_use]
+    #[inline]
     pub fn email(&self) -> Option<&str> {
         self.said.text(Part::Email)
     }
 
     /// Display name, if any.
     #[must_use]
+    #[inline]
     pub fn name(&self) -> Option<&str> {
         self.said.text(Part::Name)
     }
 
     /// Who vouches: identity is (issuer, id) (S-069).
     #[must_use]
+    #[inline]
     pub fn issuer(&self) -> &str {
         self.said.text(Part::Issuer).unwrap_or_default()
     }
 
     /// Claims of the user: from userinfo merged over the ID token (02 §1.4 D).
     #[must_use]
+    #[inline]
     pub fn user_claims(&self) -> ClaimMap<'_> {
         self.said.claims(Part::UserClaims)
     }
 
     /// Claims of the session: from the ID token.
     #[must_use]
+    #[inline]
     pub fn claims(&self) -> ClaimMap<'_> {
         self.said.claims(Part::Claims)
     }
 
     /// The values of a claim as policies see them: the user's claims win over the session's, each as a whole (01 §3.3).
     #[must_use]
+    #[inline]
     pub fn claim(&self, name: &str) -> Option<ClaimValues<'_>> {
         self.user_claims().values(name).or_else(|| self.claims().values(name))
     }

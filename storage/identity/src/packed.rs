@@ -50,6 +50,7 @@ impl Packed {
     }
 
     /// One of the [texts](Part::TEXTS); `None` if nothing was said.
+    #[inline]
     pub(crate) fn text(&self, part: Part) -> Option<&str> {
         match part {
             Part::UserId | Part::Email | Part::Name => self.part(part)?.get(SAID.len()..),
@@ -59,17 +60,20 @@ impl Packed {
     }
 
     /// The claims of the user or of the session.
+    #[inline]
     pub(crate) fn claims(&self, part: Part) -> ClaimMap<'_> {
         let (from, to) = self.place(part).unwrap_or_default();
         ClaimMap(ClaimValues { packed: self, from, to })
     }
 
+    #[inline]
     fn part(&self, part: Part) -> Option<&str> {
         let (from, to) = self.place(part)?;
         self.text.get(from..to)
     }
 
     /// Where a part begins and ends.
+    #[inline]
     fn place(&self, part: Part) -> Option<(usize, usize)> {
         let at = |end: Option<&u32>| usize::try_from(*end?).ok();
         let from = (part as usize).checked_sub(1).map_or(Some(0), |before| at(self.ends.get(before)));
@@ -110,10 +114,21 @@ impl Packed {
     /// The place after the item at that place.
     #[inline]
     fn skip(&self, at: usize) -> Option<usize> {
+        let first = *self.text.as_bytes().get(at)?;
+        let (kind, small) = (first >> 4, first & MORE);
+        match kind {
+            _ if small == MORE => self.skip_long(at),
+            TEXT | LIST | MAP => Some(at + 1 + usize::from(small)),
+            SIMPLE if u64::from(small) == FLOAT => self.head(at + 1).map(|(.., after)| after),
+            _ => Some(at + 1),
+        }
+    }
+
+    /// The same of an item whose number is large.
+    fn skip_long(&self, at: usize) -> Option<usize> {
         let (kind, number, from) = self.head(at)?;
         match kind {
             TEXT | LIST | MAP => from.checked_add(usize::try_from(number).ok()?),
-            SIMPLE if number == FLOAT => self.head(from).map(|(.., after)| after),
             _ => Some(from),
         }
     }
@@ -238,6 +253,7 @@ pub struct ClaimValues<'a> {
 
 impl<'a> ClaimValues<'a> {
     /// Each of them.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = ClaimValue<'a>> {
         let Self { packed, from: mut at, to } = self;
         std::iter::from_fn(move || {
@@ -267,6 +283,7 @@ pub struct ClaimMap<'a>(ClaimValues<'a>);
 impl<'a> ClaimMap<'a> {
     /// The value of exactly that name.
     #[must_use]
+    #[inline]
     pub fn get(self, name: &str) -> Option<ClaimValue<'a>> {
         let ClaimValues { packed, from: mut at, to } = self.0;
         let wanted = mark(name);
@@ -283,6 +300,7 @@ impl<'a> ClaimMap<'a> {
 
     /// The values of the claim of exactly that flat name; `None` if there is no such claim.
     #[must_use]
+    #[inline]
     pub fn values(self, name: &str) -> Option<ClaimValues<'a>> {
         match self.get(name) {
             Some(ClaimValue::List(values)) => Some(values),

@@ -53,6 +53,7 @@ impl Words {
     }
 
     /// The word of a number.
+    #[inline]
     pub(crate) fn word(&self, number: usize) -> Option<&str> {
         self.chunks.get(number / CHUNK)?.get()?.get(number % CHUNK)?.get().map(|word| &**word)
     }

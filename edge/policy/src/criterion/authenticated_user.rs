@@ -1,6 +1,6 @@
 //! `authenticated_user`: somebody is signed in.
 
-use super::{Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_person, seen, seen_of_person, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -13,7 +13,7 @@ impl Test for AuthenticatedUser {
     }
 
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
-        of_session(facts, |session| verdict(!session.user_id().is_empty(), Reason::UserOk, Reason::UserUnauthorized))
+        of_person(facts, |person| verdict(!person.user_id.is_empty(), Reason::UserOk, Reason::UserUnauthorized))
     }
 
     fn words(&self) -> String {
@@ -25,7 +25,7 @@ impl Test for AuthenticatedUser {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| seen(session.user_id(), "a session without a user"))
+        seen_of_person(facts, |person| seen(person.user_id, "a session without a user"))
     }
 
     const NEEDS_SESSION: bool = true;

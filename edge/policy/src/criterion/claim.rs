@@ -3,7 +3,7 @@
 use postern_identity::{ClaimValues, CompactSession};
 use serde_json::Value;
 
-use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_person, seen_of_person, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed_values};
 use crate::policy::Action;
@@ -31,11 +31,11 @@ impl Test for Claim {
     }
 
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
-        if self.nobody && facts.session.is_none() {
+        if self.nobody && facts.person.is_none() {
             return verdict(true, Reason::ClaimOk, Reason::ClaimOk);
         }
-        of_session(facts, |session| {
-            let matches = self.name.meets(session, stand, |values| self.values.matches(values));
+        of_person(facts, |person| {
+            let matches = self.name.meets(person.session, stand, |values| self.values.matches(values));
             verdict(matches, Reason::ClaimOk, Reason::ClaimUnauthorized)
         })
     }
@@ -56,7 +56,7 @@ impl Test for Claim {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| self.name.saw(session))
+        seen_of_person(facts, |person| self.name.saw(person.session))
     }
 
     fn sample(&self, samples: &mut Samples) {

@@ -1,6 +1,6 @@
 //! `device`: a device that was enrolled for the session (01 §3.5).
 
-use super::{Carrier, Dialect, Stand, Test, of_session, seen_of_session};
+use super::{Carrier, Dialect, Stand, Test, of_person, seen_of_person};
 use crate::document::{Entry, Mistake, Node, Value};
 use crate::matcher::{collect, text, unknown};
 use crate::{Device as Credential, Enrolment, Facts, Reason, Reasons, RuleResult, Samples};
@@ -43,10 +43,10 @@ impl Test for Device {
 
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
         let of = |value, reason| RuleResult { value, reasons: Reasons::of(reason) };
-        if self.nobody && facts.session.is_none() {
+        if self.nobody && facts.person.is_none() {
             return of(true, Reason::DeviceOk);
         }
-        of_session(facts, |_| {
+        of_person(facts, |_| {
             let credential = self.credential(facts);
             if self.holds(credential) {
                 of(true, Reason::DeviceOk)
@@ -75,7 +75,7 @@ impl Test for Device {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |_| match self.credential(facts) {
+        seen_of_person(facts, |_| match self.credential(facts) {
             None => format!("no device of type {}", self.wanted()),
             Some(Credential { id, enrolment, .. }) => match enrolment {
                 Enrolment::Approved => format!("device {id}, approved"),

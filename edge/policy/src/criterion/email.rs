@@ -1,6 +1,6 @@
 //! `email`: the e-mail address. One that the provider says is not verified lets nobody pass (S-069).
 
-use super::{Dialect, Stand, Test, of_address, of_session, seen, verdict};
+use super::{Dialect, Stand, Test, of_address, of_person, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, Samples, facts};
@@ -25,10 +25,10 @@ impl Test for Email {
     }
 
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
-        if self.nobody && facts.session.is_none() {
+        if self.nobody && facts.person.is_none() {
             return verdict(true, Reason::EmailOk, Reason::EmailOk);
         }
-        of_session(facts, |_| {
+        of_person(facts, |_| {
             let matches =
                 of_address(facts, stand, || self.address.matches(""), |address| self.address.matches(address));
             verdict(matches, Reason::EmailOk, Reason::EmailUnauthorized)

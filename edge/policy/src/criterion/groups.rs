@@ -1,6 +1,6 @@
 //! `groups`: the groups of the user, which the `groups` claim names.
 
-use super::{Dialect, Stand, Test, of_session, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_person, seen_of_person, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::{ListMatcher, Want, listed_values};
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -15,8 +15,8 @@ impl Test for Groups {
 
     /// Without any word on groups from the provider it is false, even for `exclude`.
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
-        of_session(facts, |session| {
-            let groups = session.claim(CLAIM);
+        of_person(facts, |person| {
+            let groups = person.session.claim(CLAIM);
             let matches = groups.is_some() && self.0.matches(groups);
             verdict(matches, Reason::GroupsOk, Reason::GroupsUnauthorized)
         })
@@ -37,8 +37,8 @@ impl Test for Groups {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| {
-            session.claim(CLAIM).map_or_else(|| "no groups claim".to_owned(), listed_values)
+        seen_of_person(facts, |person| {
+            person.session.claim(CLAIM).map_or_else(|| "no groups claim".to_owned(), listed_values)
         })
     }
 

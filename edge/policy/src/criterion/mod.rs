@@ -30,11 +30,9 @@ mod ssh_username_matches_email;
 mod time_of_day;
 mod user;
 
-use postern_identity::CompactSession;
-
 use crate::document::{Mistake, Node};
 use crate::policy::Action;
-use crate::{Facts, Reason, Reasons, RuleResult, Samples, facts};
+use crate::{Facts, Person, Reason, Reasons, RuleResult, Samples, facts};
 
 pub(crate) use self::accept::Accept;
 pub(crate) use self::authenticated_user::AuthenticatedUser;
@@ -268,9 +266,9 @@ const fn verdict(value: bool, ok: Reason, fail: Reason) -> RuleResult {
 }
 
 /// The verdict on the session, or `user-unauthenticated` without one.
-fn of_session<'a>(facts: &Facts<'a>, judge: impl FnOnce(&'a CompactSession) -> RuleResult) -> RuleResult {
-    match facts.session {
-        Some(session) => judge(session),
+fn of_person<'a>(facts: &Facts<'a>, judge: impl FnOnce(&Person<'a>) -> RuleResult) -> RuleResult {
+    match &facts.person {
+        Some(person) => judge(person),
         None => RuleResult { value: false, reasons: Reasons::of(Reason::UserUnauthenticated) },
     }
 }
@@ -296,8 +294,8 @@ fn of_address(
 }
 
 /// What is seen of a session, or that there is none.
-fn seen_of_session<'a>(facts: &Facts<'a>, see: impl FnOnce(&'a CompactSession) -> String) -> String {
-    facts.session.map_or_else(|| "no session".to_owned(), see)
+fn seen_of_person<'a>(facts: &Facts<'a>, see: impl FnOnce(&Person<'a>) -> String) -> String {
+    facts.person.as_ref().map_or_else(|| "no session".to_owned(), see)
 }
 
 /// A text, or what its absence is called.

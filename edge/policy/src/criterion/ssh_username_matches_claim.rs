@@ -3,7 +3,7 @@
 use postern_identity::ClaimValues;
 
 use super::claim::ClaimName;
-use super::{Carrier, Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
+use super::{Carrier, Dialect, Stand, Test, of_person, seen, seen_of_person, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Facts, Reason, RuleResult};
 
@@ -23,12 +23,12 @@ impl Test for SshUsernameMatchesClaim {
 
     /// No user name is nobody's, not that of an empty value.
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
-        of_session(facts, |session| {
+        of_person(facts, |person| {
             let username = facts.ssh.username;
             let is_in = |values: Option<ClaimValues<'_>>| {
                 values.is_some_and(|values| values.iter().any(|value| value.as_text() == Some(username)))
             };
-            let matches = !username.is_empty() && self.0.meets(session, stand, is_in);
+            let matches = !username.is_empty() && self.0.meets(person.session, stand, is_in);
             verdict(matches, Reason::SshUsernameOk, Reason::SshUsernameUnauthorized)
         })
     }
@@ -42,8 +42,8 @@ impl Test for SshUsernameMatchesClaim {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| {
-            format!("{} and {}", seen(facts.ssh.username, "no SSH user name"), self.0.saw(session))
+        seen_of_person(facts, |person| {
+            format!("{} and {}", seen(facts.ssh.username, "no SSH user name"), self.0.saw(person.session))
         })
     }
 

@@ -1,6 +1,6 @@
 //! `ssh_username_matches_email`: the SSH user name is what stands before the `@` of the e-mail address.
 
-use super::{Carrier, Dialect, Stand, Test, of_address, of_session, seen, verdict};
+use super::{Carrier, Dialect, Stand, Test, of_address, of_person, seen, verdict};
 use crate::document::{Mistake, Node};
 use crate::{Email, Facts, Reason, RuleResult};
 
@@ -14,7 +14,7 @@ impl Test for SshUsernameMatchesEmail {
 
     /// No user name is nobody's, not that of an empty address.
     fn evaluate(&self, facts: &Facts<'_>, stand: Stand) -> RuleResult {
-        of_session(facts, |_| {
+        of_person(facts, |_| {
             let matches = of_address(
                 facts,
                 stand,

@@ -1,6 +1,6 @@
 //! `user`: the user id, which the identity provider calls `sub`.
 
-use super::{Dialect, Stand, Test, of_session, seen, seen_of_session, verdict};
+use super::{Dialect, Stand, Test, of_person, seen, seen_of_person, verdict};
 use crate::document::{Mistake, Node};
 use crate::matcher::StringMatcher;
 use crate::{Facts, Reason, RuleResult, Samples};
@@ -14,9 +14,7 @@ impl Test for User {
     }
 
     fn evaluate(&self, facts: &Facts<'_>, _: Stand) -> RuleResult {
-        of_session(facts, |session| {
-            verdict(self.0.matches(session.user_id()), Reason::UserOk, Reason::UserUnauthorized)
-        })
+        of_person(facts, |person| verdict(self.0.matches(person.user_id), Reason::UserOk, Reason::UserUnauthorized))
     }
 
     fn words(&self) -> String {
@@ -28,7 +26,7 @@ impl Test for User {
     }
 
     fn saw(&self, facts: &Facts<'_>) -> String {
-        seen_of_session(facts, |session| seen(session.user_id(), "a session without a user"))
+        seen_of_person(facts, |person| seen(person.user_id, "a session without a user"))
     }
 
     fn sample(&self, samples: &mut Samples) {

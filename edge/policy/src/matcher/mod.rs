@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
+use memchr::memmem::Finder;
 use postern_identity::{ClaimValue, ClaimValues};
 use serde_json::{Number, Value};
 
@@ -20,7 +21,7 @@ enum StringTest {
     Not(Option<Box<str>>),
     StartsWith(Box<str>),
     EndsWith(Box<str>),
-    Contains(Box<str>),
+    Contains(Box<Needle>),
     In(Texts),
     NotIn(Texts),
 }
@@ -32,10 +33,29 @@ impl StringTest {
             Self::Not(value) => value.as_deref() != Some(text),
             Self::StartsWith(value) => text.starts_with(&**value),
             Self::EndsWith(value) => text.ends_with(&**value),
-            Self::Contains(value) => text.contains(&**value),
+            Self::Contains(needle) => needle.finder.find(text.as_bytes()).is_some(),
             Self::In(values) => values.contains(text),
             Self::NotIn(values) => !values.contains(text),
         }
+    }
+}
+
+/// A text that is looked for inside of others; how is prepared.
+#[derive(Clone, Debug)]
+struct Needle {
+    text: Box<str>,
+    finder: Finder<'static>,
+}
+
+impl Needle {
+    fn new(text: Box<str>) -> Self {
+        Self { finder: Finder::new(text.as_bytes()).into_owned(), text }
+    }
+}
+
+impl PartialEq for Needle {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
     }
 }
 
@@ -80,7 +100,7 @@ impl StringMatcher {
             "not" => StringTest::Not(text_of(value)),
             "starts_with" => StringTest::StartsWith(text(entry)?),
             "ends_with" => StringTest::EndsWith(text(entry)?),
-            "contains" => StringTest::Contains(text(entry)?),
+            "contains" => StringTest::Contains(Box::new(Needle::new(text(entry)?))),
             "in" => StringTest::In(texts(entry)?),
             "not_in" => StringTest::NotIn(texts(entry)?),
             _ => return Err(unknown_operator(entry, &Self::OPERATORS)),
@@ -105,7 +125,7 @@ impl StringMatcher {
                 }
                 StringTest::StartsWith(value) => pieces.start(value),
                 StringTest::EndsWith(value) => pieces.end(value),
-                StringTest::Contains(value) => pieces.middle(value),
+                StringTest::Contains(needle) => pieces.middle(&needle.text),
                 StringTest::In(values) | StringTest::NotIn(values) => {
                     values.0.iter().for_each(|value| pieces.whole(value));
                 }
@@ -127,7 +147,8 @@ impl StringMatcher {
                     // After what a domain is to begin with.
                     addresses.end(value);
                 }
-                StringTest::Contains(value) => {
+                StringTest::Contains(needle) => {
+                    let value = &needle.text;
                     addresses.middle(value);
                     addresses.end(&format!("@{value}"));
                     addresses.end(&format!("@x{value}x"));
@@ -148,7 +169,7 @@ impl StringMatcher {
             StringTest::Not(None) => "of any kind".to_owned(),
             StringTest::StartsWith(value) => format!("that starts with {value}"),
             StringTest::EndsWith(value) => format!("that ends with {value}"),
-            StringTest::Contains(value) => format!("that contains {value}"),
+            StringTest::Contains(needle) => format!("that contains {}", needle.text),
             StringTest::In(values) => series(&values.0, "or"),
             StringTest::NotIn(values) => format!("other than {}", series(&values.0, "and")),
         });
@@ -206,15 +227,14 @@ impl ListMatcher {
 
     /// Whether the values of a claim meet it; `None` of a claim that is not there.
     pub(crate) fn matches(&self, list: Option<ClaimValues<'_>>) -> bool {
-        let elements = || list.into_iter().flat_map(ClaimValues::iter);
-        let has = |value: &Value| elements().any(|element| equals(&element, value));
+        let has = |value: &Value| list.is_some_and(|list| list.iter().any(|element| equals(&element, value)));
         self.0.iter().all(|test| match test {
             ListTest::Has(value) => has(value),
             ListTest::HasAny(values) => values.iter().any(has),
-            ListTest::Is(value) => {
-                let mut elements = elements();
+            ListTest::Is(value) => list.is_some_and(|list| {
+                let mut elements = list.iter();
                 elements.next().is_some_and(|element| equals(&element, value)) && elements.next().is_none()
-            }
+            }),
             ListTest::Exclude(value) => !has(value),
         })
     }

@@ -16,7 +16,7 @@ fn list(text: &str) -> ListMatcher {
 #[track_caller]
 fn meets(text: &str, values: &Value) -> bool {
     let world = World::signed_in().user_claims(&json!({ "c": values }));
-    list(text).matches(world.facts().session.unwrap().claim("c"))
+    list(text).matches(world.facts().person.unwrap().session.claim("c"))
 }
 
 fn addresses(text: &str) -> IpMatcher {
@@ -69,7 +69,7 @@ fn list_operators_compare_json_values() {
     assert!(!meets("{has: x}", &json!([])) && !list("{has: x}").matches(None));
     assert!(meets("{exclude: x}", &json!([])) && list("{exclude: x}").matches(None));
     let world = World::signed_in().user_claims(&json!({ "c": values }));
-    let values = world.facts().session.unwrap().claim("c");
+    let values = world.facts().person.unwrap().session.claim("c");
     assert!(ListMatcher::has_any(&[json!("a"), json!(3)]).matches(values));
     assert!(!ListMatcher::has_any(&[]).matches(values));
 }

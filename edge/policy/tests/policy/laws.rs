@@ -23,7 +23,7 @@ struct Request {
 impl Request {
     fn facts(&self) -> Facts<'_> {
         Facts {
-            session: self.session.as_deref(),
+            person: self.session.as_deref().map(Into::into),
             cors_preflight: self.cors_preflight,
             ..Facts::anonymous(
                 self.method,

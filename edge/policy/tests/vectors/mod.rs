@@ -146,7 +146,7 @@ impl Vector {
         let leaf = certificate(&self.document["certificate"]);
         let devices: Vec<_> = self.devices().iter().map(|device| device_of(fixtures, device)).collect();
         let facts = Facts {
-            session: compact.as_ref(),
+            person: compact.as_ref().map(Into::into),
             cors_preflight: method == "OPTIONS" && has("Origin") && has("Access-Control-Request-Method"),
             client_certificate: ClientCertificate {
                 leaf: (input["client_certificate"]["leaf"] == true).then_some(&leaf),
@@ -165,7 +165,7 @@ impl Vector {
         let decision = policy.decide(&facts);
         assert_eq!(policy.trace(&facts).decision, decision);
         let by_itself = session.as_ref().map(CompactSession::from);
-        let facts = Facts { session: by_itself.as_ref(), ..facts };
+        let facts = Facts { person: by_itself.as_ref().map(Into::into), ..facts };
         assert_eq!(policy.evaluate(&facts), Evaluation { allow, deny }, "{}", self.id);
         json!({"allow": result(allow), "deny": result(deny), "outcome": outcome(decision, &facts)})
     }

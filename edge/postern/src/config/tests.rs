@@ -1134,8 +1134,10 @@ fn s_097_a_rule_that_is_only_tried_out_opens_no_route_that_lets_nobody_pass() {
         let policy = &config(&text).edge.routes[0].policy;
         let somebody = somebody();
         for session in [None, Some(&somebody)] {
-            let facts =
-                Facts { session, ..Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0)) };
+            let facts = Facts {
+                person: session.map(Into::into),
+                ..Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0))
+            };
             assert!(matches!(policy.decide(&facts), Decision::Deny(_)), "{keys}");
         }
         assert!(warnings(&text).contains(&"PST-0805 routes[0].from".to_owned()), "{keys}");
@@ -1148,7 +1150,11 @@ fn s_097_a_rule_that_is_only_tried_out_opens_no_route_that_lets_nobody_pass() {
             let policy = &config(&text).edge.routes[0].policy;
             let facts = Facts::anonymous("GET", "/", [10, 0, 0, 1].into(), Timestamp::from_secs(0));
             assert_eq!(policy.decide(&facts), Decision::SignIn, "{text}");
-            assert_eq!(policy.decide(&Facts { session: Some(&somebody()), ..facts }), Decision::Allow, "{text}");
+            assert_eq!(
+                policy.decide(&Facts { person: Some((&somebody()).into()), ..facts }),
+                Decision::Allow,
+                "{text}"
+            );
             assert!(warnings(&text).iter().any(|told| told.starts_with("PST-0702 ")), "{text}");
         }
     }

@@ -113,7 +113,7 @@ impl Scenario {
         path: &'a str,
     ) -> Facts<'a> {
         Facts {
-            session,
+            person: session.map(Into::into),
             devices,
             cors_preflight: self.preflight,
             ..Facts::anonymous(self.method.as_str(), path, self.source, self.now)
