@@ -15,7 +15,7 @@ use crate::contact::Contact;
 use crate::invalidation::{Fact, Invalidation};
 use crate::metrics::Metrics;
 use crate::record::EVERYONE;
-use crate::redis::{Command, Link, Reply};
+use crate::redis::{Broken, Command, Link, Reply};
 
 /// What is told of what is read.
 pub(crate) struct Tail {
@@ -121,7 +121,7 @@ impl Tail {
             let before = std::mem::replace(&mut asked, Instant::now());
             let lines = match self.next(link, position, if caught_up { BLOCK_MS } else { 1 }).await {
                 Ok(lines) => lines,
-                Err(why) => return why,
+                Err(why) => return why.to_string(),
             };
             if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
                 return "another server owns it now".to_owned();
@@ -174,11 +174,19 @@ impl Tail {
         };
         // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
         let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
+        let mut refusals = 0;
         loop {
             let lines = match self.next(&link, *position, BLOCK_MS).await {
                 Ok(lines) => lines,
-                Err(why) => return why,
+                // Nobody reads in a cluster that lacks a master, and whoever takes over may be told of an end at once.
+                Err(NoLines::Refused(_)) if refusals < PATIENT => {
+                    refusals += 1;
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+                Err(why) => return why.to_string(),
             };
+            refusals = 0;
             for (at, entry) in lines {
                 *position = (*position).max(at);
                 if let Some(Entry::Fact(fact)) = entry {
@@ -189,13 +197,13 @@ impl Tail {
     }
 
     /// The lines behind a place; none if there are none for so long.
-    async fn next(&self, link: &Link, position: Cursor, block: u64) -> Result<Vec<Line>, String> {
+    async fn next(&self, link: &Link, position: Cursor, block: u64) -> Result<Vec<Line>, NoLines> {
         let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
         let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
         match link.call(&command, tokio::time::Instant::now() + DEADLINE).await {
-            Ok(Reply::Error(error)) => Err(error),
-            Ok(reply) => lines(&reply).ok_or_else(|| "it answers nonsense".to_owned()),
-            Err(broken) => Err(broken.to_string()),
+            Ok(Reply::Error(error)) => Err(NoLines::Refused(error)),
+            Ok(reply) => lines(&reply).ok_or_else(|| NoLines::Refused("it answers nonsense".to_owned())),
+            Err(broken) => Err(NoLines::Lost(broken)),
         }
     }
 
@@ -272,6 +280,17 @@ impl Trouble {
 
 type Line = (Cursor, Option<Entry>);
 
+/// Why a server gives no lines.
+#[derive(Debug, thiserror::Error)]
+enum NoLines {
+    /// It answers, but not with lines.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection does not work any more.
+    #[error("{0}")]
+    Lost(Broken),
+}
+
 /// The lines in an answer to `XREAD`; none in no answer.
 fn lines(reply: &Reply) -> Option<Vec<Line>> {
     if *reply == Reply::Nil {
@@ -296,6 +315,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 const WORKED: Duration = Duration::from_secs(1);
 /// So long the owner may take to be read again before its replicas are asked.
 const SOON: Duration = Duration::from_millis(200);
+/// After so long a replica that refuses to tell anything is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
+/// So often it is asked before another is.
+const PATIENT: u32 = 50;
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
