@@ -51,6 +51,9 @@ pub(crate) enum SignInError {
     /// The texts are from outside (S-074) and are shown, never logged.
     #[error("the provider refused to sign the user in")]
     Refused { error: String, description: Option<String> },
+    /// By an operator, or by the user elsewhere.
+    #[error("the sessions of the user were ended during the sign-in")]
+    Ended,
     #[error("the ticket cannot be read")]
     TicketUnreadable,
     #[error(transparent)]
@@ -74,6 +77,7 @@ impl SignInError {
             Self::TooSlow => "sign-in-too-slow",
             Self::MixUp => "callback-issuer",
             Self::Refused { .. } => "idp-refused",
+            Self::Ended => "sessions-ended",
             Self::TicketUnreadable => "ticket-unreadable",
             Self::Provider(error) => error.reason(),
             Self::Store(_) => "store-unavailable",
@@ -90,6 +94,7 @@ impl SignInError {
             | Self::StateUsed
             | Self::TooSlow
             | Self::MixUp
+            | Self::Ended
             | Self::TicketUnreadable => StatusCode::BAD_REQUEST,
             // 02 §1.4 D.
             Self::Refused { error, .. } if matches!(error.as_str(), "access_denied" | "unauthorized_client") => {
@@ -116,6 +121,7 @@ impl SignInError {
             Self::TooSlow => "The sign-in took longer than ten minutes.",
             Self::MixUp => "The answer comes from another identity provider than the one that was asked.",
             Self::Refused { .. } => "The identity provider did not sign you in.",
+            Self::Ended => "All your sessions were ended while you signed in.",
             Self::TicketUnreadable => "This address cannot be used to sign in.",
             Self::Provider(ProviderError::Fetch(_)) => "The identity provider does not answer as it should.",
             Self::Provider(_) => "The identity provider gave an answer that cannot be trusted.",
@@ -150,9 +156,12 @@ impl SignInError {
                 SignInFailed { sentence, provider_error: None, provider_description: None, reference, retry: again }
                     .html()
             }
-            Self::StateUnknown | Self::StateUsed | Self::TooSlow | Self::Incomplete | Self::TicketUnreadable => {
-                StartAgain { sentence, reference, onward }.html()
-            }
+            Self::StateUnknown
+            | Self::StateUsed
+            | Self::TooSlow
+            | Self::Incomplete
+            | Self::Ended
+            | Self::TicketUnreadable => StartAgain { sentence, reference, onward }.html(),
             Self::NotSigned | Self::TargetRefused | Self::UnknownIdp | Self::Store(_) | Self::Random(_) => ErrorPage {
                 status: self.status().as_u16(),
                 sentence,

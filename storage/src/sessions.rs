@@ -341,7 +341,7 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`], also if that is later still.
     pub async fn opens(&self, now: Timestamp, within: Duration) -> Result<Timestamp, StorageError> {
-        let everyone = self.inner.backend.everyone().await?;
+        let everyone = self.inner.backend.not_before(&EVERYONE).await?;
         let opens = everyone.map_or(now, |not_before| now.max(Timestamp::from_millis(not_before)));
         if opens.since(now) > within {
             return Err(StorageError::unavailable(format!(
@@ -349,6 +349,15 @@ impl Sessions {
             )));
         }
         Ok(opens)
+    }
+
+    /// Whether a session of that user which had begun then would be over by now.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    pub async fn are_ended(&self, issuer: &str, user: &str, began: Timestamp) -> Result<bool, StorageError> {
+        let not_before = self.inner.backend.not_before(&self.inner.seal.owner(issuer, user)).await?;
+        Ok(not_before.is_some_and(|not_before| began.as_millis() < not_before))
     }
 
     /// Marks the sessions of a page that ended with all others and wipes their tokens, after they were read. One that began

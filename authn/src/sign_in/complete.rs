@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postern_identity::{Session, SessionCookie, SessionId, set_cookie};
+use postern_identity::{RandomError, Session, SessionCookie, SessionId, random, set_cookie};
 use tracing::info;
 
 use super::pending::VerifiedCallback;
@@ -24,9 +24,15 @@ pub(super) async fn complete(
 ) -> Result<Answer, SignInError> {
     let config = &visit.live.config;
     // Asked before the provider vouches: whoever ends all sessions after that ends this one too.
-    let begins = shared.sessions.opens(visit.now, LONGEST_WAIT).await?;
+    let opens = shared.sessions.opens(visit.now, LONGEST_WAIT).await?;
+    let begins = if opens > visit.now { opens.plus(share(HERD)?) } else { opens };
     tokio::time::sleep(begins.since(visit.now)).await;
     let mut vouched = idp.redeem(&callback.grant, begins).await?;
+    // It begins later than it was asked for, which must not save it from an end of its user's sessions meanwhile (S-095).
+    let user = &vouched.user;
+    if begins > visit.now && shared.sessions.are_ended(&user.issuer, &user.id, visit.now).await? {
+        return Err(SignInError::Ended);
+    }
     // Always a fresh id: nothing that the browser brought is adopted (S-080).
     let id = SessionId::generate()?;
     let session = Session {
@@ -49,3 +55,10 @@ pub(super) async fn complete(
 
 /// After the end of all sessions: so far the clocks of those who end sessions and of those who begin them may differ, both ways.
 const LONGEST_WAIT: Duration = CLOCKS_MAY_DIFFER.saturating_mul(3);
+/// Over so long those who wait for the same moment come to the provider, which has places for some at a time.
+const HERD: Duration = Duration::from_secs(1);
+
+/// A random share of that time.
+fn share(time: Duration) -> Result<Duration, RandomError> {
+    Ok(time.saturating_mul(u32::from(u16::from_be_bytes(random()?))) / u32::from(u16::MAX))
+}

@@ -8,7 +8,7 @@ use postern_servers::Redis;
 use postern_storage::Lookup;
 
 use crate::sign_out::{SAME, sign_out};
-use crate::support::{APP, Browser, Script, World, now};
+use crate::support::{APP, AUTHN, Browser, Script, World, now};
 
 /// Long enough for a machine that is busy.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -141,6 +141,32 @@ async fn s_095_all_sessions_end_by_the_clock_of_the_store() {
     assert!(matches!(world.sessions.load(&far, now()).await, Ok(Lookup::Found(_))), "that is no question of clocks");
     world.authn.finish().await;
     assert_eq!(world.provider.seen(|seen| seen.revocations.len()), 2, "their tokens are taken back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_095_a_sign_in_waits_for_the_end_of_all_and_does_not_outlive_that_of_its_user() {
+    let world = World::new().await;
+    let end_all = async |ahead| world.sessions.revoke_everyone(now().plus(Duration::from_millis(ahead))).await.unwrap();
+    end_all(700).await;
+    world.sign_in(&mut world.browser(), APP).await;
+    assert_eq!(world.live_sessions().await.len(), 1, "a session that is over before it is used is none");
+
+    end_all(2_000).await;
+    let mut browser = world.browser();
+    let there = world.send_to_sign_in(&mut browser, APP);
+    let answer = browser.follow_until(there, &format!("{AUTHN}/oauth2/callback")).await;
+    let meanwhile = now().plus(Duration::from_secs(1));
+    let (refused, ended) =
+        tokio::join!(browser.get(&answer), world.sessions.revoke_user(&world.provider.issuer, "alice", meanwhile));
+    ended.unwrap();
+    refused.is_refused(400, "sessions-ended");
+    assert_eq!(world.live_sessions().await, []);
+
+    end_all(60_000).await;
+    let mut browser = world.browser();
+    let there = world.send_to_sign_in(&mut browser, APP);
+    let answer = browser.follow_until(there, &format!("{AUTHN}/oauth2/callback")).await;
+    browser.get(&answer).await.is_refused(503, "store-unavailable");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

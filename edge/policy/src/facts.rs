@@ -61,7 +61,7 @@ impl<'a> Facts<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Person<'a> {
     /// All that is said of them.
-    pub session: &'a CompactSession,
+    pub(crate) session: &'a CompactSession,
     /// What the identity provider calls `sub`.
     pub(crate) user_id: &'a str,
     pub(crate) email: Email<'a>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::packed::{ClaimMap, ClaimValues, Packed, Packer, Part};
 use crate::{Session, SessionHandle, Timestamp, Words};
 
-/// What a [`Session`] says, packed into two hundred bytes or so, immutable, and read without being unpacked.
+/// What a [`Session`] says, packed into three hundred bytes or so, immutable, and read without being unpacked.
 pub struct CompactSession {
     /// Its name in the store.
     pub handle: SessionHandle,
@@ -184,7 +184,7 @@ mod tests {
             "sub": "u-1", "email": "alice@example.com", "iss": "https://idp.example", "a": "", "same": "u-1",
             "groups": ["staff", "", "u-1", "ünï", "staff", "\u{0}", "x".repeat(300)],
             "numbers": [0, 14, 15, 78, 79, 4174, 4175, -1, -15, -16, -17, u64::MAX, i64::MIN, i64::MAX, 0.5, -0.0, 1e300, 1.0],
-            "mixed": [null, true, false, [], [[null, ["x", ["u-1"]]]], {}, {"b": {"a": [1, "u-1"]}, "a": null}],
+            "abc": ["marked alike"], "axc": 1, "axxc": {"": 2}, "mixed": [null, true, false, [], [[null, ["x", ["u-1"]]]], {}, {"b": {"a": [1, "u-1"]}, "a": null}],
             "none": [], "long": "y".repeat(5000), "deep": {"er": {"name": "z"}},
         });
         let session = session(&odd, &json!({"groups": ["x", "y"], "exp": 1_800_000_000_u64}));

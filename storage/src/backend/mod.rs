@@ -241,12 +241,14 @@ impl Backend {
         }
     }
 
-    /// Sessions that began before this are over, whosever they are; `None` if all were never ended.
-    pub(crate) async fn everyone(&self) -> Result<Option<i64>, StorageError> {
+    /// Sessions of that owner that began before this are over; `None` if all of theirs were never ended. Of
+    /// [`EVERYONE`](crate::record::EVERYONE): whosever they are.
+    pub(crate) async fn not_before(&self, owner: &Key) -> Result<Option<i64>, StorageError> {
+        let key = *owner;
         self.within(Operation::Load, async {
             match &self.kind {
-                Kind::Local(local) => local.read(|rows| rows::everyone(rows)).await,
-                Kind::Redis(redis) => Box::pin(redis.everyone()).await.map(Some),
+                Kind::Local(local) => local.read(move |rows| rows::epoch(rows, &key)).await,
+                Kind::Redis(redis) => Box::pin(redis.not_before(&key)).await,
             }
         })
         .await

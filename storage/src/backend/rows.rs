@@ -51,7 +51,7 @@ pub(super) fn session(rows: &(impl Read + ?Sized), handle: &Key) -> Result<Optio
     let Some(row) = rows.find(Table::Sessions, handle)?.and_then(|bytes| Row::decode(bytes.as_slice()).ok()) else {
         return Ok(None);
     };
-    let not_before = epoch(rows, &row.owner())?.max(everyone(rows)?);
+    let not_before = epoch(rows, &row.owner())?.max(epoch(rows, &EVERYONE)?);
     Ok(Some(Stored { row, not_before }))
 }
 
@@ -294,12 +294,8 @@ fn owned(rows: &(impl Read + ?Sized), owner: &Key, limit: usize) -> Result<Vec<K
     Ok(keys.iter().filter_map(|key| key.get(32..)?.try_into().ok()).collect())
 }
 
-/// Before when the sessions of all are over.
-pub(super) fn everyone(rows: &(impl Read + ?Sized)) -> Result<Option<i64>, StorageError> {
-    epoch(rows, &EVERYONE)
-}
-
-fn epoch(rows: &(impl Read + ?Sized), owner: &Key) -> Result<Option<i64>, StorageError> {
+/// Before when the sessions of an owner are over.
+pub(super) fn epoch(rows: &(impl Read + ?Sized), owner: &Key) -> Result<Option<i64>, StorageError> {
     Ok(time(rows.find(Table::Epochs, owner)?))
 }
 

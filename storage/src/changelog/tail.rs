@@ -15,7 +15,7 @@ use crate::contact::Contact;
 use crate::invalidation::{Fact, Invalidation};
 use crate::metrics::Metrics;
 use crate::record::EVERYONE;
-use crate::redis::{Broken, Command, Link, Reply};
+use crate::redis::{Command, Link, Reply};
 
 /// What is told of what is read.
 pub(crate) struct Tail {
@@ -121,7 +121,7 @@ impl Tail {
             let before = std::mem::replace(&mut asked, Instant::now());
             let lines = match self.next(link, position, if caught_up { BLOCK_MS } else { 1 }).await {
                 Ok(lines) => lines,
-                Err(why) => return why.to_string(),
+                Err(why) => return why,
             };
             if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
                 return "another server owns it now".to_owned();
@@ -147,21 +147,31 @@ impl Tail {
     /// While the owner is not read, what its replicas know: that denies already, and one of them may take over. It says nothing
     /// of contact, because nobody knows whether a replica has everything.
     async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
-        let (mut replicas, mut turn, mut position) = (Vec::new(), 0_usize, Cursor::default());
         while progress.wait_for(|progress| !progress.reading && progress.cursor.is_some()).await.is_ok() {
-            tokio::time::sleep(SOON).await;
-            // A master that is held to have failed is in no map, and neither are its replicas then.
-            replicas = Some(self.log.router.replicas(&self.log.key)).filter(|now| !now.is_empty()).unwrap_or(replicas);
-            let Progress { cursor, reading } = *progress.borrow();
-            let Some(server) = replicas.get(turn.checked_rem(replicas.len()).unwrap_or_default()) else { continue };
-            if reading {
-                continue;
-            }
-            turn = turn.wrapping_add(1);
-            position = position.max(cursor.unwrap_or_default());
+            let cursor = progress.borrow().cursor.unwrap_or_default();
             tokio::select! {
                 _read_again = progress.wait_for(|progress| progress.reading) => {}
-                why = self.listen(server, &mut position) => debug!(%server, why, "a replica tells nothing of revocations"),
+                () = self.ask_replicas(cursor) => {}
+            }
+        }
+    }
+
+    /// One after the other, for as long as it takes.
+    async fn ask_replicas(&self, mut position: Cursor) {
+        // Not all edges begin with the same one, nor ask at the same moment.
+        let mut turn = jitter();
+        let mut replicas = Vec::new();
+        let mut rest = SOON;
+        loop {
+            tokio::time::sleep(rest).await;
+            rest = AGAIN + Duration::from_millis(u64::from(jitter()) % MORE_MS);
+            // A master that is held to have failed is in no map, and neither are its replicas then.
+            replicas = Some(self.log.router.replicas(&self.log.key)).filter(|now| !now.is_empty()).unwrap_or(replicas);
+            let at = usize::from(turn).checked_rem(replicas.len()).unwrap_or_default();
+            turn = turn.wrapping_add(1);
+            if let Some(server) = replicas.get(at) {
+                let why = self.listen(server, &mut position).await;
+                debug!(%server, why, "a replica tells nothing of revocations");
             }
         }
     }
@@ -174,19 +184,11 @@ impl Tail {
         };
         // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
         let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
-        let mut refusals = 0;
         loop {
             let lines = match self.next(&link, *position, BLOCK_MS).await {
                 Ok(lines) => lines,
-                // Nobody reads in a cluster that lacks a master, and whoever takes over may be told of an end at once.
-                Err(NoLines::Refused(_)) if refusals < PATIENT => {
-                    refusals += 1;
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                }
-                Err(why) => return why.to_string(),
+                Err(why) => return why,
             };
-            refusals = 0;
             for (at, entry) in lines {
                 *position = (*position).max(at);
                 if let Some(Entry::Fact(fact)) = entry {
@@ -197,13 +199,13 @@ impl Tail {
     }
 
     /// The lines behind a place; none if there are none for so long.
-    async fn next(&self, link: &Link, position: Cursor, block: u64) -> Result<Vec<Line>, NoLines> {
+    async fn next(&self, link: &Link, position: Cursor, block: u64) -> Result<Vec<Line>, String> {
         let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
         let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
         match link.call(&command, tokio::time::Instant::now() + DEADLINE).await {
-            Ok(Reply::Error(error)) => Err(NoLines::Refused(error)),
-            Ok(reply) => lines(&reply).ok_or_else(|| NoLines::Refused("it answers nonsense".to_owned())),
-            Err(broken) => Err(NoLines::Lost(broken)),
+            Ok(Reply::Error(error)) => Err(error),
+            Ok(reply) => lines(&reply).ok_or_else(|| "it answers nonsense".to_owned()),
+            Err(broken) => Err(broken.to_string()),
         }
     }
 
@@ -280,15 +282,9 @@ impl Trouble {
 
 type Line = (Cursor, Option<Entry>);
 
-/// Why a server gives no lines.
-#[derive(Debug, thiserror::Error)]
-enum NoLines {
-    /// It answers, but not with lines.
-    #[error("{0}")]
-    Refused(String),
-    /// The connection does not work any more.
-    #[error("{0}")]
-    Lost(Broken),
+/// Some number.
+fn jitter() -> u16 {
+    postern_identity::random().map_or(0, u16::from_be_bytes)
 }
 
 /// The lines in an answer to `XREAD`; none in no answer.
@@ -315,10 +311,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 const WORKED: Duration = Duration::from_secs(1);
 /// So long the owner may take to be read again before its replicas are asked.
 const SOON: Duration = Duration::from_millis(200);
-/// After so long a replica that refuses to tell anything is asked again.
-const AGAIN: Duration = Duration::from_millis(20);
-/// So often it is asked before another is.
-const PATIENT: u32 = 50;
+/// Between two questions while none of them tells anything, and up to so much more. A server that takes over may be told of an
+/// end at once.
+const AGAIN: Duration = Duration::from_millis(50);
+const MORE_MS: u64 = 30;
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 

@@ -203,7 +203,8 @@ impl Link {
     /// [`Broken`].
     pub(crate) async fn call(&self, command: &Command, until: Instant) -> Result<Reply, Broken> {
         let asked = Instant::now();
-        let answer = timeout_at(until, self.client.custom::<Value, _>(custom(command), arguments(command))).await;
+        let asking = self.client.custom::<Value, _>(custom(command), arguments(command));
+        let answer = self.while_it_lives(timeout_at(until, Box::pin(asking))).await?;
         self.judge(asked, answer.map(|answer| vec![answer]))?.pop().ok_or(Broken::Silent)
     }
 
@@ -218,9 +219,18 @@ impl Link {
             let queued = pipeline.custom::<Value, _>(custom(command), arguments(command)).await;
             queued.map_err(|error| lost(&error))?;
         }
-        let answers = timeout_at(until, pipeline.try_all::<Value>()).await;
+        let answers = self.while_it_lives(timeout_at(until, Box::pin(pipeline.try_all::<Value>()))).await?;
         let replies = self.judge(asked, answers)?;
         if replies.len() == commands.len() { Ok(replies) } else { Err(Broken::Silent) }
+    }
+
+    /// What is asked on a connection that has ended would wait for nobody: fred ends it at answers such as `CLUSTERDOWN`.
+    async fn while_it_lives<T>(&self, asking: impl Future<Output = T>) -> Result<T, Broken> {
+        tokio::select! {
+            biased;
+            answer = asking => Ok(answer),
+            () = self.health.dead.cancelled() => Err(Broken::Lost("the connection ended".to_owned())),
+        }
     }
 
     /// Ends when the connection is of no use any more.

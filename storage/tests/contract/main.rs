@@ -242,6 +242,10 @@ contract! {
         let opens = async |now| sessions.opens(at(now), Duration::from_secs(3)).await.ok();
         assert_eq!((opens(12).await, opens(7).await), (Some(at(12)), Some(at(10))), "whoever signs in waits for that");
         assert_eq!(opens(6).await, None, "but not for long");
+        sessions.revoke_user(ISSUER, "early", at(9)).await.unwrap();
+        let are_ended = async |user, began| sessions.are_ended(ISSUER, user, at(began)).await.unwrap();
+        assert_eq!((are_ended("early", 8).await, are_ended("early", 9).await), (true, false));
+        assert!(!are_ended("later", 8).await, "that is for one user to know, not for all");
     }
 
     async fn what_is_left_of_sessions_that_ended_together_is_cleared_once(world) {

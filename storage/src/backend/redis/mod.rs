@@ -142,8 +142,13 @@ impl Redis {
         Ok(found.into_iter().filter_map(|(handle, stored)| Some((handle, stored?))).collect())
     }
 
+    /// Before when the sessions of an owner are over; those of all if it is [`EVERYONE`].
+    pub(crate) async fn not_before(&self, owner: &Key) -> Result<Option<i64>, StorageError> {
+        if *owner == EVERYONE { self.everyone().await.map(Some) } else { self.epoch(owner).await }
+    }
+
     /// Before when all sessions are over.
-    pub(crate) async fn everyone(&self) -> Result<i64, StorageError> {
+    async fn everyone(&self) -> Result<i64, StorageError> {
         if let Some(known) = self.everyone.known() {
             return Ok(known);
         }
