@@ -4,11 +4,14 @@
 //! dropped and counted.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, Registry};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -81,8 +84,7 @@ impl Telemetry {
     /// # Errors
     /// If a logger is installed already.
     pub fn start(format: LogFormat, levels: LogLevels) -> Result<Self, tracing_subscriber::util::TryInitError> {
-        let (writer, guard) =
-            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).finish(io::stdout());
+        let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).finish(sink());
         let dropped = writer.error_counter();
         let (filter, handle) = reload::Layer::new(targets(levels));
         let lines = tracing_subscriber::fmt::layer().with_writer(writer).event_format(Lines { format });
@@ -105,6 +107,16 @@ impl Telemetry {
         let total =
             IntCounter::new("postern_log_lines_dropped_total", "Log lines dropped because their sink was too slow.")?;
         registry.register(Box::new(DroppedLines { total, source: self.dropped.clone() }))
+    }
+}
+
+/// Standard output. The writer thread writes down what waits in one go, and flushes when nothing waits any more; that of the
+/// standard library would be called upon for each line.
+fn sink() -> Box<dyn io::Write + Send> {
+    const AT_ONCE: usize = 64 * 1024;
+    match io::stdout().as_fd().try_clone_to_owned() {
+        Ok(stdout) => Box::new(io::BufWriter::with_capacity(AT_ONCE, File::from(stdout))),
+        Err(_) => Box::new(io::stdout()),
     }
 }
 
@@ -147,47 +159,147 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (level, target) = (*event.metadata().level(), event.metadata().target());
+        if self.format == LogFormat::Json && target != FOREIGN {
+            return json_line(&mut writer, level, target, |line| event.record(line));
+        }
         let mut fields = Fields::default();
         event.record(&mut fields);
         // Events of the `log` crate arrive under one target; their own is in a field.
-        let target = fields.rest.remove("log.target");
+        let own = fields.rest.remove("log.target");
         for key in ["log.module_path", "log.file", "log.line"] {
             fields.rest.remove(key);
         }
-        let target = target.as_ref().and_then(Value::as_str).unwrap_or(event.metadata().target());
+        let target = own.as_ref().and_then(Value::as_str).unwrap_or(target);
         match self.format {
-            LogFormat::Json => json_line(writer, *event.metadata().level(), target, fields),
-            LogFormat::Human { colour } => human_line(writer, *event.metadata().level(), target, &fields, colour),
+            LogFormat::Json => json_line(&mut writer, level, target, |line| {
+                line.text("message", &fields.message);
+                fields.rest.iter().for_each(|(name, value)| line.json(name, &value.to_string()));
+            }),
+            LogFormat::Human { colour } => human_line(writer, level, target, &fields, colour),
         }
     }
 }
 
-fn json_line(mut writer: Writer<'_>, level: Level, target: &str, fields: Fields) -> fmt::Result {
-    let mut time = String::new();
-    SystemTime.format_time(&mut Writer::new(&mut time))?;
-    let mut line = Map::new();
-    line.insert("level".into(), level_name(level).into());
-    line.insert("time".into(), time.into());
-    line.insert("service".into(), service(target).into());
-    line.insert("message".into(), fields.message.into());
-    line.extend(fields.rest);
-    let line = Value::Object(line).to_string();
-    // `serde_json` escapes the control bytes of ASCII; the others begin lines and drive terminals too (S-109).
-    let mut rest = line.as_str();
-    while let Some(at) = rest.find(is_line_breaking) {
-        let (before, from) = rest.split_at(at);
-        let mut after = from.chars();
-        let escaped = after.next().map_or(0, u32::from);
-        write!(writer, "{before}\\u{escaped:04x}")?;
-        rest = after.as_str();
+/// The target of what comes from the `log` crate.
+const FOREIGN: &str = "log";
+
+/// Writes one object in one line, member after member as they come.
+fn json_line(writer: &mut Writer<'_>, level: Level, target: &str, rest: impl FnOnce(&mut Line<'_, '_>)) -> fmt::Result {
+    write!(writer, r#"{{"level":"{}","time":""#, level_name(level))?;
+    SystemTime.format_time(writer)?;
+    let mut line = Line { writer, wrote: Ok(()) };
+    line.raw("\"");
+    line.text("service", service(target));
+    rest(&mut line);
+    line.raw("}\n");
+    line.wrote
+}
+
+/// A line that is being written.
+struct Line<'l, 'w> {
+    writer: &'l mut Writer<'w>,
+    wrote: fmt::Result,
+}
+
+impl Line<'_, '_> {
+    fn raw(&mut self, text: &str) {
+        self.wrote = self.wrote.and_then(|()| self.writer.write_str(text));
     }
-    writeln!(writer, "{rest}")
+
+    fn name(&mut self, name: &str) {
+        self.raw(",\"");
+        self.escaped(name.strip_prefix("r#").unwrap_or(name), is_special);
+        self.raw("\":");
+    }
+
+    /// A value that is written as JSON writes it, and holds no text.
+    fn plain(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        self.name(name);
+        self.wrote = self.wrote.and_then(|()| self.writer.write_fmt(value));
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        self.raw("\"");
+        self.escaped(text, is_special);
+        self.raw("\"");
+    }
+
+    /// JSON text as a member, or what only claims to be some as a text.
+    fn json(&mut self, name: &str, json: &str) {
+        if serde_json::from_str::<IgnoredAny>(json).is_err() {
+            return self.text(name, json);
+        }
+        self.name(name);
+        self.escaped(json, is_line_breaking);
+    }
+
+    /// Escapes what begins lines and drives terminals too, which JSON would let through (S-109).
+    fn escaped(&mut self, text: &str, is_special: impl Fn(char) -> bool) {
+        // Most texts are plain, and those that are not begin plain.
+        let begins = text.bytes().position(|byte| !byte.is_ascii() || is_special(char::from(byte)));
+        let (plain, mut rest) = text.split_at(begins.unwrap_or(text.len()));
+        self.raw(plain);
+        while let Some(at) = rest.find(&is_special) {
+            let (before, from) = rest.split_at(at);
+            let mut after = from.chars();
+            let special = after.next().unwrap_or_default();
+            self.raw(before);
+            self.wrote = self.wrote.and_then(|()| match special {
+                '"' => self.writer.write_str("\\\""),
+                '\\' => self.writer.write_str("\\\\"),
+                '\n' => self.writer.write_str("\\n"),
+                _ => write!(self.writer, "\\u{:04x}", u32::from(special)),
+            });
+            rest = after.as_str();
+        }
+        self.raw(rest);
+    }
+}
+
+impl Visit for Line<'_, '_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = String::new();
+        if write!(text, "{value:?}").is_ok() {
+            self.record_str(field, &text);
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            name if STRUCTURED.contains(&name) => self.json(name, value),
+            name => self.text(name, value),
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field.name(), format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field.name(), format_args!("{value}"));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON knows neither infinity nor what is no number.
+        self.plain(field.name(), format_args!("{}", Value::from(value)));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field.name(), format_args!("{value}"));
+    }
 }
 
 /// Control characters, and the two separators that some readers take for line ends.
 fn is_line_breaking(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// What cannot stand in a text of a line.
+fn is_special(c: char) -> bool {
+    matches!(c, '"' | '\\') || is_line_breaking(c)
 }
 
 fn human_line(mut writer: Writer<'_>, level: Level, target: &str, fields: &Fields, colour: bool) -> fmt::Result {
