@@ -72,6 +72,7 @@ pub(crate) async fn follow(tail: Tail, stop: CancellationToken) {
 impl Tail {
     async fn run(&self, progress: &watch::Sender<Progress>) {
         let mut trouble = Trouble::default();
+        let mut pause = PAUSE;
         loop {
             let began = Instant::now();
             let why = match self.connect().await {
@@ -86,7 +87,10 @@ impl Tail {
             trouble.because(&why);
             self.log.router.doubt();
             if began.elapsed() < WORKED {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            } else {
+                pause = PAUSE;
             }
         }
     }
@@ -307,6 +311,7 @@ const BLOCK_MS: u64 = 500;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// A connection that ends later than this is made anew at once.
 const WORKED: Duration = Duration::from_secs(1);
 /// So long the owner may take to be read again before its replicas are asked.
