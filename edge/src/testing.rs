@@ -67,6 +67,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         host_rewrite: HostRewrite::Upstream,
         request_headers: Vec::new(),
         response_headers: ResponseHeaders::default(),
+        response_rewrites: Vec::new(),
         pass_identity_headers: true,
         issuer_format: JwtIssuerFormat::HostOnly,
         timeout: None,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
 use postern_policy::{Decision, Device, Evaluation};
@@ -26,8 +26,8 @@ use crate::identify::{Given, Identify, Known, Sessions, Subject};
 use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
 use crate::reserved::{self, Reserved};
-use crate::route::{Route, Target, Upstream};
-use crate::{AuthnUpstream, Connection, JwtIssuerFormat, Refusal, Request, Snapshot};
+use crate::route::{Rewritten, Route, Target, Upstream};
+use crate::{AuthnUpstream, Connection, JwtIssuerFormat, Refusal, Request, Snapshot, prepare};
 
 /// Decides every request of an edge.
 #[derive(Debug)]
@@ -72,14 +72,16 @@ pub struct Permit {
     pub(crate) request: Arc<Request>,
     pub(crate) passage: Passage,
     pub(crate) assertion: Option<Arc<Assertion>>,
+    /// The Host that the route makes of this request.
+    pub(crate) host: Option<HeaderValue>,
     pub(crate) client_cert: Option<Vec<u8>>,
 }
 
 /// Where a permit leads.
 #[derive(Debug)]
 pub(crate) enum Passage {
-    /// To the upstream of a route, with this path in place of the canonical one.
-    Route { route: Arc<Route>, path: Option<String> },
+    /// To the upstream of a route, with this in place of the canonical path.
+    Route { route: Arc<Route>, rewritten: Option<Rewritten> },
     /// To authn; or `relayed`: another edge has prepared it for authn, which is here.
     Authn { relayed: bool },
 }
@@ -259,7 +261,7 @@ impl<I: Identify> Judge<'_, I> {
             (_, Err(error)) => return Err(store_unavailable(error)),
             (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
         }
-        self.carry(&request, &route, known.ok().flatten().as_ref())
+        self.carry(head, &request, &route, known.ok().flatten().as_ref())
     }
 
     /// The session of a credential, if it is one of that identity provider.
@@ -274,7 +276,13 @@ impl<I: Identify> Judge<'_, I> {
     }
 
     /// What an allowed request of a route comes to.
-    fn carry(&self, request: &Arc<Request>, route: &Arc<Route>, known: Option<&Known>) -> Result<Verdict, Refusal> {
+    fn carry(
+        &self,
+        head: &RequestHeader,
+        request: &Arc<Request>,
+        route: &Arc<Route>,
+        known: Option<&Known>,
+    ) -> Result<Verdict, Refusal> {
         match &route.target {
             Target::Redirect(redirect) => {
                 let location = redirect.location(route, request);
@@ -287,20 +295,21 @@ impl<I: Identify> Judge<'_, I> {
             Target::Upstream(_) if request.websocket && !route.allow_websockets => return Err(Refusal::Upgrade),
             Target::Upstream(_) => {}
         }
-        let path = route
-            .upstream_path(&request.path, &self.snapshot.config.request)
-            .map_err(|error| Refusal::BadRequest(error.into()))?;
+        let rewritten = route.upstream_path(&request.path, &self.snapshot.config.request)?;
         let assertion = if route.pass_identity_headers || route.uses_assertion() {
             Some(assertion(self.snapshot, request, route.issuer_format, (known, self.now))?)
         } else {
             None
         };
-        Ok(Verdict::Pass(Permit {
+        let mut permit = Permit {
             request: Arc::clone(request),
-            passage: Passage::Route { route: Arc::clone(route), path },
+            passage: Passage::Route { route: Arc::clone(route), rewritten },
             assertion,
+            host: None,
             client_cert: self.connection.client_cert.as_ref().map(|cert| cert.leaf.clone()),
-        }))
+        };
+        permit.host = prepare::host(&permit, route, self.snapshot, head)?;
+        Ok(Verdict::Pass(permit))
     }
 
     async fn reserved(
@@ -520,7 +529,7 @@ impl Reply {
 
 impl Permit {
     const fn to_authn(request: Arc<Request>, relayed: bool) -> Self {
-        Self { request, passage: Passage::Authn { relayed }, assertion: None, client_cert: None }
+        Self { request, passage: Passage::Authn { relayed }, assertion: None, host: None, client_cert: None }
     }
 
     /// The upstream to choose an endpoint of; `None`: authn is where it leads.

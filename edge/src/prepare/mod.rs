@@ -21,9 +21,10 @@ use crate::admit::{Passage, Permit};
 use crate::answer::{INTERCEPTED, REQUEST_ID};
 use crate::assertion::ASSERTION_HEADER;
 use crate::credential::{has_own_parameter, own_scheme, query_without_own};
-use crate::request::{MAX_NOMINATED, forwarded_entries, is_own_family, nominated, tokens};
-use crate::route::{HostRewrite, Route};
-use crate::{HeaderRule, Snapshot};
+use crate::refusal::{Failure, Refusal};
+use crate::request::{MAX_NOMINATED, MAX_TARGET, forwarded_entries, is_own_family, nominated, tokens};
+use crate::route::{HostRewrite, ResponseRewrite, Route};
+use crate::{HeaderRule, Host, Snapshot};
 
 /// Turns the head of an admitted request into the head that goes up. `authority` is that of the chosen endpoint, as the
 /// configuration wrote it. Body framing (`Transfer-Encoding`) is left to the connection that sends it.
@@ -41,14 +42,18 @@ pub fn request(
     }
     strip(permit, head);
     match &permit.passage {
-        Passage::Route { route, path, .. } => {
+        Passage::Route { route, rewritten } => {
             strip_credentials(snapshot, head);
             let query = permit.request.query.as_deref().and_then(query_without_own);
-            set_target(path.as_deref().unwrap_or(&permit.request.path), query.as_deref(), head);
+            let query = query.as_deref();
+            match rewritten {
+                None => set_target(&permit.request.path, query, head),
+                Some(rewritten) => set_target(&rewritten.path, rewritten.query(query).as_deref(), head),
+            }
             forward(permit, snapshot, head);
             set(head, &REQUEST_ID, request_id.clone());
-            if path.is_some() {
-                set_text(head, &ORIGINAL_PATH, &target(&permit.request.path, query.as_deref()));
+            if rewritten.is_some() {
+                set_text(head, &ORIGINAL_PATH, &target(&permit.request.path, query));
             }
             apply_settings(permit, route, head);
             set_host(permit, route, authority, head);
@@ -64,6 +69,41 @@ pub fn request(
     }
 }
 
+/// The Host that the route makes of this request, if it makes one (01 §2.7).
+///
+/// # Errors
+/// What it makes is no host that may be asked for (S-047).
+pub(crate) fn host(
+    permit: &Permit,
+    route: &Route,
+    snapshot: &Snapshot,
+    head: &RequestHeader,
+) -> Result<Option<HeaderValue>, Refusal> {
+    let made = match &route.host_rewrite {
+        HostRewrite::Upstream | HostRewrite::Preserve | HostRewrite::Literal(_) => return Ok(None),
+        HostRewrite::Path(rewrite) => rewrite.apply(&permit.request.path, MAX_TARGET).map(String::into_bytes),
+        HostRewrite::Header(name) => {
+            // As the field goes up, and so after what the route sets and removes.
+            let mut head = head.clone();
+            strip_hop_by_hop(&mut head);
+            strip(permit, &mut head);
+            strip_credentials(snapshot, &mut head);
+            forward(permit, snapshot, &mut head);
+            apply_settings(permit, route, &mut head);
+            let mut values = head.headers.get_all(name).iter();
+            match (values.next(), values.next()) {
+                (None, _) => return Ok(None),
+                (Some(value), None) if value.is_empty() => return Ok(None),
+                (Some(value), None) => Some(value.as_bytes().to_vec()),
+                (Some(_), Some(_)) => None,
+            }
+        }
+    };
+    let host = made.and_then(|made| Host::parse(&made).ok());
+    let value = host.and_then(|host| HeaderValue::try_from(host.to_string()).ok());
+    value.map(Some).ok_or(Refusal::Failed(Failure::HostRewrite))
+}
+
 /// What comes before an answer says that it will come; no field of it goes down.
 pub(crate) fn interim(head: &mut ResponseHeader) {
     let names: Vec<HeaderName> = head.headers.keys().cloned().collect();
@@ -75,18 +115,20 @@ pub(crate) fn interim(head: &mut ResponseHeader) {
 /// Turns the head of an upstream's answer into the head that goes down.
 pub fn response(permit: &Permit, snapshot: &Snapshot, request_id: &HeaderValue, head: &mut ResponseHeader) {
     consume_hop_by_hop(head);
-    let (configured, kept) = match &permit.passage {
+    match &permit.passage {
         Passage::Route { route, .. } => {
+            rewrite(&route.response_rewrites, head);
             drop_own(snapshot, head);
-            (&route.response_headers, &[][..])
+            for (name, value) in route.response_headers.0.iter() {
+                put(head, name, rewritten(&route.response_rewrites, name, value.clone()));
+            }
         }
         Passage::Authn { .. } => {
             put(head, &INTERCEPTED, HeaderValue::from_static("true"));
-            (&snapshot.config.response_headers, &AUTHNS[..])
+            for (name, value) in snapshot.config.response_headers.0.iter().filter(|(name, _)| !AUTHNS.contains(name)) {
+                put(head, name, value.clone());
+            }
         }
-    };
-    for (name, value) in configured.0.iter().filter(|(name, _)| !kept.contains(name)) {
-        put(head, name, value.clone());
     }
     put(head, &REQUEST_ID, request_id.clone());
 }
@@ -258,7 +300,8 @@ fn apply_settings(permit: &Permit, route: &Route, head: &mut RequestHeader) {
 
 /// Where the Host changes, the upstream learns the one that was asked for (01 §2.7).
 fn append_original_host(permit: &Permit, route: &Route, head: &mut RequestHeader) {
-    if route.host_rewrite == HostRewrite::Preserve {
+    let made = matches!(route.host_rewrite, HostRewrite::Header(_) | HostRewrite::Path(_));
+    if route.host_rewrite == HostRewrite::Preserve || (made && permit.host.is_none()) {
         return;
     }
     let own = permit.request.host.to_string();
@@ -272,10 +315,13 @@ fn append_original_host(permit: &Permit, route: &Route, head: &mut RequestHeader
 }
 
 fn set_host(permit: &Permit, route: &Route, authority: &str, head: &mut RequestHeader) {
-    match &route.host_rewrite {
-        HostRewrite::Upstream => set_text(head, &header::HOST, authority),
-        HostRewrite::Preserve => set_text(head, &header::HOST, &permit.request.host.to_string()),
-        HostRewrite::Literal(host) => set(head, &header::HOST, HeaderValue::clone(host)),
+    match (&route.host_rewrite, &permit.host) {
+        (HostRewrite::Upstream, _) => set_text(head, &header::HOST, authority),
+        (HostRewrite::Literal(host), _) => set(head, &header::HOST, HeaderValue::clone(host)),
+        (HostRewrite::Header(_) | HostRewrite::Path(_), Some(made)) => set(head, &header::HOST, made.clone()),
+        (HostRewrite::Preserve | HostRewrite::Header(_) | HostRewrite::Path(_), _) => {
+            set_text(head, &header::HOST, &permit.request.host.to_string());
+        }
     }
 }
 
@@ -311,6 +357,27 @@ fn consume_hop_by_hop(head: &mut ResponseHeader) {
         head.remove_header(&header::CONNECTION);
         head.remove_header(&header::UPGRADE);
     }
+}
+
+/// `rewrite_response_headers`, on every field of those names.
+fn rewrite(rewrites: &[ResponseRewrite], head: &mut ResponseHeader) {
+    for one in rewrites {
+        let before: Vec<HeaderValue> = head.headers.get_all(&one.header).iter().cloned().collect();
+        if before.iter().all(|value| one.apply(value).is_none()) {
+            continue;
+        }
+        head.remove_header(&one.header);
+        for value in before {
+            let value = one.apply(&value).unwrap_or(value);
+            let _appended = head.append_header(one.header.clone(), value);
+        }
+    }
+}
+
+/// The value of such a field once each rewrite of it was applied, in their order.
+fn rewritten(rewrites: &[ResponseRewrite], name: &HeaderName, value: HeaderValue) -> HeaderValue {
+    let of_it = rewrites.iter().filter(|rewrite| rewrite.header == *name);
+    of_it.fold(value, |value, rewrite| rewrite.apply(&value).unwrap_or(value))
 }
 
 /// Cookies of ours and fields of ours that an upstream would set (S-049).

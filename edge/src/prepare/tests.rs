@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::cookies::{Kept, OwnCookies};
 use super::template::{Facts, fill};
 use super::*;
+use crate::route::{PathRewrite, RegexRewrite};
 use crate::testing::*;
 use crate::{ClaimHeader, EdgeConfig, Gate, ProxyConfig, ResponseHeaders, Verdict};
 
@@ -138,8 +139,7 @@ async fn s_041_none_of_our_credentials_goes_up() {
         up(config(vec![route("app.example.com", "/")]), &get(&format!("/?pomerium_session={cookie}"), &[])).await;
     assert_eq!(bare.raw_path(), b"/");
     assert!(!format!("{head:?}{bare:?}").contains(&cookie));
-    let rewritten =
-        Route { rewrite: Some(crate::route::PathRewrite::Prefix("/up/".into())), ..route("app.example.com", "/") };
+    let rewritten = Route { rewrite: Some(PathRewrite::Prefix("/up/".into())), ..route("app.example.com", "/") };
     let referer = format!("https://app.example.com/a?b=1&pomerium%5Fsession={cookie}");
     let head = up(config(vec![rewritten]), &get(&target, &[("Referer", &referer)])).await;
     assert_eq!(values(&head.headers, "x-envoy-original-path"), "/x?a=1&b=%2f");
@@ -229,6 +229,112 @@ async fn the_host_is_rewritten_as_configured() {
     }
 }
 
+fn expression(pattern: &str, substitution: &str) -> RegexRewrite {
+    RegexRewrite::new(regex::Regex::new(pattern).unwrap(), substitution).unwrap()
+}
+
+/// Host and original host as they go up, or the reason of the refusal.
+async fn hosts(route: Route, request: &RequestHeader) -> Result<(String, String), &'static str> {
+    let world = World::new(config(vec![route])).await;
+    if let Some(head) = world.carried(request).await {
+        return Ok((values(&head.headers, "host"), values(&head.headers, "x-forwarded-host")));
+    }
+    match world.admit(request).await.verdict {
+        Verdict::Refuse(refusal) => Err(refusal.reason()),
+        other @ (Verdict::Pass(_) | Verdict::Reply(_)) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn s_047_the_host_of_a_field_is_one_that_may_be_asked_for() {
+    let by = |rules: Vec<HeaderRule>| Route {
+        host_rewrite: HostRewrite::Header(HeaderName::from_static("x-host")),
+        request_headers: rules,
+        ..route("app.example.com", "/")
+    };
+    let sent = |value: &'static str| get("/", &[("x-host", value)]);
+    let told = |host: &str, forwarded: &str| Ok((host.to_owned(), forwarded.to_owned()));
+    let app = "app.example.com";
+    assert_eq!(hosts(by(vec![]), &sent("Inner.example:81")).await, told("inner.example:81", app));
+    assert_eq!(hosts(by(vec![]), &sent("[::1]:81")).await, told("[::1]:81", app));
+    assert_eq!(hosts(by(vec![]), &get("/", &[])).await, told(app, ""), "nothing said: nothing changes");
+    assert_eq!(hosts(by(vec![]), &sent("")).await, told(app, ""));
+    for odd in ["a b", "a/b", "u@a", "a,b", "a:0", "a:99999", "..", "[a]", "%61", "a..b"] {
+        assert_eq!(hosts(by(vec![]), &sent(odd)).await, Err("host-rewrite"), "{odd}");
+    }
+    let twice = get("/", &[("x-host", "a"), ("x-host", "b")]);
+    assert_eq!(hosts(by(vec![]), &twice).await, Err("host-rewrite"), "one of two is not chosen");
+    let name = HeaderName::from_static("x-host");
+    let set = HeaderRule::Set(name.clone(), HeaderValue::from_static("set.example"));
+    assert_eq!(hosts(by(vec![set]), &sent("sent.example")).await, told("set.example", app), "as it goes up");
+    assert_eq!(hosts(by(vec![HeaderRule::Remove(name)]), &sent("sent.example")).await, told(app, ""));
+    let nominated = get("/", &[("x-host", "a.example"), ("connection", "x-host")]);
+    assert_eq!(hosts(by(vec![]), &nominated).await, told(app, ""), "S-039");
+    let forwarded = Route { host_rewrite: HostRewrite::Header(FORWARDED_HOST), ..route(app, "/") };
+    assert_eq!(hosts(forwarded, &get("/", &[("x-forwarded-host", "forged.example")])).await, told(app, ""), "S-040");
+}
+
+#[tokio::test]
+async fn s_047_the_host_of_an_expression_is_one_that_may_be_asked_for() {
+    let by = |pattern: &str, substitution: &str| Route {
+        host_rewrite: HostRewrite::Path(expression(pattern, substitution)),
+        ..route("app.example.com", "/")
+    };
+    let tenant = || by("^/([^/]+)(/.*)?$", r"\1.internal:8080");
+    let told = |host: &str| Ok((host.to_owned(), "app.example.com".to_owned()));
+    assert_eq!(hosts(tenant(), &get("/acme/x?y=/z", &[])).await, told("acme.internal:8080"));
+    assert_eq!(hosts(tenant(), &get("/a%20b/x", &[])).await, Err("host-rewrite"));
+    assert_eq!(hosts(by("nothing", "x"), &get("/a", &[])).await, Err("host-rewrite"), "a path is no host");
+    // The path that policy saw is asked, not what goes up.
+    let both = Route { rewrite: Some(PathRewrite::Regex(expression("^/[^/]+", ""))), ..tenant() };
+    let head = up(config(vec![both]), &get("/acme/x?q", &[])).await;
+    assert_eq!((values(&head.headers, "host").as_str(), head.raw_path()), ("acme.internal:8080", &b"/x?q"[..]));
+    assert_eq!(values(&head.headers, "x-envoy-original-path"), "/acme/x?q");
+}
+
+#[tokio::test]
+async fn fields_of_an_answer_are_rewritten_where_they_begin_so() {
+    let rewrite = |header: &'static str, prefix: &str, value: &'static str| ResponseRewrite {
+        header: HeaderName::from_static(header),
+        prefix: prefix.to_owned(),
+        value: HeaderValue::from_static(value),
+    };
+    let ours = (HeaderName::from_static("x-ours"), HeaderValue::from_static("http://in/x"));
+    let route = Route {
+        response_rewrites: vec![
+            rewrite("location", "http://in/", "https://out/"),
+            rewrite("location", "https://out/a", "https://out/b"),
+            rewrite("x-many", "a", "z"),
+            rewrite("set-cookie", "x=", "_pomerium="),
+            rewrite("x-ours", "http://in/", "https://out/"),
+        ],
+        response_headers: ResponseHeaders(std::sync::Arc::new([ours])),
+        ..route("app.example.com", "/")
+    };
+    let world = World::new(config(vec![route])).await;
+    let admission = world.admit(&get("/", &[])).await;
+    let Verdict::Pass(permit) = &admission.verdict else { panic!("{admission:?}") };
+    let mut head = ResponseHeader::build(302, None).unwrap();
+    for (name, value) in [
+        ("Location", "http://in/ab"),
+        ("X-Many", "abc"),
+        ("X-Many", "b"),
+        ("X-Many", "a"),
+        ("Set-Cookie", "x=stolen"),
+        ("Set-Cookie", "y=1"),
+        ("X-Other", "http://in/ab"),
+        ("X-Ours", "theirs"),
+    ] {
+        head.append_header(name, value).unwrap();
+    }
+    response(permit, &world.gate.snapshot(), &HeaderValue::from_static("id"), &mut head);
+    let found = |name: &str| values(&head.headers, name);
+    assert_eq!(found("location"), "https://out/bb", "each once, in order");
+    assert_eq!(found("x-many"), "zbc|b|z");
+    assert_eq!(found("set-cookie"), "y=1", "no rewrite makes a cookie of ours (S-049)");
+    assert_eq!((found("x-other").as_str(), found("x-ours").as_str()), ("http://in/ab", "https://out/x"));
+}
+
 #[tokio::test]
 async fn s_021_the_upstream_gets_the_path_that_policy_saw() {
     let options = head("OPTIONS", "*", &[]);
@@ -236,10 +342,8 @@ async fn s_021_the_upstream_gets_the_path_that_policy_saw() {
     let open = guarded("app.example.com", "/", policy());
     let head = up(config(vec![open]), &get("//x/../%61/./b%20c?q=//..", &[])).await;
     assert_eq!(head.raw_path(), b"/a/b%20c?q=//..");
-    let rewritten = Route {
-        rewrite: Some(crate::route::PathRewrite::Prefix("/up/".into())),
-        ..guarded("app.example.com", "/", policy())
-    };
+    let rewritten =
+        Route { rewrite: Some(PathRewrite::Prefix("/up/".into())), ..guarded("app.example.com", "/", policy()) };
     let head = up(config(vec![rewritten]), &get("/a/b%20c?q", &[])).await;
     assert_eq!(head.raw_path(), b"/up/a/b%20c?q");
     assert_eq!(values(&head.headers, "x-envoy-original-path"), "/a/b%20c?q");

@@ -77,6 +77,10 @@ pub enum Failure {
     Overloaded,
     /// Another edge took this one for authn, which is not here.
     AuthnLoop,
+    /// The route's expression makes no path of this one.
+    PathRewrite,
+    /// What the route makes the Host of is none.
+    HostRewrite,
     /// A bug, or no randomness (S-115, S-120).
     Internal,
 }
@@ -89,7 +93,7 @@ impl Failure {
             Self::ConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::AuthnLoop => StatusCode::LOOP_DETECTED,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::PathRewrite | Self::HostRewrite | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -103,6 +107,8 @@ impl Failure {
             Self::BodyTimeout => "body-timeout",
             Self::Overloaded => "overloaded",
             Self::AuthnLoop => "authn-loop",
+            Self::PathRewrite => "path-rewrite",
+            Self::HostRewrite => "host-rewrite",
             Self::Internal => "internal-error",
         }
     }

@@ -200,6 +200,9 @@ impl Refusal {
                 Failure::BodyTimeout => sentence_of(failure.status()),
                 Failure::Overloaded => "There is too much to do just now. Please try again in a moment.",
                 Failure::AuthnLoop => "Sign-in cannot be reached from here.",
+                Failure::PathRewrite | Failure::HostRewrite => {
+                    "This address cannot be put in the way that the application wants it."
+                }
                 Failure::Internal => "Something went wrong on our side.",
             },
         }

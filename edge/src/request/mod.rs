@@ -272,7 +272,7 @@ impl Request {
 const MAX_FIELDS: usize = 200;
 const MAX_FIELD: usize = 32 * 1024;
 const MAX_HEAD: usize = 64 * 1024;
-const MAX_TARGET: usize = 16 * 1024;
+pub(crate) const MAX_TARGET: usize = 16 * 1024;
 
 /// The request target, split by its form (03 §3.1 step 1).
 struct Target<'h> {
@@ -338,10 +338,12 @@ fn read_query(head: &RequestHeader) -> Result<Option<String>, BadRequest> {
     if query.len() > MAX_TARGET {
         return Err(BadRequest::TargetTooLong);
     }
-    if !query.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'#') {
-        return Err(BadRequest::Query);
-    }
-    Ok(Some(query.to_owned()))
+    if is_query(query) { Ok(Some(query.to_owned())) } else { Err(BadRequest::Query) }
+}
+
+/// Whether every byte of it may be in a query.
+pub(crate) fn is_query(query: &str) -> bool {
+    query.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'#')
 }
 
 fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &PathConfig) -> Result<CanonicalPath, BadRequest> {

@@ -6,6 +6,7 @@ mod named;
 mod paths;
 mod regexes;
 mod rewrite;
+mod substitution;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,10 +16,12 @@ mod tree;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use postern_identity::IdpId;
 
 pub use regexes::PathRegex;
+pub(crate) use rewrite::Rewritten;
+pub use substitution::{RegexRewrite, SubstitutionError};
 pub use table::{Group, RouteTable};
 pub use trace::Miss;
 
@@ -50,6 +53,8 @@ pub struct Route {
     pub request_headers: Vec<HeaderRule>,
     /// The global set merged with the route's own.
     pub response_headers: ResponseHeaders,
+    /// `rewrite_response_headers`, each once, in the order of the file.
+    pub response_rewrites: Vec<ResponseRewrite>,
     /// The identity headers go upstream.
     pub pass_identity_headers: bool,
     /// `iss` of this route's assertions.
@@ -140,6 +145,8 @@ pub struct UpstreamEndpoint {
 pub enum PathRewrite {
     /// The matched part (the prefix, or the whole path for `path` and `regex`) becomes this.
     Prefix(String),
+    /// `regex_rewrite_pattern`, `regex_rewrite_substitution`.
+    Regex(RegexRewrite),
 }
 
 /// The Host that the upstream sees (01 §2.7).
@@ -151,6 +158,21 @@ pub enum HostRewrite {
     Preserve,
     /// This one.
     Literal(Box<HeaderValue>),
+    /// `host_rewrite_header`: what this field of the request says; as the client sent it, where it says nothing.
+    Header(HeaderName),
+    /// `host_path_regex_rewrite_pattern` and `_substitution`: made from the canonical path.
+    Path(RegexRewrite),
+}
+
+/// An entry of `rewrite_response_headers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseRewrite {
+    /// Which field.
+    pub header: HeaderName,
+    /// What it must begin with.
+    pub prefix: String,
+    /// What takes its place.
+    pub value: HeaderValue,
 }
 
 /// A redirect target (01 §2.8).

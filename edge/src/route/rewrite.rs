@@ -2,9 +2,32 @@
 
 use std::fmt::Write as _;
 
+use http::HeaderValue;
+
 use crate::credential::query_without_own;
-use crate::route::{PathMatcher, PathRewrite, Redirect, Route};
-use crate::{CanonicalPath, EscapedSlashes, HeaderRule, PathConfig, PathError, Request};
+use crate::refusal::{Failure, Refusal};
+use crate::request::{MAX_TARGET, is_query};
+use crate::route::{PathMatcher, PathRewrite, Redirect, ResponseRewrite, Route};
+use crate::{CanonicalPath, EscapedSlashes, HeaderRule, PathConfig, Request};
+
+/// What goes up in place of a canonical path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rewritten {
+    /// The path.
+    pub(crate) path: String,
+    /// What the query begins with: an expression may make one.
+    pub(crate) query: Option<String>,
+}
+
+impl Rewritten {
+    /// The query that goes up with it, if `own` is that of the request.
+    pub(crate) fn query(&self, own: Option<&str>) -> Option<String> {
+        match (self.query.as_deref(), own) {
+            (Some(made), Some(own)) => Some(format!("{made}&{own}")),
+            (made, own) => made.or(own).map(str::to_owned),
+        }
+    }
+}
 
 impl Route {
     /// Whether one of its request fields carries the assertion.
@@ -19,13 +42,35 @@ impl Route {
     /// second decoding (03 §3.1 step 9). `None`: as it is.
     ///
     /// # Errors
-    /// [`PathError`] if the rewrite gives what no path may be.
-    pub(crate) fn upstream_path(&self, path: &str, rules: &PathConfig) -> Result<Option<String>, PathError> {
-        let Some(PathRewrite::Prefix(prefix)) = &self.rewrite else { return Ok(None) };
-        let rewritten = self.replace_matched(path, prefix);
+    /// [`Refusal`] if the rewrite gives what no path may be: where the file says what takes a prefix's place the client made it
+    /// so, and where an expression does, the expression.
+    pub(crate) fn upstream_path(&self, path: &str, rules: &PathConfig) -> Result<Option<Rewritten>, Refusal> {
         // What was canonical before has no dot segments and no escape to decode: whatever needs that now, surgery made.
-        let rules = PathConfig { normalize: false, escaped_slashes: EscapedSlashes::Keep, ..*rules };
-        CanonicalPath::parse(rewritten.as_bytes(), &rules).map(|canonical| Some(canonical.text))
+        let canonical = |text: &str, escaped_slashes| {
+            let rules = PathConfig { normalize: false, escaped_slashes, ..*rules };
+            CanonicalPath::parse(text.as_bytes(), &rules).map(|canonical| canonical.text)
+        };
+        match &self.rewrite {
+            None => Ok(None),
+            Some(PathRewrite::Regex(_)) if path == "*" => Ok(None),
+            Some(PathRewrite::Prefix(prefix)) => {
+                let path = canonical(&self.replace_matched(path, prefix), EscapedSlashes::Keep);
+                let path = path.map_err(|error| Refusal::BadRequest(error.into()))?;
+                Ok(Some(Rewritten { path, query: None }))
+            }
+            Some(PathRewrite::Regex(rewrite)) => {
+                let made = rewrite.apply(path, MAX_TARGET).ok_or(Refusal::Failed(Failure::PathRewrite))?;
+                let (path, query) = match made.split_once('?') {
+                    Some((path, query)) => (path, Some(query)),
+                    None => (made.as_str(), None),
+                };
+                let let_in = rules.escaped_slashes == EscapedSlashes::Keep;
+                let slashes = if let_in { EscapedSlashes::Keep } else { EscapedSlashes::Reject };
+                let path = canonical(path, slashes).ok().filter(|_| query.is_none_or(is_query));
+                let path = path.ok_or(Refusal::Failed(Failure::PathRewrite))?;
+                Ok(Some(Rewritten { path, query: query.map(str::to_owned) }))
+            }
+        }
     }
 
     /// The matched part of `path` replaced by `with`: the prefix, or all of it. Plain surgery on text, as 01 §2.7 has it.
@@ -34,6 +79,14 @@ impl Route {
             PathMatcher::Prefix(prefix) => format!("{with}{}", path.strip_prefix(prefix.as_str()).unwrap_or_default()),
             PathMatcher::Exact(_) | PathMatcher::Regex(_) => with.to_owned(),
         }
+    }
+}
+
+impl ResponseRewrite {
+    /// The value in place of one of this field; `None`: it does not begin so.
+    pub(crate) fn apply(&self, value: &HeaderValue) -> Option<HeaderValue> {
+        let rest = value.as_bytes().strip_prefix(self.prefix.as_bytes())?;
+        HeaderValue::from_bytes(&[self.value.as_bytes(), rest].concat()).ok()
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{connection, exact, get, head, prefix, route};
-use crate::{Host, PathConfig, PathError, Request, UnderscoreHeaders};
+use crate::{Host, PathConfig, PathError, Refusal, Request, UnderscoreHeaders};
 
 fn table(routes: &[Arc<Route>]) -> RouteTable {
     RouteTable::new(routes, [("auth.example.com", None)], true)
@@ -274,9 +274,60 @@ fn groups_stand_in_the_order_of_the_file_with_the_port_before_the_host_and_patte
     );
 }
 
-fn rewritten(path: PathMatcher, with: &str, asked: &str) -> Result<Option<String>, PathError> {
+fn rewritten(path: PathMatcher, with: &str, asked: &str) -> Result<Option<String>, Refusal> {
     let route = Route { path, rewrite: Some(PathRewrite::Prefix(with.to_owned())), ..route("x", "/") };
-    route.upstream_path(asked, &PathConfig::default())
+    Ok(route.upstream_path(asked, &PathConfig::default())?.map(|rewritten| rewritten.path))
+}
+
+/// Path and query, or the reason.
+fn by_expression(pattern: &str, substitution: &str, asked: &str) -> Result<(String, Option<String>), &'static str> {
+    let rewrite = RegexRewrite::new(regex::Regex::new(pattern).unwrap(), substitution).unwrap();
+    let route = Route { rewrite: Some(PathRewrite::Regex(rewrite)), ..route("x", "/") };
+    let rewritten = route.upstream_path(asked, &PathConfig::default()).map_err(|refusal| refusal.reason())?;
+    Ok(rewritten.map(|rewritten| (rewritten.path, rewritten.query)).unwrap())
+}
+
+#[test]
+fn an_expression_rewrites_the_path_and_may_make_a_query() {
+    let path = |path: &str| Ok((path.to_owned(), None));
+    assert_eq!(by_expression("^/u/([^/]+)/(.*)$", r"/\2/of/\1", "/u/a%20b/c"), path("/c/of/a%20b"));
+    assert_eq!(by_expression("nothing", "x", "/a"), path("/a"));
+    assert_eq!(by_expression("^/a", "", "/a/b"), path("/b"));
+    assert_eq!(by_expression("^/a", "/", "/a//b"), path("/b"), "slashes are merged again");
+    let made = by_expression(r"^/item/(\d+)$", r"/item.php?id=\1", "/item/7");
+    assert_eq!(made, Ok(("/item.php".to_owned(), Some("id=7".to_owned()))));
+    let query = |own| Rewritten { path: String::new(), query: Some("id=7".to_owned()) }.query(own);
+    assert_eq!((query(None).as_deref(), query(Some("x")).as_deref()), (Some("id=7"), Some("id=7&x")));
+}
+
+#[test]
+fn s_021_what_an_expression_makes_is_a_path_or_nothing_goes_up() {
+    for (pattern, substitution, asked) in [
+        ("^/", "", "/a"),
+        ("^/static", "", "/static../secret"),
+        ("^/a", "/%2e%2e/b", "/a"),
+        ("x", "..", "/a/x/b"),
+        ("x", "%2f", "/x"),
+        ("x", "#", "/x"),
+        ("x", " ", "/x"),
+        ("x", "é", "/x"),
+        ("x", "?a b", "/x"),
+        ("x", "?a#b", "/x"),
+        ("x", "%zz", "/x"),
+    ] {
+        assert_eq!(
+            by_expression(pattern, substitution, asked),
+            Err("path-rewrite"),
+            "{pattern} {substitution} {asked}"
+        );
+    }
+    let long = format!("/{}", "x".repeat(9000));
+    assert_eq!(by_expression("x", "yy", &long), Err("path-rewrite"), "over the limit of a target");
+    let star = Route {
+        rewrite: Some(PathRewrite::Regex(RegexRewrite::new(regex::Regex::new(".").unwrap(), "x").unwrap())),
+        ..route("x", "/")
+    };
+    assert_eq!(star.upstream_path("*", &PathConfig::default()), Ok(None));
 }
 
 #[test]
@@ -298,10 +349,11 @@ fn a_prefix_is_rewritten_by_plain_surgery_and_made_canonical_again() {
 
 #[test]
 fn s_021_a_rewrite_never_makes_a_dot_segment() {
-    assert_eq!(rewritten(prefix("/static"), "/", "/static../secret"), Err(PathError::AboveRoot));
-    assert_eq!(rewritten(prefix("/static"), "/files/", "/static../secret"), Err(PathError::HiddenDots));
-    assert_eq!(rewritten(prefix("/static"), "/", "/static./x"), Err(PathError::HiddenDots));
-    assert_eq!(rewritten(prefix("/static"), "/", "/static..;a/x"), Err(PathError::HiddenDots));
+    let refused = |error: PathError| Err(Refusal::BadRequest(error.into()));
+    assert_eq!(rewritten(prefix("/static"), "/", "/static../secret"), refused(PathError::AboveRoot));
+    assert_eq!(rewritten(prefix("/static"), "/files/", "/static../secret"), refused(PathError::HiddenDots));
+    assert_eq!(rewritten(prefix("/static"), "/", "/static./x"), refused(PathError::HiddenDots));
+    assert_eq!(rewritten(prefix("/static"), "/", "/static..;a/x"), refused(PathError::HiddenDots));
     assert_eq!(rewritten(prefix("/static"), "/files", "/static../x"), Ok(Some("/files../x".to_owned())));
 }
 

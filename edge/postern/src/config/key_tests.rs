@@ -200,10 +200,22 @@ fn each_key_of_a_route_is_refused_for_what_cannot_be() {
             "regex_rewrite_pattern: '(a)'\nregex_rewrite_substitution: '\\2'".to_owned(),
             "PST-0209 regex_rewrite_substitution",
         ),
+        (
+            "regex_rewrite_pattern: '(a)'\nregex_rewrite_substitution: '\\n'".to_owned(),
+            "PST-0209 regex_rewrite_substitution",
+        ),
         ("host_path_regex_rewrite_pattern: '(?=a)'".to_owned(), "PST-0209 host_path_regex_rewrite_pattern"),
         ("host_rewrite_header: 'a b'".to_owned(), "PST-0208 host_rewrite_header"),
         ("rewrite_response_headers: [{prefix: a}]".to_owned(), "PST-0211 rewrite_response_headers[0].header"),
         ("rewrite_response_headers: [{header: 'a b'}]".to_owned(), "PST-0208 rewrite_response_headers[0].header"),
+        (
+            "rewrite_response_headers: [{header: Transfer-Encoding}]".to_owned(),
+            "PST-0605 rewrite_response_headers[0].header",
+        ),
+        (
+            "rewrite_response_headers: [{header: Location, value: \"a\\nb\"}]".to_owned(),
+            "PST-0208 rewrite_response_headers[0].value",
+        ),
         // 01 §2.9, §2.12, §2.13.
         ("tls_custom_ca: '***'".to_owned(), "PST-0207 tls_custom_ca"),
         ("tls_custom_ca_file: /no/such".to_owned(), "PST-0210 tls_custom_ca_file"),
@@ -408,8 +420,7 @@ fn keys_of_a_route_mean_what_they_say() {
         "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\nallow_spdy: 1\nallow_upgrades: [H2C]\n\
          circuit_breaker_thresholds: {max_requests: 5}\noutlier_detection: {consecutive_5xx: 3}\ndepends_on: ['https://b.example.com:8/x']\n\
          tls_server_name: a.internal\ntls_upstream_server_name: b.internal\ntls_skip_verify: true\n\
-         regex_rewrite_pattern: '/(.)/(.)'\nregex_rewrite_substitution: '/\\2/\\1'\n\
-         rewrite_response_headers: [{header: Location, prefix: a, value: b}]\nmcp: {server: {}}\n\
+         mcp: {server: {}}\n\
          sub_policies: [{id: x, allowed_users: a, allowed_idp_claims: {g: [h]}}]\nsession_recording: {enabled: true}\n",
     );
     assert_eq!((route.key.as_str(), route.balancing.policy), ("routes[0]", LoadBalancing::RingHash));
@@ -423,8 +434,6 @@ fn keys_of_a_route_mean_what_they_say() {
     assert_eq!((outliers.failure_share, outliers.split_local), ((85, 5, 50), false));
     assert_eq!(route.access.depends_on, ["b.example.com:8"]);
     assert_eq!((route.tls.name.as_deref(), route.tls.skip_verify), (Some("b.internal"), true));
-    assert_eq!(route.rewriting.path.unwrap().substitution, "/\\2/\\1");
-    assert_eq!(route.rewriting.response[0].header, "location");
     let Some(Mcp::Server(server)) = route.mcp else { panic!() };
     assert_eq!((server.max_request_bytes, server.path.as_str()), (4096, "/"));
     assert_eq!((route.access.sub_policies[0].name.as_str(), route.access.recorded), ("x", true));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use postern_authn::ProviderKind;
-use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, Route, Target};
+use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, RegexRewrite, Route, Target};
 use postern_edge::{AuthnUpstream, ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
 use postern_identity::{Claims, CompactSession, IdpId, SameSite, Session, SessionHandle, User};
 use proptest::prelude::*;
@@ -654,6 +654,26 @@ fn where_a_route_leads_and_how_it_rewrites() {
         (redirect.scheme.as_deref(), redirect.host.as_deref(), redirect.status.as_u16()),
         (Some("https"), Some("b.example.com"), 308)
     );
+    let by = |keys: &str| route(&format!("    to: http://127.0.0.1/x\n    {}\n", keys.replace('\n', "\n    ")));
+    let expression = |pattern: &str, text: &str| RegexRewrite::new(regex::Regex::new(pattern).unwrap(), text).unwrap();
+    let three = by("regex_rewrite_pattern: '^/(.)/(.)'\nregex_rewrite_substitution: '/\\2/\\1'");
+    assert!(matches!(&three.rewrite, Some(PathRewrite::Regex(one)) if *one == expression("^/(.)/(.)", "/\\2/\\1")));
+    let all = [
+        ("host_rewrite: a", HostRewrite::Literal(Box::new(HeaderValue::from_static("a")))),
+        ("host_rewrite_header: X-Host", HostRewrite::Header(HeaderName::from_static("x-host"))),
+        (
+            "host_path_regex_rewrite_pattern: '^/(.)$'\nhost_path_regex_rewrite_substitution: '\\1.b'",
+            HostRewrite::Path(expression("^/(.)$", "\\1.b")),
+        ),
+        ("preserve_host_header: true", HostRewrite::Preserve),
+    ];
+    for (first, (_, expected)) in all.iter().enumerate() {
+        let keys: Vec<_> = all[first..].iter().map(|(keys, _)| *keys).collect();
+        assert_eq!(by(&keys.join("\n")).host_rewrite, *expected, "the first of them holds");
+    }
+    let answers = by("rewrite_response_headers: [{header: Location, prefix: a, value: b}, {header: x}]");
+    let told: Vec<_> = answers.response_rewrites.iter().map(|one| (one.header.as_str(), &*one.prefix)).collect();
+    assert_eq!(told, [("location", "a"), ("x", "")]);
     let four = route("    response: {status: 404, body: gone}\n    host_rewrite: inner:80\n");
     assert!(matches!(&four.target, Target::Response { status: StatusCode::NOT_FOUND, body } if body == "gone"));
     assert_eq!(four.host_rewrite, HostRewrite::Literal(Box::new(HeaderValue::from_static("inner:80"))));

@@ -92,7 +92,7 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
             "{:?}",
             (
                 (&route.rewrite, &route.pass_identity_headers, &route.issuer_format, &route.timeout),
-                (&route.idle_timeout, &route.allow_websockets, &route.show_error_details),
+                (&route.idle_timeout, &route.allow_websockets, &route.show_error_details, &route.response_rewrites),
             )
         )
     };

@@ -21,6 +21,7 @@ mod policy;
 mod raw;
 mod refresh;
 mod reload;
+mod rewriting;
 mod roles;
 mod sessions;
 mod sign_in_browser;

@@ -205,6 +205,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         host_rewrite: HostRewrite::Preserve,
         request_headers: Vec::new(),
         response_headers: frame_options(),
+        response_rewrites: Vec::new(),
         pass_identity_headers: false,
         issuer_format: JwtIssuerFormat::HostOnly,
         timeout: Some(Duration::from_secs(30)),

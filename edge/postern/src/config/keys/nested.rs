@@ -93,7 +93,7 @@ pub(crate) static REWRITE_RESPONSE_HEADER: Scope = Scope {
     guarded: true,
     prefix: None,
     hints: &[],
-    keys: &[part("header", Header, "required"), part("prefix", Text, "empty"), part("value", Text, "empty")],
+    keys: &[works("header", Header, "required"), works("prefix", Text, "empty"), works("value", Text, "empty")],
 };
 
 /// An entry of `sub_policies` (01 §2.1).

@@ -43,13 +43,8 @@ fn merged(cx: &mut Context<'_>, block: &Block<'_>, below: &ResponseHeaders) -> R
     refuse_repeated(cx, &pairs);
     let mut headers = below.0.to_vec();
     for (name, value) in pairs {
-        let Some(header) = header_name(cx, &name) else { continue };
+        let Some(header) = response_header(cx, &name) else { continue };
         let Some(value) = header_value(cx, &value, &value.value) else { continue };
-        if FRAMING.contains(&header) {
-            let what = format!("`{header}` belongs to the connection and cannot be set");
-            cx.fatal(Code::ReservedName, &name.at, what, "remove it");
-            continue;
-        }
         headers.retain(|(known, _)| *known != header);
         headers.push((header, value));
     }
@@ -129,6 +124,17 @@ fn refers(value: &str) -> bool {
         rest = after;
     }
     false
+}
+
+/// A header of responses that may be changed.
+pub(super) fn response_header(cx: &mut Context<'_>, name: &Spanned<String>) -> Option<HeaderName> {
+    let header = header_name(cx, name)?;
+    if FRAMING.contains(&header) {
+        let what = format!("`{header}` belongs to the connection and cannot be set");
+        cx.fatal(Code::ReservedName, &name.at, what, "remove it");
+        return None;
+    }
+    Some(header)
 }
 
 pub(super) fn header_name(cx: &mut Context<'_>, name: &Spanned<String>) -> Option<HeaderName> {

@@ -61,6 +61,7 @@ impl Upstream {
             .route("/download", get(download))
             .route("/upload", any(upload))
             .route("/hold", any(hold))
+            .route("/say", any(say))
             .route("/socket", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo_frames)))
             .fallback(echo)
             .layer(axum::middleware::from_fn_with_state(state.clone(), note))
@@ -108,6 +109,12 @@ fn asked(request: &Request) -> Asked {
 async fn hold(State(state): State<Shared>) -> &'static str {
     let _closed = state.gate.acquire().await;
     "held, then let go"
+}
+
+/// Says the fields that the query asks for.
+async fn say(Query(fields): Query<Vec<(String, String)>>) -> Response {
+    let answer = fields.into_iter().fold(Response::builder(), |answer, (name, value)| answer.header(name, value));
+    answer.body(Body::empty()).unwrap_or_default()
 }
 
 async fn echo(request: Request) -> Json<Asked> {

@@ -13,7 +13,6 @@ mod mcp;
 mod metrics;
 mod mtls;
 mod outliers;
-mod rewriting;
 mod ssh;
 mod tokens;
 mod tracing;
@@ -35,7 +34,6 @@ pub use mcp::{Mcp, McpOauth2, McpServer};
 pub use metrics::MetricsTls;
 pub use mtls::{DownstreamMtls, Enforcement, NameKind, NamePattern};
 pub use outliers::OutlierDetection;
-pub use rewriting::{RegexRewrite, ResponseRewrite, Rewriting};
 pub use ssh::Ssh;
 pub use tokens::{BearerTokens, IdentityProvider, TokenFormat};
 pub use tracing::{Otlp, OtlpProtocol, Tracing};
@@ -105,8 +103,6 @@ pub struct PlannedRoute {
     pub outlier_detection: Option<OutlierDetection>,
     /// TLS to the upstream, and certificates of clients of this route.
     pub tls: UpstreamTls,
-    /// How requests and responses change on the way.
-    pub rewriting: Rewriting,
     /// Who may pass, with what, and what else is opened for them.
     pub access: RouteAccess,
     /// `mcp`.
@@ -158,7 +154,6 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) {
         health_checks: health::resolve(cx, route),
         outlier_detection: outliers::resolve(cx, route),
         tls: upstream_tls::resolve(cx, route),
-        rewriting: rewriting::resolve(cx, route),
         access: access::resolve(cx, route),
         mcp: mcp::resolve(cx, route),
         token_format,
@@ -250,7 +245,7 @@ fn authorities(cx: &mut Context<'_>, found: Option<(At, Vec<u8>)>) -> Option<Vec
 }
 
 /// An expression of RE2's syntax; `whole`: it must match from end to end.
-fn regex(cx: &mut Context<'_>, text: &Spanned<String>, whole: bool) -> Option<Regex> {
+pub(super) fn regex(cx: &mut Context<'_>, text: &Spanned<String>, whole: bool) -> Option<Regex> {
     let written = if whole { format!("^(?:{})$", text.value) } else { text.value.clone() };
     let compiled = Regex::new(&written);
     if let Err(error) = &compiled {

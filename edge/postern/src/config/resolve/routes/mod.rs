@@ -6,6 +6,7 @@ mod lints;
 mod odd;
 mod path;
 mod policies;
+mod rewriting;
 mod target;
 mod to;
 
@@ -17,9 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use http::HeaderValue;
 use postern_edge::ResponseHeaders;
-use postern_edge::route::{HostRewrite, PathRewrite, Route, Target};
+use postern_edge::route::{Route, Target};
 use url::Url;
 
 use self::policies::Policies;
@@ -30,7 +30,7 @@ use super::{planned, storage};
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
-use crate::config::value::{Field, quoted};
+use crate::config::value::Field;
 use crate::config::{At, Code};
 
 /// What a route takes from the top of the file where it says nothing itself.
@@ -110,8 +110,9 @@ fn route(
     let policy = access::resolve(cx, block, policies);
     let idp = idps.of_route(cx, block);
     let allow_websockets = block.flag(cx, "allow_websockets");
-    let rewrite = rewrite(cx, block, target.as_ref());
-    let host_rewrite = host_rewrite(cx, block);
+    let rewrite = rewriting::of_path(cx, block, target.as_ref());
+    let host_rewrite = rewriting::of_host(cx, block);
+    let response_rewrites = rewriting::of_response(cx, block);
     let request_headers = headers::request_rules(cx, block, &defaults.identity.claim_names());
     let response_headers = headers::of_route(cx, block, defaults.response_headers);
     let pass = block.boolean(cx, "pass_identity_headers");
@@ -142,6 +143,7 @@ fn route(
         host_rewrite,
         request_headers,
         response_headers,
+        response_rewrites,
         pass_identity_headers: pass.unwrap_or(defaults.identity.pass_identity_headers),
         issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
         timeout,
@@ -161,36 +163,6 @@ pub(super) fn digest(parts: &[&str]) -> String {
         context.update(part.as_bytes());
     }
     hex::encode(context.finish().as_ref().get(..8).unwrap_or_default())
-}
-
-/// `prefix_rewrite`, else the path of the first `to` (01 §2.7).
-fn rewrite(cx: &mut Context<'_>, block: &Block<'_>, target: Option<&target::Written>) -> Option<PathRewrite> {
-    let Some(written) = block.filled(cx, "prefix_rewrite") else {
-        let path = target.and_then(|target| target.path.clone());
-        return path.map(PathRewrite::Prefix);
-    };
-    if let Err(why) = path::absolute(&written.value) {
-        let what = format!("`prefix_rewrite` {why}");
-        cx.fatal(Code::BadTarget, &written.at, what, "write a path that begins with `/`");
-    }
-    Some(PathRewrite::Prefix(written.value))
-}
-
-/// `host_rewrite`, else `preserve_host_header`, else the upstream's own (01 §2.7).
-fn host_rewrite(cx: &mut Context<'_>, block: &Block<'_>) -> HostRewrite {
-    let preserve = block.flag(cx, "preserve_host_header");
-    let Some(written) = block.filled(cx, "host_rewrite") else {
-        return if preserve { HostRewrite::Preserve } else { HostRewrite::Upstream };
-    };
-    let valid = is_authority(&written.value);
-    match HeaderValue::from_str(&written.value) {
-        Ok(value) if valid => HostRewrite::Literal(Box::new(value)),
-        Ok(_) | Err(_) => {
-            let what = format!("{} cannot be sent as a host", quoted(&written.value));
-            cx.fatal(Code::BadHeader, &written.at, what, "write `host` or `host:port`");
-            HostRewrite::Upstream
-        }
-    }
 }
 
 /// Two routes to upstreams that are the same in every way (S-036, 01 §2.9).
