@@ -11,6 +11,7 @@ use postern_policy::IpMatcher;
 use url::Url;
 
 use crate::assertion::SigningKeys;
+use crate::mtls::DownstreamMtls;
 use crate::route::{Route, UpstreamEndpoint};
 
 /// A whole edge.
@@ -20,6 +21,8 @@ pub struct EdgeConfig {
     pub listeners: Listeners,
     /// The certificates of the public listener.
     pub certificates: Certificates,
+    /// `downstream_mtls`: what it asks of clients.
+    pub downstream_mtls: DownstreamMtls,
     /// Where sign-in happens.
     pub authenticate: AuthenticateTarget,
     /// The session cookie.

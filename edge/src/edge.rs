@@ -76,6 +76,17 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
 }
 
+/// Why an edge cannot take a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The roots for upstreams are not certificates.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
 /// Makes edges.
 #[derive(Debug)]
 pub struct Edge;
@@ -103,6 +114,7 @@ impl Edge {
         let upstreams = Arc::new(Upstreams::new(&snapshot.config, metrics.clone())?);
         let tls = open_tls(&bound.listeners, &snapshot.config)?;
         let store = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
+        let acceptor = tls.as_ref().map(|tls| tls.acceptor.clone());
         let watch = store.map(|store| CertificateWatch::new(store, Arc::clone(&gate), metrics.clone()));
         let parts = Parts {
             door: Arc::new(door(tls, Arc::clone(&gate), options, metrics)),
@@ -118,7 +130,7 @@ impl Edge {
         let begin = |(core, sockets)| Worker::begin(core, sockets, parts.clone(), (stopped.clone(), deadlines.clone()));
         let workers = sockets.into_iter().enumerate().map(begin).collect::<io::Result<Vec<_>>>()?;
         let watching = watch.clone().map(|watch| tokio::spawn(watch.run()).abort_handle());
-        Ok(RunningEdge { workers, stop, deadline, gate, upstreams, watch, watching })
+        Ok(RunningEdge { workers, stop, deadline, gate, upstreams, acceptor, watch, watching })
     }
 }
 
@@ -127,7 +139,7 @@ fn open_tls(listeners: &Listeners, config: &EdgeConfig) -> Result<Option<Tls>, S
     let provider = provider();
     let certificates = CertificateStore::open(&config.certificates, Arc::clone(&provider))?;
     let resolver = Arc::clone(&certificates) as Arc<dyn rustls::server::ResolvesServerCert>;
-    let acceptor = TlsAcceptor::new(resolver, provider, h2, http1)?;
+    let acceptor = TlsAcceptor::new(resolver, provider, (h2, http1), &config.downstream_mtls)?;
     Ok(Some(Tls { acceptor, certificates }))
 }
 
@@ -164,6 +176,7 @@ pub struct RunningEdge {
     deadline: watch::Sender<Option<Instant>>,
     gate: Arc<Gate>,
     upstreams: Arc<Upstreams>,
+    acceptor: Option<TlsAcceptor>,
     watch: Option<CertificateWatch>,
     watching: Option<AbortHandle>,
 }
@@ -172,9 +185,12 @@ impl RunningEdge {
     /// Takes a new configuration: whole, or not at all. Requests under way keep the one that they began with.
     ///
     /// # Errors
-    /// [`RootsError`]; the old configuration stays in force.
-    pub fn reload(&self, snapshot: Snapshot) -> Result<(), RootsError> {
+    /// [`ReloadError`]; the old configuration stays in force.
+    pub fn reload(&self, snapshot: Snapshot) -> Result<(), ReloadError> {
         self.upstreams.reload(&snapshot.config)?;
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.ask(&snapshot.config.downstream_mtls)?;
+        }
         self.gate.replace(snapshot);
         self.reload_certificates();
         Ok(())

@@ -126,6 +126,7 @@ impl Exchange {
                 route: None,
                 subject: &Subject::Anonymous,
                 devices: &[],
+                certificate: postern_policy::ClientCertificate::NONE,
                 programmatic: false,
                 request_id: &self.id,
                 now: self.now,

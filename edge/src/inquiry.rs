@@ -32,7 +32,7 @@ pub struct Inquiry {
     /// It comes over TLS that ends here.
     pub tls: bool,
     /// The certificate that the client shows.
-    pub client_cert: Option<ClientCert>,
+    pub client_cert: Option<Arc<ClientCert>>,
     /// The device credentials of the session, which no request of traffic brings yet.
     pub devices: Vec<DeviceRecord>,
     /// When.
@@ -124,10 +124,11 @@ impl Finding<'_> {
     /// Every rule of the policy that was asked, with what it saw.
     #[must_use]
     pub fn trace(&self) -> Option<Trace> {
-        let Admission { request, route, subject, evaluation, .. } = &self.admission;
+        let Admission { request, route, subject, evaluation, certificate, .. } = &self.admission;
         let (request, route, _) = (request.as_deref()?, route.as_deref()?, evaluation.as_ref()?);
         let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
-        Some(route.policy.trace(&facts(request, &request.decoded_path(), (subject, &devices), self.now)))
+        let client = (subject, &devices[..], certificate.facts());
+        Some(route.policy.trace(&facts(request, &request.decoded_path(), client, self.now)))
     }
 
     /// Whether the routes were looked at: not for what cannot be read, and not for paths of our own.

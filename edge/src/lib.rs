@@ -17,6 +17,7 @@ mod identify;
 mod inquiry;
 pub mod listener;
 mod metrics;
+mod mtls;
 pub mod prepare;
 mod proxy;
 mod record;
@@ -39,12 +40,15 @@ pub use config::{
     CookieConfig, EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig,
     PathConfig, ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
-pub use edge::{Edge, EdgeOptions, RunningEdge, StartError};
+pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
 pub use file::read_regular;
 pub use identify::{Sessions, Subject};
 pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
-pub use listener::{Bound, CertificateError, CertificateNames, ClientCert, Connection, Violation};
+pub use listener::{Bound, CertificateError, CertificateNames, Connection, Violation};
 pub use metrics::Metrics;
+pub use mtls::{
+    ClientCert, ClientTrust, DownstreamMtls, NameKind, NamePattern, NoAuthorities, Revocations, Terms, UnreadableList,
+};
 pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
 pub use snapshot::{Snapshot, SnapshotError};

@@ -24,6 +24,7 @@ pub(crate) struct Families {
     pub(crate) upstream_connections: IntCounterVec,
     pub(crate) upstream_lookups: IntCounterVec,
     pub(crate) certificate_expiry: GaugeVec,
+    pub(crate) revocations_due: GaugeVec,
     pub(crate) certificate_reloads: IntCounterVec,
     pub(crate) limit: GaugeVec,
 }
@@ -69,6 +70,11 @@ impl Metrics {
                 "certificate_not_after_timestamp_seconds",
                 "When each certificate expires, in seconds since the epoch.",
                 &["name"],
+            )?,
+            revocations_due: new.gauges(
+                "revocations_due_timestamp_seconds",
+                "When the next list of revoked certificates is due, by the name of whose it is, in seconds since the epoch.",
+                &["issuer"],
             )?,
             certificate_reloads: new.counters(
                 "certificate_reloads_total",

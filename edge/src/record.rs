@@ -254,7 +254,7 @@ impl<'a> View<'a> {
 
     fn client_certificate(&self) -> Option<String> {
         let certificate = self.exchange.connection.as_ref()?.client_cert.as_ref()?;
-        Some(hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate.leaf)))
+        Some(hex::encode(certificate.facts().fingerprint))
     }
 
     fn field(&self, name: &HeaderName) -> Option<String> {

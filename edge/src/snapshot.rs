@@ -1,5 +1,8 @@
 //! Everything that one request needs, immutable. A reload replaces it whole, so one request sees one configuration.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use hashbrown::HashSet;
 use http::HeaderValue;
 use postern_identity::{IdpId, edge_token};
@@ -8,7 +11,7 @@ use crate::EdgeConfig;
 use crate::assertion::AssertionSlot;
 use crate::prepare::OwnCookies;
 use crate::request::{FieldRules, Host, HostError, RequestRules};
-use crate::route::{RouteTable, Target};
+use crate::route::{Route, RouteTable, Target};
 
 /// One state of the configuration, ready to serve.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Snapshot {
     /// The assertions of anonymous requests, by host.
     pub(crate) anonymous: AssertionSlot,
     authenticate: Host,
+    /// Not all hosts ask clients for a certificate of the same authorities.
+    asks_by_host: bool,
 }
 
 /// Why a configuration makes no snapshot; the configuration has mostly found it before, with its place.
@@ -55,6 +60,11 @@ impl Snapshot {
         let authenticate = Host::parse(authority.as_bytes()).map_err(SnapshotError::Authenticate)?;
         let own = [(authenticate.name(), authenticate.port())];
         let table = RouteTable::new(&config.routes, own, config.request.match_any_incoming_port);
+        let trust = |route: &Arc<Route>| route.client_trust.as_ref().map(|trust| *trust.id());
+        let asks_by_host = config.routes.windows(2).any(|pair| match pair {
+            [one, next] => trust(one) != trust(next),
+            _ => false,
+        });
         let claims = config.identity.claim_headers.iter().map(|claim| claim.header.clone()).collect();
         Ok(Self {
             table,
@@ -69,8 +79,26 @@ impl Snapshot {
             edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
             anonymous: AssertionSlot::with_places(256),
             authenticate,
+            asks_by_host,
             config,
         })
+    }
+
+    /// Whether `host` asks clients for certificates of other authorities than the host that the connection was opened for: a
+    /// browser would show another one there (S-029). Without SNI there is nothing to compare with.
+    pub(crate) fn asks_otherwise(&self, sni: Option<&str>, host: &Host) -> bool {
+        let Some(sni) = sni.filter(|sni| self.asks_by_host && *sni != host.name()) else { return false };
+        // A server name has no port: the one that is asked for is the one that was connected to.
+        let port = host.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let Ok(opened_for) = Host::parse(format!("{sni}{port}").as_bytes()) else { return true };
+        let asked = |host: &Host| {
+            let routes = self.table.candidates(host);
+            routes
+                .into_iter()
+                .map(|route| route.client_trust.as_ref().map(|trust| *trust.id()))
+                .collect::<BTreeSet<_>>()
+        };
+        asked(&opened_for) != asked(host)
     }
 
     /// Whether this is the host where sign-in happens.

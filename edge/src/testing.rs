@@ -62,6 +62,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
             }]),
         }),
         policy: public(),
+        client_trust: None,
         idp: IdpId::new("main"),
         rewrite: None,
         host_rewrite: HostRewrite::Upstream,
@@ -88,6 +89,7 @@ pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
     EdgeConfig {
         listeners: Listeners { public: PublicListener::Plain { addresses: Vec::new() }, redirect: Vec::new() },
         certificates: Certificates::default(),
+        downstream_mtls: DownstreamMtls::default(),
         authenticate: AuthenticateTarget {
             url: Url::parse("https://auth.example.com").unwrap(),
             upstream: AuthnUpstream::Here("127.0.0.1:1".parse().unwrap()),

@@ -90,6 +90,7 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         path,
         target: Target::Response { status: http::StatusCode::OK, body: String::new() },
         policy: Policy::new(Vec::new(), Vec::new()),
+        client_trust: None,
         idp: IdpId::new("main"),
         rewrite: None,
         host_rewrite: HostRewrite::Upstream,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::criterion::{AuthenticatedUser, Criterion, Stand};
+use crate::criterion::{AuthenticatedUser, Criterion, InvalidClientCertificate, Stand};
 use crate::document::Place;
 use crate::unmet::{self, Unmet};
 use crate::{Decision, Evaluation, Facts, Reasons, RuleResult, Signature};
@@ -59,6 +59,8 @@ pub enum Origin {
     Default,
     /// No text: where nothing but rules that are tried out is written, whoever is signed in passes.
     TriedOut,
+    /// `downstream_mtls`, which every route has a rule of (01 §1.6).
+    ClientCertificates,
 }
 
 /// What a rule does when it holds.
@@ -129,6 +131,13 @@ impl Policy {
         } else {
             policy
         }
+    }
+
+    /// The same policy, with a rule that denies whoever has no client certificate that is valid for the route (01 §1.6).
+    #[must_use]
+    pub fn with_client_certificates(self) -> Self {
+        let rules = self.rules.into_iter().chain([Rule::no_valid_client_certificate()]).collect();
+        Self { rules, ..self }
     }
 
     /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
@@ -248,13 +257,22 @@ fn join(results: impl Iterator<Item = (Action, RuleResult)>) -> Evaluation {
 
 impl Rule {
     fn whoever_is_signed_in() -> Self {
-        let written = Written { origin: Origin::TriedOut, place: Place::NONE, criteria: Arc::new([Place::NONE]) };
+        Self::unwritten(Action::Allow, Criterion::AuthenticatedUser(AuthenticatedUser), Origin::TriedOut)
+    }
+
+    fn no_valid_client_certificate() -> Self {
+        let invalid = Criterion::InvalidClientCertificate(InvalidClientCertificate);
+        Self::unwritten(Action::Deny, invalid, Origin::ClientCertificates)
+    }
+
+    /// A rule of one criterion that stands in no text.
+    fn unwritten(action: Action, criterion: Criterion, origin: Origin) -> Self {
         Self {
-            action: Action::Allow,
-            operator: Operator::And,
+            action,
+            operator: if action == Action::Allow { Operator::And } else { Operator::Or },
             enforced: true,
-            criteria: Arc::new([Criterion::AuthenticatedUser(AuthenticatedUser)]),
-            written,
+            criteria: Arc::new([criterion]),
+            written: Written { origin, place: Place::NONE, criteria: Arc::new([Place::NONE]) },
         }
     }
 

@@ -79,11 +79,13 @@ pub(crate) fn time(written: Option<&str>) -> Result<Timestamp, Failed> {
     parsed.ok_or_else(|| Failed::Usage(format!("--time {text}: write a time such as 2027-01-15T08:00:00Z")))
 }
 
-/// The first certificate of a PEM file, DER.
-pub(crate) fn certificate(file: &Path) -> Result<Vec<u8>, Failed> {
+/// The certificates of a PEM file, leaf first.
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failed> {
     let unfit = |why: &dyn std::fmt::Display| Failed::Problem(format!("--client-cert {}: {why}", file.display()));
     let pem = std::fs::read(file).map_err(|error| unfit(&error))?;
-    CertificateDer::from_pem_slice(&pem).map(|der| der.to_vec()).map_err(|_| unfit(&"it holds no certificate in PEM"))
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    chain.ok_or_else(|| unfit(&"it holds no certificate in PEM"))
 }
 
 /// Prints for people or for programs.

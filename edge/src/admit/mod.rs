@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
-use postern_policy::{Decision, Device, Evaluation};
+use postern_policy::{ClientCertificate, Decision, Device, Evaluation};
 use postern_storage::StorageError;
 use tracing::warn;
 
@@ -23,11 +23,12 @@ use crate::assertion::{Assertion, Purpose};
 use crate::credential::Credential;
 use crate::exchange::End;
 use crate::identify::{Given, Identify, Known, Sessions, Subject};
+use crate::mtls::Presented;
 use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
 use crate::reserved::{self, Reserved};
 use crate::route::{Rewritten, Route, Target, Upstream};
-use crate::{AuthnUpstream, Connection, JwtIssuerFormat, Refusal, Request, Snapshot, prepare};
+use crate::{AuthnUpstream, ClientCert, Connection, JwtIssuerFormat, Refusal, Request, Snapshot, prepare};
 
 /// Decides every request of an edge.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Admission {
     pub route: Option<Arc<Route>>,
     /// Who asks, as far as was found out.
     pub subject: Subject,
+    /// The client certificate, as the route takes it.
+    pub(crate) certificate: Presented,
     /// What the policy came to, if it was asked.
     pub evaluation: Option<Evaluation>,
     /// What rules that are only tried out came to, if they would have refused what passed.
@@ -74,7 +77,7 @@ pub struct Permit {
     pub(crate) assertion: Option<Arc<Assertion>>,
     /// The Host that the route makes of this request.
     pub(crate) host: Option<HeaderValue>,
-    pub(crate) client_cert: Option<Vec<u8>>,
+    pub(crate) client_cert: Option<Arc<ClientCert>>,
 }
 
 /// Where a permit leads.
@@ -222,7 +225,9 @@ impl<I: Identify> Judge<'_, I> {
         let snapshot = self.snapshot;
         let request = Arc::new(Request::read(head, self.connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
         admission.request = Some(Arc::clone(&request));
-        let misdirected = !request.host.is_unnamed() && !self.connection.serves(request.host.name());
+        let sni = self.connection.sni.as_deref();
+        let served = self.connection.serves(request.host.name()) && !snapshot.asks_otherwise(sni, &request.host);
+        let misdirected = !request.host.is_unnamed() && !served;
         // An edge names the host of authn's process to it, whatever host its own client asks for.
         if misdirected && !self.is_relayed(head) {
             return Err(Refusal::Misdirected);
@@ -242,26 +247,29 @@ impl<I: Identify> Judge<'_, I> {
         admission.route = Some(Arc::clone(&route));
         let known = self.known(&credential, Some(&route.idp), route.static_window).await;
         admission.subject = known.as_ref().ok().and_then(Option::clone).into();
+        let shown = self.connection.client_cert.as_ref();
+        admission.certificate = Presented::to(shown, route.client_trust.as_deref(), self.now);
         let path = request.decoded_path();
-        let evaluation = route.policy.evaluate(&facts(&request, &path, (&admission.subject, self.devices), self.now));
+        let evaluation = route.policy.evaluate(&self.facts(&request, &path, admission));
         admission.evaluation = Some(evaluation);
         match (evaluation.decision(), &known) {
             (Decision::Allow, _) => {
                 // Nor may a criterion on the path be met, or missed, by what a lenient upstream does not see.
-                let decide = |path: &str| {
-                    route.policy.decide(&facts(&request, path, (&admission.subject, self.devices), self.now))
-                };
+                let decide = |path: &str| route.policy.decide(&self.facts(&request, path, admission));
                 if other_path.is_some_and(|path| decide(&path) != Decision::Allow) {
                     return Err(Refusal::AmbiguousPath);
                 }
-                admission.would_refuse =
-                    route.policy.would_refuse(&facts(&request, &path, (&admission.subject, self.devices), self.now));
+                admission.would_refuse = route.policy.would_refuse(&self.facts(&request, &path, admission));
             }
             // Nobody who might be somebody is refused for good while that cannot be known.
             (_, Err(error)) => return Err(store_unavailable(error)),
             (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
         }
         self.carry(head, &request, &route, known.ok().flatten().as_ref())
+    }
+
+    fn facts<'f>(&'f self, request: &'f Request, path: &'f str, found: &'f Admission) -> postern_policy::Facts<'f> {
+        facts(request, path, (&found.subject, self.devices, found.certificate.facts()), self.now)
     }
 
     /// The session of a credential, if it is one of that identity provider.
@@ -306,7 +314,7 @@ impl<I: Identify> Judge<'_, I> {
             passage: Passage::Route { route: Arc::clone(route), rewritten },
             assertion,
             host: None,
-            client_cert: self.connection.client_cert.as_ref().map(|cert| cert.leaf.clone()),
+            client_cert: self.connection.client_cert.clone(),
         };
         permit.host = prepare::host(&permit, route, self.snapshot, head)?;
         Ok(Verdict::Pass(permit))
@@ -386,16 +394,20 @@ fn find_route(snapshot: &Snapshot, request: &Request) -> Result<(Arc<Route>, Opt
     Ok((Arc::clone(route), other.map(decoded)))
 }
 
+/// The client as the policy sees it: who is signed in, with which devices and which certificate.
+pub(crate) type Seen<'a> = (&'a Subject, &'a [Device<'a>], ClientCertificate<'a>);
+
 /// What the policy may look at.
 pub(crate) fn facts<'a>(
     request: &'a Request,
     path: &'a str,
-    (subject, devices): (&'a Subject, &'a [Device<'a>]),
+    (subject, devices, client_certificate): Seen<'a>,
     now: Timestamp,
 ) -> postern_policy::Facts<'a> {
     postern_policy::Facts {
         person: subject.session().map(Into::into),
         devices,
+        client_certificate,
         cors_preflight: request.cors_preflight,
         ..postern_policy::Facts::anonymous(request.method.as_str(), path, request.client.address, now)
     }
@@ -449,6 +461,7 @@ impl Admission {
             request: None,
             route: None,
             subject: Subject::Anonymous,
+            certificate: Presented::NOTHING,
             evaluation: None,
             would_refuse: None,
             programmatic: false,
@@ -471,6 +484,7 @@ impl Admission {
             route: self.route.as_deref(),
             subject: &self.subject,
             devices: &[],
+            certificate: self.certificate.facts(),
             programmatic: self.programmatic,
             request_id,
             now,

@@ -15,10 +15,11 @@ use tokio::time::{sleep, timeout};
 
 use super::certificate::CertificateStore;
 use super::stream::{GuardedStream, Wire};
-use super::tls::{TlsAcceptor, alpn, digest};
+use super::tls::{Shaken, TlsAcceptor, alpn, digest};
 use super::{Connection, ConnectionLimits, Limits, Patience};
 use crate::admit::Gate;
 use crate::metrics::{Metrics, Raised};
+use crate::mtls::ClientCert;
 
 /// Everything that accepting a connection needs; shared by all cores, because the bounds are.
 #[derive(Debug)]
@@ -137,9 +138,9 @@ impl Door {
             let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
             return Some(Box::new(stream.until(stop)));
         };
-        let stream = tokio::select! {
+        let Shaken { stream, asking } = tokio::select! {
             biased;
-            stream = self.handshake(&tls.acceptor, stream, peer) => stream?,
+            shaken = self.handshake(&tls.acceptor, stream, peer) => shaken?,
             () = told(&mut stop) => {
                 self.count("handshake_dropped");
                 return None;
@@ -147,25 +148,28 @@ impl Door {
         };
         let session = stream.get_ref().1;
         let names = Arc::clone(&tls.certificates) as Arc<dyn super::CertificateNames>;
-        let connection = Arc::new(Connection::tls(peer, local, session.server_name(), names));
+        let shown = session.peer_certificates().and_then(ClientCert::of);
+        if asking.is_some_and(|asking| !asking.takes(shown.as_ref())) {
+            self.count("handshake_failed");
+            let error = "the client certificate of a resumed connection is not valid any more";
+            tracing::debug!(client.address = %peer.ip(), error, "listener connection failure");
+            return None;
+        }
+        let connection = Connection::tls(peer, local, session.server_name(), names).with_certificate(shown);
+        let connection = Arc::new(connection);
         let wire = Wire { fd, alpn: alpn(session), tls: Some(digest(session)) };
         let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
         Some(Box::new(stream.until(stop)))
     }
 
-    async fn handshake(
-        &self,
-        acceptor: &TlsAcceptor,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    async fn handshake(&self, acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) -> Option<Shaken> {
         let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
             self.count("handshake_refused");
             return None;
         };
         let _raised = Raised::new(&self.metrics.0.handshakes);
         match timeout(self.limits.handshake_time, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => return Some(stream),
+            Ok(Ok(shaken)) => return Some(shaken),
             Ok(Err(error)) => {
                 self.count("handshake_failed");
                 tracing::debug!(client.address = %peer.ip(), %error, "listener connection failure");

@@ -29,6 +29,8 @@ pub(crate) use tls::{TlsAcceptor, provider};
 pub use violation::Violation;
 pub(crate) use watch::CertificateWatch;
 
+use crate::mtls::ClientCert;
+
 /// One accepted stream, after TLS. Every request on it reads the same value.
 #[derive(Debug)]
 pub struct Connection {
@@ -41,7 +43,7 @@ pub struct Connection {
     /// The server name of the ClientHello, lower-case, without a trailing dot.
     pub sni: Option<String>,
     /// The client certificate, if one was presented.
-    pub client_cert: Option<ClientCert>,
+    pub client_cert: Option<Arc<ClientCert>>,
     violation: OnceLock<Violation>,
     /// A request has been handed over and is not over; meaningful on h1, where there is one at a time.
     exchange: AtomicBool,
@@ -64,13 +66,6 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { connections: 10_000, handshakes: 500, handshake_time: Duration::from_secs(10) }
     }
-}
-
-/// A client certificate as presented, trusted or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCert {
-    /// The leaf, DER.
-    pub leaf: Vec<u8>,
 }
 
 /// Which names lead to which certificate; what the 421 rule asks (S-029).
@@ -101,6 +96,12 @@ impl Connection {
     pub fn tls(peer: SocketAddr, local: SocketAddr, sni: Option<&str>, names: Arc<dyn CertificateNames>) -> Self {
         let sni = sni.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         Self { tls: true, sni, names: Some(names), ..Self::plain(peer, local) }
+    }
+
+    /// The same, on which the client showed this certificate.
+    #[must_use]
+    pub fn with_certificate(self, shown: Option<Arc<ClientCert>>) -> Self {
+        Self { client_cert: shown, ..self }
     }
 
     /// Whether `host` (canonical, without port) is served by the certificate that this connection was opened with; if not, the

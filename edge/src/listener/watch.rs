@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use postern_identity::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::certificate::{Certificate, CertificateStore};
+use super::certificate::CertificateStore;
 use crate::admit::Gate;
 use crate::metrics::Metrics;
 
@@ -77,20 +77,28 @@ impl CertificateWatch {
         for certificate in &self.store.current().certificates {
             let seconds = certificate.not_after.as_secs() as f64;
             self.metrics.0.certificate_expiry.with_label_values(&[&certificate.name]).set(seconds);
-            self.warn(certificate, now);
+            if let Some(days) = self.is_news(&certificate.name, certificate.not_after, now) {
+                tracing::warn!(certificate = certificate.name, days, "certificate expires soon");
+            }
+        }
+        self.metrics.0.revocations_due.reset();
+        let snapshot = self.gate.snapshot();
+        let trust = snapshot.config.downstream_mtls.everybody.as_deref();
+        for (issuer, due) in trust.map(|trust| trust.revoked().due()).unwrap_or_default() {
+            self.metrics.0.revocations_due.with_label_values(&[issuer]).set(due.as_secs() as f64);
+            // Only one that is late: lists often live for a day.
+            if *due < now && self.is_news(&format!("revoked by {issuer}"), *due, now).is_some() {
+                tracing::warn!(issuer, %due, "list of revoked certificates is out of date");
+            }
         }
     }
 
-    /// A warning as each threshold is passed.
-    fn warn(&self, certificate: &Certificate, now: Timestamp) {
-        let Some(threshold) = threshold(certificate.not_after, now) else { return };
+    /// The days that are left, as each threshold is passed.
+    fn is_news(&self, name: &str, end: Timestamp, now: Timestamp) -> Option<u64> {
+        let threshold = threshold(end, now)?;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = told.days.insert(certificate.name.clone(), threshold);
-        drop(told);
-        if before != Some(threshold) {
-            let days = certificate.not_after.since(now).as_secs() / DAY;
-            tracing::warn!(certificate = certificate.name, days, "certificate expires soon");
-        }
+        let before = told.days.insert(name.to_owned(), threshold);
+        (before != Some(threshold)).then(|| end.since(now).as_secs() / DAY)
     }
 }
 

@@ -16,6 +16,7 @@ use postern_identity::EDGE_TOKEN_HEADER;
 
 use cookies::Kept;
 pub(crate) use cookies::OwnCookies;
+pub use template::references;
 
 use crate::admit::{Passage, Permit};
 use crate::answer::{INTERCEPTED, REQUEST_ID};
@@ -24,7 +25,7 @@ use crate::credential::{has_own_parameter, own_scheme, query_without_own};
 use crate::refusal::{Failure, Refusal};
 use crate::request::{MAX_NOMINATED, MAX_TARGET, forwarded_entries, is_own_family, nominated, tokens};
 use crate::route::{HostRewrite, ResponseRewrite, Route};
-use crate::{HeaderRule, Host, Snapshot};
+use crate::{ClientCert, HeaderRule, Host, Snapshot};
 
 /// Turns the head of an admitted request into the head that goes up. `authority` is that of the chosen endpoint, as the
 /// configuration wrote it. Body framing (`Transfer-Encoding`) is left to the connection that sends it.
@@ -275,7 +276,7 @@ fn apply_settings(permit: &Permit, route: &Route, head: &mut RequestHeader) {
             let facts = template::Facts {
                 assertion: assertion.map(|assertion| &assertion.token),
                 fields: &head.headers,
-                client_cert: permit.client_cert.as_deref(),
+                client_cert: permit.client_cert.as_deref().map(ClientCert::facts),
             };
             if let Some(value) = template::fill(template, &facts) {
                 set(head, name, value);

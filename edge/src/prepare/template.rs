@@ -1,6 +1,7 @@
 //! Values of `set_request_headers`: text with references (01 §2.10).
 
 use http::{HeaderMap, HeaderValue};
+use postern_policy::Certificate;
 
 /// What a reference may name.
 #[derive(Clone, Copy, Debug)]
@@ -9,8 +10,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) assertion: Option<&'a HeaderValue>,
     /// `pomerium.request.headers`, as they go up.
     pub(crate) fields: &'a HeaderMap,
-    /// `pomerium.client_cert_fingerprint`: the presented leaf.
-    pub(crate) client_cert: Option<&'a [u8]>,
+    /// `pomerium.client_cert_*`: the presented leaf, trusted or not.
+    pub(crate) client_cert: Option<&'a Certificate>,
 }
 
 /// The value with its references filled in; `None` if it is no field value then.
@@ -49,14 +50,42 @@ impl Facts<'_> {
                 let values: Vec<&[u8]> = self.fields.get_all(*name).iter().map(HeaderValue::as_bytes).collect();
                 values.join(&b","[..])
             }
-            ["pomerium", "client_cert_fingerprint"] => self.client_cert.map(fingerprint).unwrap_or_default(),
+            ["pomerium", name] => self.client_cert.and_then(|leaf| of_certificate(leaf, name)).unwrap_or_default(),
             _ => Vec::new(),
         }
     }
 }
 
-fn fingerprint(leaf: &[u8]) -> Vec<u8> {
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf)).into_bytes()
+/// What a reference to the client certificate stands for.
+fn of_certificate(leaf: &Certificate, name: &str) -> Option<Vec<u8>> {
+    // A list that its reader could split in other places is no list of names.
+    let listed = |names: &[String]| {
+        let names: Vec<_> = names.iter().map(String::as_str).filter(|name| !name.contains(',')).collect();
+        names.join(",").into_bytes()
+    };
+    match name {
+        "client_cert_fingerprint" => Some(hex::encode(leaf.fingerprint).into_bytes()),
+        "client_cert_san_dns" => Some(listed(&leaf.dns)),
+        "client_cert_san_email" => Some(listed(&leaf.emails)),
+        _ => None,
+    }
+}
+
+/// What the references in a value name: `["pomerium", "jwt"]`.
+#[must_use]
+pub fn references(value: &[u8]) -> Vec<Vec<String>> {
+    let (mut found, mut rest) = (Vec::new(), value);
+    while let Some(from) = rest.iter().position(|byte| *byte == b'$').and_then(|at| rest.get(at..)) {
+        if let Some(after) = from.strip_prefix(b"$$") {
+            rest = after;
+        } else if let Some((path, after)) = reference(from) {
+            found.push(path);
+            rest = after;
+        } else {
+            rest = from.get(1..).unwrap_or_default();
+        }
+    }
+    found
 }
 
 /// `${a.b["c"]}` or `$a.b`, and what follows it; `None` if it is malformed.

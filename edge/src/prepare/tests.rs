@@ -402,7 +402,13 @@ fn templates_are_read_as_their_users_know_them() {
     fields.insert("x-one", HeaderValue::from_static("1"));
     fields.append("x-one", HeaderValue::from_static("2"));
     let token = HeaderValue::from_static("TOKEN");
-    let facts = Facts { assertion: Some(&token), fields: &fields, client_cert: Some(b"leaf") };
+    let leaf = postern_policy::Certificate {
+        fingerprint: [0xab; 32],
+        dns: vec!["a.example".to_owned(), "b,c".to_owned(), "d.example".to_owned()],
+        emails: vec!["a@example.com".to_owned()],
+        ..postern_policy::Certificate::default()
+    };
+    let facts = Facts { assertion: Some(&token), fields: &fields, client_cert: Some(&leaf) };
     let cases = [
         ("plain", "plain"),
         ("$$x", "$x"),

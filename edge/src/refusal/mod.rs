@@ -177,6 +177,8 @@ pub struct Asked<'a> {
     pub subject: &'a Subject,
     /// Their device credentials.
     pub devices: &'a [postern_policy::Device<'a>],
+    /// The certificate of the client, as the route takes it.
+    pub certificate: postern_policy::ClientCertificate<'a>,
     /// It shows a credential that only programs show: never redirected.
     pub programmatic: bool,
     /// Our name for this request.

@@ -213,7 +213,8 @@ impl Refusal {
         match (self, asked.request, asked.route) {
             (Self::Denied(_) | Self::Device(_), Some(request), Some(route)) if route.show_error_details => {
                 let path = request.decoded_path();
-                route.policy.unmet(&crate::admit::facts(request, &path, (asked.subject, asked.devices), asked.now))
+                let client = (asked.subject, asked.devices, asked.certificate);
+                route.policy.unmet(&crate::admit::facts(request, &path, client, asked.now))
             }
             _ => Vec::new(),
         }

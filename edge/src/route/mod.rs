@@ -25,7 +25,7 @@ pub use substitution::{RegexRewrite, SubstitutionError};
 pub use table::{Group, RouteTable};
 pub use trace::Miss;
 
-use crate::{HeaderRule, JwtIssuerFormat, ResponseHeaders};
+use crate::{ClientTrust, HeaderRule, JwtIssuerFormat, ResponseHeaders};
 
 /// One route of the configuration, ready to serve.
 #[derive(Debug)]
@@ -43,6 +43,9 @@ pub struct Route {
     pub target: Target,
     /// Who may pass. Compiled; the legacy keys are part of it.
     pub policy: postern_policy::Policy,
+    /// Who vouches for client certificates here: the route's own authorities, else those of all routes. `None`: nobody, and
+    /// whatever is shown will do, also nothing (01 §1.6).
+    pub client_trust: Option<Arc<ClientTrust>>,
     /// Which identity provider vouches here: a session of another one is no session.
     pub idp: IdpId,
     /// Changes of the request path on the way up.
@@ -65,7 +68,8 @@ pub struct Route {
     pub idle_timeout: Option<Duration>,
     /// WebSocket upgrades may pass.
     pub allow_websockets: bool,
-    /// The policy admits everybody without looking (public): used for lints and `robots.txt` only, never to skip the policy.
+    /// The policy admits everybody without looking (public), but for a client certificate: used for lints and `robots.txt` only,
+    /// never to skip the policy.
     pub public: bool,
     /// How long a session that is known at the edge is believed while revocations by other processes are not heard of; zero
     /// for not at all. At most [`postern_storage::LONGEST_WINDOW`].

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use http::HeaderValue;
 
 use crate::credential::query_without_own;
+use crate::prepare::references;
 use crate::refusal::{Failure, Refusal};
 use crate::request::{MAX_TARGET, is_query};
 use crate::route::{PathMatcher, PathRewrite, Redirect, ResponseRewrite, Route};
@@ -33,7 +34,7 @@ impl Route {
     /// Whether one of its request fields carries the assertion.
     pub(crate) fn uses_assertion(&self) -> bool {
         self.request_headers.iter().any(|rule| match rule {
-            HeaderRule::Set(_, value) => value.as_bytes().windows(JWT.len()).any(|window| window == JWT),
+            HeaderRule::Set(_, value) => references(value.as_bytes()).iter().any(|path| path == &["pomerium", "jwt"]),
             HeaderRule::Remove(_) => false,
         })
     }
@@ -128,5 +129,3 @@ impl Redirect {
         request.host.port().filter(|port| !changes || *port != default)
     }
 }
-
-const JWT: &[u8] = b"pomerium.jwt";

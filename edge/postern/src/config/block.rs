@@ -229,11 +229,16 @@ fn unknown(cx: &mut Context<'_>, scope: &'static Scope, written: &str, at: &At) 
     let hint = scope.hints.iter().find(|(name, _)| *name == lower).map(|(_, hint)| (*hint).to_owned());
     let hint = hint.or_else(|| near.map(|key| format!("did you mean `{}`?", key.name)));
     // Outside of routes an unknown key is advice, unless the key that was meant would have guarded something.
-    let guards = !searched || near.is_some_and(|key| key.status == Status::NotYet);
+    let guards = !searched || near.is_some_and(guards);
     let severity = if (scope.guarded || guards) && !cx.lenient { Severity::Fatal } else { Severity::Advisory };
     let what = format!("{} has no key {}", scope.name, super::value::quoted(written));
     let hint = hint.unwrap_or_else(|| "remove it, or look it up in docs/reference/configuration.md".to_owned());
     cx.problems.add(severity, Code::UnknownKey, at, what, hint);
+}
+
+/// Whether to go on without what was written under this key could admit more than was meant.
+fn guards(key: &Key) -> bool {
+    key.status == Status::NotYet || key.name == "downstream_mtls"
 }
 
 /// Tells what became of a key that exists and does not work.

@@ -12,8 +12,8 @@ use postern_edge::route::{HostPattern, PathMatcher, Route};
 use proptest::prelude::*;
 
 use super::planned::{
-    Carried, DnsFamily, Enforcement, LoadBalancing, Mcp, NameKind, OtlpProtocol, Payload, PlannedRoute, Probe, Scheme,
-    StatusRange, TokenFormat,
+    Carried, DnsFamily, LoadBalancing, Mcp, OtlpProtocol, Payload, PlannedRoute, Probe, Scheme, StatusRange,
+    TokenFormat,
 };
 use super::tests::BASE;
 use super::*;
@@ -352,7 +352,6 @@ fn keys_at_the_top_mean_what_they_say() {
          circuit_breaker_thresholds: {max_retries: 7}\nprimary_color: abc\n\
          otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
          otel_exporter_otlp_timeout: 2500\notel_bsp_schedule_delay: 1\notel_traces_sampler_arg: 7\n\
-         downstream_mtls: {enforcement: REJECT_CONNECTION, max_verify_depth: 0, match_subject_alt_names: [{EMAIL: 'a|b'}]}\n\
          autocert_eab_key_id: k\nautocert_eab_mac_key: -_8\nmcp_allowed_client_id_domains: '*.Example.com'\n",
     )
     .planned;
@@ -373,11 +372,6 @@ fn keys_at_the_top_mean_what_they_say() {
     );
     assert_eq!((planned.tracing.delay, planned.tracing.batch), (Duration::from_millis(100), 512));
     assert!((planned.tracing.sampled - 1.0).abs() < f64::EPSILON);
-    let mtls = planned.downstream_mtls;
-    assert_eq!((mtls.enforcement, mtls.max_depth), (Enforcement::RejectConnection, None));
-    let name = &mtls.names[0];
-    let matched = ["a", "b", "ab", "xa", "bx"].map(|text| name.pattern.is_match(text));
-    assert_eq!((name.kind, matched), (NameKind::Email, [true, true, false, false, false]), "01 §8.2: from end to end");
     assert_eq!(planned.autocert.account.unwrap().mac_key.expose().as_slice(), [0xfb, 0xff]);
     assert_eq!(planned.mcp_client_domains, ["*.example.com"]);
 }
@@ -402,8 +396,6 @@ fn whole_numbers_are_read_as_go_reads_them() {
 fn what_is_not_written_has_its_default() {
     let planned = loaded("auto_apply_changesets: false\n").planned;
     assert_eq!((planned.dns.family, planned.dns.udp_max_queries), (DnsFamily::V4Preferred, None));
-    assert_eq!(planned.downstream_mtls.enforcement, Enforcement::PolicyWithDefaultDeny);
-    assert_eq!(planned.downstream_mtls.max_depth, Some(1));
     assert_eq!((planned.tokens.format, planned.tokens.audiences), (TokenFormat::Passed, None));
     assert_eq!((planned.tracing.batch, planned.tracing.longest_value), (512, 256));
     assert!(planned.tracing.otlp.is_none() && !planned.autocert.on);

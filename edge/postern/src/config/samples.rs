@@ -53,7 +53,7 @@ impl World {
         let ca = params.self_signed(&ca_key).unwrap().pem();
         let revoked = CertificateRevocationListParams {
             this_update: rcgen::date_time_ymd(2026, 1, 1),
-            next_update: rcgen::date_time_ymd(2027, 1, 1),
+            next_update: rcgen::date_time_ymd(2120, 1, 1),
             crl_number: 1.into(),
             issuing_distribution_point: None,
             revoked_certs: Vec::new(),

@@ -381,7 +381,7 @@ fn keys_are_read_in_any_case_and_claims_keep_theirs() {
 
 #[test]
 fn a_key_with_a_dot_sits_in_the_map_before_the_dot() {
-    assert_eq!(errors("downstream_mtls.max_verify_depth: 2\n"), ["PST-0103 downstream_mtls"]);
+    assert_eq!(warnings("downstream_mtls.max_verify_depth: 2\n"), ["PST-0104 downstream_mtls"]);
     let text = "runtime_flags: {mcp: false}\nRuntime_Flags.match_any_incoming_port: false\n";
     assert!(!config(text).edge.request.match_any_incoming_port);
     assert!(!config("runtime_flags.match_any_incoming_port: false\n").edge.request.match_any_incoming_port);
@@ -499,8 +499,8 @@ fn what_holds_is_told_with_its_origin_and_without_secrets() {
         "cookie_expire = 14h (default; works)",
         "runtime_flags.mcp = false (RUNTIME_FLAGS; works)",
         "runtime_flags.config_hot_reload = true (default; works)",
-        "downstream_mtls.max_verify_depth = 2 (DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH; not supported yet; refused)",
-        "downstream_mtls.enforcement = policy_with_default_deny (default; not supported yet; refused)",
+        "downstream_mtls.max_verify_depth = 2 (DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH; works)",
+        "downstream_mtls.enforcement = policy_with_default_deny (default; works)",
         "routes[0].allowed_users = a, b (line 13; works)",
         "routes[0].set_request_headers = {\"Authorization\":\"[redacted]\",\"X-A\":\"b\"} (line 13; works)",
         "routes[0].redirect.https_redirect = true (line 13; works)",
@@ -544,7 +544,7 @@ fn a_toml_file_is_read_like_a_yaml_file() {
 #[test]
 fn a_nested_variable_is_named_like_its_key() {
     let loaded = load_text(None, BASE, false, &environment(&[("DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH", "2")]));
-    assert_eq!(told(&loaded, Severity::Fatal), ["PST-0103 downstream_mtls.max_verify_depth"]);
+    assert_eq!(told(&loaded, Severity::Advisory), ["PST-0104 downstream_mtls"]);
 }
 
 #[test]
@@ -1202,7 +1202,8 @@ fn nobody_is_told_to_remove_what_keeps_people_out() {
             let text =
                 format!("routes: [{{from: https://a.example.com, to: 'http://127.0.0.1', policy: {{{rule}}}}}]\n");
             let loaded = loaded(&format!("{BASE}{text}"));
-            let hints: Vec<_> = loaded.problems.iter().filter(|problem| problem.code == Code::NotYet).collect();
+            let about = |problem: &&Problem| problem.what.contains("without `downstream_mtls`");
+            let hints: Vec<_> = loaded.problems.iter().filter(about).collect();
             assert_eq!(hints.len(), 1, "{rule}");
             assert_eq!(hints[0].hint.starts_with("remove it"), opens, "{rule}: {}", hints[0].hint);
         }
@@ -1222,14 +1223,15 @@ fn criteria_whose_carrier_is_missing_are_refused_where_they_would_let_somebody_p
     ] {
         let key = criterion.split(':').next().unwrap();
         let deny = route(&format!("{{allow: {{or: [{{domain: a}}]}}, deny: {{or: [{{{criterion}}}]}}}}"));
-        let told = [format!("PST-0103 routes[0].policy.deny.or[0].{key}")];
+        let code = if fatal { "PST-0103" } else { "PST-0702" };
+        let told = [format!("{code} routes[0].policy.deny.or[0].{key}")];
         if fatal {
             assert_eq!(errors(&deny), told);
         } else {
             assert_eq!(warnings(&deny), told);
         }
         let allow = route(&format!("{{allow: {{and: [{{{criterion}}}]}}}}"));
-        assert_eq!(warnings(&allow), [format!("PST-0103 routes[0].policy.allow.and[0].{key}")]);
+        assert_eq!(warnings(&allow), [format!("{code} routes[0].policy.allow.and[0].{key}")]);
     }
 }
 

@@ -213,6 +213,7 @@ impl Explanation<'_> {
             Origin::Policy => "the policy of the route".to_owned(),
             Origin::Named(name) => format!("the policy {name}"),
             Origin::Default => "the default policy".to_owned(),
+            Origin::ClientCertificates => "downstream_mtls".to_owned(),
             Origin::TriedOut => "since all that is written is only tried out".to_owned(),
         }
     }

@@ -89,7 +89,7 @@ fn question(asked: &cli::Explain) -> Result<Question, ask::Failed> {
         fields: fields(&asked.headers).map_err(usage)?,
         who: if person.is_nobody() { Who::Nobody } else { Who::Person(person) },
         source: asked.source_ip,
-        certificate: asked.client_cert.as_deref().map(ask::certificate).transpose()?,
+        certificate: asked.client_cert.as_deref().map(ask::certificates).transpose()?.unwrap_or_default(),
         devices,
         now: ask::time(asked.time.as_deref())?,
     })

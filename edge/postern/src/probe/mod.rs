@@ -15,6 +15,7 @@ use postern_edge::{
 };
 use postern_identity::{IdpId, Session, Timestamp};
 use postern_policy::DeviceRecord;
+use rustls::pki_types::CertificateDer;
 
 pub use address::{Address, AddressError};
 pub use devices::device;
@@ -43,8 +44,8 @@ pub struct Question {
     pub who: Who,
     /// The client's address.
     pub source: IpAddr,
-    /// The certificate that the client shows, DER.
-    pub certificate: Option<Vec<u8>>,
+    /// The certificates that the client shows, leaf first.
+    pub certificate: Vec<CertificateDer<'static>>,
     /// The device credentials of the session.
     pub devices: Vec<DeviceRecord>,
     /// When.
@@ -87,7 +88,7 @@ impl Question {
             fields: HeaderMap::new(),
             who,
             source: Ipv4Addr::LOCALHOST.into(),
-            certificate: None,
+            certificate: Vec::new(),
             devices: Vec::new(),
             now,
         }
@@ -153,7 +154,7 @@ impl Probe {
             session: None,
             source: question.source,
             tls: self.tls,
-            client_cert: question.certificate.clone().map(|leaf| ClientCert { leaf }),
+            client_cert: ClientCert::of(&question.certificate),
             devices: question.devices.clone(),
             now: question.now,
         };

@@ -8,6 +8,7 @@ mod check;
 mod crash;
 mod demo;
 mod diff;
+mod downstream_mtls;
 mod drain;
 mod explain;
 mod footprint;

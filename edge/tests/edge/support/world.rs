@@ -200,6 +200,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         path: PathMatcher::Prefix("/".to_owned()),
         target: target(upstream, false),
         policy: Policy::new(public.rules(), Vec::new()),
+        client_trust: None,
         idp: IdpId::new("idp"),
         rewrite: None,
         host_rewrite: HostRewrite::Preserve,
@@ -224,6 +225,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
             public: PublicListener::Tls { addresses: vec![([127, 0, 0, 1], 0).into()], h2: true, http1: true },
             redirect: vec![([127, 0, 0, 1], 0).into()],
         },
+        downstream_mtls: postern_edge::DownstreamMtls::default(),
         certificates: Certificates { inline: vec![pair], files: Vec::new() },
         authenticate: AuthenticateTarget {
             url: "https://auth.localhost".parse().unwrap(),

@@ -121,16 +121,16 @@ pub(crate) static DOWNSTREAM_MTLS: Scope = Scope {
     prefix: Some("DOWNSTREAM_MTLS_"),
     hints: &[],
     keys: &[
-        part("ca", Pem, "none"),
-        part("ca_file", File, "none"),
-        part("crl", Pem, "none"),
-        part("crl_file", File, "none"),
-        part(
+        works("ca", Pem, "none"),
+        works("ca_file", File, "none"),
+        works("crl", Pem, "none").differs("certificates between leaf and authority are looked up too"),
+        works("crl_file", File, "none"),
+        works(
             "enforcement",
             Choice(&["policy_with_default_deny", "policy", "reject_connection"]),
             "`policy_with_default_deny`",
         ),
-        part(
+        works(
             "match_subject_alt_names",
             List(&Special(
                 "`{TYPE: REGEX}`, TYPE one of `dns`, `email`, `ip_address`, `uri`, `user_principal_name`",
@@ -138,8 +138,9 @@ pub(crate) static DOWNSTREAM_MTLS: Scope = Scope {
             )),
             "none",
         )
+        .differs("each expression is anchored at both ends")
         .variable(Variable::None),
-        part("max_verify_depth", COUNT, "`1`"),
+        works("max_verify_depth", COUNT, "`1`"),
     ],
 };
 

@@ -50,7 +50,7 @@ pub(crate) static ROUTE: Scope = Scope {
         works("host_path_regex_rewrite_substitution", Text, "empty").differs("what is no host is a 500"),
         works("preserve_host_header", Bool, "`false`"),
         works("set_request_headers", Map(&Text), "none")
-            .differs("identity headers and `Host` are refused; so are `$pomerium` references, so far"),
+            .differs("identity headers and `Host` are refused; so are references to tokens, so far"),
         works("remove_request_headers", List(&Header), "none").differs("`Host` and framing fields are refused"),
         works("set_response_headers", Map(&Text), "the global ones"),
         works("rewrite_response_headers", Blocks(&REWRITE_RESPONSE_HEADER), "none")
@@ -79,8 +79,8 @@ pub(crate) static ROUTE: Scope = Scope {
         not_yet("tls_client_cert_file", File, "none"),
         not_yet("tls_client_key_file", File, "none"),
         no_effect("tls_upstream_allow_renegotiation", Bool, "renegotiation is never done"),
-        not_yet("tls_downstream_client_ca", Pem, "`downstream_mtls`"),
-        not_yet("tls_downstream_client_ca_file", File, "none"),
+        works("tls_downstream_client_ca", Pem, "`downstream_mtls`"),
+        works("tls_downstream_client_ca_file", File, "none"),
         not_yet("tls_downstream_server_name", Host, "none"),
         works("allow_public_unauthenticated_access", Bool, "`false`"),
         works("allow_any_authenticated_user", Bool, "`false`"),

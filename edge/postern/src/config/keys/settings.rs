@@ -113,7 +113,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         harmless("autocert_trusted_ca", Pem, "none"),
         harmless("autocert_trusted_ca_file", File, "none"),
         // Downstream mTLS, 01 §1.6.
-        not_yet("downstream_mtls", Block(&DOWNSTREAM_MTLS), "none").variable(Variable::None),
+        works("downstream_mtls", Block(&DOWNSTREAM_MTLS), "none").variable(Variable::None),
         // Secrets and cookies, 01 §1.7.
         works("shared_secret", Base64, "random at each start").differs("refused if it is too regular to be random"),
         works("shared_secret_file", File, "none"),

@@ -70,9 +70,7 @@ pub(super) fn request_rules(cx: &mut Context<'_>, route: &Block<'_>, claims: &[H
         if is_refused(cx, &name, &header, claims) {
             continue;
         }
-        if refers(&value.value) {
-            let what = "a value with `$pomerium` references is not supported yet";
-            cx.fatal(Code::NotYet, &value.at, what, "write a fixed value, or `$$` for a dollar sign");
+        if !can_be_filled(cx, &value) {
             continue;
         }
         // As written: `$$` becomes `$` when the value is sent, and not before.
@@ -109,21 +107,27 @@ fn is_refused(cx: &mut Context<'_>, name: &Spanned<String>, header: &HeaderName,
     true
 }
 
-/// Whether a value refers to what only a request knows; `$$` is a dollar sign.
-fn refers(value: &str) -> bool {
-    let mut rest = value;
-    while let Some((_, after)) = rest.split_once('$') {
-        if let Some(escaped) = after.strip_prefix('$') {
-            rest = escaped;
-            continue;
+/// Whether the references in a value can be filled in (01 §2.10). What is not known stands for nothing, as in Pomerium, and is
+/// told of.
+fn can_be_filled(cx: &mut Context<'_>, value: &Spanned<String>) -> bool {
+    let mut filled = true;
+    for path in postern_edge::prepare::references(value.value.as_bytes()) {
+        let path: Vec<_> = path.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            ["pomerium", "jwt" | "client_cert_fingerprint" | "client_cert_san_dns" | "client_cert_san_email"]
+            | ["pomerium", "request", "headers", _] => {}
+            ["pomerium", token @ ("access_token" | "id_token")] => {
+                let what = format!("`$pomerium.{token}` is not supported yet");
+                cx.fatal(Code::NotYet, &value.at, what, "write `$pomerium.jwt`, or a fixed value");
+                filled = false;
+            }
+            other => {
+                let what = format!("`${}` stands for nothing", other.join("."));
+                cx.advise(Code::NoEffect, &value.at, what, "write `$$` for a dollar sign");
+            }
         }
-        let reference = after.strip_prefix('{').map_or(after, str::trim_start);
-        if reference.strip_prefix("pomerium").is_some_and(|tail| tail.trim_start().starts_with(['.', '['])) {
-            return true;
-        }
-        rest = after;
     }
-    false
+    filled
 }
 
 /// A header of responses that may be changed.

@@ -10,6 +10,7 @@ mod identity;
 mod idp;
 mod listeners;
 mod logs;
+mod mtls;
 pub mod planned;
 mod requests;
 mod routes;
@@ -43,12 +44,13 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let identity = identity::resolve(cx, settings, flags);
     let mut idps = idp::resolve(cx, settings, role);
     let request = requests::resolve(cx, settings, flags);
+    let mut mtls = mtls::resolve(cx, settings, plain);
     planned::resolve(cx, settings, flags);
     let freshness = storage::freshness(cx, settings);
     let routes = routes::resolve(
         cx,
         settings,
-        &mut idps,
+        (&mut idps, &mut mtls),
         &routes::Defaults {
             upstream_timeout: timeouts.upstream,
             response_headers: &response_headers,
@@ -88,6 +90,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let edge = EdgeConfig {
         listeners: listeners?,
         certificates,
+        downstream_mtls: mtls.listener(),
         authenticate,
         cookie: cookies.edge,
         keyring,

@@ -3,6 +3,7 @@
 mod apart;
 mod assertion;
 mod browser;
+mod caller;
 mod chromium;
 mod demo;
 mod deployment;
@@ -23,6 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 pub(crate) use apart::{Balancer, moved_to, start_apart, with_store};
 pub(crate) use assertion::{Keys, verified};
 pub(crate) use browser::{Browser, Hop, Response};
+pub(crate) use caller::{Authority, Caller, Identity};
 pub(crate) use chromium::Chromium;
 pub(crate) use demo::Demo;
 pub(crate) use deployment::Deployment;

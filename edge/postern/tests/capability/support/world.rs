@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,7 +152,7 @@ impl World {
         alpn: &[&str],
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<TlsStream<TcpStream>> {
-        let (named, tls) = (ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?, self.tls(alpn, versions)?);
+        let (named, tls) = (ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?, self.tls(alpn, versions, None)?);
         let connecting = async {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
             TlsConnector::from(Arc::new(tls)).connect(named, stream).await
@@ -160,12 +160,20 @@ impl World {
         Ok(bounded(DEADLINE, &format!("a TLS connection to {name}"), connecting).await??)
     }
 
-    /// A TLS client that trusts this world's authority alone.
-    fn tls(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig> {
+    /// A TLS client that trusts this world's authority alone, and shows this certificate if it is asked for one.
+    pub(super) fn tls(
+        &self,
+        alpn: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone())?;
-        let mut config =
-            ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth();
+        let builder = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
+        let mut config = match identity {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(config)
     }

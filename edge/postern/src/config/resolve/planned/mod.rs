@@ -11,7 +11,6 @@ mod health;
 mod listener;
 mod mcp;
 mod metrics;
-mod mtls;
 mod outliers;
 mod ssh;
 mod tokens;
@@ -32,7 +31,6 @@ pub use health::{GrpcCheck, HealthCheck, HttpCheck, Payload, Probe, StatusRange,
 pub use listener::Listener;
 pub use mcp::{Mcp, McpOauth2, McpServer};
 pub use metrics::MetricsTls;
-pub use mtls::{DownstreamMtls, Enforcement, NameKind, NamePattern};
 pub use outliers::OutlierDetection;
 pub use ssh::Ssh;
 pub use tokens::{BearerTokens, IdentityProvider, TokenFormat};
@@ -56,8 +54,6 @@ pub struct Planned {
     pub dns: Dns,
     /// Certificates from an authority.
     pub autocert: Autocert,
-    /// Certificates of clients.
-    pub downstream_mtls: DownstreamMtls,
     /// Bearer tokens in place of a session.
     pub tokens: BearerTokens,
     /// SSH.
@@ -123,7 +119,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
         listener: listener::resolve(cx, settings),
         dns: dns::resolve(cx, settings),
         autocert: autocert::resolve(cx, settings),
-        downstream_mtls: mtls::resolve(cx, settings),
         tokens: tokens::resolve(cx, settings),
         ssh: ssh::resolve(cx, settings),
         cluster: cluster::resolve(cx, settings),
@@ -186,7 +181,7 @@ fn host(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
 }
 
 /// The two keys of one thing, of which only one may be written (01 §1.1): inline base64, or a file.
-fn one_of(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
+pub(super) fn one_of(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
     if are_both(cx, block, key, file_key) { None } else { either(cx, block, key, file_key) }
 }
 
@@ -201,7 +196,7 @@ fn are_both(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) 
 }
 
 /// The same, of keys where the inline form goes before the file.
-fn either(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
+pub(super) fn either(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> Option<(At, Vec<u8>)> {
     let file = block.filled(cx, file_key);
     if let Some(inline) = block.filled(cx, key) {
         if let Some(file) = file {

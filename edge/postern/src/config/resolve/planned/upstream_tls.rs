@@ -1,4 +1,4 @@
-//! TLS to the upstream (01 §2.12), and certificates of the clients of one route (01 §1.6).
+//! TLS to the upstream (01 §2.12).
 
 use postern_identity::Secret;
 
@@ -17,8 +17,6 @@ pub struct UpstreamTls {
     pub authorities: Option<Vec<u8>>,
     /// `tls_client_cert(_file)` and `tls_client_key(_file)`, as PEM.
     pub client: Option<(Vec<u8>, Secret<Vec<u8>>)>,
-    /// `tls_downstream_client_ca(_file)`, as PEM: who vouches for clients of this route.
-    pub client_authorities: Option<Vec<u8>>,
     /// `tls_downstream_server_name`: another host that has a certificate here.
     pub downstream_name: Option<String>,
 }
@@ -26,13 +24,11 @@ pub struct UpstreamTls {
 pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> UpstreamTls {
     let (upstream, server) = (host(cx, route, "tls_upstream_server_name"), host(cx, route, "tls_server_name"));
     let custom = either(cx, route, "tls_custom_ca", "tls_custom_ca_file");
-    let downstream = either(cx, route, "tls_downstream_client_ca", "tls_downstream_client_ca_file");
     UpstreamTls {
         skip_verify: route.flag(cx, "tls_skip_verify"),
         name: upstream.or(server),
         authorities: authorities(cx, custom),
         client: pair(cx, route, "tls_client_cert", "tls_client_key"),
-        client_authorities: authorities(cx, downstream),
         downstream_name: host(cx, route, "tls_downstream_server_name"),
     }
 }

@@ -26,6 +26,7 @@ use self::policies::Policies;
 use super::headers;
 use super::identity::{self, Identity};
 use super::idp::Idps;
+use super::mtls::Mtls;
 use super::{planned, storage};
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -69,14 +70,19 @@ pub(super) struct Routes {
     pub(super) complete: bool,
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, idps: &mut Idps, defaults: &Defaults<'_>) -> Routes {
+pub(super) fn resolve(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    (idps, mtls): (&mut Idps, &mut Mtls),
+    defaults: &Defaults<'_>,
+) -> Routes {
     let (mut resolved, mut written) = (Vec::new(), 0);
-    let mut policies = Policies::resolve(cx, settings, defaults.fail_open_identity);
+    let mut policies = Policies::resolve(cx, settings, (defaults.fail_open_identity, mtls.asks()));
     for list in ["policy", "routes"] {
         for field in settings.find(list).map(Field::elements).unwrap_or_default() {
             written += 1;
             if let Some(block) = Block::open(cx, &field, &ROUTE) {
-                resolved.extend(route(cx, &block, (idps, &mut policies), defaults));
+                resolved.extend(route(cx, &block, (idps, &mut policies, mtls), defaults));
                 planned::of_route(cx, &block);
             }
         }
@@ -101,13 +107,16 @@ impl Routes {
 fn route(
     cx: &mut Context<'_>,
     block: &Block<'_>,
-    (idps, policies): (&mut Idps, &mut Policies<'_>),
+    (idps, policies, mtls): (&mut Idps, &mut Policies<'_>, &mut Mtls),
     defaults: &Defaults<'_>,
 ) -> Option<Resolved> {
     let from = from::resolve(cx, block);
     let path = path::resolve(cx, block, defaults.normalize);
     let target = target::resolve(cx, block);
     let policy = access::resolve(cx, block, policies);
+    let public = policy.as_ref().is_some_and(postern_policy::Policy::is_public);
+    let policy = policy.map(|policy| if mtls.denies() { policy.with_client_certificates() } else { policy });
+    let client_trust = mtls.of_route(cx, block);
     let idp = idps.of_route(cx, block);
     let allow_websockets = block.flag(cx, "allow_websockets");
     let rewrite = rewriting::of_path(cx, block, target.as_ref());
@@ -136,8 +145,9 @@ fn route(
         hosts: from.hosts,
         path: path.matcher,
         target: target.target,
-        public: policy.is_public(),
+        public,
         policy,
+        client_trust,
         idp,
         rewrite,
         host_rewrite,

@@ -14,8 +14,7 @@ use crate::config::context::Context;
 use crate::config::value::{Field, quoted};
 
 /// What Postern does not carry yet.
-const MISSING: [Carrier; 5] =
-    [Carrier::ClientCertificates, Carrier::Devices, Carrier::Mcp, Carrier::Ssh, Carrier::Records];
+const MISSING: [Carrier; 4] = [Carrier::Devices, Carrier::Mcp, Carrier::Ssh, Carrier::Records];
 
 /// What policies are read with.
 pub(super) struct Policies<'n> {
@@ -24,20 +23,29 @@ pub(super) struct Policies<'n> {
     used: HashSet<String>,
     /// Those of routes that have none; `None` if they cannot be read.
     default: Option<Rules>,
+    /// What no request brings.
+    missing: Vec<Carrier>,
 }
 
 impl<'n> Policies<'n> {
-    pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'n>, fail_open_identity: bool) -> Self {
+    /// `asks`: clients are asked for certificates.
+    pub(super) fn resolve(
+        cx: &mut Context<'_>,
+        settings: &Block<'n>,
+        (fail_open_identity, asks): (bool, bool),
+    ) -> Self {
         let mut language = Language::new(fail_open_identity);
+        let unasked = (!asks).then_some(Carrier::ClientCertificates);
+        let missing: Vec<_> = unasked.into_iter().chain(MISSING).collect();
         let named = named(cx, settings);
         for (name, field) in &named {
             match language.define(name, field.node) {
-                Ok(rules) => tell_idle(cx, field, rules),
+                Ok(rules) => tell_idle(cx, field, rules, &missing),
                 Err(mistakes) => tell(cx, field, mistakes),
             }
             odd::policy(cx, field);
         }
-        let mut policies = Self { language, named, used: HashSet::new(), default: Some(Rules::default()) };
+        let mut policies = Self { language, named, used: HashSet::new(), default: Some(Rules::default()), missing };
         if let Some(field) = settings.find("default_policy") {
             policies.default = policies.read(cx, field, Language::read_default);
         }
@@ -63,7 +71,8 @@ impl<'n> Policies<'n> {
         self.used.extend(ppl::names(field.node).map(str::to_owned));
         match read(&self.language, field.node) {
             Ok(rules) => {
-                tell_idle(cx, field, rules.list.iter().filter(|rule| !matches!(rule.origin(), Origin::Named(_))));
+                let own = rules.list.iter().filter(|rule| !matches!(rule.origin(), Origin::Named(_)));
+                tell_idle(cx, field, own, &self.missing);
                 odd::policy(cx, field);
                 Some(rules)
             }
@@ -94,22 +103,28 @@ fn named<'n>(cx: &mut Context<'_>, settings: &Block<'n>) -> Vec<(String, Field<'
     })
 }
 
-/// Criteria that look at what no request brings yet. To go on is refused where that would let somebody pass; not so on client
-/// certificates, which mean the same in Pomerium where no CA is configured.
-fn tell_idle<'r>(cx: &mut Context<'_>, field: &Field<'_>, rules: impl IntoIterator<Item = &'r Rule>) {
-    let idle: Vec<_> = idle(rules, &MISSING).collect();
+/// Criteria that look at what no request brings. To go on is refused where that would let somebody pass; not so on client
+/// certificates, for which nobody asks without an authority, in Pomerium neither.
+fn tell_idle<'r>(
+    cx: &mut Context<'_>,
+    field: &Field<'_>,
+    rules: impl IntoIterator<Item = &'r Rule>,
+    missing: &'r [Carrier],
+) {
+    let idle: Vec<_> = idle(rules, missing).collect();
     let paths = Paths::to(field, idle.iter().map(|idle| idle.place));
     for Idle { criterion, place, carrier, opens } in idle {
         let at = paths.at(place);
         let missing = match carrier {
             Carrier::ClientCertificates => {
-                let what = format!("`{criterion}` is never true: no client certificates are asked for");
+                let what =
+                    format!("`{criterion}` is never true: without `downstream_mtls` no certificate is asked for");
                 let hint = if opens {
                     "remove it, and keep out by another criterion whom it should"
                 } else {
                     "it lets nobody pass here; without it whoever the rest lets pass does"
                 };
-                cx.advise(Code::NotYet, &at, what, hint);
+                cx.advise(Code::OddPolicy, &at, what, hint);
                 continue;
             }
             Carrier::Devices => "devices",
