@@ -52,6 +52,8 @@ pub struct Listeners {
     pub public: PublicListener,
     /// `http_redirect_addr`: plain HTTP that sends everybody to https.
     pub redirect: Vec<SocketAddr>,
+    /// `use_proxy_protocol`: every connection begins with a PROXY header, which says whose it is.
+    pub proxy_protocol: bool,
 }
 
 /// The public listener.

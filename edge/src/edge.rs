@@ -113,11 +113,12 @@ impl Edge {
         let snapshot = gate.snapshot();
         let upstreams = Arc::new(Upstreams::new(&snapshot.config, metrics.clone())?);
         let tls = open_tls(&bound.listeners, &snapshot.config)?;
+        let proxy_protocol = bound.listeners.proxy_protocol;
         let store = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
         let acceptor = tls.as_ref().map(|tls| tls.acceptor.clone());
         let watch = store.map(|store| CertificateWatch::new(store, Arc::clone(&gate), metrics.clone()));
         let parts = Parts {
-            door: Arc::new(door(tls, Arc::clone(&gate), options, metrics)),
+            door: Arc::new(Door { proxy_protocol, ..door(tls, Arc::clone(&gate), options, metrics) }),
             gate: Arc::clone(&gate),
             upstreams: Arc::clone(&upstreams),
             metrics: metrics.clone(),
@@ -158,6 +159,7 @@ fn door(tls: Option<Tls>, gate: Arc<Gate>, options: EdgeOptions, metrics: &Metri
     }
     Door {
         tls,
+        proxy_protocol: false,
         limits: options.connections,
         bytes: options.bytes,
         patience,

@@ -87,7 +87,11 @@ pub(crate) fn guarded(host: &str, path: &str, policy: Policy) -> Route {
 
 pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
     EdgeConfig {
-        listeners: Listeners { public: PublicListener::Plain { addresses: Vec::new() }, redirect: Vec::new() },
+        listeners: Listeners {
+            public: PublicListener::Plain { addresses: Vec::new() },
+            redirect: Vec::new(),
+            proxy_protocol: false,
+        },
         certificates: Certificates::default(),
         downstream_mtls: DownstreamMtls::default(),
         authenticate: AuthenticateTarget {

@@ -195,6 +195,7 @@ impl Config {
             (self.role != old.role, "services"),
             (at(&new.public) != at(&was.public), "address"),
             (is_plain(&new.public) != is_plain(&was.public), "insecure_server"),
+            (new.proxy_protocol != was.proxy_protocol, "use_proxy_protocol"),
             (codecs_differ(&new.public, &was.public), "codec_type"),
             (new.redirect != was.redirect, "http_redirect_addr"),
             (self.edge.timeouts.idle != old.edge.timeouts.idle, "timeout_idle"),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::certificate::CertificateStore;
+use super::proxy_header;
 use super::stream::{GuardedStream, Wire};
 use super::tls::{Shaken, TlsAcceptor, alpn, digest};
 use super::{Connection, ConnectionLimits, Limits, Patience};
@@ -25,6 +26,8 @@ use crate::mtls::ClientCert;
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) tls: Option<Tls>,
+    /// Connections begin with a PROXY header.
+    pub(crate) proxy_protocol: bool,
     pub(crate) limits: ConnectionLimits,
     pub(crate) bytes: Limits,
     /// All of it that does not change with the configuration.
@@ -122,15 +125,43 @@ impl Door {
         Patience { request: self.gate.snapshot().config.timeouts.read, ..self.patience }
     }
 
+    /// Whose connection it is: where there are PROXY headers, what that of this one says. `None` if there is none, it does not
+    /// come in time, or its sender is not among the peers that are believed.
+    pub(crate) async fn client(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        if !self.proxy_protocol {
+            return Some(peer);
+        }
+        let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
+            self.count("handshake_refused");
+            return None;
+        };
+        let trusted =
+            self.gate.snapshot().config.proxy.trusted_peers.as_ref().is_none_or(|peers| peers.contains(peer.ip()));
+        let error = match timeout(self.limits.handshake_time, proxy_header::read(stream)).await {
+            Ok(Ok(client)) if trusted => return Some(client.unwrap_or(peer)),
+            Ok(Ok(_)) => io::Error::other("its sender is not among `xff_trusted_peers`"),
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        self.count("proxy_header");
+        tracing::debug!(client.address = %peer.ip(), %error, "listener connection failure");
+        None
+    }
+
     /// What Pingora gets of a connection; `None` if it ended in its handshake, or was still in it at the `stop`: nothing is
     /// under way there yet. Later the stream is told of it as far as Pingora does not.
     pub(crate) async fn open(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         peer: SocketAddr,
         mut stop: watch::Receiver<bool>,
     ) -> Option<Stream> {
         let local = stream.local_addr().ok()?;
+        let peer = tokio::select! {
+            biased;
+            client = self.client(&mut stream, peer) => client?,
+            () = told(&mut stop) => return None,
+        };
         let fd = stream.as_raw_fd();
         let Some(tls) = &self.tls else {
             let connection = Arc::new(Connection::plain(peer, local));

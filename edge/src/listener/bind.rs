@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn plain(addresses: Vec<SocketAddr>) -> Listeners {
-        Listeners { public: PublicListener::Plain { addresses }, redirect: Vec::new() }
+        Listeners { public: PublicListener::Plain { addresses }, redirect: Vec::new(), proxy_protocol: false }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bind;
 mod certificate;
 mod clock;
 mod guard;
+mod proxy_header;
 mod redirect;
 mod stream;
 mod tls;

@@ -14,8 +14,14 @@ use crate::request::Host;
 /// Answers an accepted connection of the redirect listener.
 /// Whoever has asked nothing by the time of `stop` is not waited for.
 pub(crate) async fn answer_redirect(door: Arc<Door>, accepted: Accepted, mut stop: watch::Receiver<bool>) {
-    let (stream, peer, _place) = accepted.into_parts();
+    let (mut stream, peer, _place) = accepted.into_parts();
     let Ok(local) = stream.local_addr() else { return };
+    let client = tokio::select! {
+        biased;
+        client = door.client(&mut stream, peer) => client,
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    let Some(peer) = client else { return };
     let fd = stream.as_raw_fd();
     let connection = Arc::new(Connection::plain(peer, local));
     let stopped = async { drop(stop.wait_for(|stop| *stop).await) };

@@ -347,7 +347,7 @@ fn upstreams_that_are_not_dialled_yet_keep_scheme_and_weight() {
 #[test]
 fn keys_at_the_top_mean_what_they_say() {
     let planned = loaded(
-        "use_proxy_protocol: t\nallow_upgrades: WebSocket,spdy/3.1,websocket\ndns_lookup_family: all\ndns_query_timeout: 2500ms\n\
+        "allow_upgrades: WebSocket,spdy/3.1,websocket\ndns_lookup_family: all\ndns_query_timeout: 2500ms\n\
          dns_resolvers: ['tcp://10.0.0.53:5353']\nbearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\n\
          circuit_breaker_thresholds: {max_retries: 7}\nprimary_color: abc\n\
          otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
@@ -355,7 +355,6 @@ fn keys_at_the_top_mean_what_they_say() {
          autocert_eab_key_id: k\nautocert_eab_mac_key: -_8\nmcp_allowed_client_id_domains: '*.Example.com'\n",
     )
     .planned;
-    assert!(planned.listener.proxy_protocol);
     assert_eq!(planned.listener.upgrades, ["websocket", "spdy/3.1"]);
     assert_eq!((planned.dns.family, planned.dns.timeout), (DnsFamily::All, Some(Duration::from_secs(2))));
     assert_eq!(planned.dns.resolvers[0].address, "10.0.0.53:5353".parse::<SocketAddr>().unwrap());

@@ -32,4 +32,5 @@ mod store;
 mod support;
 mod tls;
 mod tools;
+mod use_proxy_protocol;
 mod websocket;

@@ -224,6 +224,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
         listeners: Listeners {
             public: PublicListener::Tls { addresses: vec![([127, 0, 0, 1], 0).into()], h2: true, http1: true },
             redirect: vec![([127, 0, 0, 1], 0).into()],
+            proxy_protocol: false,
         },
         downstream_mtls: postern_edge::DownstreamMtls::default(),
         certificates: Certificates { inline: vec![pair], files: Vec::new() },

@@ -47,7 +47,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         no_effect("debug", Bool, "write `log_level: debug`").variable(Variable::None),
         works("health_check_addr", Address, "`127.0.0.1:28080`"),
         harmless("health_check_systemd_disabled", Bool, "`false`"),
-        not_yet("use_proxy_protocol", Bool, "`false`"),
+        works("use_proxy_protocol", Bool, "`false`").differs("with `xff_trusted_peers`, from those alone"),
         works("codec_type", Choice(&["auto", "http1", "http2", "http3"]), "`auto`")
             .differs("`http3` is `auto`, so far"),
         works("timeout_read", Duration, "`30s`"),

@@ -36,12 +36,13 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<List
     };
     let codec = settings.find("codec_type").and_then(|field| codec(cx, field)).unwrap_or(Codec::Auto);
     let redirect = redirect(cx, settings);
+    let proxy_protocol = settings.flag(cx, "use_proxy_protocol");
     let public = if plain {
         PublicListener::Plain { addresses: addresses? }
     } else {
         PublicListener::Tls { addresses: addresses?, h2: codec != Codec::Http1, http1: codec != Codec::Http2 }
     };
-    Some(Listeners { public, redirect: redirect? })
+    Some(Listeners { public, redirect: redirect?, proxy_protocol })
 }
 
 fn codec(cx: &mut Context<'_>, field: &Field<'_>) -> Option<Codec> {

@@ -36,14 +36,16 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
 /// `xff_num_trusted_hops`, `xff_trusted_peers`, `skip_xff_append`, and the roots that were read before.
 pub(super) fn forwarded(cx: &mut Context<'_>, settings: &Block<'_>, extra_roots: Option<Vec<u8>>) -> ProxyConfig {
     let trusted_hops = settings.number(cx, "xff_num_trusted_hops").unwrap_or(0);
-    let trusted_peers = settings.find(PEERS).and_then(|field| peers(cx, field, trusted_hops));
+    // Those that send PROXY headers are believed too.
+    let proxied = settings.find("use_proxy_protocol").is_some();
+    let trusted_peers = settings.find(PEERS).and_then(|field| peers(cx, field, trusted_hops, proxied));
     ProxyConfig { trusted_hops, trusted_peers, skip_xff_append: settings.flag(cx, "skip_xff_append"), extra_roots }
 }
 
 const PEERS: &str = "xff_trusted_peers";
 
 /// Addresses and ranges; none at all is nobody.
-fn peers(cx: &mut Context<'_>, field: &Field<'_>, hops: u32) -> Option<IpMatcher> {
+fn peers(cx: &mut Context<'_>, field: &Field<'_>, hops: u32, proxied: bool) -> Option<IpMatcher> {
     let texts = field.texts(cx)?;
     let peers = IpMatcher::of(texts.iter().map(|text| text.value.as_str()));
     let Ok(peers) = peers.map_err(|at| {
@@ -55,7 +57,7 @@ fn peers(cx: &mut Context<'_>, field: &Field<'_>, hops: u32) -> Option<IpMatcher
     }) else {
         return None;
     };
-    if hops == 0 {
+    if hops == 0 && !proxied {
         let hint = "write `xff_num_trusted_hops: 1`, or as many proxies as there are before this one";
         cx.advise(Code::NoEffect, &field.at, format!("`{PEERS}` believes nobody: no hops are trusted"), hint);
     } else if peers.is_everybody() {

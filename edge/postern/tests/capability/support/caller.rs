@@ -124,9 +124,15 @@ impl World {
 impl Caller {
     /// A connection for a name below the domain.
     pub(crate) async fn connect(&self, name: &str) -> Result<TlsStream<TcpStream>> {
+        self.connect_behind(b"", name).await
+    }
+
+    /// The same, which begins with these bytes.
+    pub(crate) async fn connect_behind(&self, header: &[u8], name: &str) -> Result<TlsStream<TcpStream>> {
         let named = ServerName::try_from(format!("{name}.{}", World::DOMAIN))?;
         let connecting = async {
-            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            stream.write_all(header).await?;
             TlsConnector::from(Arc::clone(&self.config)).connect(named, stream).await
         };
         Ok(bounded(DEADLINE, &format!("a TLS connection to {name}"), connecting).await??)
@@ -135,7 +141,17 @@ impl Caller {
     /// The status and the text of the answer to `GET path` of that host, on a connection for `name`; whether it was resumed.
     /// An error if there is no answer.
     pub(crate) async fn get(&self, name: &str, host: &str, path: &str) -> Result<(u16, String, bool)> {
-        let mut stream = self.connect(name).await?;
+        self.get_behind(b"", (name, host), path).await
+    }
+
+    /// The same, on a connection that begins with these bytes.
+    pub(crate) async fn get_behind(
+        &self,
+        header: &[u8],
+        (name, host): (&str, &str),
+        path: &str,
+    ) -> Result<(u16, String, bool)> {
+        let mut stream = self.connect_behind(header, name).await?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;

@@ -10,10 +10,7 @@ use crate::config::value::quoted;
 
 /// What is asked of listeners.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration, and any mix of them is valid")]
 pub struct Listener {
-    /// `use_proxy_protocol`: every connection must begin with a PROXY header.
-    pub proxy_protocol: bool,
     /// `debug_address`.
     pub debug: Option<String>,
     /// `health_check_systemd_disabled`: the service manager is told nothing.
@@ -36,7 +33,6 @@ pub struct Listener {
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
     Listener {
-        proxy_protocol: settings.flag(cx, "use_proxy_protocol"),
         debug: address(cx, settings, "debug_address"),
         systemd_disabled: settings.flag(cx, "health_check_systemd_disabled"),
         upgrades: upgrades_of(cx, settings),
