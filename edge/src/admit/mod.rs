@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
-use postern_policy::{ClientCertificate, Decision, Device, Evaluation};
+use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
 use postern_storage::StorageError;
 use tracing::warn;
 
@@ -232,6 +232,7 @@ impl<I: Identify> Judge<'_, I> {
         if misdirected && !self.is_relayed(head) {
             return Err(Refusal::Misdirected);
         }
+        self.still_welcome()?;
         if request.redirect_to_canonical {
             return Ok(Verdict::Reply(Reply::Moved {
                 status: StatusCode::PERMANENT_REDIRECT,
@@ -318,6 +319,19 @@ impl<I: Identify> Judge<'_, I> {
         };
         permit.host = prepare::host(&permit, route, self.snapshot, head)?;
         Ok(Verdict::Pass(permit))
+    }
+
+    /// With `reject_connection` the handshake has said that somebody vouches for the client. Lists, authorities and time may have
+    /// gone on since.
+    fn still_welcome(&self) -> Result<(), Refusal> {
+        let mtls = &self.snapshot.config.downstream_mtls;
+        let Some(everybody) = mtls.everybody.as_deref().filter(|_| mtls.reject) else { return Ok(()) };
+        let reason = match &self.connection.client_cert {
+            Some(shown) if shown.is_believed(everybody, self.now) => return Ok(()),
+            Some(_) => Reason::InvalidClientCertificate,
+            None => Reason::ClientCertificateRequired,
+        };
+        Err(Refusal::ClientCertificate(Reasons::of(reason)))
     }
 
     async fn reserved(
@@ -418,9 +432,7 @@ fn refusal_of(decision: Decision, idp: &IdpId) -> Refusal {
         Decision::SignIn => Refusal::SignIn { idp: idp.clone() },
         Decision::ClientCertificate(reasons) => Refusal::ClientCertificate(reasons),
         Decision::DeviceUnauthorized(reasons) => Refusal::Device(reasons),
-        Decision::EnrolDevice => {
-            Refusal::Device(postern_policy::Reasons::of(postern_policy::Reason::DeviceUnauthenticated))
-        }
+        Decision::EnrolDevice => Refusal::Device(Reasons::of(Reason::DeviceUnauthenticated)),
         Decision::Deny(reasons) => Refusal::Denied(reasons),
         Decision::Allow => Refusal::Failed(Failure::Internal),
     }

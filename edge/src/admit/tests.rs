@@ -5,8 +5,8 @@ use postern_identity::{SessionCookie, SessionId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::SnapshotError;
 use crate::testing::*;
+use crate::{ClientTrust, DownstreamMtls, SnapshotError, Terms};
 
 fn cookie(value: &str) -> String {
     format!("_pomerium={value}")
@@ -190,6 +190,23 @@ async fn s_032_every_request_is_decided_anew_on_the_configuration_and_session_of
     assert_eq!(world.status(&head).await, 403, "S-099");
     world.gate.replace(Snapshot::new(config(Vec::new()), 3).unwrap());
     assert_eq!(world.status(&head).await, 404);
+}
+
+#[tokio::test]
+async fn with_reject_connection_an_open_connection_is_refused_once_nobody_vouches_for_it_any_more() {
+    let authority = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&authority.signing_key).unwrap().pem();
+    let trust = ClientTrust::new([authority.as_bytes()], Terms::default()).unwrap();
+    let mut rejecting = config(vec![route("app.example.com", "/")]);
+    rejecting.downstream_mtls = DownstreamMtls { everybody: Some(Arc::new(trust)), reject: true };
+    let world = World::new(rejecting.clone()).await;
+    for target in ["/", "/ping", "/.pomerium/"] {
+        assert_eq!(world.status(&get(target, &[])).await, 495, "{target}");
+    }
+    rejecting.downstream_mtls.reject = false;
+    assert_eq!(World::new(rejecting).await.status(&get("/", &[])).await, 200);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use postern_identity::Timestamp;
 use postern_policy::{Certificate, ClientCertificate};
 use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::trust::unix;
 use super::{ClientTrust, names};
@@ -35,19 +36,39 @@ const VERDICTS: usize = 4;
 /// What more certificates than this have to say is not listened to: each connection keeps them.
 const MOST_INTERMEDIATES: usize = 8;
 const MOST_BYTES: usize = 32 * 1024;
+/// Nor more of one name: every way through them is tried.
+const MOST_OF_A_NAME: usize = 2;
+/// A leaf that is larger is not taken.
+pub(super) const LARGEST_LEAF: usize = 16 * 1024;
+
+/// Those of the certificates behind a leaf that are listened to.
+pub(super) fn heard<'c>(others: &'c [CertificateDer<'c>]) -> Vec<CertificateDer<'c>> {
+    let small = others.iter().map(|der| der.len()).sum::<usize>() <= MOST_BYTES;
+    if others.len() > MOST_INTERMEDIATES || !small {
+        return Vec::new();
+    }
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut heard = Vec::new();
+    for der in others {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else { continue };
+        let name = certificate.subject().as_raw().to_vec();
+        if names.iter().filter(|known| **known == name).count() < MOST_OF_A_NAME {
+            names.push(name);
+            heard.push(der.clone());
+        }
+    }
+    heard
+}
 
 impl ClientCert {
     /// What a chain, leaf first, says; `None` if it is empty.
     #[must_use]
     pub fn of(chain: &[CertificateDer<'_>]) -> Option<Arc<Self>> {
         let (leaf, others) = chain.split_first()?;
-        let few = others.len() <= MOST_INTERMEDIATES;
-        let small = others.iter().map(|der| der.len()).sum::<usize>() <= MOST_BYTES;
-        let others = if few && small { others } else { &[] };
         Some(Arc::new(Self {
             facts: names::facts(leaf),
             leaf: leaf.clone().into_owned(),
-            intermediates: others.iter().map(|der| der.clone().into_owned()).collect(),
+            intermediates: heard(others).into_iter().map(CertificateDer::into_owned).collect(),
             verdicts: ArcSwap::default(),
         }))
     }

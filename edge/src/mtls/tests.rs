@@ -4,9 +4,9 @@ use std::sync::Arc;
 use postern_identity::Timestamp;
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, OtherNameValue, RevokedCertParams, SanType, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    OtherNameValue, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use regex::Regex;
 use rustls::pki_types::CertificateDer;
@@ -58,6 +58,11 @@ impl Signer {
 
     /// Its list of revoked certificates, with these on it; the next is due in that year.
     fn list(&self, revoked: &[u64], due: i32) -> String {
+        self.list_at(None, revoked, due)
+    }
+
+    /// The same, to be had at that place.
+    fn list_at(&self, place: Option<&str>, revoked: &[u64], due: i32) -> String {
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2021, 1, 1),
@@ -68,7 +73,10 @@ impl Signer {
             this_update: date_time_ymd(2021, 1, 1),
             next_update: date_time_ymd(due, 1, 1),
             crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            issuing_distribution_point: place.map(|place| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint { uris: vec![place.to_owned()] },
+                scope: None,
+            }),
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
@@ -198,6 +206,13 @@ fn what_was_revoked_is_not_believed() {
     let leaf = vec![ours.client(serial(7))];
     let low = vec![middle.client(serial(7)), middle.der()];
     let both = format!("{}{}", ours.list(&[1], 2120), middle.list(&[7], 2120));
+    let of_one = |first: &[u64], second: &[u64]| format!("{}{}", ours.list(first, 2022), ours.list(second, 2120));
+    let old_key = format!("{}{}", namesake.list(&[], 2120), ours.list(&[3], 2120));
+    let moved = vec![ours.client(|params| {
+        serial(7)(params);
+        params.crl_distribution_points =
+            vec![CrlDistributionPoint { uris: vec!["http://old.example/list".to_owned()] }];
+    })];
     for (what, list, fresh, chain, expected) in [
         ("on the list", ours.list(&[3, 7], 2120), false, &leaf, false),
         ("another one is", ours.list(&[3], 2120), false, &leaf, true),
@@ -211,9 +226,16 @@ fn what_was_revoked_is_not_believed() {
         ("the one between is on the list", ours.list(&[70], 2120), false, &low, false),
         ("the serial of another authority's", ours.list(&[7], 2120), false, &low, true),
         ("on the second list", both, false, &low, false),
+        ("on the second list of one authority", of_one(&[3], &[3, 7]), false, &leaf, false),
+        ("on the first list of one authority", of_one(&[7], &[3]), false, &leaf, false),
+        ("one of two lists is in force", of_one(&[3], &[3]), true, &leaf, true),
+        ("beside the list of another key of that name", old_key, false, &leaf, true),
+        ("on a list that moved", ours.list_at(Some("http://new.example/list"), &[7], 2120), false, &moved, false),
     ] {
         assert_eq!(believed(&[&ours], lists(&list, fresh), chain), expected, "{what}");
     }
+    let trusted_too = believed(&[&ours, &middle], lists(&ours.list(&[70], 2120), false), &low);
+    assert!(!trusted_too, "an authority that another one revoked");
 }
 
 #[test]
@@ -316,6 +338,10 @@ fn r_002_more_certificates_than_a_chain_needs_are_not_kept() {
     let trust = trust(&[&top], Terms::default());
     let mut chain = vec![middle.client(|_| ()), middle.der()];
     assert!(presented(&chain).is_believed(&trust, NOW));
+    let alike: Vec<_> = (0..2).map(|_| top.below("Middle", |_| ()).der()).collect();
+    let behind = |others: &[Der]| [&chain[..1], others, &chain[1..]].concat();
+    assert!(presented(&behind(&alike[..1])).is_believed(&trust, NOW));
+    assert!(!presented(&behind(&alike)).is_believed(&trust, NOW), "a third of that name");
     chain.extend(std::iter::repeat_n(top.der(), 8));
     assert!(!presented(&chain).is_believed(&trust, NOW));
 }
@@ -324,7 +350,9 @@ fn r_002_more_certificates_than_a_chain_needs_are_not_kept() {
 fn who_vouches_for_nobody_is_refused() {
     let ours = root("Ours", |_| ()).0.pem();
     let hollow = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    for bad in ["", "text", hollow, &format!("{ours}{hollow}")] {
+    let no_authority = root("No authority", |params| params.is_ca = IsCa::ExplicitNoCa).0.pem();
+    let signs_nothing = root("Signs nothing", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]).0.pem();
+    for bad in ["", "text", hollow, &format!("{ours}{hollow}"), &no_authority, &signs_nothing] {
         assert!(ClientTrust::new([bad.as_bytes()], Terms::default()).is_err(), "{bad}");
     }
 }

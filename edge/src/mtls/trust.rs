@@ -8,10 +8,11 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{
-    EndEntityCert, Error, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
-    UnknownStatusPolicy, VerifiedPath,
+    Cert, CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::asn1_rs::Any;
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::names::{self, sha256};
 use super::{NamePattern, Revocations};
@@ -44,6 +45,9 @@ pub struct ClientTrust {
 /// What the certificate of an authority says of itself.
 #[derive(Debug)]
 struct Bounds {
+    /// Who signed it, and its number there.
+    issuer: Box<[u8]>,
+    serial: Box<[u8]>,
     valid: std::ops::RangeInclusive<i64>,
     /// How many certificates there may be between it and a leaf.
     path: Option<u32>,
@@ -118,38 +122,73 @@ impl ClientTrust {
         now: UnixTime,
     ) -> Result<(), Distrust> {
         let certificate = EndEntityCert::try_from(leaf)?;
-        let lists: Vec<_> = self.terms.revoked.lists.iter().collect();
-        let expiration = if self.terms.fresh_lists { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore };
-        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-            let options = options.with_depth(RevocationCheckDepth::Chain);
-            // A missing list is fine (01 §1.6).
-            options.with_status_policy(UnknownStatusPolicy::Allow).with_expiration_policy(expiration).build()
-        });
-        certificate.verify_for_usage(
-            algorithms().all,
-            &self.anchors,
-            intermediates,
-            now,
-            KeyUsage::client_auth(),
-            revocation,
-            Some(&|path| self.admits(path, now)),
-        )?;
+        // Nothing may stand between a leaf and its authority there, so nothing is looked at.
+        let intermediates = if self.terms.max_depth == Some(1) { &[] } else { intermediates };
+        let verify = |revocation: Option<RevocationOptions<'_>>| {
+            certificate.verify_for_usage(
+                algorithms().all,
+                &self.anchors,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                revocation,
+                Some(&|path| self.admits(path, now)),
+            )
+        };
+        verify(None)?;
+        self.heed_lists(|list| verify(Some(list)).map(drop))?;
         if self.will_do(leaf) { Ok(()) } else { Err(Distrust::Name) }
     }
 
-    /// Whether a path is short enough, and its authority in force.
+    /// Asks with each list by itself, because of several of one authority only the first would be looked at: whether it is
+    /// signed by who signed the certificate, and in force where that matters. Of several by that name one may be of another key
+    /// of the authority, or an old one; a missing one is fine (01 §1.6). Whom they name, [`admits`](Self::admits) has seen.
+    fn heed_lists(&self, ask: impl Fn(RevocationOptions<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let expiration = if self.terms.fresh_lists { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore };
+        let lists = &self.terms.revoked.lists;
+        let mut left: Vec<&CertRevocationList<'_>> = lists.iter().collect();
+        while let Some(first) = left.first().copied() {
+            let (of_one, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|list| list.issuer() == first.issuer());
+            left = others;
+            let mut outcome = Ok(());
+            for list in of_one {
+                let one = [list];
+                let Ok(options) = RevocationOptionsBuilder::new(&one) else { continue };
+                let options = options.with_depth(RevocationCheckDepth::Chain);
+                let options = options.with_status_policy(UnknownStatusPolicy::Allow);
+                outcome = ask(options.with_expiration_policy(expiration).build());
+                if matches!(outcome, Ok(()) | Err(Error::CertRevoked)) {
+                    break;
+                }
+            }
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Whether any list by the name of that issuer names that certificate. Whatever else is to be said of the list, nobody is
+    /// believed whom it names.
+    fn is_named(&self, issuer: &[u8], serial: &[u8]) -> bool {
+        let lists = self.terms.revoked.lists.iter().filter(|list| list.issuer() == issuer);
+        lists.map(|list| list.find_serial(serial)).any(|found| !matches!(found, Ok(None)))
+    }
+
+    /// Whether a path is short enough, nobody on it is named by a list, and its authority is in force.
     fn admits(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), Error> {
         let between = u32::try_from(path.intermediate_certificates().count()).unwrap_or(u32::MAX);
         if self.terms.max_depth.is_some_and(|most| between >= most) {
             return Err(Error::MaximumPathDepthExceeded);
         }
-        let is_its = |anchor: &TrustAnchor<'_>| {
-            (&anchor.subject, &anchor.subject_public_key_info)
-                == (&path.anchor().subject, &path.anchor().subject_public_key_info)
-        };
+        let is_named = |certificate: &Cert<'_>| self.is_named(certificate.issuer(), certificate.serial());
+        if is_named(path.end_entity()) || path.intermediate_certificates().any(is_named) {
+            return Err(Error::CertRevoked);
+        }
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let of_it = self.anchors.iter().zip(&self.bounds).filter(|(anchor, _)| is_its(anchor));
-        let holds = |bounds: &Bounds| bounds.valid.contains(&now) && bounds.path.is_none_or(|most| between <= most);
+        let of_it = self.anchors.iter().zip(&self.bounds).filter(|(anchor, _)| *anchor == path.anchor());
+        let holds = |bounds: &Bounds| {
+            let is_in_force = bounds.valid.contains(&now) && !self.is_named(&bounds.issuer, &bounds.serial);
+            is_in_force && bounds.path.is_none_or(|most| between <= most)
+        };
         let holds = of_it.map(|(_, bounds)| bounds).any(holds);
         if holds { Ok(()) } else { Err(Error::UnknownIssuer) }
     }
@@ -167,11 +206,26 @@ impl Bounds {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let valid = certificate.validity();
         let constraints = certificate.basic_constraints().ok()?;
+        let usage = certificate.key_usage().ok()?;
+        // Those of the first versions could not say it.
+        let is_authority = certificate.version() != X509Version::V3
+            || (constraints.as_ref().is_some_and(|constraints| constraints.value.ca)
+                && usage.is_none_or(|usage| usage.value.key_cert_sign()));
+        if !is_authority {
+            return None;
+        }
         Some(Self {
+            issuer: inside(certificate.issuer().as_raw())?.into(),
+            serial: certificate.raw_serial().into(),
             valid: valid.not_before.timestamp()..=valid.not_after.timestamp(),
             path: constraints.and_then(|constraints| constraints.value.path_len_constraint),
         })
     }
+}
+
+/// What is in a sequence: as webpki has names.
+fn inside(sequence: &[u8]) -> Option<&[u8]> {
+    Any::from_der(sequence).ok().map(|(_, any)| any.data)
 }
 
 /// What may be signed with.

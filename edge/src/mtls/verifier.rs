@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 
+use super::presented::{LARGEST_LEAF, heard};
 use super::trust::{Distrust, algorithms};
 use super::{ClientCert, ClientTrust, DownstreamMtls};
 
@@ -58,8 +59,12 @@ impl ClientCertVerifier for Asking {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if end_entity.len() > LARGEST_LEAF {
+            return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+        }
         if self.reject {
-            self.trust.verify(end_entity, intermediates, now).map_err(|why| Error::InvalidCertificate(alert(why)))?;
+            let intermediates = heard(intermediates);
+            self.trust.verify(end_entity, &intermediates, now).map_err(|why| Error::InvalidCertificate(alert(why)))?;
         }
         Ok(ClientCertVerified::assertion())
     }

@@ -278,8 +278,10 @@ fn apply_settings(permit: &Permit, route: &Route, head: &mut RequestHeader) {
                 fields: &head.headers,
                 client_cert: permit.client_cert.as_deref().map(ClientCert::facts),
             };
-            if let Some(value) = template::fill(template, &facts) {
-                set(head, name, value);
+            match template::fill(template, &facts) {
+                Some(value) => set(head, name, value),
+                // What the client itself said under that name is not ours to pass on.
+                None => drop(head.remove_header(name)),
             }
         }
     }

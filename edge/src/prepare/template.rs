@@ -58,9 +58,10 @@ impl Facts<'_> {
 
 /// What a reference to the client certificate stands for.
 fn of_certificate(leaf: &Certificate, name: &str) -> Option<Vec<u8>> {
-    // A list that its reader could split in other places is no list of names.
+    // A list that its reader could split in other places is no list of names, and whoever made the certificate chose them.
     let listed = |names: &[String]| {
-        let names: Vec<_> = names.iter().map(String::as_str).filter(|name| !name.contains(',')).collect();
+        let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+        let names: Vec<_> = names.iter().map(String::as_str).filter(is_name).collect();
         names.join(",").into_bytes()
     };
     match name {

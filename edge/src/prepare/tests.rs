@@ -404,8 +404,8 @@ fn templates_are_read_as_their_users_know_them() {
     let token = HeaderValue::from_static("TOKEN");
     let leaf = postern_policy::Certificate {
         fingerprint: [0xab; 32],
-        dns: vec!["a.example".to_owned(), "b,c".to_owned(), "d.example".to_owned()],
-        emails: vec!["a@example.com".to_owned()],
+        dns: vec!["a.example".to_owned(), "b,c".to_owned(), "d.example\n".to_owned(), "d.example".to_owned()],
+        emails: vec!["a@example.com".to_owned(), "\u{7f}é".to_owned()],
         ..postern_policy::Certificate::default()
     };
     let facts = Facts { assertion: Some(&token), fields: &fields, client_cert: Some(&leaf) };

@@ -122,7 +122,11 @@ fn can_be_filled(cx: &mut Context<'_>, value: &Spanned<String>) -> bool {
                 filled = false;
             }
             other => {
-                let what = format!("`${}` stands for nothing", other.join("."));
+                // Only a name that cannot be a part of somebody's password.
+                let what = match other {
+                    ["pomerium", ..] => format!("`${}` stands for nothing", other.join(".")),
+                    _ => "a `$` with a name behind it stands for nothing".to_owned(),
+                };
                 cx.advise(Code::NoEffect, &value.at, what, "write `$$` for a dollar sign");
             }
         }
