@@ -25,7 +25,7 @@ use crate::listener::{
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
 use crate::snapshot::Snapshot;
-use crate::upstream::{RootsError, Upstreams};
+use crate::upstream::Upstreams;
 use crate::vigil::Vigilance;
 use crate::{EdgeConfig, Listeners, PublicListener};
 
@@ -68,9 +68,6 @@ pub enum StartError {
     /// The listener has nothing to show.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The roots for upstreams are not certificates.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -79,9 +76,6 @@ pub enum StartError {
 /// Why an edge cannot take a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The roots for upstreams are not certificates.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -111,7 +105,7 @@ impl Edge {
         options: EdgeOptions,
     ) -> Result<RunningEdge, StartError> {
         let snapshot = gate.snapshot();
-        let upstreams = Arc::new(Upstreams::new(&snapshot.config, metrics.clone())?);
+        let upstreams = Arc::new(Upstreams::new(metrics.clone()));
         let tls = open_tls(&bound.listeners, &snapshot.config)?;
         let proxy_protocol = bound.listeners.proxy_protocol;
         let store = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
@@ -189,10 +183,10 @@ impl RunningEdge {
     /// # Errors
     /// [`ReloadError`]; the old configuration stays in force.
     pub fn reload(&self, snapshot: Snapshot) -> Result<(), ReloadError> {
-        self.upstreams.reload(&snapshot.config)?;
         if let Some(acceptor) = &self.acceptor {
             acceptor.ask(&snapshot.config.downstream_mtls)?;
         }
+        self.upstreams.reload(&snapshot.config);
         self.gate.replace(snapshot);
         self.reload_certificates();
         Ok(())

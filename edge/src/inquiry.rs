@@ -60,6 +60,8 @@ pub struct Finding<'s> {
 pub struct Upward {
     /// The address that would be dialled.
     pub address: String,
+    /// How it would be spoken to.
+    pub scheme: &'static str,
     /// Over TLS.
     pub tls: bool,
     /// How many endpoints take turns; this is the first of them.
@@ -177,8 +179,12 @@ impl Finding<'_> {
             disarm(name, value, token);
         }
         Some(Upward {
-            address: endpoint.map_or_else(String::new, |endpoint| format!("{}:{}", endpoint.host, endpoint.port)),
-            tls: endpoint.is_some_and(|endpoint| endpoint.tls),
+            address: endpoint.map_or_else(String::new, |endpoint| match endpoint.scheme.is_socket() {
+                true => endpoint.host.clone(),
+                false => format!("{}:{}", endpoint.host, endpoint.port),
+            }),
+            scheme: endpoint.map_or("http", |endpoint| endpoint.scheme.name()),
+            tls: endpoint.is_some_and(|endpoint| endpoint.scheme.is_tls()),
             endpoints,
             target: String::from_utf8_lossy(head.raw_path()).into_owned(),
             fields,

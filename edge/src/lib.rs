@@ -52,5 +52,5 @@ pub use mtls::{
 pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
 pub use snapshot::{Snapshot, SnapshotError};
-pub use upstream::RootsError;
+pub use upstream::UpstreamTlsError;
 pub use vigil::Vigilance;

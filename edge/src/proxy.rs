@@ -126,6 +126,10 @@ impl ProxyHttp for Proxy {
         head: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if head.version == http::Version::HTTP_2 {
+            // Other exchanges use this connection too: nobody may cut it under them.
+            exchange.bound.hold(None);
+        }
         exchange.prepare_request(head)
     }
 
@@ -171,6 +175,18 @@ impl ProxyHttp for Proxy {
             exchange.bound.hold(None);
         }
         Ok(None)
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _downstream: &mut Downstream,
+        trailers: &mut http::HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if exchange.bound.has_passed() {
+            return overdue();
+        }
+        response::clean_trailers(trailers)
     }
 
     async fn response_filter(
@@ -291,16 +307,16 @@ impl Proxy {
 
     /// A peer for what was permitted; without a permit there is none.
     async fn choose(&self, exchange: &mut Exchange) -> Result<HttpPeer> {
-        let (version, websocket) = (exchange.snapshot.version, exchange.wants_websocket());
+        let websocket = exchange.wants_websocket();
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
-            let peer = self.upstreams.authn_peer(&exchange.snapshot.config.authenticate.upstream, version).await;
+            let peer = self.upstreams.authn_peer(&exchange.snapshot).await;
             return peer.map_err(|error| Error::because(NO_ENDPOINT, "authn", error));
         }
         let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
         let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
         let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
-        let peer = self.upstreams.peer(route, endpoint, version, websocket).await;
+        let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, websocket).await;
         let (peer, authority) =
             (peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?, endpoint.authority.clone());
         exchange.authority = authority;
@@ -507,7 +523,7 @@ mod tests {
         let world = World::new(config(vec![Route { allow_websockets: true, ..route("app.example.com", "/") }])).await;
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let proxy = Proxy {
-            upstreams: Arc::new(Upstreams::new(&world.gate.snapshot().config, metrics.clone()).unwrap()),
+            upstreams: Arc::new(Upstreams::new(metrics.clone())),
             gate: Arc::new(world.gate),
             metrics,
             in_flight: Arc::default(),

@@ -4,6 +4,8 @@ use http::{HeaderMap, StatusCode, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
+use crate::request::is_own_family;
+
 /// Refuses an answer that is too large, is framed in more than one way, or changes protocols unasked.
 ///
 /// # Errors
@@ -21,9 +23,44 @@ pub(crate) fn check(head: &ResponseHeader, websocket_asked: bool) -> Result<()> 
     Err(Error::explain(ErrorType::InvalidHTTPHeader, fault).into_up())
 }
 
+/// Takes out of the trailers of an answer what has no place there: framing, cookies, and fields of ours (S-011).
+///
+/// # Errors
+/// They are too large.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) -> Result<()> {
+    if size(trailers) > MOST_TRAILER_BYTES {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "the trailers are too large").into_up());
+    }
+    let unfit: Vec<_> =
+        trailers.keys().filter(|name| NO_TRAILERS.contains(name) || is_own_family(name.as_str())).cloned().collect();
+    for name in &unfit {
+        trailers.remove(name);
+    }
+    Ok(())
+}
+
+const NO_TRAILERS: [header::HeaderName; 11] = [
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::HOST,
+    header::SET_COOKIE,
+    header::LOCATION,
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+];
+/// 03 §2.
+const MOST_TRAILER_BYTES: usize = 8 * 1024;
+
 fn is_too_large(fields: &HeaderMap) -> bool {
-    let bytes = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
-    fields.len() > MOST_FIELDS || bytes.sum::<usize>() > MOST_BYTES
+    fields.len() > MOST_FIELDS || size(fields) > MOST_BYTES
+}
+
+fn size(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
 }
 
 /// Both framings at once, and bytes behind the end, are refused before us: `edge/vendor`.
@@ -108,6 +145,20 @@ mod tests {
         check(&answer(200, &[("x-a", &long), ("x-b", &long)]), false).unwrap_err();
         let many: Vec<_> = (0..201).map(|_| ("set-cookie", "a=b")).collect();
         check(&answer(200, &many), false).unwrap_err();
+    }
+
+    #[test]
+    fn s_011_trailers_carry_no_framing_no_cookie_and_nothing_of_ours() {
+        let mut trailers = HeaderMap::new();
+        for name in ["grpc-status", "x-checksum", "set-cookie", "content-length", "x-pomerium-jwt-assertion"] {
+            trailers.insert(name, "0".parse().unwrap());
+        }
+        clean_trailers(&mut trailers).unwrap();
+        let mut kept: Vec<_> = trailers.keys().map(header::HeaderName::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["grpc-status", "x-checksum"]);
+        trailers.insert("x-long", "a".repeat(9000).parse().unwrap());
+        clean_trailers(&mut trailers).unwrap_err();
     }
 
     #[test]

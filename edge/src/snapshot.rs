@@ -12,6 +12,7 @@ use crate::assertion::AssertionSlot;
 use crate::prepare::OwnCookies;
 use crate::request::{FieldRules, Host, HostError, RequestRules};
 use crate::route::{Route, RouteTable, Target};
+use crate::upstream::{Clusters, UpstreamTlsError};
 
 /// One state of the configuration, ready to serve.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub(crate) edge_token: HeaderValue,
     /// The assertions of anonymous requests, by host.
     pub(crate) anonymous: AssertionSlot,
+    /// Where permitted requests go.
+    pub(crate) clusters: Clusters,
     authenticate: Host,
     /// Not all hosts ask clients for a certificate of the same authorities.
     asks_by_host: bool,
@@ -42,6 +45,9 @@ pub enum SnapshotError {
     /// Two routes claim the same (S-036).
     #[error("routes {0:?} and {1:?} claim the same host, path and target")]
     Duplicate(String, String),
+    /// TLS to upstreams cannot be spoken as it says.
+    #[error(transparent)]
+    UpstreamTls(#[from] UpstreamTlsError),
     /// A key gives a token that fits no field.
     #[error("the edge token cannot be written")]
     EdgeToken,
@@ -78,6 +84,7 @@ impl Snapshot {
             cookies: OwnCookies::new(&config.cookie.name),
             edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
             anonymous: AssertionSlot::with_places(256),
+            clusters: Clusters::new(&config)?,
             authenticate,
             asks_by_host,
             config,

@@ -14,7 +14,7 @@ use postern_storage::{CacheConfig, Storage, StorageConfig};
 use serde_json::json;
 use url::Url;
 
-use crate::route::{HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream, UpstreamEndpoint};
+use crate::route::{HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream, UpstreamEndpoint, UpstreamScheme};
 use crate::*;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -55,11 +55,12 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         path: prefix(path),
         target: Target::Upstream(Upstream {
             endpoints: Box::new([UpstreamEndpoint {
-                tls: false,
+                scheme: UpstreamScheme::Http,
                 host: "up.internal".to_owned(),
                 port: 8080,
                 authority: "up.internal:8080".to_owned(),
             }]),
+            ..Upstream::default()
         }),
         policy: public(),
         client_trust: None,

@@ -203,11 +203,7 @@ pub(crate) fn expression(regex: &PathRegex) -> &str {
 /// Where a route leads.
 pub(crate) fn target(route: &Route) -> Vec<String> {
     match &route.target {
-        Target::Upstream(upstream) => {
-            let url = |tls: bool| if tls { "https" } else { "http" };
-            let endpoints = upstream.endpoints.iter();
-            endpoints.map(|endpoint| format!("{}://{}", url(endpoint.tls), endpoint.authority)).collect()
-        }
+        Target::Upstream(upstream) => upstream.endpoints.iter().map(ToString::to_string).collect(),
         Target::Redirect(redirect) => vec![redirected(redirect)],
         Target::Response { status, .. } => vec![format!("answer {}", status.as_u16())],
     }

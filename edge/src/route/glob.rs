@@ -1,7 +1,7 @@
 //! Hosts with `*`, each of which stands for any text, dots included (01 §2.2).
 
 /// Whether `pattern` is this name, from end to end.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut left) = name.strip_prefix(head) else { return false };
     if let Some((middle, _)) = rest.rsplit_once('*') {

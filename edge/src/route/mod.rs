@@ -13,12 +13,14 @@ mod tests;
 mod trace;
 mod tree;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use postern_identity::IdpId;
+use postern_identity::{IdpId, Secret};
 
+pub(crate) use glob::matches as matches_pattern;
 pub use regexes::PathRegex;
 pub(crate) use rewrite::Rewritten;
 pub use substitution::{RegexRewrite, SubstitutionError};
@@ -125,23 +127,95 @@ pub enum Target {
 }
 
 /// The upstream of a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Upstream {
     /// In order of the file; the first one's path acts as prefix rewrite (already in [`Route::rewrite`]).
     pub endpoints: Box<[UpstreamEndpoint]>,
+    /// How TLS is spoken to those that want it.
+    pub tls: UpstreamTls,
+}
+
+/// What a route says of TLS to its upstream (01 §2.12).
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamTls {
+    /// `tls_skip_verify`: whatever the upstream shows will do.
+    pub skip_verify: bool,
+    /// `tls_upstream_server_name`, else `tls_server_name`: the name that it must have, where `*` stands for any text; `None` is
+    /// that of the endpoint.
+    pub name: Option<String>,
+    /// `tls_custom_ca(_file)`, as PEM: it takes the place of all other authorities.
+    pub authorities: Option<Vec<u8>>,
+    /// `tls_client_cert(_file)` and `tls_client_key(_file)`, as PEM.
+    pub client: Option<(Vec<u8>, Secret<Vec<u8>>)>,
+}
+
+impl UpstreamTls {
+    /// Whether it says nothing of its own.
+    #[must_use]
+    pub const fn is_usual(&self) -> bool {
+        !self.skip_verify && self.name.is_none() && self.authorities.is_none() && self.client.is_none()
+    }
 }
 
 /// One `to` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamEndpoint {
-    /// TLS to the upstream.
-    pub tls: bool,
-    /// Name or address to dial.
+    /// How it is spoken to.
+    pub scheme: UpstreamScheme,
+    /// Name or address to dial; of a socket its path.
     pub host: String,
-    /// Port to dial.
+    /// Port to dial; of a socket 0.
     pub port: u16,
-    /// `host[:port]` exactly as written: the default `Host`.
+    /// `host[:port]` exactly as written: the default `Host`. Of a socket empty.
     pub authority: String,
+}
+
+impl fmt::Display for UpstreamEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = if self.scheme.is_socket() { &self.host } else { &self.authority };
+        write!(f, "{}://{at}", self.scheme.name())
+    }
+}
+
+/// How an upstream is spoken to (01 §2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamScheme {
+    /// HTTP/1.1 in the clear.
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// HTTP/2 in the clear, without asking first.
+    H2c,
+    /// HTTP/1.1 over a socket in the file system.
+    Unix,
+    /// HTTP over TLS over such a socket.
+    HttpsUnix,
+}
+
+impl UpstreamScheme {
+    /// As `to` writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::Unix => "unix",
+            Self::HttpsUnix => "https+unix",
+        }
+    }
+
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::HttpsUnix)
+    }
+
+    /// Whether it is a socket in the file system.
+    #[must_use]
+    pub const fn is_socket(self) -> bool {
+        matches!(self, Self::Unix | Self::HttpsUnix)
+    }
 }
 
 /// How the path changes on the way up (01 §2.7).

@@ -2,7 +2,7 @@
 //! a connection that is cut under it is one.
 
 use std::net::Shutdown;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_error::{Error, ErrorType, OrErr as _, Result};
+use pingora_error::{ErrorType, OkOrErr as _, OrErr as _, Result};
 use pingora_http::ResponseHeader;
 use socket2::SockRef;
 
@@ -53,17 +53,25 @@ impl Dial {
     }
 }
 
+/// A connection, and a second descriptor of it.
+fn over<S: AsFd + Into<Stream>>(socket: S) -> Result<(Stream, OwnedFd)> {
+    let line = socket.as_fd().try_clone_to_owned().or_err(ErrorType::SocketError, "second descriptor")?;
+    Ok((socket.into(), line))
+}
+
 #[async_trait]
 impl L4Connect for Dial {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Error::e_explain(ErrorType::InternalError, "an upstream has an address");
+        let (mut stream, line) = match address {
+            SocketAddr::Inet(address) => over(ext::connect(address, None).await?)?,
+            SocketAddr::Unix(address) => {
+                let path = address.as_pathname();
+                let path = path.or_err(ErrorType::InternalError, "a socket without a path")?;
+                over(ext::connect_uds(path).await?)?
+            }
         };
-        let socket = ext::connect(address, None).await?;
-        let line = socket.as_fd().try_clone_to_owned().or_err(ErrorType::SocketError, "second descriptor")?;
         // The only slot through which Pingora carries a value of ours along with a connection.
         let unused = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
-        let mut stream = Stream::from(socket);
         stream.set_proxy_digest(ProxyDigest::new(unused, Some(Box::new(Arc::new(Line(line))))));
         Ok(stream)
     }

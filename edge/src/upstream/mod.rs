@@ -1,77 +1,54 @@
 //! Where permitted requests go: one endpoint is chosen, its name resolved, and a peer made of it.
 
+mod cluster;
 mod line;
 mod peer;
 mod resolve;
-mod roots;
+mod tls;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::HttpPeer;
 
+pub(crate) use self::cluster::Clusters;
+use self::cluster::{Cluster, Http, upstream};
 pub(crate) use self::line::Line;
-use self::peer::PeerSpec;
 pub(crate) use self::peer::hurry;
+use self::peer::{PeerSpec, Place};
 use self::resolve::Resolver;
 pub(crate) use self::resolve::Unresolved;
-pub use self::roots::RootsError;
-use self::roots::roots;
+use self::tls::Identity;
+pub use self::tls::UpstreamTlsError;
 use crate::metrics::Metrics;
 use crate::route::{Route, Upstream, UpstreamEndpoint};
-use crate::{AuthnUpstream, EdgeConfig, ProxyConfig};
+use crate::{AuthnUpstream, EdgeConfig, Snapshot};
 
 /// What all exchanges share on their way up.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
     resolver: Resolver,
-    trust: ArcSwap<Trust>,
     turn: AtomicUsize,
 }
 
-/// The roots of one configuration.
-#[derive(Debug, Default)]
-struct Trust {
-    extra: Option<Vec<u8>>,
-    roots: Option<Arc<CaType>>,
-}
-
 impl Upstreams {
-    /// Reads the roots of `config`.
-    ///
-    /// # Errors
-    /// [`RootsError`].
-    pub(crate) fn new(config: &EdgeConfig, metrics: Metrics) -> Result<Self, RootsError> {
-        let trust = ArcSwap::from_pointee(Trust::read(&config.proxy)?);
-        Ok(Self { resolver: Resolver::new(metrics), trust, turn: AtomicUsize::new(0) })
+    /// Nothing is known yet.
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { resolver: Resolver::new(metrics), turn: AtomicUsize::new(0) }
     }
 
-    /// Takes over the roots and names of a new configuration, or nothing at all.
-    ///
-    /// # Errors
-    /// [`RootsError`].
-    pub(crate) fn reload(&self, config: &EdgeConfig) -> Result<(), RootsError> {
-        if self.trust.load().extra != config.proxy.extra_roots {
-            self.trust.store(Arc::new(Trust::read(&config.proxy)?));
-        }
+    /// Takes over the names of a new configuration.
+    pub(crate) fn reload(&self, config: &EdgeConfig) {
         let authn = match &config.authenticate.upstream {
             AuthnUpstream::Here(_) => None,
             AuthnUpstream::Elsewhere(endpoint) => Some(endpoint),
         };
-        let dialled: HashSet<_> = config
-            .routes
-            .iter()
-            .flat_map(|route| endpoints(route))
-            .chain(authn)
-            .map(|endpoint| &*endpoint.host)
-            .collect();
+        let up = config.routes.iter().filter_map(|route| upstream(route)).flat_map(|upstream| &upstream.endpoints);
+        let dialled: HashSet<_> = up.chain(authn).map(|endpoint| &*endpoint.host).collect();
         self.resolver.keep(|name| dialled.contains(name));
-        Ok(())
     }
 
     /// The endpoint of the next attempt: each in turn, but if there is another, not the one of this authority that has `failed`.
@@ -82,7 +59,7 @@ impl Upstreams {
         in_turn.clone().find(|endpoint| endpoint.authority != failed).or_else(|| in_turn.next())
     }
 
-    /// A peer for `endpoint` of `route` under configuration `version`. `websocket` if this request may upgrade.
+    /// A peer for `endpoint` of `route` under `snapshot`. `websocket` if this request may upgrade.
     ///
     /// # Errors
     /// [`Unresolved`].
@@ -90,69 +67,68 @@ impl Upstreams {
         &self,
         route: &Route,
         endpoint: &UpstreamEndpoint,
-        version: u64,
+        snapshot: &Snapshot,
         websocket: bool,
     ) -> Result<HttpPeer, Unresolved> {
-        let ip = self.resolver.resolve(&endpoint.host).await?;
-        let trust = self.trust.load();
+        let cluster = snapshot.clusters.of(route).ok_or(Unresolved)?;
+        let place = if endpoint.scheme.is_socket() {
+            Place::Socket(Path::new(&endpoint.host))
+        } else {
+            Place::Address(SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port))
+        };
         let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
         let spec = PeerSpec {
-            address: SocketAddr::new(ip, endpoint.port),
-            server_name: server_name(endpoint),
+            place,
+            tls: tls(cluster, endpoint)?,
+            http: cluster.http,
             cluster: &route.id,
-            version,
-            roots: trust.roots.as_ref(),
+            version: snapshot.version,
             websocket,
             connect: CONNECT,
             silence: if websocket { route.idle_timeout } else { silence },
         };
-        Ok(spec.peer())
+        spec.peer().map_err(|_| Unresolved)
     }
 
     /// A peer for authn: its answers wait for nothing but the identity provider.
     ///
     /// # Errors
     /// [`Unresolved`].
-    pub(crate) async fn authn_peer(&self, authn: &AuthnUpstream, version: u64) -> Result<HttpPeer, Unresolved> {
-        let trust = self.trust.load();
-        let (address, server_name) = match authn {
+    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot) -> Result<HttpPeer, Unresolved> {
+        let (address, tls) = match &snapshot.config.authenticate.upstream {
             AuthnUpstream::Here(address) => (*address, None),
             AuthnUpstream::Elsewhere(endpoint) => {
                 // A dead authn is told in time, whatever of it is dead.
                 let resolved = tokio::time::timeout(AUTHN_NAME, self.resolver.resolve(&endpoint.host)).await;
-                (SocketAddr::new(resolved.unwrap_or(Err(Unresolved))?, endpoint.port), server_name(endpoint))
+                let address = SocketAddr::new(resolved.unwrap_or(Err(Unresolved))?, endpoint.port);
+                (address, tls(snapshot.clusters.authn().ok_or(Unresolved)?, endpoint)?)
             }
         };
         let spec = PeerSpec {
-            address,
-            server_name,
+            place: Place::Address(address),
+            tls,
+            http: Http::One,
             cluster: "authn",
-            version,
-            roots: trust.roots.as_ref(),
+            version: snapshot.version,
             websocket: false,
             connect: AUTHN_CONNECT,
             silence: Some(AUTHN_SILENCE),
         };
-        Ok(spec.peer())
+        spec.peer().map_err(|_| Unresolved)
     }
 }
 
-/// The name that its certificate must have; none without TLS.
-fn server_name(endpoint: &UpstreamEndpoint) -> Option<&str> {
-    endpoint.tls.then(|| endpoint.host.trim_start_matches('[').trim_end_matches(']'))
-}
-
-impl Trust {
-    fn read(config: &ProxyConfig) -> Result<Self, RootsError> {
-        Ok(Self { extra: config.extra_roots.clone(), roots: roots(config.extra_roots.as_deref())? })
+/// How TLS is spoken to `endpoint`, and the name that its certificate must have. Without an identity nothing is dialled that
+/// wants one.
+fn tls<'a>(
+    cluster: &'a Cluster,
+    endpoint: &'a UpstreamEndpoint,
+) -> Result<Option<(&'a Identity, &'a str)>, Unresolved> {
+    if !endpoint.scheme.is_tls() {
+        return Ok(None);
     }
-}
-
-fn endpoints(route: &Route) -> &[UpstreamEndpoint] {
-    match &route.target {
-        crate::route::Target::Upstream(upstream) => &upstream.endpoints,
-        crate::route::Target::Redirect(_) | crate::route::Target::Response { .. } => &[],
-    }
+    let identity = cluster.tls.as_deref().ok_or(Unresolved)?;
+    Ok(Some((identity, identity.server_name(endpoint))))
 }
 
 /// To connect, TLS included (03 §2).
@@ -167,25 +143,28 @@ const AUTHN_SILENCE: Duration = Duration::from_secs(25);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::config;
+    use crate::route::UpstreamScheme;
 
     #[test]
     fn a_second_attempt_asks_another_endpoint_whoever_else_took_a_turn() {
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let upstreams = Upstreams::new(&config(Vec::new()), metrics).unwrap();
+        let upstreams = Upstreams::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let endpoint = |authority: &str| UpstreamEndpoint {
-            tls: false,
+            scheme: UpstreamScheme::Http,
             host: authority.to_owned(),
             port: 80,
             authority: authority.to_owned(),
         };
         let chosen = |upstream: &Upstream, failed: &str| upstreams.choose(upstream, failed).unwrap().authority.clone();
-        let two = Upstream { endpoints: [endpoint("a"), endpoint("b")].into() };
+        let two = Upstream { endpoints: [endpoint("a"), endpoint("b")].into(), ..Upstream::default() };
         assert_eq!([chosen(&two, ""), chosen(&two, ""), chosen(&two, "")], ["a", "b", "a"]);
         for _ in 0..3 {
             assert_eq!(chosen(&two, "a"), "b");
         }
-        assert_eq!(chosen(&Upstream { endpoints: [endpoint("a")].into() }, "a"), "a", "there is no other");
-        assert!(upstreams.choose(&Upstream { endpoints: Box::default() }, "").is_none());
+        assert_eq!(
+            chosen(&Upstream { endpoints: [endpoint("a")].into(), ..Upstream::default() }, "a"),
+            "a",
+            "there is no other"
+        );
+        assert!(upstreams.choose(&Upstream::default(), "").is_none());
     }
 }

@@ -2,28 +2,30 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::protocols::l4::ext::TcpKeepalive;
-use pingora_core::protocols::tls::CaType;
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer, HttpUpstreamRequestPolicy};
 
+use super::cluster::Http;
 use super::line::Dial;
+use super::tls::Identity;
 
 /// Everything that tells one upstream connection from another.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerSpec<'a> {
     /// Where to dial.
-    pub(crate) address: SocketAddr,
-    /// TLS, and the name that the certificate must have.
-    pub(crate) server_name: Option<&'a str>,
+    pub(crate) place: Place<'a>,
+    /// How TLS is spoken, and the name that the certificate must have.
+    pub(crate) tls: Option<(&'a Identity, &'a str)>,
     /// Whose connections they are: never shared with another cluster.
     pub(crate) cluster: &'a str,
     /// The configuration under whose rules they are verified.
     pub(crate) version: u64,
-    /// Instead of the system's roots.
-    pub(crate) roots: Option<&'a Arc<CaType>>,
+    /// What is spoken.
+    pub(crate) http: Http,
     /// An upgrade may be passed on.
     pub(crate) websocket: bool,
     /// To connect, TLS included.
@@ -32,17 +34,40 @@ pub(crate) struct PeerSpec<'a> {
     pub(crate) silence: Option<Duration>,
 }
 
+/// Where an endpoint is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// At an address of a network.
+    Address(SocketAddr),
+    /// At a socket in the file system.
+    Socket(&'a Path),
+}
+
 impl PeerSpec<'_> {
-    /// The peer. Its `group_key` keeps pooled connections apart that Pingora's own key would mix up: its key knows neither the
-    /// roots nor the configuration under which a certificate was verified.
-    pub(crate) fn peer(&self) -> HttpPeer {
-        // A socket address: given a name, Pingora would look it up, blocking, and panic if that fails.
-        let mut peer =
-            HttpPeer::new(self.address, self.server_name.is_some(), self.server_name.unwrap_or_default().to_owned());
+    /// The peer. Its `group_key` keeps pooled connections apart that Pingora's own key would mix up: its key knows nothing of
+    /// the identity or of the configuration under which a certificate was verified or shown.
+    ///
+    /// # Errors
+    /// A path that is none; the configuration has found it before.
+    pub(crate) fn peer(&self) -> pingora_error::Result<HttpPeer> {
+        let name = self.tls.map_or("", |(_, name)| name).to_owned();
+        let mut peer = match self.place {
+            // A socket address: given a name, Pingora would look it up, blocking, and panic if that fails.
+            Place::Address(address) => HttpPeer::new(address, self.tls.is_some(), name),
+            Place::Socket(path) => HttpPeer::new_uds(&path.to_string_lossy(), self.tls.is_some(), name)?,
+        };
         peer.group_key = self.group_key();
         let options = &mut peer.options;
-        options.set_http_version(1, 1);
-        options.ca = self.roots.map(Arc::clone);
+        match self.http {
+            Http::One => options.set_http_version(1, 1),
+            Http::Two => options.set_http_version(2, 2),
+            Http::Negotiated => options.set_http_version(2, 1),
+        }
+        options.max_h2_streams = STREAMS as usize;
+        options.h2_stream_window_size = Some(STREAM_WINDOW);
+        // Room for all streams at once: a client that does not read holds up its own stream and no other.
+        options.h2_connection_window_size = Some(STREAM_WINDOW * STREAMS);
+        options.client_config = self.tls.map(|(identity, _)| Arc::clone(&identity.config));
         options.custom_l4 = Some(Dial::shared());
         options.connection_timeout = Some(self.connect);
         options.total_connection_timeout = Some(self.connect);
@@ -56,23 +81,32 @@ impl PeerSpec<'_> {
             strip_connection_nominated: false,
             ..HttpUpstreamRequestPolicy::standard()
         };
-        peer
+        Ok(peer)
     }
 
     fn group_key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.cluster, self.version, self.server_name, self.roots.is_some()).hash(&mut hasher);
+        let tls = self.tls.map(|(identity, name)| (identity.digest, name));
+        (self.cluster, self.version, tls, self.http as u8).hash(&mut hasher);
         hasher.finish()
     }
 }
 
-/// Leaves no more time than that to connect: who asked waits no longer.
+/// Leaves no more time than that to connect: who asked waits no longer. Where streams share a connection, it cannot be cut
+/// under one of them when the time is over: there, no more time to answer either.
 pub(crate) fn hurry(peer: &mut HttpPeer, left: Duration) {
     let options = &mut peer.options;
-    for bound in [&mut options.connection_timeout, &mut options.total_connection_timeout] {
+    let shared = options.alpn.get_max_http_version() > 1;
+    let answer = shared.then_some(&mut options.read_timeout);
+    for bound in [&mut options.connection_timeout, &mut options.total_connection_timeout].into_iter().chain(answer) {
         *bound = Some(bound.map_or(left, |bound| bound.min(left)));
     }
 }
+
+/// Streams of one connection.
+const STREAMS: u32 = 100;
+/// What an upstream may send of one answer before somebody has read it.
+const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// For one write to be taken.
 const WRITE: Duration = Duration::from_secs(30);
@@ -89,17 +123,29 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use pingora_core::upstreams::peer::Peer as _;
 
     use super::*;
+    use crate::route::UpstreamTls;
+
+    /// The same each time.
+    fn identity(index: usize) -> &'static Identity {
+        static MADE: LazyLock<[Arc<Identity>; 2]> = LazyLock::new(|| {
+            let skip = UpstreamTls { skip_verify: true, ..UpstreamTls::default() };
+            [UpstreamTls::default(), skip].map(|tls| Identity::of_route("a", None, &tls).unwrap())
+        });
+        &MADE[index]
+    }
 
     fn spec() -> PeerSpec<'static> {
         PeerSpec {
-            address: ([192, 0, 2, 1], 443).into(),
-            server_name: Some("a.example"),
+            place: Place::Address(([192, 0, 2, 1], 443).into()),
+            tls: Some((identity(0), "a.example")),
             cluster: "route-a",
             version: 1,
-            roots: None,
+            http: Http::One,
             websocket: false,
             connect: Duration::from_secs(5),
             silence: Some(Duration::from_secs(30)),
@@ -108,23 +154,24 @@ mod tests {
 
     #[test]
     fn pooled_connections_are_never_shared_over_a_line_of_trust() {
-        let roots: Arc<CaType> = Arc::new([]);
-        let same = spec().peer().reuse_hash();
-        assert_eq!(same, spec().peer().reuse_hash());
+        let same = spec().peer().unwrap().reuse_hash();
+        assert_eq!(same, spec().peer().unwrap().reuse_hash());
         for other in [
             PeerSpec { cluster: "route-b", ..spec() },
             PeerSpec { version: 2, ..spec() },
-            PeerSpec { server_name: Some("b.example"), ..spec() },
-            PeerSpec { server_name: None, ..spec() },
-            PeerSpec { roots: Some(&roots), ..spec() },
+            PeerSpec { tls: Some((identity(0), "b.example")), ..spec() },
+            PeerSpec { tls: Some((identity(1), "a.example")), ..spec() },
+            PeerSpec { tls: None, ..spec() },
+            PeerSpec { http: Http::Negotiated, ..spec() },
+            PeerSpec { place: Place::Socket(Path::new("/run/a")), ..spec() },
         ] {
-            assert_ne!(same, other.peer().reuse_hash(), "{other:?}");
+            assert_ne!(same, other.peer().unwrap().reuse_hash(), "{other:?}");
         }
     }
 
     #[test]
     fn every_peer_has_every_time_out() {
-        let options = spec().peer().options;
+        let options = spec().peer().unwrap().options;
         assert_eq!(options.connection_timeout, Some(Duration::from_secs(5)));
         assert_eq!(options.total_connection_timeout, Some(Duration::from_secs(5)));
         assert_eq!(options.read_timeout, Some(Duration::from_secs(30)));
@@ -134,18 +181,22 @@ mod tests {
 
     #[test]
     fn no_more_time_is_spent_on_connecting_than_is_left() {
-        let mut peer = spec().peer();
+        let mut peer = spec().peer().unwrap();
         hurry(&mut peer, Duration::from_secs(60));
         assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(5)));
         hurry(&mut peer, Duration::from_secs(1));
         let options = peer.options;
         assert_eq!(options.total_connection_timeout, Some(Duration::from_secs(1)));
         assert_eq!(options.connection_timeout, options.total_connection_timeout);
+        assert_eq!(options.read_timeout, Some(Duration::from_secs(30)), "its connection is cut instead");
+        let mut shared = PeerSpec { http: Http::Two, ..spec() }.peer().unwrap();
+        hurry(&mut shared, Duration::from_secs(1));
+        assert_eq!(shared.options.read_timeout, Some(Duration::from_secs(1)));
     }
 
     #[test]
     fn an_upgrade_is_passed_on_only_where_it_is_allowed() {
-        let policy = |websocket| PeerSpec { websocket, ..spec() }.peer().options.http_upstream_request_policy;
+        let policy = |websocket| PeerSpec { websocket, ..spec() }.peer().unwrap().options.http_upstream_request_policy;
         assert_eq!(policy(false).h1_upgrade, H1UpgradePolicy::Deny);
         assert_eq!(policy(true).h1_upgrade, H1UpgradePolicy::WebSocketOnly);
         assert!(policy(true).strip_hop_by_hop && !policy(true).strip_connection_nominated);

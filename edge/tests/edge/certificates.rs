@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postern_edge::route::{HostPattern, Target};
+use postern_edge::route::{HostPattern, Target, UpstreamScheme};
 use postern_edge::{Certificates, CertifiedFiles};
 use postern_identity::Secret;
 use rustls::ServerConfig;
@@ -103,7 +103,7 @@ async fn secure_upstream(made: &Made) -> Upstream {
 fn secure(name: &str, host: &str, upstream: &Upstream) -> postern_edge::route::Route {
     let mut route = route(name, host, upstream.address);
     if let Target::Upstream(target) = &mut route.target {
-        target.endpoints[0].tls = true;
+        target.endpoints[0].scheme = UpstreamScheme::Https;
         "localhost".clone_into(&mut target.endpoints[0].host);
     }
     route.hosts = HostPattern::Exact { host: host.to_owned(), port: None };

@@ -75,6 +75,7 @@ codes! {
     NobodyPasses = 805 "a route that lets nobody pass",
     SignInHost = 806 "a route on the host where people sign in",
     CostlyRegex = 807 "a regular expression that can cost much",
+    UnverifiedUpstream = 808 "an upstream whose certificate is not looked at",
     BadTest = 901 "a test that cannot be read",
     FailedTest = 902 "a test that fails",
 }

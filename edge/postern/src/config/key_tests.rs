@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postern_edge::route::{HostPattern, PathMatcher, Route};
+use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, Route, Target};
 use proptest::prelude::*;
 
 use super::planned::{
@@ -340,8 +340,25 @@ fn upstreams_that_are_not_dialled_yet_keep_scheme_and_weight() {
     assert_eq!(key, "routes[0]");
     let told: Vec<_> = endpoints.iter().map(|one| (one.scheme, one.address.as_str(), one.weight)).collect();
     assert_eq!(told, [(Scheme::H2c, "a:81", Some(3)), (Scheme::Https, "b", Some(1))]);
-    let socket = routed("to: unix:///run/app.sock\n");
-    assert_eq!(socket.planned.endpoints[0].1[0].address, "/run/app.sock");
+    let served = |to: &str| {
+        let loaded = routed(&format!("to: '{to}'\n"));
+        let config = loaded.config.as_ref().unwrap_or_else(|| panic!("{to}: {:?}", wrong(&loaded)));
+        let Target::Upstream(upstream) = &config.edge.routes[0].target else { panic!("{to}") };
+        (
+            upstream.endpoints[0].to_string(),
+            upstream.endpoints[0].host.clone(),
+            config.edge.routes[0].host_rewrite.clone(),
+        )
+    };
+    let socket = served("unix:///run/my%20app.sock");
+    assert_eq!((socket.0.as_str(), socket.1.as_str()), ("unix:///run/my app.sock", "/run/my app.sock"));
+    assert_eq!(socket.2, HostRewrite::Preserve, "a socket has no name of its own");
+    assert_eq!(served("h2c://App.internal:81/x").0, "h2c://App.internal:81");
+    assert_eq!(served("h2c://[::1]:81").1, "::1");
+    assert_eq!(wrong(&routed("to: https+unix:///run/app.sock\n")), ["PST-0602 routes[0].to"], "it has no name");
+    assert_eq!(wrong(&routed("to: https+unix:///run/app.sock\ntls_server_name: a.internal\n")), [] as [&str; 0]);
+    let long = "x".repeat(200);
+    assert_eq!(wrong(&routed(&format!("to: unix:///run/{long}\n"))), ["PST-0602 routes[0].to"]);
 }
 
 #[test]
@@ -410,7 +427,6 @@ fn keys_of_a_route_mean_what_they_say() {
     let route = planned(
         "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\nallow_spdy: 1\nallow_upgrades: [H2C]\n\
          circuit_breaker_thresholds: {max_requests: 5}\noutlier_detection: {consecutive_5xx: 3}\ndepends_on: ['https://b.example.com:8/x']\n\
-         tls_server_name: a.internal\ntls_upstream_server_name: b.internal\ntls_skip_verify: true\n\
          mcp: {server: {}}\n\
          sub_policies: [{id: x, allowed_users: a, allowed_idp_claims: {g: [h]}}]\nsession_recording: {enabled: true}\n",
     );
@@ -424,7 +440,6 @@ fn keys_of_a_route_mean_what_they_say() {
     );
     assert_eq!((outliers.failure_share, outliers.split_local), ((85, 5, 50), false));
     assert_eq!(route.access.depends_on, ["b.example.com:8"]);
-    assert_eq!((route.tls.name.as_deref(), route.tls.skip_verify), (Some("b.internal"), true));
     let Some(Mcp::Server(server)) = route.mcp else { panic!() };
     assert_eq!((server.max_request_bytes, server.path.as_str()), (4096, "/"));
     assert_eq!((route.access.sub_policies[0].name.as_str(), route.access.recorded), ("x", true));
@@ -462,11 +477,14 @@ fn files_of_tls_are_read_and_belong_together() {
     };
     let (certificate_file, key_file) = (file("crt", &certificate), file("key", &key));
     let loaded = routed(&format!(
-        "tls_client_cert_file: {certificate_file}\ntls_client_key: {}\ntls_custom_ca_file: {certificate_file}\n",
+        "to: https://a.internal\ntls_server_name: a.internal\ntls_upstream_server_name: b.internal\ntls_client_cert_file: {certificate_file}\ntls_client_key: {}\ntls_custom_ca_file: {certificate_file}\n",
         STANDARD.encode(&key)
     ));
     assert_eq!(wrong(&loaded), [] as [&str; 0]);
-    let tls = &loaded.planned.routes[0].tls;
+    let edge = &loaded.config.as_ref().unwrap().edge;
+    let Target::Upstream(upstream) = &edge.routes[0].target else { panic!() };
+    let tls = &upstream.tls;
+    assert_eq!((tls.name.as_deref(), tls.skip_verify), (Some("b.internal"), false));
     assert_eq!(tls.client.as_ref().unwrap().1.expose().as_slice(), key.as_bytes());
     assert_eq!(tls.authorities.as_deref(), Some(certificate.as_bytes()));
     assert!(loaded.watched.iter().any(|watched| watched.path == Path::new(&certificate_file)));

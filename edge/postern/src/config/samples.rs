@@ -168,7 +168,7 @@ fn meaning(loaded: &Loaded) -> String {
             Target::Upstream(upstream) => upstream
                 .endpoints
                 .iter()
-                .map(|one| format!("{} tls={}", one.authority, one.tls))
+                .map(|one| format!("{} tls={}", one.authority, one.scheme.is_tls()))
                 .collect::<Vec<_>>()
                 .join(", "),
             Target::Redirect(redirect) => format!("{redirect:?}"),

@@ -639,8 +639,11 @@ fn where_a_route_leads_and_how_it_rewrites() {
     let one = route("    to: [https://U.example.com/base, 'http://localhost:81']\n");
     let endpoints = upstream(&one);
     assert_eq!(endpoints.len(), 2);
-    assert_eq!((endpoints[0].tls, endpoints[0].port, endpoints[0].authority.as_str()), (true, 443, "U.example.com"));
-    assert_eq!((endpoints[1].tls, endpoints[1].port, endpoints[1].host.as_str()), (false, 81, "127.0.0.1"));
+    assert_eq!(
+        (endpoints[0].scheme.is_tls(), endpoints[0].port, endpoints[0].authority.as_str()),
+        (true, 443, "U.example.com")
+    );
+    assert_eq!((endpoints[1].scheme.is_tls(), endpoints[1].port, endpoints[1].host.as_str()), (false, 81, "localhost"));
     assert!(matches!(&one.rewrite, Some(PathRewrite::Prefix(path)) if path == "/base"));
     assert_eq!(one.host_rewrite, HostRewrite::Upstream);
     let two = route("    to: http://127.0.0.1/\n    prefix_rewrite: /x\n    preserve_host_header: true\n");
@@ -976,7 +979,7 @@ fn processes_apart_share_secrets_and_a_store_and_edges_know_the_way_to_authn() {
         )
     };
     let at = |lines: &str| match config(&edge(lines)).edge.authenticate.upstream {
-        AuthnUpstream::Elsewhere(at) => (at.tls, at.host, at.port),
+        AuthnUpstream::Elsewhere(at) => (at.scheme.is_tls(), at.host, at.port),
         AuthnUpstream::Here(_) => panic!("{lines}"),
     };
     let outer = config(&edge("")).edge.authenticate.url.host_str().unwrap().to_owned();

@@ -174,7 +174,7 @@ impl Explanation<'_> {
     }
 
     fn write_upward(&self, out: &mut String, page: Page, upward: &Upward) -> fmt::Result {
-        let scheme = if upward.tls { "https" } else { "http" };
+        let scheme = upward.scheme;
         let who = match (upward.address.as_str(), upward.endpoints) {
             ("", _) => "Postern's own sign-in gets".to_owned(),
             (address, 1) => format!("{scheme}://{address} gets"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use postern_edge::listener::Purpose;
 use postern_edge::route::{
-    HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream as RouteUpstream, UpstreamEndpoint,
+    HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream as RouteUpstream, UpstreamEndpoint, UpstreamScheme,
 };
 use postern_edge::{
     AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, CookieConfig, Edge, EdgeConfig, EdgeOptions, Gate,
@@ -186,8 +186,9 @@ pub(crate) fn now() -> Timestamp {
 
 /// The upstream at an address.
 pub(crate) fn target(at: SocketAddr, tls: bool) -> Target {
-    let endpoint = UpstreamEndpoint { tls, host: at.ip().to_string(), port: at.port(), authority: at.to_string() };
-    Target::Upstream(RouteUpstream { endpoints: [endpoint].into() })
+    let scheme = if tls { UpstreamScheme::Https } else { UpstreamScheme::Http };
+    let endpoint = UpstreamEndpoint { scheme, host: at.ip().to_string(), port: at.port(), authority: at.to_string() };
+    Target::Upstream(RouteUpstream { endpoints: [endpoint].into(), ..RouteUpstream::default() })
 }
 
 /// A public route to a plain upstream.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use postern_authn::RouteHosts;
-use postern_edge::route::{HostPattern, Route, RouteTable, UpstreamEndpoint};
+use postern_edge::route::{HostPattern, Route, RouteTable, UpstreamEndpoint, UpstreamScheme};
 use postern_edge::{AuthenticateTarget, AuthnUpstream};
 use url::{Host, Position, Url};
 
@@ -98,7 +98,7 @@ fn internal(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Option<Ur
 fn endpoint(url: &Url) -> Option<UpstreamEndpoint> {
     let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default()?);
     let authority = url[Position::BeforeHost..Position::AfterPort].to_owned();
-    Some(UpstreamEndpoint { tls: true, host, port, authority })
+    Some(UpstreamEndpoint { scheme: UpstreamScheme::Https, host, port, authority })
 }
 
 /// `https://authenticate.` and the parent domain of the routes, if all of them have the same one.

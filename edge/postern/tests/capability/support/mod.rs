@@ -2,6 +2,7 @@
 
 mod apart;
 mod assertion;
+mod backend;
 mod browser;
 mod caller;
 mod chromium;
@@ -23,6 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use apart::{Balancer, moved_to, start_apart, with_store};
 pub(crate) use assertion::{Keys, verified};
+pub(crate) use backend::{Backend, Seen, Shown, acceptor};
 pub(crate) use browser::{Browser, Hop, Response};
 pub(crate) use caller::{Authority, Caller, Identity};
 pub(crate) use chromium::Chromium;

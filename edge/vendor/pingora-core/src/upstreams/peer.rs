@@ -511,6 +511,9 @@ pub struct PeerOptions {
     pub alternative_cn: Option<String>,
     pub alpn: ALPN,
     pub ca: Option<Arc<CaType>>,
+    // Postern: the whole configuration of TLS to this peer, made once and not for each connection.
+    #[cfg(feature = "rustls")]
+    pub client_config: Option<Arc<pingora_rustls::ClientConfig>>,
     pub tcp_keepalive: Option<TcpKeepalive>,
     pub tcp_recv_buf: Option<usize>,
     pub dscp: Option<u8>,
@@ -586,6 +589,8 @@ impl PeerOptions {
             alternative_cn: None,
             alpn: ALPN::H1,
             ca: None,
+            #[cfg(feature = "rustls")]
+            client_config: None,
             tcp_keepalive: None,
             tcp_recv_buf: None,
             dscp: None,

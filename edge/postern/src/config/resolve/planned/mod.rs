@@ -16,7 +16,6 @@ mod ssh;
 mod tokens;
 mod tracing;
 mod tunnel;
-mod upstream_tls;
 
 use postern_identity::Secret;
 use regex::Regex;
@@ -36,7 +35,6 @@ pub use ssh::Ssh;
 pub use tokens::{BearerTokens, IdentityProvider, TokenFormat};
 pub use tracing::{Otlp, OtlpProtocol, Tracing};
 pub use tunnel::{Carried, Endpoint, Scheme, Tunnel};
-pub use upstream_tls::UpstreamTls;
 
 use super::certificates;
 use super::flags::Flags;
@@ -97,8 +95,8 @@ pub struct PlannedRoute {
     pub health_checks: Vec<HealthCheck>,
     /// `outlier_detection`.
     pub outlier_detection: Option<OutlierDetection>,
-    /// TLS to the upstream, and certificates of clients of this route.
-    pub tls: UpstreamTls,
+    /// `tls_downstream_server_name`: another host that has a certificate here.
+    pub downstream_name: Option<String>,
     /// Who may pass, with what, and what else is opened for them.
     pub access: RouteAccess,
     /// `mcp`.
@@ -148,7 +146,7 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) {
         balancing: balancing::resolve(cx, route),
         health_checks: health::resolve(cx, route),
         outlier_detection: outliers::resolve(cx, route),
-        tls: upstream_tls::resolve(cx, route),
+        downstream_name: host(cx, route, "tls_downstream_server_name"),
         access: access::resolve(cx, route),
         mcp: mcp::resolve(cx, route),
         token_format,
@@ -170,7 +168,7 @@ fn address(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String>
 }
 
 /// A host name as it may stand in a certificate; `*` stands for a part of it.
-fn host(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
+pub(super) fn host(cx: &mut Context<'_>, block: &Block<'_>, key: &str) -> Option<String> {
     let text = block.filled(cx, key)?;
     let name = text.value.trim();
     if super::routes::is_authority(&name.replace('*', "x")) {
@@ -211,7 +209,12 @@ pub(super) fn either(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_ke
 }
 
 /// A certificate and its key as PEM, each inline or from a file; both have to be written, or neither.
-fn pair(cx: &mut Context<'_>, block: &Block<'_>, certificate: &str, key: &str) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
+pub(super) fn pair(
+    cx: &mut Context<'_>,
+    block: &Block<'_>,
+    certificate: &str,
+    key: &str,
+) -> Option<(Vec<u8>, Secret<Vec<u8>>)> {
     let (certificate_file, key_file) = (format!("{certificate}_file"), format!("{key}_file"));
     match (written(block, certificate, &certificate_file), written(block, key, &key_file)) {
         (Some(_), Some(_)) => {}
@@ -235,7 +238,7 @@ fn written<'b>(block: &'b Block<'_>, key: &str, file_key: &str) -> Option<&'b At
 }
 
 /// One or more certificates of authorities, as PEM.
-fn authorities(cx: &mut Context<'_>, found: Option<(At, Vec<u8>)>) -> Option<Vec<u8>> {
+pub(super) fn authorities(cx: &mut Context<'_>, found: Option<(At, Vec<u8>)>) -> Option<Vec<u8>> {
     found.and_then(|(at, pem)| certificates::trusted(cx, &at, pem))
 }
 

@@ -9,6 +9,7 @@ mod policies;
 mod rewriting;
 mod target;
 mod to;
+mod upstream_tls;
 
 pub(super) use access::{claims, tell as tell_policy};
 pub(super) use from::is_authority;
@@ -112,7 +113,8 @@ fn route(
 ) -> Option<Resolved> {
     let from = from::resolve(cx, block);
     let path = path::resolve(cx, block, defaults.normalize);
-    let target = target::resolve(cx, block);
+    let mut target = target::resolve(cx, block);
+    upstream_tls::resolve(cx, block, target.as_mut().map(|written| &mut written.target));
     let policy = access::resolve(cx, block, policies);
     let public = policy.as_ref().is_some_and(postern_policy::Policy::is_public);
     let policy = policy.map(|policy| if mtls.denies() { policy.with_client_certificates() } else { policy });
@@ -120,7 +122,7 @@ fn route(
     let idp = idps.of_route(cx, block);
     let allow_websockets = block.flag(cx, "allow_websockets");
     let rewrite = rewriting::of_path(cx, block, target.as_ref());
-    let host_rewrite = rewriting::of_host(cx, block);
+    let host_rewrite = rewriting::of_host(cx, block, target.as_ref());
     let response_rewrites = rewriting::of_response(cx, block);
     let request_headers = headers::request_rules(cx, block, &defaults.identity.claim_names());
     let response_headers = headers::of_route(cx, block, defaults.response_headers);

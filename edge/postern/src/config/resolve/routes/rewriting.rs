@@ -1,7 +1,7 @@
 //! How requests and responses change on the way (01 §2.1, §2.7).
 
 use http::HeaderValue;
-use postern_edge::route::{HostRewrite, PathRewrite, RegexRewrite, ResponseRewrite, SubstitutionError};
+use postern_edge::route::{HostRewrite, PathRewrite, RegexRewrite, ResponseRewrite, SubstitutionError, Target};
 
 use super::target::Written;
 use super::{is_authority, path};
@@ -33,8 +33,13 @@ pub(super) fn of_path(cx: &mut Context<'_>, block: &Block<'_>, target: Option<&W
 
 /// The first of `host_rewrite`, `host_rewrite_header`, the expression and `preserve_host_header`, else the upstream's own
 /// (01 §2.7).
-pub(super) fn of_host(cx: &mut Context<'_>, block: &Block<'_>) -> HostRewrite {
-    let preserve = block.flag(cx, "preserve_host_header");
+pub(super) fn of_host(cx: &mut Context<'_>, block: &Block<'_>, target: Option<&Written>) -> HostRewrite {
+    // A socket has no name of its own.
+    let socket = |target: &Written| match &target.target {
+        Target::Upstream(upstream) => upstream.endpoints.iter().any(|endpoint| endpoint.scheme.is_socket()),
+        Target::Redirect(_) | Target::Response { .. } => false,
+    };
+    let preserve = block.flag(cx, "preserve_host_header") || target.is_some_and(socket);
     let literal = literal_host(cx, block);
     let field = block.filled(cx, "host_rewrite_header");
     let field = field.and_then(|name| headers::header_name(cx, &name));

@@ -1,6 +1,7 @@
 //! `to`: the upstreams of a route (01 §2.5).
 
-use postern_edge::route::{Upstream, UpstreamEndpoint};
+use percent_encoding::percent_decode_str;
+use postern_edge::route::{Upstream, UpstreamEndpoint, UpstreamScheme};
 use url::{Host, Position, Url};
 
 use super::from;
@@ -35,7 +36,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<To> {
     let path = entries.first().map(|entry| entry.path.clone()).filter(|path| !path.is_empty());
     let written = texts.iter().map(|text| text.value.trim()).collect::<Vec<_>>().join(",");
     let endpoints = entries.into_iter().filter_map(|entry| entry.endpoint).collect();
-    Some(To { upstream: Upstream { endpoints }, path, written })
+    Some(To { upstream: Upstream { endpoints, ..Upstream::default() }, path, written })
 }
 
 /// One entry of `to`: what is served, or what is not served yet.
@@ -105,29 +106,40 @@ fn entry(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Entry> {
         return refuse(cx, "an upstream URL cannot hold a user or a password".to_owned());
     }
     let address = match (scheme, url.host_str()) {
-        (Scheme::Unix | Scheme::UnixTls, None | Some("")) if url.path().len() > 1 => url.path().to_owned(),
+        (Scheme::Unix | Scheme::UnixTls, None | Some("")) => match socket(&url) {
+            Some(path) => path,
+            None => return refuse(cx, format!("{} names no socket", quoted(written))),
+        },
         (Scheme::Unix | Scheme::UnixTls, _) => return refuse(cx, format!("{} names no socket", quoted(written))),
         (_, Some(host)) if !host.is_empty() => authority(written, &url).to_owned(),
         (_, _) => return refuse(cx, format!("{} has no host", quoted(written))),
     };
-    let tls = match (scheme, weight) {
-        (Scheme::Https, None) => true,
-        (Scheme::Http, None) => false,
-        (_, _) => {
-            let (what, hint) = if weight.is_some() {
-                ("weights of upstreams are not supported yet".to_owned(), "write the URL alone")
-            } else {
-                (format!("upstreams of the scheme `{name}` are not supported yet"), "write an http or https URL")
-            };
-            cx.fatal(Code::NotYet, &text.at, what, hint);
-            let planned = Some(Endpoint { scheme, address, weight });
-            return Some(Entry { scheme, weighted: weight.is_some(), endpoint: None, planned, path: String::new() });
-        }
+    let served = match scheme {
+        Scheme::Http => Some(UpstreamScheme::Http),
+        Scheme::Https => Some(UpstreamScheme::Https),
+        Scheme::H2c => Some(UpstreamScheme::H2c),
+        Scheme::Unix => Some(UpstreamScheme::Unix),
+        Scheme::UnixTls => Some(UpstreamScheme::HttpsUnix),
+        Scheme::Tcp | Scheme::Udp | Scheme::Ssh => None,
     };
-    let Some(host) = url.host() else { return refuse(cx, format!("{} has no host", quoted(written))) };
-    let port = url.port().unwrap_or(if tls { 443 } else { 80 });
-    let endpoint = UpstreamEndpoint { tls, host: dialled(&host), port, authority: address };
-    let path = path(written).to_owned();
+    let Some(served) = served.filter(|_| weight.is_none()) else {
+        let (what, hint) = if weight.is_some() {
+            ("weights of upstreams are not supported yet".to_owned(), "write the URL alone")
+        } else {
+            (format!("upstreams of the scheme `{name}` are not supported yet"), "write an http or https URL")
+        };
+        cx.fatal(Code::NotYet, &text.at, what, hint);
+        let planned = Some(Endpoint { scheme, address, weight });
+        return Some(Entry { scheme, weighted: weight.is_some(), endpoint: None, planned, path: String::new() });
+    };
+    let (endpoint, path) = if served.is_socket() {
+        let endpoint = UpstreamEndpoint { scheme: served, host: address, port: 0, authority: String::new() };
+        (endpoint, String::new())
+    } else {
+        let Some(host) = host(&url) else { return refuse(cx, format!("{} has no host", quoted(written))) };
+        let port = url.port().unwrap_or(if served.is_tls() { 443 } else { 80 });
+        (UpstreamEndpoint { scheme: served, host, port, authority: address }, path(written).to_owned())
+    };
     Some(Entry { scheme, weighted: false, endpoint: Some(endpoint), planned: None, path })
 }
 
@@ -141,14 +153,21 @@ fn weight(cx: &mut Context<'_>, text: &Spanned<String>, weight: &str) -> Option<
     found
 }
 
-/// What is dialled: an address without brackets; `localhost` is 127.0.0.1 (01 §2.5).
-fn dialled(host: &Host<&str>) -> String {
-    match host {
-        Host::Domain("localhost") => "127.0.0.1".to_owned(),
-        Host::Domain(name) => (*name).to_owned(),
+/// The path of a socket, as long as the system takes it.
+fn socket(url: &Url) -> Option<String> {
+    let path = percent_decode_str(url.path()).decode_utf8().ok()?.into_owned();
+    let fits = path.len() > 1 && std::os::unix::net::SocketAddr::from_pathname(&path).is_ok();
+    fits.then_some(path)
+}
+
+/// What is dialled: an address without brackets. `localhost` is 127.0.0.1 (01 §2.5), and keeps its name for TLS.
+fn host(url: &Url) -> Option<String> {
+    // Of a scheme that the library does not know it leaves hosts as they are written.
+    Some(match Host::parse(url.host_str()?).ok()? {
+        Host::Domain(name) => name,
         Host::Ipv4(address) => address.to_string(),
         Host::Ipv6(address) => address.to_string(),
-    }
+    })
 }
 
 /// `host[:port]` exactly as written; as the URL has it where that could not be sent as a host.
@@ -168,5 +187,6 @@ fn path(url: &str) -> &str {
 /// Whether a connection to this endpoint leaves the machine in the clear.
 pub(super) fn is_exposed(endpoint: &UpstreamEndpoint) -> bool {
     let url = Url::parse(&format!("http://{}", endpoint.authority));
-    !endpoint.tls && !url.is_ok_and(|url| is_loopback(&url))
+    let scheme = endpoint.scheme;
+    !scheme.is_tls() && !scheme.is_socket() && !url.is_ok_and(|url| is_loopback(&url))
 }

@@ -631,6 +631,8 @@ pub async fn handshake(stream: Stream, settings: H2HandshakeSettings) -> Result<
         .max_frame_size(64 * 1024) // advise server to send larger frames
         .initial_window_size(stream_window)
         .initial_connection_window_size(conn_window)
+        // Postern: 16 MB by default, for each stream.
+        .max_header_list_size(128 * 1024)
         .handshake(stream)
         .await
         .or_err(HandshakeError, "during H2 handshake")?;

@@ -58,8 +58,13 @@ pub fn get_organization_x509(x509cert: &X509Certificate<'_>) -> Option<String> {
 /// Return the organization associated with the X509 certificate (as bytes).
 /// see https://en.wikipedia.org/wiki/X.509#Structure_of_a_certificate
 pub fn get_organization_serial_bytes(cert: &[u8]) -> Result<(Option<String>, String)> {
-    let (_, x509cert) = x509_parser::certificate::X509Certificate::from_der(cert)
-        .expect("Failed to parse certificate from DER format.");
+    // Postern: an error. It was a panic, whose text the peer could choose.
+    let Ok((_, x509cert)) = x509_parser::certificate::X509Certificate::from_der(cert) else {
+        return pingora_error::Error::e_explain(
+            pingora_error::ErrorType::InvalidCert,
+            "not a certificate that can be read",
+        );
+    };
 
     get_organization_serial_x509(&x509cert)
 }

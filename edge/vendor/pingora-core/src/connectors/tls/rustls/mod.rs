@@ -138,6 +138,26 @@ where
 {
     let config = &tls_ctx.config;
 
+    // Postern: what the peer brings along is complete, its tickets and its verifier included.
+    if let Some(own) = peer.get_peer_options().and_then(|o| o.client_config.as_ref()) {
+        let mut own = RusTlsClientConfig::clone(own);
+        if let Some(alpn) = alpn_override.as_ref().or(peer.get_alpn()) {
+            own.alpn_protocols = alpn.to_wire_protocols();
+        }
+        let connector = RusTlsConnector::from(Arc::new(own));
+        let connecting = handshake(&connector, peer.sni(), stream);
+        let Some(t) = peer.connection_timeout() else {
+            return connecting.await;
+        };
+        return match pingora_timeout::timeout(t, connecting).await {
+            Ok(res) => res,
+            Err(_) => Error::e_explain(
+                ConnectTimedout,
+                format!("connecting to server {}, timeout {:?}", peer, t),
+            ),
+        };
+    }
+
     // Build per-peer CA store if provided
     let peer_ca_store: Option<Arc<RootCertStore>> = if let Some(ca_list) = peer.get_ca() {
         if ca_list.is_empty() {

@@ -1,0 +1,124 @@
+//! `to`: which version of HTTP an upstream is spoken to in, over which kind of connection (01 §2.5).
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+
+use crate::support::{Backend, Browser, DEADLINE, NO_PROVIDER, PUBLIC, Postern, Seen, Shown, World, bounded};
+
+/// A backend with the world's certificate, for `localhost`, that speaks these protocols.
+async fn secure(world: &World, name: &str, alpn: &[&'static str]) -> Result<Backend> {
+    let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+    world.issue((&certificate, &key), &["localhost".to_owned()])?;
+    let shown =
+        Shown { certificate: world.path(&certificate), key: world.path(&key), alpn: alpn.to_vec(), ..Shown::default() };
+    Backend::secure(name, &shown).await
+}
+
+fn trusting(world: &World) -> String {
+    format!("{NO_PROVIDER}certificate_authority_file: {}\n", world.path("ca.pem").display())
+}
+
+async fn seen(browser: &mut Browser, world: &World, name: &str) -> Result<Seen> {
+    let answer = browser.visit(world.url(name, "/")).await?;
+    serde_json::from_str(&answer.body).with_context(|| format!("{}: {}", answer.status, answer.body))
+}
+
+#[tokio::test]
+async fn an_upstream_is_spoken_to_in_the_version_that_its_url_says() -> Result<()> {
+    let world = World::new()?;
+    let both = secure(&world, "both", &["h2", "http/1.1"]).await?;
+    let old = secure(&world, "old", &["http/1.1"]).await?;
+    let mute = secure(&world, "mute", &[]).await?;
+    let plain = Backend::plain("plain").await?;
+    let mixed = format!("['{}', '{}']", plain.url("http", "localhost")?, both.url("https", "localhost")?);
+    let sockets = [PUBLIC, &["allow_websockets: true"]].concat();
+    let routes = [
+        world.route("both", &both.url("https", "localhost")?, PUBLIC),
+        world.route("old", &old.url("https", "localhost")?, PUBLIC),
+        world.route("mute", &mute.url("https", "localhost")?, PUBLIC),
+        world.route("h2c", &plain.url("h2c", "localhost")?, PUBLIC),
+        world.route("plain", &plain.url("http", "localhost")?, PUBLIC),
+        world.route("mixed", &mixed, PUBLIC),
+        world.route("sockets", &both.url("https", "localhost")?, &sockets),
+    ];
+    let _postern = Postern::run(&world, &world.config(&trusting(&world), &routes.concat())).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    for _ in 0..2 {
+        for (name, version) in [
+            ("both", "HTTP/2.0"),
+            ("old", "HTTP/1.1"),
+            ("mute", "HTTP/1.1"),
+            ("h2c", "HTTP/2.0"),
+            ("plain", "HTTP/1.1"),
+            ("mixed", "HTTP/1.1"),
+            ("sockets", "HTTP/1.1"),
+        ] {
+            assert_eq!(seen(&mut browser, &world, name).await?.version, version, "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_share_a_connection_of_http_2() -> Result<()> {
+    let world = World::new()?;
+    let backend = Backend::plain("a").await?;
+    let route = world.route("app", &backend.url("h2c", "localhost")?, PUBLIC);
+    let _postern = Postern::run(&world, &world.config(NO_PROVIDER, &route)).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    for _ in 0..20 {
+        seen(&mut browser, &world, "app").await?;
+    }
+    let connections = || backend.seen().iter().map(|seen| seen.connection).collect::<BTreeSet<_>>().len();
+    let cores = std::thread::available_parallelism()?.get();
+    assert!(connections() <= cores, "one for each core at most: {}", connections());
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_015_a_stream_that_hangs_ends_at_its_bound_and_leaves_the_others_of_its_connection_alone() -> Result<()> {
+    let world = World::new()?;
+    let backend = Backend::plain("a").await?;
+    let route = world.route("app", &backend.url("h2c", "localhost")?, &[PUBLIC, &["timeout: 1s"]].concat());
+    let postern = Postern::run(&world, &world.config(NO_PROVIDER, &route)).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    seen(&mut browser, &world, "app").await?;
+    let silent = async {
+        let mut browser = Browser::new(&world.ca_pem())?;
+        anyhow::Ok(browser.visit(world.url("app", "/silent")).await?.status.as_u16())
+    };
+    let lively = async {
+        for _ in 0..200 {
+            seen(&mut browser, &world, "app").await?;
+        }
+        anyhow::Ok(())
+    };
+    let (silent, lively) = bounded(DEADLINE, "both", Box::pin(async { tokio::join!(silent, lively) })).await?;
+    lively?;
+    assert_eq!(silent?, 504, "{}", postern.told());
+    let reason =
+        |line: &serde_json::Value| line.get("response-code-details").is_some_and(|why| why == "upstream-timeout");
+    assert!(postern.log().iter().any(reason), "{}", postern.told());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_may_be_a_socket_in_the_file_system() -> Result<()> {
+    let world = World::new()?;
+    let plain = Backend::socket("plain", &world.path("app.sock"))?;
+    let to = format!("unix://{}", world.path("app.sock").display());
+    let gone = format!("unix://{}", world.path("gone.sock").display());
+    let routes = [world.route("app", &to, PUBLIC), world.route("gone", &gone, PUBLIC)].concat();
+    let _postern = Postern::run(&world, &world.config(NO_PROVIDER, &routes)).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    for _ in 0..3 {
+        let seen = seen(&mut browser, &world, "app").await?;
+        assert_eq!(seen.version, "HTTP/1.1");
+        assert_eq!(seen.header("host"), Some(world.host("app").as_str()), "a socket has no name of its own");
+    }
+    assert!(plain.seen().iter().all(|seen| seen.path == "/"), "its path is no path of requests");
+    let gone = browser.visit(world.url("gone", "/")).await?;
+    assert_eq!(gone.status.as_u16(), 502);
+    Ok(())
+}
