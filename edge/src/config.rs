@@ -1,5 +1,6 @@
 //! What an edge is made from, already valid. Only the `postern` crate knows `config.yaml`; tests build this by hand.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,9 +134,14 @@ pub struct IdentityConfig {
     pub issuer_format: JwtIssuerFormat,
     /// `pass_identity_headers`; a route may say otherwise.
     pub pass_identity_headers: bool,
+    /// `jwt_groups_filter`: the groups that an assertion may name; `None`: all. A route may name more.
+    pub groups_filter: Option<GroupsFilter>,
     /// Runtime flag `pomerium_jwt_endpoint`: `/.pomerium/jwt` gives signed-in users their assertion.
     pub jwt_endpoint: bool,
 }
+
+/// The groups that an assertion may name.
+pub type GroupsFilter = Arc<BTreeSet<String>>;
 
 /// One header that carries one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]

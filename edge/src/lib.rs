@@ -37,8 +37,8 @@ pub use answer::Answer;
 pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
 pub use config::{
     AccessField, AuthenticateTarget, AuthnUpstream, AuthorizeField, Certificates, CertifiedFiles, ClaimHeader,
-    CookieConfig, EdgeConfig, EscapedSlashes, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig,
-    PathConfig, ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
+    CookieConfig, EdgeConfig, EscapedSlashes, GroupsFilter, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners,
+    LogConfig, PathConfig, ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
 pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
 pub use file::read_regular;

@@ -141,7 +141,9 @@ fn open_to_all(draft: Draft) -> Draft {
 
 /// What upstreams are told of the subject.
 pub(crate) fn user(asked: &Asked<'_>) -> Draft {
-    let claims = crate::assertion::subject_claims(&asked.snapshot.config.identity, asked.subject.session());
+    let identity = &asked.snapshot.config.identity;
+    let filter = identity.groups_filter.as_ref();
+    let claims = crate::assertion::subject_claims(identity, filter, asked.subject.session());
     Draft::new(StatusCode::OK)
         .body("application/json", serde_json::Value::Object(claims).to_string())
         .field(header::CACHE_CONTROL, NO_STORE)

@@ -99,6 +99,7 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         response_rewrites: Vec::new(),
         pass_identity_headers: true,
         issuer_format: JwtIssuerFormat::HostOnly,
+        groups_filter: None,
         timeout: None,
         idle_timeout: None,
         allow_websockets: false,

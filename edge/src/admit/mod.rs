@@ -28,7 +28,9 @@ use crate::refusal::{Asked, Failure};
 use crate::request::lenient_reading;
 use crate::reserved::{self, Reserved};
 use crate::route::{Rewritten, Route, Target, Upstream};
-use crate::{AuthnUpstream, ClientCert, Connection, JwtIssuerFormat, Refusal, Request, Snapshot, prepare};
+use crate::{
+    AuthnUpstream, ClientCert, Connection, GroupsFilter, JwtIssuerFormat, Refusal, Request, Snapshot, prepare,
+};
 
 /// Decides every request of an edge.
 #[derive(Debug)]
@@ -306,7 +308,12 @@ impl<I: Identify> Judge<'_, I> {
         }
         let rewritten = route.upstream_path(&request.path, &self.snapshot.config.request)?;
         let assertion = if route.pass_identity_headers || route.uses_assertion() {
-            Some(assertion(self.snapshot, request, route.issuer_format, (known, self.now))?)
+            Some(assertion(
+                self.snapshot,
+                request,
+                (route.issuer_format, route.groups_filter.as_ref()),
+                (known, self.now),
+            )?)
         } else {
             None
         };
@@ -370,8 +377,9 @@ impl<I: Identify> Judge<'_, I> {
             }
             Reserved::Jwt => {
                 let known = self.signed_in(credential, admission).await?;
-                let format = snapshot.config.identity.issuer_format;
-                let assertion = assertion(snapshot, &request, format, (Some(&known), self.now))?;
+                let identity = &snapshot.config.identity;
+                let form = (identity.issuer_format, identity.groups_filter.as_ref());
+                let assertion = assertion(snapshot, &request, form, (Some(&known), self.now))?;
                 Reply::Jwt(Bytes::copy_from_slice(assertion.token.as_bytes()))
             }
         };
@@ -448,12 +456,12 @@ fn store_unavailable(error: &StorageError) -> Refusal {
 fn assertion(
     snapshot: &Snapshot,
     request: &Request,
-    issuer: JwtIssuerFormat,
+    (issuer, groups): (JwtIssuerFormat, Option<&GroupsFilter>),
     (known, now): (Option<&Known>, Timestamp),
 ) -> Result<Arc<Assertion>, Refusal> {
     let session = known.map(|entry| &entry.session);
     let generation = session.map_or(0, |session| session.generation);
-    let purpose = Purpose { host: request.host.name(), issuer, generation, version: snapshot.version };
+    let purpose = Purpose { host: request.host.name(), issuer, groups, generation, version: snapshot.version };
     let slot = known.map_or(&snapshot.anonymous, |entry| &entry.extra);
     if let Some(assertion) = slot.find(&purpose, now) {
         return Ok(assertion);

@@ -18,7 +18,7 @@ pub use keys::{SigningKeyError, SigningKeys};
 pub use slot::AssertionSlot;
 pub(crate) use slot::Purpose;
 
-use crate::{ClaimHeader, IdentityConfig, JwtIssuerFormat};
+use crate::{ClaimHeader, GroupsFilter, IdentityConfig, JwtIssuerFormat};
 
 /// The field that carries the assertion.
 pub(crate) const ASSERTION_HEADER: HeaderName = HeaderName::from_static("x-pomerium-jwt-assertion");
@@ -40,6 +40,7 @@ pub(crate) struct Assertion {
     issued: Timestamp,
     host: Box<str>,
     issuer: JwtIssuerFormat,
+    groups: Option<GroupsFilter>,
     generation: u64,
     version: u64,
 }
@@ -62,6 +63,7 @@ impl Assertion {
             issued: now,
             host: purpose.host.into(),
             issuer: purpose.issuer,
+            groups: purpose.groups.cloned(),
             generation: purpose.generation,
             version: purpose.version,
         })
@@ -70,6 +72,7 @@ impl Assertion {
     fn is_for(&self, purpose: &Purpose<'_>) -> bool {
         *self.host == *purpose.host
             && self.issuer == purpose.issuer
+            && self.groups.as_ref() == purpose.groups
             && self.generation == purpose.generation
             && self.version == purpose.version
     }
@@ -92,7 +95,7 @@ pub(crate) fn claims(
     session: Option<&CompactSession>,
     now: Timestamp,
 ) -> Result<Map<String, Value>, RandomError> {
-    let mut claims = subject_claims(identity, session);
+    let mut claims = subject_claims(identity, purpose.groups, session);
     let issuer = match purpose.issuer {
         JwtIssuerFormat::HostOnly => purpose.host.to_owned(),
         JwtIssuerFormat::Uri => format!("https://{}/", purpose.host),
@@ -106,14 +109,20 @@ pub(crate) fn claims(
 }
 
 /// Those of them that speak of the subject: what `/.pomerium/user` shows.
-pub(crate) fn subject_claims(identity: &IdentityConfig, session: Option<&CompactSession>) -> Map<String, Value> {
+pub(crate) fn subject_claims(
+    identity: &IdentityConfig,
+    filter: Option<&GroupsFilter>,
+    session: Option<&CompactSession>,
+) -> Map<String, Value> {
+    let named = |group: &String| filter.is_none_or(|filter| filter.contains(group));
     let sid = session.map(|session| session.handle.to_string()).unwrap_or_default();
     let mut claims = Map::new();
     let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
     set("sub", json!(session.map_or("", CompactSession::user_id)));
     set("user", json!(session.map_or("", CompactSession::user_id)));
     set("email", json!(session.and_then(CompactSession::email).unwrap_or_default()));
-    set("groups", json!(session.map(groups).unwrap_or_default()));
+    let groups = session.map(groups).unwrap_or_default();
+    set("groups", json!(groups.into_iter().filter(named).collect::<Vec<_>>()));
     set("sid", json!(sid));
     set("name", json!(session.map(name).unwrap_or_default()));
     for ClaimHeader { claim, .. } in &identity.claim_headers {

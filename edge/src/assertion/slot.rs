@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwapOption, Guard};
 use postern_identity::Timestamp;
 
-use crate::JwtIssuerFormat;
 use crate::assertion::Assertion;
+use crate::{GroupsFilter, JwtIssuerFormat};
 
 /// What an assertion was made for; another of these needs another assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) struct Purpose<'a> {
     pub(crate) host: &'a str,
     /// How the issuer is written.
     pub(crate) issuer: JwtIssuerFormat,
+    /// The groups that it may name.
+    pub(crate) groups: Option<&'a GroupsFilter>,
     /// The state of the session's claims.
     pub(crate) generation: u64,
     /// The configuration: keys and claim headers.

@@ -20,7 +20,7 @@ fn identity(claims: &[(&'static str, &str)]) -> IdentityConfig {
 }
 
 fn purpose(host: &str) -> Purpose<'_> {
-    Purpose { host, issuer: JwtIssuerFormat::HostOnly, generation: 1, version: 1 }
+    Purpose { host, issuer: JwtIssuerFormat::HostOnly, groups: None, generation: 1, version: 1 }
 }
 
 /// What another implementation makes of a token, with nothing but the published keys.

@@ -27,7 +27,7 @@ pub use substitution::{RegexRewrite, SubstitutionError};
 pub use table::{Group, RouteTable};
 pub use trace::Miss;
 
-use crate::{ClientTrust, HeaderRule, JwtIssuerFormat, ResponseHeaders};
+use crate::{ClientTrust, GroupsFilter, HeaderRule, JwtIssuerFormat, ResponseHeaders};
 
 /// One route of the configuration, ready to serve.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct Route {
     pub pass_identity_headers: bool,
     /// `iss` of this route's assertions.
     pub issuer_format: JwtIssuerFormat,
+    /// The groups that this route's assertions may name, those of all routes among them; `None`: all.
+    pub groups_filter: Option<GroupsFilter>,
     /// From the whole request received to the whole response sent; `None` is none (01 §2.6).
     pub timeout: Option<Duration>,
     /// Without a byte either way; `None` is none.

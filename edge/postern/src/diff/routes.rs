@@ -91,7 +91,12 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
         format!(
             "{:?}",
             (
-                (&route.rewrite, &route.pass_identity_headers, &route.issuer_format, &route.timeout),
+                (
+                    &route.rewrite,
+                    &route.pass_identity_headers,
+                    (&route.issuer_format, &route.groups_filter),
+                    &route.timeout
+                ),
                 (&route.idle_timeout, &route.allow_websockets, &route.show_error_details, &route.response_rewrites),
             )
         )

@@ -76,6 +76,30 @@ async fn identity_fields_come_from_us_or_not_at_all() -> Result<()> {
 }
 
 #[tokio::test]
+async fn jwt_groups_filter_leaves_only_the_groups_that_it_names() -> Result<()> {
+    let (world, upstream) = (World::new()?, Upstream::start().await?);
+    let provider = Provider::start(&world, Some("alice"))?;
+    let more = [ANY_USER, &["jwt_groups_filter: [admins]"]].concat();
+    let routes = [
+        world.route("few", &upstream.url(), ANY_USER),
+        world.route("more", &upstream.url(), &more),
+        format!("{}    prefix: /x\n", world.route("more", &upstream.url(), ANY_USER)),
+    ];
+    let routes = format!("{}{}{}", routes[2], routes[0], routes[1]);
+    let settings = format!("{}jwt_claims_headers: [groups]\njwt_groups_filter: [others]\n", provider.settings());
+    let postern = Postern::run(&world, &world.config(&settings, &routes)).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    for (name, path, groups) in [("few", "/", ""), ("more", "/", "admins"), ("more", "/x", ""), ("more", "/", "admins")]
+    {
+        browser.visit(world.url(name, path)).await.with_context(|| postern.told())?;
+        let seen = upstream.seen();
+        let asked = seen.last().context("nothing was seen")?;
+        assert_eq!(asked.header("x-pomerium-claim-groups"), Some(groups), "{name}{path}: {asked:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn s_041_our_credentials_stay_here_and_other_cookies_pass() -> Result<()> {
     let mut office = open().await?;
     let host = format!("app.{}", World::DOMAIN);

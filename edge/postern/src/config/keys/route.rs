@@ -100,7 +100,7 @@ pub(crate) static ROUTE: Scope = Scope {
             "the global one",
         ),
         not_yet("identity_providers", TEXTS, "all"),
-        not_yet("jwt_groups_filter", TEXTS, "the global one"),
+        works("jwt_groups_filter", TEXTS, "the global one").differs("names more than the global one"),
         works("idp_client_id", Text, "the global one"),
         works("idp_client_secret", Text, "the global one").differs("one client has one secret"),
         harmless("idp_access_token_allowed_audiences", TEXTS, "the global ones"),

@@ -201,7 +201,7 @@ pub(crate) static SETTINGS: Scope = Scope {
             .variable(Variable::Named("HEADERS"))
             .differs("`Strict-Transport-Security` is without `preload` by default"),
         works("jwt_claims_headers", Special("list, text, or map of header to claim", Form::TextsOrMap), "none"),
-        not_yet("jwt_groups_filter", TEXTS, "none"),
+        works("jwt_groups_filter", TEXTS, "none").differs("filters the `groups` claim"),
         works("jwt_issuer_format", Choice(&["hostOnly", "uri"]), "`hostOnly`"),
         works("signing_key", Special("PEM or base64 PEM", Form::Text), "derived from `shared_secret`"),
         works("signing_key_file", File, "none"),

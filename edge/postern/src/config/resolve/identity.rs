@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use postern_edge::{ClaimHeader, IdentityConfig, JwtIssuerFormat, SigningKeyError, SigningKeys};
+use postern_edge::{ClaimHeader, GroupsFilter, IdentityConfig, JwtIssuerFormat, SigningKeyError, SigningKeys};
 use postern_policy::document::Value;
 
 use super::flags::Flags;
@@ -20,6 +20,7 @@ pub(super) struct Identity {
     pub(super) claim_headers: Vec<ClaimHeader>,
     pub(super) issuer_format: JwtIssuerFormat,
     pub(super) pass_identity_headers: bool,
+    pub(super) groups_filter: Option<GroupsFilter>,
     jwt_endpoint: bool,
 }
 
@@ -30,6 +31,7 @@ impl Identity {
             claim_headers: self.claim_headers,
             issuer_format: self.issuer_format,
             pass_identity_headers: self.pass_identity_headers,
+            groups_filter: self.groups_filter,
             jwt_endpoint: self.jwt_endpoint,
         }
     }
@@ -46,8 +48,22 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
         claim_headers: claims.unwrap_or_default(),
         issuer_format: issuer_format(cx, settings).unwrap_or_default(),
         pass_identity_headers: settings.flag(cx, "pass_identity_headers"),
+        groups_filter: groups_filter(cx, settings, None),
         jwt_endpoint: flags.jwt_endpoint,
     }
+}
+
+/// `jwt_groups_filter`: what a route names beside what all routes do (01 §5.2).
+pub(super) fn groups_filter(
+    cx: &mut Context<'_>,
+    block: &Block<'_>,
+    global: Option<&GroupsFilter>,
+) -> Option<GroupsFilter> {
+    let own = block.names(cx, "jwt_groups_filter");
+    if own.is_empty() {
+        return global.cloned();
+    }
+    Some(Arc::new(own.into_iter().chain(global.iter().flat_map(|all| all.iter().cloned())).collect()))
 }
 
 /// `jwt_issuer_format`, of the whole or of a route.

@@ -19,8 +19,6 @@ use crate::config::value::{Spanned, decode_base64, quoted};
 pub struct RouteAccess {
     /// `sub_policies`.
     pub sub_policies: Vec<SubPolicy>,
-    /// `jwt_groups_filter`: the groups that an assertion may name; none: all.
-    pub groups_filter: Vec<String>,
     /// `idp_access_token_allowed_audiences`; an empty list allows none, `None` takes the global ones.
     pub audiences: Option<Vec<String>>,
     /// `kubernetes_service_account_token(_file)`.
@@ -62,7 +60,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> RouteAccess {
     let recording = route.inner(cx, "session_recording", &SESSION_RECORDING);
     RouteAccess {
         sub_policies: sub_policies(cx, route),
-        groups_filter: route.names(cx, "jwt_groups_filter"),
         audiences: audiences.then(|| route.names(cx, "idp_access_token_allowed_audiences")),
         kubernetes_token: kubernetes_token(cx, route),
         serverless: route.flag(cx, "enable_google_cloud_serverless_authentication"),

@@ -27,8 +27,6 @@ pub struct Listener {
     pub auto_apply_changesets: bool,
     /// `session_recording_concurrency`.
     pub session_recordings: Option<u32>,
-    /// `jwt_groups_filter`: the groups that an assertion may name; none: all.
-    pub groups_filter: Vec<String>,
 }
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
@@ -41,7 +39,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
         derived_name: host(cx, settings, "tls_derive"),
         auto_apply_changesets: settings.flag(cx, "auto_apply_changesets"),
         session_recordings: settings.number(cx, "session_recording_concurrency"),
-        groups_filter: settings.names(cx, "jwt_groups_filter"),
     }
 }
 

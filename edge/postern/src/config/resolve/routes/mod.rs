@@ -128,6 +128,7 @@ fn route(
     let response_headers = headers::of_route(cx, block, defaults.response_headers);
     let pass = block.boolean(cx, "pass_identity_headers");
     let issuer = identity::issuer_format(cx, block);
+    let groups_filter = identity::groups_filter(cx, block, defaults.identity.groups_filter.as_ref());
     let show_error_details = block.flag(cx, "show_error_details");
     let static_window = storage::window(cx, block).unwrap_or(defaults.static_window);
     // A long-lived route has no time-outs of its own accord (01 §2.6).
@@ -158,6 +159,7 @@ fn route(
         response_rewrites,
         pass_identity_headers: pass.unwrap_or(defaults.identity.pass_identity_headers),
         issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
+        groups_filter,
         timeout,
         idle_timeout,
         allow_websockets,
