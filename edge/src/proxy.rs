@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -80,12 +80,13 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, _downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.attempts += 1;
         let bound = Arc::clone(&exchange.bound);
-        let mut peer = bound.within(self.choose(exchange)).await.unwrap_or_else(overdue)?;
+        let mut peer =
+            bound.within(self.choose(exchange, is_older(downstream.req_header()))).await.unwrap_or_else(overdue)?;
         if let Some(left) = bound.left() {
-            hurry(&mut peer, left);
+            hurry(&mut peer, left, exchange.request_complete);
         }
         Ok(Box::new(peer))
     }
@@ -306,7 +307,7 @@ impl Proxy {
     }
 
     /// A peer for what was permitted; without a permit there is none.
-    async fn choose(&self, exchange: &mut Exchange) -> Result<HttpPeer> {
+    async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
         let websocket = exchange.wants_websocket();
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
@@ -316,12 +317,18 @@ impl Proxy {
         let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
         let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
         let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
-        let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, websocket).await;
+        let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, (websocket, older)).await;
         let (peer, authority) =
             (peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?, endpoint.authority.clone());
         exchange.authority = authority;
         Ok(peer)
     }
+}
+
+/// Whether the request needs what HTTP/2 upstreams do not get from Pingora: an answer to `Expect`, and one without chunks for
+/// who speaks HTTP/1.0.
+fn is_older(head: &RequestHeader) -> bool {
+    head.version == http::Version::HTTP_10 || head.headers.contains_key(EXPECT)
 }
 
 /// The connection that our listener put there.

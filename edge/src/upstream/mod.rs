@@ -59,7 +59,8 @@ impl Upstreams {
         in_turn.clone().find(|endpoint| endpoint.authority != failed).or_else(|| in_turn.next())
     }
 
-    /// A peer for `endpoint` of `route` under `snapshot`. `websocket` if this request may upgrade.
+    /// A peer for `endpoint` of `route` under `snapshot`. `websocket` if this request may upgrade; `older` if it is better carried
+    /// in HTTP/1.1 where both are spoken.
     ///
     /// # Errors
     /// [`Unresolved`].
@@ -68,7 +69,7 @@ impl Upstreams {
         route: &Route,
         endpoint: &UpstreamEndpoint,
         snapshot: &Snapshot,
-        websocket: bool,
+        (websocket, older): (bool, bool),
     ) -> Result<HttpPeer, Unresolved> {
         let cluster = snapshot.clusters.of(route).ok_or(Unresolved)?;
         let place = if endpoint.scheme.is_socket() {
@@ -80,7 +81,7 @@ impl Upstreams {
         let spec = PeerSpec {
             place,
             tls: tls(cluster, endpoint)?,
-            http: cluster.http,
+            http: if older && cluster.http == Http::Negotiated { Http::One } else { cluster.http },
             cluster: &route.id,
             version: snapshot.version,
             websocket,

@@ -93,11 +93,12 @@ impl PeerSpec<'_> {
 }
 
 /// Leaves no more time than that to connect: who asked waits no longer. Where streams share a connection, it cannot be cut
-/// under one of them when the time is over: there, no more time to answer either.
-pub(crate) fn hurry(peer: &mut HttpPeer, left: Duration) {
+/// under one of them when the time is over: there, no more time to answer either, once the request is complete. Until then
+/// what is left is the time to send it.
+pub(crate) fn hurry(peer: &mut HttpPeer, left: Duration, complete: bool) {
     let options = &mut peer.options;
     let shared = options.alpn.get_max_http_version() > 1;
-    let answer = shared.then_some(&mut options.read_timeout);
+    let answer = (shared && complete).then_some(&mut options.read_timeout);
     for bound in [&mut options.connection_timeout, &mut options.total_connection_timeout].into_iter().chain(answer) {
         *bound = Some(bound.map_or(left, |bound| bound.min(left)));
     }
@@ -182,15 +183,17 @@ mod tests {
     #[test]
     fn no_more_time_is_spent_on_connecting_than_is_left() {
         let mut peer = spec().peer().unwrap();
-        hurry(&mut peer, Duration::from_secs(60));
+        hurry(&mut peer, Duration::from_secs(60), true);
         assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(5)));
-        hurry(&mut peer, Duration::from_secs(1));
+        hurry(&mut peer, Duration::from_secs(1), true);
         let options = peer.options;
         assert_eq!(options.total_connection_timeout, Some(Duration::from_secs(1)));
         assert_eq!(options.connection_timeout, options.total_connection_timeout);
         assert_eq!(options.read_timeout, Some(Duration::from_secs(30)), "its connection is cut instead");
         let mut shared = PeerSpec { http: Http::Two, ..spec() }.peer().unwrap();
-        hurry(&mut shared, Duration::from_secs(1));
+        hurry(&mut shared, Duration::from_secs(1), false);
+        assert_eq!(shared.options.read_timeout, Some(Duration::from_secs(30)), "what is left is for the request");
+        hurry(&mut shared, Duration::from_secs(1), true);
         assert_eq!(shared.options.read_timeout, Some(Duration::from_secs(1)));
     }
 

@@ -1,10 +1,13 @@
 //! `to`: which version of HTTP an upstream is spoken to in, over which kind of connection (01 §2.5).
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::support::{Backend, Browser, DEADLINE, NO_PROVIDER, PUBLIC, Postern, Seen, Shown, World, bounded};
+use crate::support::{
+    Backend, Browser, DEADLINE, NO_PROVIDER, PUBLIC, Postern, Seen, Shown, World, bounded, output_within,
+};
 
 /// A backend with the world's certificate, for `localhost`, that speaks these protocols.
 async fn secure(world: &World, name: &str, alpn: &[&'static str]) -> Result<Backend> {
@@ -56,6 +59,28 @@ async fn an_upstream_is_spoken_to_in_the_version_that_its_url_says() -> Result<(
         ] {
             assert_eq!(seen(&mut browser, &world, name).await?.version, version, "{name}");
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_http_2_upstreams_do_not_get_goes_up_in_http_1() -> Result<()> {
+    let world = World::new()?;
+    let both = secure(&world, "both", &["h2", "http/1.1"]).await?;
+    let route = world.route("app", &both.url("https", "localhost")?, PUBLIC);
+    let _postern = Postern::run(&world, &world.config(&trusting(&world), &route)).await?;
+    let address = format!("{}:127.0.0.1", world.host("app"));
+    for (arguments, version) in [
+        (&["--http1.1"][..], "HTTP/2.0"),
+        (&["--no-alpn", "--http1.0"], "HTTP/1.1"),
+        (&["--http1.1", "--header", "Expect: 100-continue", "--data", "x"], "HTTP/1.1"),
+    ] {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--resolve", &address, "--cacert"]).arg(world.path("ca.pem"));
+        curl.args(arguments).arg(world.url("app", "/"));
+        let told = tokio::task::spawn_blocking(|| output_within(DEADLINE, "curl", curl)).await??;
+        let seen = both.seen().last().map(|seen| seen.version.clone());
+        assert_eq!(seen.as_deref(), Some(version), "{arguments:?}: {told:?}");
     }
     Ok(())
 }
