@@ -29,8 +29,8 @@ use crate::bound::Bound;
 use crate::exchange::{End, Exchange};
 use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
-use crate::refusal::{Failure, Refusal};
-use crate::upstream::{Line, Upstreams, hurry};
+use crate::refusal::{Failure, Refusal, is_grpc};
+use crate::upstream::{Line, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
 
@@ -83,8 +83,11 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.attempts += 1;
         let bound = Arc::clone(&exchange.bound);
-        let mut peer =
-            bound.within(self.choose(exchange, is_older(downstream.req_header()))).await.unwrap_or_else(overdue)?;
+        let head = downstream.req_header();
+        // Where a body is still to come, an answer is waited for from the head on in HTTP/2, whatever still comes: only gRPC,
+        // which knows nothing else, is carried so.
+        let older = is_older(head) || (!exchange.request_complete && !is_grpc(head));
+        let mut peer = bound.within(self.choose(exchange, older)).await.unwrap_or_else(overdue)?;
         if let Some(left) = bound.left() {
             hurry(&mut peer, left, exchange.request_complete);
         }
@@ -308,7 +311,7 @@ impl Proxy {
 
     /// A peer for what was permitted; without a permit there is none.
     async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
-        let websocket = exchange.wants_websocket();
+        let wants = Wants { websocket: exchange.wants_websocket(), older };
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
             let peer = self.upstreams.authn_peer(&exchange.snapshot).await;
@@ -317,7 +320,7 @@ impl Proxy {
         let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
         let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
         let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
-        let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, (websocket, older)).await;
+        let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, wants).await;
         let (peer, authority) =
             (peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?, endpoint.authority.clone());
         exchange.authority = authority;

@@ -96,7 +96,7 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         host_rewrite: HostRewrite::Upstream,
         request_headers: Vec::new(),
         response_headers: ResponseHeaders::default(),
-        response_rewrites: Vec::new(),
+        response_rewrites: Box::default(),
         pass_identity_headers: true,
         issuer_format: JwtIssuerFormat::HostOnly,
         groups_filter: None,

@@ -234,7 +234,9 @@ impl<I: Identify> Judge<'_, I> {
         if misdirected && !self.is_relayed(head) {
             return Err(Refusal::Misdirected);
         }
-        self.still_welcome()?;
+        if self.connection.tls && !self.is_relayed(head) {
+            self.still_welcome()?;
+        }
         if request.redirect_to_canonical {
             return Ok(Verdict::Reply(Reply::Moved {
                 status: StatusCode::PERMANENT_REDIRECT,

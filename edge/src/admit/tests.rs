@@ -201,12 +201,19 @@ async fn with_reject_connection_an_open_connection_is_refused_once_nobody_vouche
     let trust = ClientTrust::new([authority.as_bytes()], Terms::default()).unwrap();
     let mut rejecting = config(vec![route("app.example.com", "/")]);
     rejecting.downstream_mtls = DownstreamMtls { everybody: Some(Arc::new(trust)), reject: true };
-    let world = World::new(rejecting.clone()).await;
+    let is_refused = async |config: &EdgeConfig, tls, target| {
+        let world = World::new(config.clone()).await;
+        let mut connection = connection();
+        connection.tls = tls;
+        let admission = world.gate.admit(&world.gate.snapshot(), &get(target, &[]), &connection, NOW).await;
+        matches!(admission.verdict, Verdict::Refuse(Refusal::ClientCertificate(_)))
+    };
     for target in ["/", "/ping", "/.pomerium/"] {
-        assert_eq!(world.status(&get(target, &[])).await, 495, "{target}");
+        assert!(is_refused(&rejecting, true, target).await, "{target}");
+        assert!(!is_refused(&rejecting, false, target).await, "{target}: without TLS nobody was asked");
     }
     rejecting.downstream_mtls.reject = false;
-    assert_eq!(World::new(rejecting).await.status(&get("/", &[])).await, 200);
+    assert!(!is_refused(&rejecting, true, "/").await);
 }
 
 #[tokio::test]

@@ -129,7 +129,11 @@ pub(crate) fn subject_claims(
         if OWN_CLAIMS.contains(&claim.as_str()) {
             continue;
         }
-        if let Some(text) = session.and_then(|session| joined(session, claim)) {
+        // However it is spelled, of the groups those are named that the filter lets through.
+        let all = session.and_then(|session| values(session, claim)).map(texts);
+        let is_groups = claim.eq_ignore_ascii_case("groups");
+        let named = all.map(|all| all.filter(|one| !is_groups || named(one)).collect::<Vec<_>>().join(","));
+        if let Some(text) = named {
             set(claim, json!(text));
         }
     }

@@ -89,6 +89,15 @@ fn the_issuer_is_a_uri_where_the_route_says_so() {
 }
 
 #[test]
+fn however_the_groups_are_spelled_those_are_named_that_the_filter_lets_through() {
+    let identity = identity(&[("x-groups", "groups"), ("x-spelled", "GROUPS")]);
+    let filter = GroupsFilter::new(["staff".to_owned()].into());
+    let session = CompactSession::from(&alice());
+    let claims = subject_claims(&identity, Some(&filter), Some(&session));
+    assert_eq!((&claims["groups"], &claims["GROUPS"]), (&json!(["staff"]), &json!("staff")));
+}
+
+#[test]
 fn configured_claims_come_from_the_session_first_and_lists_are_joined() {
     let identity = identity(&[
         ("x-dep", "department"),

@@ -301,13 +301,14 @@ async fn fields_of_an_answer_are_rewritten_where_they_begin_so() {
     };
     let ours = (HeaderName::from_static("x-ours"), HeaderValue::from_static("http://in/x"));
     let route = Route {
-        response_rewrites: vec![
+        response_rewrites: [
             rewrite("location", "http://in/", "https://out/"),
             rewrite("location", "https://out/a", "https://out/b"),
             rewrite("x-many", "a", "z"),
             rewrite("set-cookie", "x=", "_pomerium="),
             rewrite("x-ours", "http://in/", "https://out/"),
-        ],
+        ]
+        .into(),
         response_headers: ResponseHeaders(std::sync::Arc::new([ours])),
         ..route("app.example.com", "/")
     };

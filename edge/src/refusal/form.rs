@@ -73,6 +73,11 @@ pub(crate) fn is_safe(method: &Method) -> bool {
 
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
+/// Whether it is a call of gRPC itself.
+pub(crate) fn is_grpc(head: &RequestHeader) -> bool {
+    matches!(grpc(head), Some(Form::Grpc))
+}
+
 /// By content type: gRPC, gRPC-Web, or neither.
 pub(crate) fn grpc(head: &RequestHeader) -> Option<Form> {
     let value = head.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;

@@ -59,7 +59,7 @@ pub struct Route {
     /// The global set merged with the route's own.
     pub response_headers: ResponseHeaders,
     /// `rewrite_response_headers`, each once, in the order of the file.
-    pub response_rewrites: Vec<ResponseRewrite>,
+    pub response_rewrites: Box<[ResponseRewrite]>,
     /// The identity headers go upstream.
     pub pass_identity_headers: bool,
     /// `iss` of this route's assertions.
@@ -133,8 +133,8 @@ pub enum Target {
 pub struct Upstream {
     /// In order of the file; the first one's path acts as prefix rewrite (already in [`Route::rewrite`]).
     pub endpoints: Box<[UpstreamEndpoint]>,
-    /// How TLS is spoken to those that want it.
-    pub tls: UpstreamTls,
+    /// How TLS is spoken to those that want it; `None`: as to most.
+    pub tls: Option<Box<UpstreamTls>>,
 }
 
 /// What a route says of TLS to its upstream (01 §2.12).

@@ -2,9 +2,12 @@
 
 use regex::Regex;
 
-/// Every match of an expression becomes something else.
+/// Every match of an expression becomes something else. Most routes have none.
 #[derive(Debug, Clone)]
-pub struct RegexRewrite {
+pub struct RegexRewrite(Box<Rule>);
+
+#[derive(Debug, Clone)]
+struct Rule {
     pattern: Regex,
     substitution: Box<[Part]>,
 }
@@ -55,17 +58,17 @@ impl RegexRewrite {
         }
         parts.push(Part::Text(text));
         parts.retain(|part| *part != Part::Text(String::new()));
-        Ok(Self { pattern, substitution: parts.into() })
+        Ok(Self(Box::new(Rule { pattern, substitution: parts.into() })))
     }
 
     /// `text` with every match replaced; `None` if that would be longer than `most` bytes.
     pub(crate) fn apply(&self, text: &str, most: usize) -> Option<String> {
         let (mut out, mut from) = (String::with_capacity(text.len()), 0);
-        for found in self.pattern.captures_iter(text) {
+        for found in self.0.pattern.captures_iter(text) {
             let whole = found.get_match();
             out.push_str(text.get(from..whole.start())?);
             from = whole.end();
-            for part in &self.substitution {
+            for part in &self.0.substitution {
                 out.push_str(match part {
                     Part::Text(text) => text,
                     Part::Group(group) => found.get(*group).map_or("", |group| group.as_str()),
@@ -83,7 +86,7 @@ impl RegexRewrite {
 /// By what is written.
 impl PartialEq for RegexRewrite {
     fn eq(&self, other: &Self) -> bool {
-        self.pattern.as_str() == other.pattern.as_str() && self.substitution == other.substitution
+        self.0.pattern.as_str() == other.0.pattern.as_str() && self.0.substitution == other.0.substitution
     }
 }
 

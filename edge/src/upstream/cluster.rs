@@ -11,8 +11,9 @@ use crate::{AuthnUpstream, EdgeConfig};
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Clusters {
-    routes: HashMap<String, Arc<Cluster>>,
-    authn: Option<Arc<Cluster>>,
+    /// By the id of its route; of those that are spoken to in the clear and in HTTP/1.1 there is nothing to know.
+    routes: HashMap<String, Cluster>,
+    authn: Option<Cluster>,
 }
 
 /// The upstream of one route, or authn.
@@ -53,6 +54,8 @@ impl Http {
     }
 }
 
+const PLAIN: Cluster = Cluster { tls: None, http: Http::One };
+
 impl Clusters {
     /// Those of `config`.
     ///
@@ -68,22 +71,24 @@ impl Clusters {
         for (route, upstream) in config.routes.iter().filter_map(|route| Some((route, upstream(route)?))) {
             let tls = identities.of(&route.name, upstream)?;
             let http = Http::of(upstream, route.allow_websockets);
-            routes.insert(route.id.clone(), Arc::new(Cluster { tls, http }));
+            if tls.is_some() || http != Http::One {
+                routes.insert(route.id.clone(), Cluster { tls, http });
+            }
         }
         let authn = match &config.authenticate.upstream {
             AuthnUpstream::Here(_) => None,
-            AuthnUpstream::Elsewhere(_) => Some(Arc::new(Cluster { tls: Some(identities.common()?), http: Http::One })),
+            AuthnUpstream::Elsewhere(_) => Some(Cluster { tls: Some(identities.common()?), http: Http::One }),
         };
         Ok(Self { routes, authn })
     }
 
     /// That of a route.
-    pub(crate) fn of(&self, route: &Route) -> Option<&Arc<Cluster>> {
-        self.routes.get(&route.id)
+    pub(crate) fn of(&self, route: &Route) -> &Cluster {
+        self.routes.get(&route.id).unwrap_or(&PLAIN)
     }
 
     /// Authn, if it is elsewhere.
-    pub(crate) const fn authn(&self) -> Option<&Arc<Cluster>> {
+    pub(crate) const fn authn(&self) -> Option<&Cluster> {
         self.authn.as_ref()
     }
 }
@@ -99,10 +104,10 @@ impl Identities<'_> {
         if !upstream.endpoints.iter().any(|endpoint| endpoint.scheme.is_tls()) {
             return Ok(None);
         }
-        if upstream.tls.is_usual() {
-            return self.common().map(Some);
+        match upstream.tls.as_deref() {
+            None => self.common().map(Some),
+            Some(tls) => Identity::of_route(name, self.extra, tls).map(Some),
         }
-        Identity::of_route(name, self.extra, &upstream.tls).map(Some)
     }
 
     fn common(&mut self) -> Result<Arc<Identity>, UpstreamTlsError> {

@@ -59,8 +59,7 @@ impl Upstreams {
         in_turn.clone().find(|endpoint| endpoint.authority != failed).or_else(|| in_turn.next())
     }
 
-    /// A peer for `endpoint` of `route` under `snapshot`. `websocket` if this request may upgrade; `older` if it is better carried
-    /// in HTTP/1.1 where both are spoken.
+    /// A peer for `endpoint` of `route` under `snapshot`, for such a request.
     ///
     /// # Errors
     /// [`Unresolved`].
@@ -69,19 +68,20 @@ impl Upstreams {
         route: &Route,
         endpoint: &UpstreamEndpoint,
         snapshot: &Snapshot,
-        (websocket, older): (bool, bool),
+        Wants { websocket, older }: Wants,
     ) -> Result<HttpPeer, Unresolved> {
-        let cluster = snapshot.clusters.of(route).ok_or(Unresolved)?;
+        let cluster = snapshot.clusters.of(route);
         let place = if endpoint.scheme.is_socket() {
             Place::Socket(Path::new(&endpoint.host))
         } else {
             Place::Address(SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port))
         };
+        let http = if older && cluster.http == Http::Negotiated { Http::One } else { cluster.http };
         let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
         let spec = PeerSpec {
             place,
             tls: tls(cluster, endpoint)?,
-            http: if older && cluster.http == Http::Negotiated { Http::One } else { cluster.http },
+            http,
             cluster: &route.id,
             version: snapshot.version,
             websocket,
@@ -117,6 +117,15 @@ impl Upstreams {
         };
         spec.peer().map_err(|_| Unresolved)
     }
+}
+
+/// What a request wants of its peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wants {
+    /// It may upgrade.
+    pub(crate) websocket: bool,
+    /// It is better carried in HTTP/1.1 where both are spoken.
+    pub(crate) older: bool,
 }
 
 /// How TLS is spoken to `endpoint`, and the name that its certificate must have. Without an identity nothing is dialled that

@@ -483,7 +483,7 @@ fn files_of_tls_are_read_and_belong_together() {
     assert_eq!(wrong(&loaded), [] as [&str; 0]);
     let edge = &loaded.config.as_ref().unwrap().edge;
     let Target::Upstream(upstream) = &edge.routes[0].target else { panic!() };
-    let tls = &upstream.tls;
+    let tls = upstream.tls.as_deref().unwrap();
     assert_eq!((tls.name.as_deref(), tls.skip_verify), (Some("b.internal"), false));
     assert_eq!(tls.client.as_ref().unwrap().1.expose().as_slice(), key.as_bytes());
     assert_eq!(tls.authorities.as_deref(), Some(certificate.as_bytes()));

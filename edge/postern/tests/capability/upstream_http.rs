@@ -67,18 +67,23 @@ async fn an_upstream_is_spoken_to_in_the_version_that_its_url_says() -> Result<(
 async fn what_http_2_upstreams_do_not_get_goes_up_in_http_1() -> Result<()> {
     let world = World::new()?;
     let both = secure(&world, "both", &["h2", "http/1.1"]).await?;
-    let route = world.route("app", &both.url("https", "localhost")?, PUBLIC);
+    let route = world.route("app", &both.url("https", "localhost")?, &[PUBLIC, &["timeout: 1s"]].concat());
     let _postern = Postern::run(&world, &world.config(&trusting(&world), &route)).await?;
+    // So much that it takes longer to send than the route gives to answer, which counts from the end of the request.
+    let (body, large) = (world.path("body"), format!("@{}", world.path("body").display()));
+    std::fs::write(&body, vec![b'x'; 200_000])?;
     let address = format!("{}:127.0.0.1", world.host("app"));
     for (arguments, version) in [
         (&["--http1.1"][..], "HTTP/2.0"),
         (&["--no-alpn", "--http1.0"], "HTTP/1.1"),
         (&["--http1.1", "--header", "Expect: 100-continue", "--data", "x"], "HTTP/1.1"),
+        (&["--http1.1", "--limit-rate", "70k", "--data-binary", &large], "HTTP/1.1"),
     ] {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--resolve", &address, "--cacert"]).arg(world.path("ca.pem"));
+        curl.args(["--silent", "--show-error", "--fail", "--resolve", &address, "--cacert"]).arg(world.path("ca.pem"));
         curl.args(arguments).arg(world.url("app", "/"));
         let told = tokio::task::spawn_blocking(|| output_within(DEADLINE, "curl", curl)).await??;
+        assert!(told.status.success(), "{arguments:?}: {:?}", String::from_utf8_lossy(&told.stderr));
         let seen = both.seen().last().map(|seen| seen.version.clone());
         assert_eq!(seen.as_deref(), Some(version), "{arguments:?}: {told:?}");
     }

@@ -207,7 +207,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         host_rewrite: HostRewrite::Preserve,
         request_headers: Vec::new(),
         response_headers: frame_options(),
-        response_rewrites: Vec::new(),
+        response_rewrites: Box::default(),
         pass_identity_headers: false,
         issuer_format: JwtIssuerFormat::HostOnly,
         groups_filter: None,

@@ -156,7 +156,7 @@ fn route(
         host_rewrite,
         request_headers,
         response_headers,
-        response_rewrites,
+        response_rewrites: response_rewrites.into(),
         pass_identity_headers: pass.unwrap_or(defaults.identity.pass_identity_headers),
         issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
         groups_filter,

@@ -22,7 +22,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>, target: Option<&m
         Target::Upstream(upstream) if is_spoken(upstream) => {
             tell_of_trust(cx, route, &tls);
             refuse_nameless(cx, route, upstream, &tls);
-            upstream.tls = tls;
+            upstream.tls = Some(Box::new(tls)).filter(|tls| !tls.is_usual());
         }
         Target::Upstream(_) | Target::Redirect(_) | Target::Response { .. } => tell_unused(cx, route),
     }
