@@ -213,6 +213,8 @@ fn what_was_revoked_is_not_believed() {
         params.crl_distribution_points =
             vec![CrlDistributionPoint { uris: vec!["http://old.example/list".to_owned()] }];
     })];
+    let part = |place, due| ours.list_at(Some(place), &[3], due);
+    let parts = format!("{}{}", part("http://new.example/list", 2120), part("http://old.example/list", 2022));
     for (what, list, fresh, chain, expected) in [
         ("on the list", ours.list(&[3, 7], 2120), false, &leaf, false),
         ("another one is", ours.list(&[3], 2120), false, &leaf, true),
@@ -230,6 +232,7 @@ fn what_was_revoked_is_not_believed() {
         ("on the first list of one authority", of_one(&[7], &[3]), false, &leaf, false),
         ("one of two lists is in force", of_one(&[3], &[3]), true, &leaf, true),
         ("beside the list of another key of that name", old_key, false, &leaf, true),
+        ("the part of the list that speaks of it is out of date", parts, true, &moved, false),
         ("on a list that moved", ours.list_at(Some("http://new.example/list"), &[7], 2120), false, &moved, false),
     ] {
         assert_eq!(believed(&[&ours], lists(&list, fresh), chain), expected, "{what}");
