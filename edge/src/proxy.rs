@@ -29,7 +29,7 @@ use crate::bound::Bound;
 use crate::exchange::{End, Exchange};
 use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
-use crate::refusal::{Failure, Refusal, is_grpc};
+use crate::refusal::{Failure, Refusal, streams_both_ways};
 use crate::upstream::{Line, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
@@ -84,9 +84,9 @@ impl ProxyHttp for Proxy {
         exchange.attempts += 1;
         let bound = Arc::clone(&exchange.bound);
         let head = downstream.req_header();
-        // Where a body is still to come, an answer is waited for from the head on in HTTP/2, whatever still comes: only gRPC,
-        // which knows nothing else, is carried so.
-        let older = is_older(head) || (!exchange.request_complete && !is_grpc(head));
+        // Where a body is still to come, an answer is waited for from the head on in HTTP/2, whatever still comes: only
+        // calls that know nothing else are carried so.
+        let older = is_older(head) || (!exchange.request_complete && !streams_both_ways(head));
         let mut peer = bound.within(self.choose(exchange, older)).await.unwrap_or_else(overdue)?;
         if let Some(left) = bound.left() {
             hurry(&mut peer, left, exchange.request_complete);
@@ -321,9 +321,8 @@ impl Proxy {
         let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
         let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
         let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, wants).await;
-        let (peer, authority) =
-            (peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?, endpoint.authority.clone());
-        exchange.authority = authority;
+        let peer = peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?;
+        exchange.authority = endpoint.authority.clone();
         Ok(peer)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_core::protocols::Stream;
+use postern_policy::IpMatcher;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -131,17 +132,9 @@ impl Door {
         if !self.proxy_protocol {
             return Some(peer);
         }
-        let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
-            self.count("handshake_refused");
-            return None;
-        };
-        let trusted =
-            self.gate.snapshot().config.proxy.trusted_peers.as_ref().is_none_or(|peers| peers.contains(peer.ip()));
-        let error = match timeout(self.limits.handshake_time, proxy_header::read(stream)).await {
-            Ok(Ok(client)) if trusted => return Some(client.unwrap_or(peer)),
-            Ok(Ok(_)) => io::Error::other("its sender is not among `xff_trusted_peers`"),
-            Ok(Err(error)) => error,
-            Err(_) => io::ErrorKind::TimedOut.into(),
+        let error = match self.claimed(stream, peer).await? {
+            Ok(client) => return Some(client.unwrap_or(peer)),
+            Err(error) => error,
         };
         self.count("proxy_header");
         tracing::debug!(client.address = %peer.ip(), %error, "listener connection failure");
@@ -191,6 +184,21 @@ impl Door {
         let wire = Wire { fd, alpn: alpn(session), tls: Some(digest(session)) };
         let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
         Some(Box::new(stream.until(stop)))
+    }
+
+    /// What the PROXY header of a connection says; nothing where there is no place to wait for it.
+    async fn claimed(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<io::Result<Option<SocketAddr>>> {
+        // Who is not believed waits for nothing, and so takes no place of those who are.
+        let is_stranger = |peers: &IpMatcher| !peers.contains(peer.ip());
+        if self.gate.snapshot().config.proxy.trusted_peers.as_ref().is_some_and(is_stranger) {
+            return Some(Err(io::Error::other("its sender is not among `xff_trusted_peers`")));
+        }
+        let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
+            self.count("handshake_refused");
+            return None;
+        };
+        let header = timeout(self.limits.handshake_time, proxy_header::read(stream)).await;
+        Some(header.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
     }
 
     async fn handshake(&self, acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) -> Option<Shaken> {

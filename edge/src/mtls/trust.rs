@@ -149,10 +149,10 @@ impl ClientTrust {
         let mut left: Vec<&CertRevocationList<'_>> = lists.iter().collect();
         while let Some(first) = left.first().copied() {
             // Lists that are to be had at different places speak of different certificates.
-            let kind = |list: &CertRevocationList<'_>| {
-                (list.issuer().to_vec(), list.issuing_distribution_point().map(<[u8]>::to_vec))
-            };
-            let (of_one, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|list| kind(list) == kind(first));
+            let (of_one, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|list| {
+                list.issuer() == first.issuer()
+                    && list.issuing_distribution_point() == first.issuing_distribution_point()
+            });
             left = others;
             let mut outcome = Ok(());
             for list in of_one {

@@ -73,9 +73,10 @@ pub(crate) fn is_safe(method: &Method) -> bool {
 
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Whether it is a call of gRPC itself.
-pub(crate) fn is_grpc(head: &RequestHeader) -> bool {
-    matches!(grpc(head), Some(Form::Grpc))
+/// Whether it is a call that may be answered while it is still sent, as gRPC and Connect know them.
+pub(crate) fn streams_both_ways(head: &RequestHeader) -> bool {
+    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&[][..], |kind| kind.as_bytes());
+    matches!(grpc(head), Some(Form::Grpc)) || kind.starts_with(b"application/connect+")
 }
 
 /// By content type: gRPC, gRPC-Web, or neither.

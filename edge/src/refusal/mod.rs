@@ -13,7 +13,7 @@ use pingora_http::RequestHeader;
 use postern_identity::{IdpId, Timestamp};
 use postern_policy::Reasons;
 
-pub(crate) use form::{Form, is_grpc, may_redirect};
+pub(crate) use form::{Form, may_redirect, streams_both_ways};
 
 use crate::route::Route;
 use crate::{BadRequest, Request, Snapshot, Subject};

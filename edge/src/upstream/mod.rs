@@ -55,7 +55,8 @@ impl Upstreams {
     pub(crate) fn choose<'a>(&self, upstream: &'a Upstream, failed: &str) -> Option<&'a UpstreamEndpoint> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let at = turn.checked_rem(upstream.endpoints.len())?;
-        let mut in_turn = upstream.endpoints.iter().cycle().skip(at).take(upstream.endpoints.len());
+        let (earlier, from) = upstream.endpoints.split_at_checked(at)?;
+        let mut in_turn = from.iter().chain(earlier);
         in_turn.clone().find(|endpoint| endpoint.authority != failed).or_else(|| in_turn.next())
     }
 
