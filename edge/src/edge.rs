@@ -42,7 +42,7 @@ pub struct EdgeOptions {
     pub patience: Patience,
     /// Requests without a complete answer, over all connections; beyond, 503 at once.
     pub requests_in_flight: usize,
-    /// How often open WebSockets are decided anew.
+    /// How often open WebSockets and other tunnels are decided anew.
     pub vigilance: Vigilance,
 }
 

@@ -15,10 +15,11 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admit::{Admission, Permit, Verdict};
 use crate::bound::Bound;
 use crate::identify::Subject;
-use crate::listener::{Connection, Place};
+use crate::listener::{Connection, Place, Tunnel};
 use crate::metrics::{Metrics, Raised};
 use crate::prepare;
 use crate::refusal::{Asked, Failure, Refusal};
+use crate::request::Upgrade;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 
@@ -40,7 +41,7 @@ pub(crate) struct Exchange {
     pub(crate) request_complete: bool,
     pub(crate) end: End,
     pub(crate) bound: Arc<Bound>,
-    /// Whoever looks after it, if it became a WebSocket.
+    /// Whoever looks after it, if its connection became something else.
     pub(crate) vigil: Option<AbortOnDropHandle<()>>,
     /// Its end was written down.
     pub(crate) recorded: bool,
@@ -150,8 +151,9 @@ impl Exchange {
         self.permit().is_some_and(Permit::is_to_authn)
     }
 
-    pub(crate) fn wants_websocket(&self) -> bool {
-        self.permit().is_some_and(Permit::is_websocket)
+    /// What its connection may become.
+    pub(crate) fn upgrade(&self) -> Option<&Upgrade> {
+        self.permit()?.upgrade()
     }
 
     /// The head that goes up. Without a permit nothing does.
@@ -172,7 +174,8 @@ impl Exchange {
         }
         prepare::response(self.permit().ok_or_else(no_permit)?, &self.snapshot, &self.id_value()?, head);
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(connection)) = (head.status, &self.connection) {
-            connection.begin_tunnel();
+            let websocket = self.upgrade().is_some_and(Upgrade::is_websocket);
+            connection.begin_tunnel(if websocket { Tunnel::WebSocket } else { Tunnel::Upgraded });
         }
         Ok(())
     }
@@ -187,7 +190,7 @@ impl Exchange {
         if std::mem::replace(&mut self.request_complete, true) {
             return;
         }
-        let route = self.route().and_then(|route| route.timeout).filter(|_| !self.wants_websocket());
+        let route = self.route().and_then(|route| route.timeout).filter(|_| self.upgrade().is_none());
         let route = route.map(|timeout| Instant::now() + timeout);
         let whole = self.until(self.snapshot.config.timeouts.write);
         self.bound.set(route.into_iter().chain(whole).min());

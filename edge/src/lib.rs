@@ -50,7 +50,7 @@ pub use mtls::{
     ClientCert, ClientTrust, DownstreamMtls, NameKind, NamePattern, NoAuthorities, Revocations, Terms, UnreadableList,
 };
 pub use refusal::{Asked, Failure, Refusal};
-pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request};
+pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request, Upgrade, is_upgrade};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use upstream::UpstreamTlsError;
 pub use vigil::Vigilance;

@@ -159,7 +159,8 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        response::check(head, exchange.wants_websocket())
+        // The connection is a pipe once the request is whole, not before.
+        response::check(head, exchange.upgrade().filter(|_| exchange.request_complete))
     }
 
     fn upstream_response_body_filter(
@@ -311,7 +312,7 @@ impl Proxy {
 
     /// A peer for what was permitted; without a permit there is none.
     async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
-        let wants = Wants { websocket: exchange.wants_websocket(), older };
+        let wants = Wants { upgrade: exchange.upgrade().is_some(), older };
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
             let peer = self.upstreams.authn_peer(&exchange.snapshot).await;
@@ -524,12 +525,13 @@ mod tests {
 
     use super::*;
     use crate::listener::{GuardedStream, Limits, Wire};
-    use crate::route::Route;
+    use crate::route::{Route, Upgrades};
     use crate::testing::{World, config, connection, route};
 
     /// A proxy, and one exchange of it that was admitted and has this request behind it.
     async fn admitted(request: &str) -> (Proxy, Downstream, Exchange) {
-        let world = World::new(config(vec![Route { allow_websockets: true, ..route("app.example.com", "/") }])).await;
+        let world =
+            World::new(config(vec![Route { upgrades: Upgrades::websockets(), ..route("app.example.com", "/") }])).await;
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let proxy = Proxy {
             upstreams: Arc::new(Upstreams::new(metrics.clone())),

@@ -1,21 +1,22 @@
 //! Whether an upstream's answer can be read in one way only (S-013).
 
-use http::{HeaderMap, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use crate::request::is_own_family;
+use crate::request::{Upgrade, is_own_family};
 
-/// Refuses an answer that is too large, is framed in more than one way, or changes protocols unasked.
+/// Refuses an answer that is too large, is framed in more than one way, or changes protocols to another one than was `asked`
+/// for.
 ///
 /// # Errors
 /// `InvalidHTTPHeader` from upstream, which becomes 502; the connection is not used again.
-pub(crate) fn check(head: &ResponseHeader, websocket_asked: bool) -> Result<()> {
+pub(crate) fn check(head: &ResponseHeader, asked: Option<&Upgrade>) -> Result<()> {
     let fault = if is_too_large(&head.headers) {
         "the head is too large"
     } else if !is_framed_once(head) {
         "the framing is ambiguous"
-    } else if head.status == StatusCode::SWITCHING_PROTOCOLS && !(websocket_asked && is_websocket(&head.headers)) {
+    } else if head.status == StatusCode::SWITCHING_PROTOCOLS && !changes_to(asked, &head.headers) {
         "the protocol was changed unasked"
     } else {
         return Ok(());
@@ -83,8 +84,10 @@ fn is_framed_once(head: &ResponseHeader) -> bool {
     }
 }
 
-fn is_websocket(fields: &HeaderMap) -> bool {
-    fields.get(header::UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+/// Whether an answer names what was asked for, and nothing else.
+fn changes_to(asked: Option<&Upgrade>, fields: &HeaderMap) -> bool {
+    let mut named = fields.get_all(header::UPGRADE).iter().map(HeaderValue::to_str);
+    matches!((asked, named.next(), named.next()), (Some(asked), Some(Ok(named)), None) if asked.is(named.trim()))
 }
 
 const MOST_BYTES: usize = 64 * 1024;
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn s_013_an_answer_with_one_framing_passes() {
         for fields in [&[][..], &[("content-length", "12")], &[("transfer-encoding", "Chunked")]] {
-            check(&answer(200, fields), false).unwrap();
+            check(&answer(200, fields), None).unwrap();
         }
     }
 
@@ -123,7 +126,7 @@ mod tests {
             &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
         ] {
             assert_eq!(
-                check(&answer(200, fields), false).unwrap_err().etype,
+                check(&answer(200, fields), None).unwrap_err().etype,
                 ErrorType::InvalidHTTPHeader,
                 "{fields:?}"
             );
@@ -133,18 +136,18 @@ mod tests {
     #[test]
     fn s_013_a_coding_in_http_1_0_is_refused() {
         let mut head = answer(200, &[("transfer-encoding", "chunked")]);
-        check(&head, false).unwrap();
+        check(&head, None).unwrap();
         head.set_version(Version::HTTP_10);
-        check(&head, false).unwrap_err();
+        check(&head, None).unwrap_err();
     }
 
     #[test]
     fn s_013_an_answer_over_the_limits_is_refused() {
         let long = "a".repeat(40 * 1024);
-        check(&answer(200, &[("x-a", &long)]), false).unwrap();
-        check(&answer(200, &[("x-a", &long), ("x-b", &long)]), false).unwrap_err();
+        check(&answer(200, &[("x-a", &long)]), None).unwrap();
+        check(&answer(200, &[("x-a", &long), ("x-b", &long)]), None).unwrap_err();
         let many: Vec<_> = (0..201).map(|_| ("set-cookie", "a=b")).collect();
-        check(&answer(200, &many), false).unwrap_err();
+        check(&answer(200, &many), None).unwrap_err();
     }
 
     #[test]
@@ -162,10 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn s_009_protocols_change_only_where_it_was_asked_for_and_only_to_websocket() {
-        check(&answer(101, &[("upgrade", "WebSocket")]), true).unwrap();
-        check(&answer(101, &[("upgrade", "websocket")]), false).unwrap_err();
-        check(&answer(101, &[("upgrade", "h2c")]), true).unwrap_err();
-        check(&answer(101, &[]), true).unwrap_err();
+    fn s_009_protocols_change_only_where_it_was_asked_for_and_only_to_what_was_asked_for() {
+        let (socket, spdy) = (Upgrade::named("websocket"), Upgrade::named("SPDY/3.1"));
+        check(&answer(101, &[("upgrade", "WebSocket")]), Some(&socket)).unwrap();
+        check(&answer(101, &[("upgrade", "spdy/3.1")]), Some(&spdy)).unwrap();
+        check(&answer(101, &[("upgrade", "websocket")]), Some(&spdy)).unwrap_err();
+        check(&answer(101, &[("upgrade", "websocket")]), None).unwrap_err();
+        check(&answer(101, &[("upgrade", "h2c")]), Some(&socket)).unwrap_err();
+        check(&answer(101, &[("upgrade", "websocket, h2c")]), Some(&socket)).unwrap_err();
+        check(&answer(101, &[("upgrade", "websocket"), ("upgrade", "h2c")]), Some(&socket)).unwrap_err();
+        check(&answer(101, &[]), Some(&socket)).unwrap_err();
     }
 }

@@ -14,7 +14,9 @@ use postern_storage::{CacheConfig, Storage, StorageConfig};
 use serde_json::json;
 use url::Url;
 
-use crate::route::{HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream, UpstreamEndpoint, UpstreamScheme};
+use crate::route::{
+    HostPattern, HostRewrite, PathMatcher, Route, Target, Upgrades, Upstream, UpstreamEndpoint, UpstreamScheme,
+};
 use crate::*;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -75,7 +77,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         groups_filter: None,
         timeout: None,
         idle_timeout: None,
-        allow_websockets: false,
+        upgrades: Upgrades::default(),
         public: true,
         static_window: Duration::ZERO,
         show_error_details: true,

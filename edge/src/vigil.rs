@@ -1,4 +1,5 @@
-//! Looks after an open WebSocket: it lasts no longer than what allowed it (S-084, S-099).
+//! Looks after a connection that has become something else, such as a WebSocket: it lasts no longer than what allowed it
+//! (S-084, S-099).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,11 @@ use crate::exchange::Exchange;
 use crate::identify::Subject;
 use crate::listener::Connection;
 use crate::proxy::caught;
+use crate::request::Upgrade;
 use crate::snapshot::Snapshot;
 use crate::{Admission, Refusal};
 
-/// How often an open WebSocket is looked at.
+/// How often such a connection is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vigilance {
     /// Whether its session is still good, and the configuration the same: a sign-out takes effect within this and a little.
@@ -31,7 +33,7 @@ impl Default for Vigilance {
     }
 }
 
-/// What an open WebSocket rests on.
+/// What it rests on.
 pub(crate) struct Vigil {
     gate: Arc<Gate>,
     head: RequestHeader,
@@ -39,6 +41,7 @@ pub(crate) struct Vigil {
     bound: Arc<Bound>,
     route: String,
     subject: Subject,
+    upgrade: Option<Upgrade>,
     version: u64,
     vigilance: Vigilance,
 }
@@ -58,6 +61,7 @@ impl Vigil {
             bound: Arc::clone(&exchange.bound),
             route: exchange.route()?.id.clone(),
             subject: exchange.admission.as_ref()?.subject.clone(),
+            upgrade: exchange.upgrade().cloned(),
             version: exchange.snapshot.version,
             vigilance,
         })
@@ -108,7 +112,7 @@ impl Vigil {
         let Admission { verdict, route, subject, .. } =
             self.gate.judge(snapshot, &self.head, &self.connection, now).await;
         match verdict {
-            Verdict::Pass(permit) if permit.is_websocket() => {}
+            Verdict::Pass(permit) if permit.upgrade() == self.upgrade.as_ref() => {}
             Verdict::Pass(_) | Verdict::Reply(_) => return Err(Refusal::Upgrade),
             Verdict::Refuse(refusal) => return Err(refusal),
         }

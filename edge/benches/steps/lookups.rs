@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, Route, RouteTable, Target};
+use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, Route, RouteTable, Target, Upgrades};
 use postern_edge::{Host, JwtIssuerFormat, ResponseHeaders};
 use postern_identity::IdpId;
 use postern_policy::Policy;
@@ -102,7 +102,7 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         groups_filter: None,
         timeout: None,
         idle_timeout: None,
-        allow_websockets: false,
+        upgrades: Upgrades::default(),
         public: false,
         static_window: Duration::ZERO,
         show_error_details: false,

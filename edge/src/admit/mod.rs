@@ -25,7 +25,7 @@ use crate::exchange::End;
 use crate::identify::{Given, Identify, Known, Sessions, Subject};
 use crate::mtls::Presented;
 use crate::refusal::{Asked, Failure};
-use crate::request::lenient_reading;
+use crate::request::{Upgrade, lenient_reading};
 use crate::reserved::{self, Reserved};
 use crate::route::{Rewritten, Route, Target, Upstream};
 use crate::{
@@ -80,6 +80,8 @@ pub struct Permit {
     /// The Host that the route makes of this request.
     pub(crate) host: Option<HeaderValue>,
     pub(crate) client_cert: Option<Arc<ClientCert>>,
+    /// What the connection becomes if the upstream agrees (S-009).
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 /// Where a permit leads.
@@ -305,8 +307,11 @@ impl<I: Identify> Judge<'_, I> {
                 let body = Bytes::copy_from_slice(body.as_bytes());
                 return Ok(Verdict::Reply(Reply::Fixed { status: *status, body }));
             }
-            Target::Upstream(_) if request.websocket && !route.allow_websockets => return Err(Refusal::Upgrade),
             Target::Upstream(_) => {}
+        }
+        let upgrade = route.upgrades.first_of(&request.upgrades).cloned();
+        if upgrade.is_none() && !request.upgrades.is_empty() {
+            return Err(Refusal::Upgrade);
         }
         let rewritten = route.upstream_path(&request.path, &self.snapshot.config.request)?;
         let assertion = if route.pass_identity_headers || route.uses_assertion() {
@@ -325,6 +330,7 @@ impl<I: Identify> Judge<'_, I> {
             assertion,
             host: None,
             client_cert: self.connection.client_cert.clone(),
+            upgrade,
         };
         permit.host = prepare::host(&permit, route, self.snapshot, head)?;
         Ok(Verdict::Pass(permit))
@@ -565,7 +571,8 @@ impl Reply {
 
 impl Permit {
     const fn to_authn(request: Arc<Request>, relayed: bool) -> Self {
-        Self { request, passage: Passage::Authn { relayed }, assertion: None, host: None, client_cert: None }
+        let passage = Passage::Authn { relayed };
+        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None }
     }
 
     /// The upstream to choose an endpoint of; `None`: authn is where it leads.
@@ -586,10 +593,10 @@ impl Permit {
         matches!(self.passage, Passage::Authn { .. })
     }
 
-    /// It becomes a WebSocket if the upstream agrees; the only upgrade there is (S-009, S-010).
+    /// What the connection becomes if the upstream agrees; nothing else does it become (S-009, S-010).
     #[must_use]
-    pub fn is_websocket(&self) -> bool {
-        self.request.websocket && !self.is_to_authn()
+    pub const fn upgrade(&self) -> Option<&Upgrade> {
+        self.upgrade.as_ref()
     }
 
     /// The request that was admitted.

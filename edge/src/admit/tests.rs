@@ -313,7 +313,7 @@ async fn s_034_our_own_endpoints_are_matched_by_equality_and_never_forwarded() {
     ];
     for (host, path) in authn {
         let Verdict::Pass(permit) = world.admit(&get(path, &[("host", host)])).await.verdict else { panic!("{path}") };
-        assert!(permit.is_to_authn() && permit.upstream().is_none() && !permit.is_websocket(), "{path}");
+        assert!(permit.is_to_authn() && permit.upstream().is_none() && permit.upgrade().is_none(), "{path}");
     }
     for path in ["/pingx", "/ping/", "/healthz/x", "/Ping", "/.pomeriumx", "/oauth2/callback", "/.well-known/pomeriumx"]
     {

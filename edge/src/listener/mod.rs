@@ -48,8 +48,17 @@ pub struct Connection {
     violation: OnceLock<Violation>,
     /// A request has been handed over and is not over; meaningful on h1, where there is one at a time.
     exchange: AtomicBool,
-    tunnel: AtomicBool,
+    tunnel: OnceLock<Tunnel>,
     names: Option<Arc<dyn CertificateNames>>,
+}
+
+/// What a connection becomes that is HTTP no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tunnel {
+    /// A WebSocket, which can be told that we leave.
+    WebSocket,
+    /// Another protocol that was agreed on with a 101.
+    Upgraded,
 }
 
 /// How many connections there may be (03 §2).
@@ -87,7 +96,7 @@ impl Connection {
             client_cert: None,
             violation: OnceLock::new(),
             exchange: AtomicBool::new(false),
-            tunnel: AtomicBool::new(false),
+            tunnel: OnceLock::new(),
             names: None,
         }
     }
@@ -137,11 +146,12 @@ impl Connection {
     }
 
     /// From here on the bytes are not HTTP: a 101 was answered (S-009).
-    pub(crate) fn begin_tunnel(&self) {
-        self.tunnel.store(true, Ordering::Release);
+    pub(crate) fn begin_tunnel(&self, tunnel: Tunnel) {
+        let _only_once = self.tunnel.set(tunnel);
     }
 
-    pub(crate) fn is_tunnel(&self) -> bool {
-        self.tunnel.load(Ordering::Acquire)
+    /// What it has become.
+    pub(crate) fn tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.get().copied()
     }
 }

@@ -181,9 +181,9 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
             head.remove_header(name);
         }
     }
-    if permit.is_websocket() {
+    if let Some(upgrade) = permit.upgrade() {
         set(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        set(head, &header::UPGRADE, HeaderValue::from_static("websocket"));
+        set_text(head, &header::UPGRADE, upgrade.as_str());
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::cookies::{Kept, OwnCookies};
 use super::template::{Facts, fill};
 use super::*;
-use crate::route::{PathRewrite, RegexRewrite};
+use crate::route::{PathRewrite, RegexRewrite, Upgrades};
 use crate::testing::*;
 use crate::{ClaimHeader, EdgeConfig, Gate, ProxyConfig, ResponseHeaders, Verdict};
 
@@ -550,7 +550,7 @@ async fn authn_gets_the_request_as_it_was_and_proof_that_an_edge_sent_it() {
 #[tokio::test]
 async fn s_037_a_websocket_goes_up_only_where_the_route_allows_it() {
     let fields = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-key", "x")];
-    let allowed = Route { allow_websockets: true, ..route("app.example.com", "/") };
+    let allowed = Route { upgrades: Upgrades::websockets(), ..route("app.example.com", "/") };
     let head = up(config(vec![allowed]), &get("/", &fields)).await;
     assert_eq!(
         (values(&head.headers, "connection"), values(&head.headers, "upgrade")),

@@ -45,7 +45,7 @@ pub enum Refusal {
     Device(Reasons),
     /// The policy wants a valid client certificate.
     ClientCertificate(Reasons),
-    /// The route carries no WebSocket (S-037).
+    /// The route's connections may not become what is asked for (S-009, S-037).
     Upgrade,
     /// The session that opened a stream is over (S-084).
     SessionEnded,

@@ -189,7 +189,7 @@ impl Refusal {
             Self::Denied(_) => "You may not open this application.",
             Self::Device(_) => "This device may not open this application.",
             Self::ClientCertificate(_) => "A valid client certificate is required to access this page.",
-            Self::Upgrade => "This application takes no WebSocket connections.",
+            Self::Upgrade => "This application does not take connections of this kind.",
             Self::SessionEnded => "Your session is over.",
             Self::StoreUnavailable { .. } => "Who you are cannot be checked just now. Please try again in a moment.",
             Self::Failed(failure) => match failure {
@@ -247,7 +247,7 @@ impl Asked<'_> {
     /// The address that a person opens in a browser to sign in and land where this program wanted to go.
     fn sign_in_url(&self) -> String {
         match self.request {
-            Some(request) if request.method == http::Method::GET && !request.websocket => request.url(),
+            Some(request) if request.method == http::Method::GET && request.upgrades.is_empty() => request.url(),
             Some(request) => format!("https://{}/", request.host),
             None => String::new(),
         }

@@ -7,6 +7,7 @@ mod host;
 mod path;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::borrow::Cow;
 
@@ -22,6 +23,7 @@ use fields::{Kind, Spelling};
 pub use host::{Host, HostError};
 pub(crate) use path::lenient_reading;
 pub use path::{CanonicalPath, PathError};
+pub use upgrade::{Upgrade, is_upgrade};
 
 use crate::{Connection, EscapedSlashes, PathConfig, Violation};
 
@@ -38,8 +40,8 @@ pub struct Request {
     pub query: Option<String>,
     /// Who asks.
     pub client: Client,
-    /// It asks to become a WebSocket.
-    pub websocket: bool,
+    /// What its connection is asked to become, in the order of the client's wishes; of most requests nothing.
+    pub upgrades: Vec<Upgrade>,
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method` (S-035).
     pub cors_preflight: bool,
     /// Encoded slashes were decoded, and the configuration wants the client to come back with the decoded path.
@@ -188,7 +190,7 @@ impl Request {
             host,
             query,
             client,
-            websocket: asks_for_websocket(head),
+            upgrades: Upgrade::asked(head),
             cors_preflight: is_cors_preflight(head),
             redirect_to_canonical: path.unescaped
                 && rules.path.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
@@ -391,13 +393,6 @@ const CONNECTION_ONLY: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 fn has_control(value: &[u8]) -> bool {
     value.iter().fold(false, |found, byte| found | (*byte < 0x20 && *byte != b'\t') | (*byte == 0x7f))
-}
-
-fn asks_for_websocket(head: &RequestHeader) -> bool {
-    head.version == Version::HTTP_11
-        && head.method == Method::GET
-        && has_token(head, header::UPGRADE, b"websocket")
-        && has_token(head, header::CONNECTION, b"upgrade")
 }
 
 pub(crate) fn has_token(head: &RequestHeader, name: HeaderName, token: &[u8]) -> bool {

@@ -578,12 +578,19 @@ fn s_035_a_preflight_is_options_with_both_fields() {
 }
 
 #[test]
-fn a_websocket_is_asked_for_by_both_fields_in_http_1_1() {
+fn s_009_an_upgrade_is_asked_for_by_both_fields_in_http_1_1() {
     let fields = [("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")];
-    assert!(read(&get("/", &fields)).unwrap().websocket);
-    assert!(!read(&get("/", &fields[..1])).unwrap().websocket);
-    assert!(!read(&head("POST", "/", &fields)).unwrap().websocket);
-    assert!(!read(&get("/", &[("upgrade", "h2c"), fields[1]])).unwrap().websocket);
+    let asked = |head: &RequestHeader| -> Vec<String> {
+        read(head).unwrap().upgrades.iter().map(|upgrade| upgrade.as_str().to_owned()).collect()
+    };
+    assert_eq!(asked(&get("/", &fields)), ["WebSocket"]);
+    assert!(asked(&get("/", &fields[..1])).is_empty());
+    assert!(asked(&head("POST", "/", &fields)).is_empty());
+    assert!(asked(&get("/", &[("upgrade", "h2c, TLS/1.0, HTTP/2.0, a b, /, a/b/c"), fields[1]])).is_empty());
+    let several = [("upgrade", "h2c, SPDY/3.1"), ("upgrade", "tcp"), fields[1]];
+    assert_eq!(asked(&head("POST", "/", &several)), ["SPDY/3.1", "tcp"]);
+    let many = vec!["x"; 20].join(",");
+    assert_eq!(asked(&get("/", &[("upgrade", many.as_str()), fields[1]])).len(), 8);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod table;
 mod tests;
 mod trace;
 mod tree;
+mod upgrades;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,12 +27,12 @@ pub(crate) use rewrite::Rewritten;
 pub use substitution::{RegexRewrite, SubstitutionError};
 pub use table::{Group, RouteTable};
 pub use trace::Miss;
+pub use upgrades::Upgrades;
 
 use crate::{ClientTrust, GroupsFilter, HeaderRule, JwtIssuerFormat, ResponseHeaders};
 
 /// One route of the configuration, ready to serve.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration, and any mix of them is valid")]
 pub struct Route {
     /// Stable for the same match and target (01 §2.9): the hash that logs and metrics use.
     pub id: String,
@@ -70,8 +71,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Without a byte either way; `None` is none.
     pub idle_timeout: Option<Duration>,
-    /// WebSocket upgrades may pass.
-    pub allow_websockets: bool,
+    /// `allow_websockets`, `allow_spdy`, `allow_upgrades`: what connections may become.
+    pub upgrades: Upgrades,
     /// The policy admits everybody without looking (public), but for a client certificate: used for lints and `robots.txt` only,
     /// never to skip the policy.
     pub public: bool,

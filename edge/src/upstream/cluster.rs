@@ -70,7 +70,7 @@ impl Clusters {
         let mut routes = HashMap::new();
         for (route, upstream) in config.routes.iter().filter_map(|route| Some((route, upstream(route)?))) {
             let tls = identities.of(&route.name, upstream)?;
-            let http = Http::of(upstream, route.allow_websockets);
+            let http = Http::of(upstream, route.upgrades.has_websockets());
             if tls.is_some() || http != Http::One {
                 routes.insert(route.id.clone(), Cluster { tls, http });
             }

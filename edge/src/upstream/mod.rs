@@ -69,7 +69,7 @@ impl Upstreams {
         route: &Route,
         endpoint: &UpstreamEndpoint,
         snapshot: &Snapshot,
-        Wants { websocket, older }: Wants,
+        Wants { upgrade, older }: Wants,
     ) -> Result<HttpPeer, Unresolved> {
         let cluster = snapshot.clusters.of(route);
         let place = if endpoint.scheme.is_socket() {
@@ -77,7 +77,8 @@ impl Upstreams {
         } else {
             Place::Address(SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port))
         };
-        let http = if older && cluster.http == Http::Negotiated { Http::One } else { cluster.http };
+        let one = upgrade || (older && cluster.http == Http::Negotiated);
+        let http = if one { Http::One } else { cluster.http };
         let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
         let spec = PeerSpec {
             place,
@@ -85,9 +86,8 @@ impl Upstreams {
             http,
             cluster: &route.id,
             version: snapshot.version,
-            websocket,
             connect: CONNECT,
-            silence: if websocket { route.idle_timeout } else { silence },
+            silence: if upgrade { route.idle_timeout } else { silence },
         };
         spec.peer().map_err(|_| Unresolved)
     }
@@ -112,7 +112,6 @@ impl Upstreams {
             http: Http::One,
             cluster: "authn",
             version: snapshot.version,
-            websocket: false,
             connect: AUTHN_CONNECT,
             silence: Some(AUTHN_SILENCE),
         };
@@ -123,8 +122,8 @@ impl Upstreams {
 /// What a request wants of its peer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wants {
-    /// It may upgrade.
-    pub(crate) websocket: bool,
+    /// Its connection may become something else, which HTTP/2 has no way for.
+    pub(crate) upgrade: bool,
     /// It is better carried in HTTP/1.1 where both are spoken.
     pub(crate) older: bool,
 }

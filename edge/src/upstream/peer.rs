@@ -26,8 +26,6 @@ pub(crate) struct PeerSpec<'a> {
     pub(crate) version: u64,
     /// What is spoken.
     pub(crate) http: Http,
-    /// An upgrade may be passed on.
-    pub(crate) websocket: bool,
     /// To connect, TLS included.
     pub(crate) connect: Duration,
     /// Without a byte, once connected. `None` for what may be silent.
@@ -76,7 +74,8 @@ impl PeerSpec<'_> {
         options.idle_timeout = Some(POOLED);
         options.tcp_keepalive = Some(KEEPALIVE);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy {
-            h1_upgrade: if self.websocket { H1UpgradePolicy::WebSocketOnly } else { H1UpgradePolicy::Deny },
+            // What the connection may become is said by whoever prepares the head, with the permit in hand (S-009).
+            h1_upgrade: H1UpgradePolicy::Deny,
             // The gate has judged what `Connection` names: it can take neither Cookie nor Authorization away (S-039).
             strip_connection_nominated: false,
             ..HttpUpstreamRequestPolicy::standard()
@@ -147,7 +146,6 @@ mod tests {
             cluster: "route-a",
             version: 1,
             http: Http::One,
-            websocket: false,
             connect: Duration::from_secs(5),
             silence: Some(Duration::from_secs(30)),
         }
@@ -198,10 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_passed_on_only_where_it_is_allowed() {
-        let policy = |websocket| PeerSpec { websocket, ..spec() }.peer().unwrap().options.http_upstream_request_policy;
-        assert_eq!(policy(false).h1_upgrade, H1UpgradePolicy::Deny);
-        assert_eq!(policy(true).h1_upgrade, H1UpgradePolicy::WebSocketOnly);
-        assert!(policy(true).strip_hop_by_hop && !policy(true).strip_connection_nominated);
+    fn s_009_no_upgrade_of_the_clients_is_passed_on_by_itself() {
+        let policy = spec().peer().unwrap().options.http_upstream_request_policy;
+        assert_eq!(policy.h1_upgrade, H1UpgradePolicy::Deny);
+        assert!(policy.strip_hop_by_hop && !policy.strip_connection_nominated);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postern_edge::route::Upgrades;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::{Script, World, WorldBuilder, until};
@@ -101,7 +102,7 @@ async fn s_008_bytes_after_an_early_refusal_are_no_request() {
 
 #[tokio::test]
 async fn a_websocket_is_carried_where_the_route_allows_it() {
-    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start();
+    let world = WorldBuilder::new().await.route(|route| route.upgrades = Upgrades::websockets()).start();
     world.upstream.answers("/ws", Script::WebSocket);
     let mut wire = world.wire().await;
     wire.send("GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;

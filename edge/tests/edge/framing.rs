@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postern_edge::listener::Patience;
+use postern_edge::route::Upgrades;
 
 use crate::support::{Script, World, WorldBuilder, until};
 
@@ -149,7 +150,7 @@ async fn s_013_an_ambiguous_answer_is_a_502_and_its_connection_is_not_used_again
 
 #[tokio::test]
 async fn s_009_bytes_before_the_101_are_no_request() {
-    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start();
+    let world = WorldBuilder::new().await.route(|route| route.upgrades = Upgrades::websockets()).start();
     world.upstream.answers("/ws", Script::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno".to_vec()));
     let mut wire = world.wire().await;
     wire.send("GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x01\x02early\r\n\r\n").await;
@@ -161,7 +162,7 @@ async fn s_009_bytes_before_the_101_are_no_request() {
 
 #[tokio::test]
 async fn s_010_h2c_is_never_passed_on() {
-    let world = WorldBuilder::new().await.route(|route| route.allow_websockets = true).start();
+    let world = WorldBuilder::new().await.route(|route| route.upgrades = Upgrades::websockets()).start();
     let mut wire = world.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n").await;
     let status = wire.response().await.unwrap().status;

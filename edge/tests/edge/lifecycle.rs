@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
 use postern_edge::AuthnUpstream;
+use postern_edge::route::Upgrades;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -84,7 +85,7 @@ async fn r_033_an_open_websocket_is_told_to_leave_and_holds_up_no_drain() {
     });
     let builder = WorldBuilder::new().await.route(|route| {
         route.target = target(at, false);
-        route.allow_websockets = true;
+        route.upgrades = Upgrades::websockets();
     });
     let world = builder.start();
     let stream = world.wire().await.stream;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postern_edge::Vigilance;
-use postern_edge::route::Route;
+use postern_edge::route::{Route, Upgrades};
 use postern_policy::{Legacy, Policy};
 use tokio::io::AsyncWriteExt as _;
 
@@ -16,7 +16,7 @@ async fn world(admit: Duration, change: impl FnOnce(&mut Route)) -> World {
 
 async fn builder(admit: Duration, change: impl FnOnce(&mut Route)) -> WorldBuilder {
     let builder = WorldBuilder::new().await.route(|route| {
-        route.allow_websockets = true;
+        route.upgrades = Upgrades::websockets();
         change(route);
     });
     let vigilance = Vigilance { look: Duration::from_millis(20), admit };
@@ -48,6 +48,23 @@ async fn ended(world: &World, mut wire: Wire, reason: &str) {
     until("the upstream's side is closed", || world.upstream.sockets() == 0).await;
     let counted = || world.metric("postern_edge_refusals_total", &[("reason", reason)]) == 1.0;
     until("the reason is counted", counted).await;
+}
+
+#[tokio::test]
+async fn s_084_a_tunnel_of_kubectl_ends_when_its_session_is_revoked() {
+    let spdy = |route: &mut Route| {
+        alice_only(route);
+        route.upgrades = Upgrades::new(["spdy/3.1"]);
+    };
+    let world = world(LONG, spdy).await;
+    let (session, cookie) = world.sign_in(|_| {}).await;
+    let mut wire = world.wire().await;
+    wire.send(format!("POST /ws HTTP/1.1\r\nHost: app.localhost\r\n{cookie}Content-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n")).await;
+    let head = wire.head().await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("SPDY/3.1"), "{head}");
+    echo(&mut wire).await;
+    world.storage.sessions().revoke(&session.handle).await.unwrap();
+    ended(&world, wire, "user-unauthenticated").await;
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -120,7 +137,7 @@ async fn s_099_a_websocket_ends_when_the_policy_no_longer_allows_it() {
     let address = world.upstream.address;
     world.reload(|config| {
         let mut route = crate::support::route("app", "app.localhost", address);
-        route.allow_websockets = true;
+        route.upgrades = Upgrades::websockets();
         alice_only(&mut route);
         config.routes = vec![std::sync::Arc::new(route)];
     });
@@ -134,7 +151,7 @@ async fn s_099_a_websocket_ends_when_its_route_leads_elsewhere() {
     let address = world.upstream.address;
     world.reload(|config| {
         let mut route = crate::support::route("other", "app.localhost", address);
-        route.allow_websockets = true;
+        route.upgrades = Upgrades::websockets();
         config.routes = vec![std::sync::Arc::new(route)];
     });
     ended(&world, wire, "route-not-found").await;
@@ -195,7 +212,7 @@ async fn a_client_that_vanished_without_a_word_is_found_out() {
 #[tokio::test]
 async fn a_websocket_outlives_requests_reloads_and_silence() {
     let builder = WorldBuilder::new().await.route(|route| {
-        route.allow_websockets = true;
+        route.upgrades = Upgrades::websockets();
         route.timeout = Some(Duration::from_millis(50));
         alice_only(route);
     });

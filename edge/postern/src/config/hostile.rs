@@ -277,7 +277,7 @@ fn s_108_values_of_headers_that_open_something_are_secret() {
 #[test]
 fn a_text_that_looks_off_is_off_only_where_there_is_something_to_switch() {
     for value in ["default", "f", "0", "false"] {
-        let loaded = loaded(&format!("allow_upgrades: {value}"));
+        let loaded = loaded(&format!("databroker_cluster_node_id: {value}"));
         assert!(loaded.config.is_none(), "{value} was taken");
     }
     assert!(loaded("use_proxy_protocol: 'f'").config.is_some());

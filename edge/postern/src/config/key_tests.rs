@@ -66,6 +66,7 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("debug_address: localhost:0", "PST-0205 debug_address"),
         ("envoy_bind_config_source_address: 10.0.0.1:80", "PST-0205 envoy_bind_config_source_address"),
         ("allow_upgrades: ['a b']", "PST-0208 allow_upgrades[0]"),
+        ("allow_upgrades: [websocket, a/b/c]", "PST-0208 allow_upgrades[1]"),
         ("xff_trusted_peers: [10.0.0.0/8, 10.0.0.0/33]", "PST-0201 xff_trusted_peers[1]"),
         ("xff_trusted_peers: balancer.internal", "PST-0201 xff_trusted_peers"),
         ("circuit_breaker_thresholds: {max_connections: -1}", "PST-0201 circuit_breaker_thresholds.max_connections"),
@@ -364,7 +365,7 @@ fn upstreams_that_are_not_dialled_yet_keep_scheme_and_weight() {
 #[test]
 fn keys_at_the_top_mean_what_they_say() {
     let planned = loaded(
-        "allow_upgrades: WebSocket,spdy/3.1,websocket\ndns_lookup_family: all\ndns_query_timeout: 2500ms\n\
+        "dns_lookup_family: all\ndns_query_timeout: 2500ms\n\
          dns_resolvers: ['tcp://10.0.0.53:5353']\nbearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\n\
          circuit_breaker_thresholds: {max_retries: 7}\nprimary_color: abc\n\
          otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
@@ -372,7 +373,6 @@ fn keys_at_the_top_mean_what_they_say() {
          autocert_eab_key_id: k\nautocert_eab_mac_key: -_8\nmcp_allowed_client_id_domains: '*.Example.com'\n",
     )
     .planned;
-    assert_eq!(planned.listener.upgrades, ["websocket", "spdy/3.1"]);
     assert_eq!((planned.dns.family, planned.dns.timeout), (DnsFamily::All, Some(Duration::from_secs(2))));
     assert_eq!(planned.dns.resolvers[0].address, "10.0.0.53:5353".parse::<SocketAddr>().unwrap());
     assert!(planned.dns.resolvers[0].tcp);
@@ -425,14 +425,13 @@ fn planned(keys: &str) -> PlannedRoute {
 #[test]
 fn keys_of_a_route_mean_what_they_say() {
     let route = planned(
-        "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\nallow_spdy: 1\nallow_upgrades: [H2C]\n\
+        "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\n\
          circuit_breaker_thresholds: {max_requests: 5}\noutlier_detection: {consecutive_5xx: 3}\ndepends_on: ['https://b.example.com:8/x']\n\
          mcp: {server: {}}\n\
          sub_policies: [{id: x, allowed_users: a, allowed_idp_claims: {g: [h]}}]\nsession_recording: {enabled: true}\n",
     );
     assert_eq!((route.key.as_str(), route.balancing.policy), ("routes[0]", LoadBalancing::RingHash));
     assert_eq!((route.balancing.panic_threshold, route.balancing.breakers.requests), (Some(0), Some(5)));
-    assert_eq!(route.upgrades, ["h2c", "spdy/3.1"]);
     let outliers = route.outlier_detection.unwrap();
     assert_eq!(
         (outliers.server_errors, outliers.max_ejected, outliers.interval),

@@ -693,6 +693,27 @@ fn time_outs_of_a_route_follow_what_it_carries() {
     assert_eq!(times("    timeout: 0\n"), (None, Some(300)));
     assert_eq!(times("    idle_timeout: 1h\n"), (Some(30), Some(3600)));
     assert_eq!(times("    allow_websockets: true\n    timeout: 5s\n"), (Some(5), None));
+    assert_eq!(times("    allow_upgrades: [WebSocket]\n"), (None, None));
+    assert_eq!(times("    allow_spdy: true\n"), (Some(30), Some(300)));
+}
+
+#[test]
+fn upgrades_of_a_route_take_the_place_of_the_global_ones_and_flags_add_to_them() {
+    let upgrades = |global: &str, keys: &str| {
+        let config = config(&format!("{global}{}", route_text(&format!("    to: http://127.0.0.1\n{keys}"))));
+        config.edge.routes[0].upgrades.iter().collect::<Vec<_>>().join(" ")
+    };
+    let global = "allow_upgrades: [WebSocket, SPDY/3.1, '']\n";
+    assert_eq!(upgrades("", ""), "");
+    assert_eq!(upgrades(global, ""), "websocket spdy/3.1");
+    assert_eq!(upgrades("allow_upgrades: websocket,tcp\n", ""), "websocket tcp");
+    assert_eq!(upgrades(global, "    allow_upgrades: [Custom]\n"), "custom");
+    assert_eq!(upgrades(global, "    allow_upgrades: []\n"), "");
+    assert_eq!(upgrades(global, "    allow_upgrades: [tcp]\n    allow_websockets: true\n"), "tcp websocket");
+    assert_eq!(upgrades("", "    allow_spdy: true\n    allow_websockets: true\n"), "websocket spdy/3.1");
+    let http = route_text("    to: http://127.0.0.1\n    allow_upgrades: [H2C, TLS/1.0, HTTP/2.0, websocket]\n");
+    let expected = [0, 1, 2].map(|at| format!("{} routes[0].allow_upgrades[{at}]", Code::NoEffect));
+    assert_eq!(warnings(&http), expected, "what is HTTP all the same is never asked for (S-010)");
 }
 
 #[test]

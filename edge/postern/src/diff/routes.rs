@@ -97,7 +97,7 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
                     (&route.issuer_format, &route.groups_filter),
                     &route.timeout
                 ),
-                (&route.idle_timeout, &route.allow_websockets, &route.show_error_details, &route.response_rewrites),
+                (&route.idle_timeout, &route.upgrades, &route.show_error_details, &route.response_rewrites),
             )
         )
     };

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use self::farewell::{Farewell, GOING_AWAY};
 use super::clock::{Alarm, Patience, ReadClock};
 use super::guard::{Guard, Limits, SYNTHETIC_HEAD, Waiting};
-use super::{Connection, Violation};
+use super::{Connection, Tunnel, Violation};
 
 /// What Pingora is to know of a connection besides its bytes.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
                 return Poll::Ready(Ok(()));
             }
             let Some(guard) = &mut self.guard else { return Pin::new(&mut self.io).poll_read(cx, buf) };
-            if self.connection.is_tunnel() {
+            if self.connection.tunnel().is_some() {
                 // After a 101 nothing is HTTP any more; what came early passes first.
                 self.outbox = self.inbox.split();
                 self.guard = None;
@@ -223,7 +223,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
 
     /// Tells the client of a WebSocket that we leave, once that is so and the upstream is not in the middle of a frame.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(farewell) = self.farewell.as_mut().filter(|_| self.connection.is_tunnel()) else { return Ok(()) };
+        let Some(farewell) = self.farewell.as_mut().filter(|_| self.connection.tunnel() == Some(Tunnel::WebSocket))
+        else {
+            return Ok(());
+        };
         if farewell.is_due(cx) {
             self.written.extend_from_slice(&GOING_AWAY);
         }
@@ -354,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if !this.connection.is_tunnel() {
+        if this.connection.tunnel() != Some(Tunnel::WebSocket) {
             return this.poll_take(cx, buf);
         }
         if this.farewell.as_ref().is_some_and(Farewell::is_said) {

@@ -128,7 +128,7 @@ async fn s_009_after_an_upgrade_the_bytes_pass_as_they_are() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x81\x00early").await.unwrap();
     read(&mut stream).await.unwrap();
     assert!(futures_now(std::pin::pin!(read(&mut stream))).is_none(), "nothing passes before the 101");
-    connection.begin_tunnel();
+    connection.begin_tunnel(Tunnel::WebSocket);
     assert_eq!(read(&mut stream).await.unwrap(), b"\x81\x00early");
     client.write_all(b"\0\xff").await.unwrap();
     assert_eq!(read(&mut stream).await.unwrap(), b"\0\xff");
@@ -141,7 +141,7 @@ async fn websocket(frames: &[u8]) -> (GuardedStream<DuplexStream>, DuplexStream,
     let mut stream = stream.until(stopped);
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     read(&mut stream).await.unwrap();
-    connection.begin_tunnel();
+    connection.begin_tunnel(Tunnel::WebSocket);
     stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();
     stream.write_all(frames).await.unwrap();
     stream.flush().await.unwrap();
@@ -167,6 +167,25 @@ async fn r_033_a_websocket_is_told_between_two_frames_and_hears_nothing_more() {
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard, [&b"\x81\x05hello"[..], &GOING_AWAY].concat());
+}
+
+#[tokio::test]
+async fn r_033_what_is_no_websocket_is_told_nothing_that_it_would_not_understand() {
+    let (stream, mut client, connection) = guarded(1024);
+    let (stop, stopped) = watch::channel(false);
+    let mut stream = stream.until(stopped);
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read(&mut stream).await.unwrap();
+    connection.begin_tunnel(Tunnel::Upgraded);
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();
+    stop.send_replace(true);
+    assert!(futures_now(std::pin::pin!(read(&mut stream))).is_none());
+    stream.write_all(b"\x80\x03").await.unwrap();
+    stream.flush().await.unwrap();
+    drop(stream);
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x80\x03");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub(crate) enum Script {
     Stall,
     /// A body of that many bytes.
     Large(u64),
-    /// 101, and then every byte back.
+    /// 101 to what was asked for, and then every byte back.
     WebSocket,
     /// `100 Continue`, then as [`Self::Echo`].
     Continue,
@@ -248,15 +248,14 @@ impl Upstream {
                 true
             }
             Some(Script::WebSocket) => {
-                let key = head.lines().find_map(|line| {
-                    line.to_ascii_lowercase()
-                        .starts_with("sec-websocket-key:")
-                        .then(|| line.split(':').nth(1).unwrap().trim().to_owned())
-                });
-                let accept =
-                    tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.unwrap_or_default().as_bytes());
+                let said = |name: &str| {
+                    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name));
+                    line.map(|line| line.split(':').nth(1).unwrap().trim().to_owned()).unwrap_or_default()
+                };
+                let (key, upgrade) = (said("sec-websocket-key:"), said("upgrade:"));
+                let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
                 let head = format!(
-                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await.ok();
                 self.sockets.fetch_add(1, std::sync::atomic::Ordering::SeqCst);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use postern_edge::listener::Purpose;
 use postern_edge::route::{
-    HostPattern, HostRewrite, PathMatcher, Route, Target, Upstream as RouteUpstream, UpstreamEndpoint, UpstreamScheme,
+    HostPattern, HostRewrite, PathMatcher, Route, Target, Upgrades, Upstream as RouteUpstream, UpstreamEndpoint,
+    UpstreamScheme,
 };
 use postern_edge::{
     AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, CookieConfig, Edge, EdgeConfig, EdgeOptions, Gate,
@@ -213,7 +214,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         groups_filter: None,
         timeout: Some(Duration::from_secs(30)),
         idle_timeout: None,
-        allow_websockets: false,
+        upgrades: Upgrades::default(),
         public: true,
         static_window: Duration::ZERO,
         show_error_details: false,

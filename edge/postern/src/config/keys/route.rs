@@ -9,6 +9,7 @@ use super::{
 };
 
 const TEXTS: Kind = List(&Text);
+const UPGRADES: &str = "HTTP itself (`h2c`, `TLS/1.0`) is no upgrade";
 const PPL: Kind = Special("policy (PPL)", Form::Policy);
 
 /// One route.
@@ -55,11 +56,11 @@ pub(crate) static ROUTE: Scope = Scope {
         works("set_response_headers", Map(&Text), "the global ones"),
         works("rewrite_response_headers", Blocks(&REWRITE_RESPONSE_HEADER), "none")
             .differs("framing fields are refused"),
-        works("timeout", Duration, "`default_upstream_timeout`; none with `allow_websockets`"),
-        works("idle_timeout", Duration, "`5m`; none with `allow_websockets`"),
+        works("timeout", Duration, "`default_upstream_timeout`; none where WebSockets may pass"),
+        works("idle_timeout", Duration, "`5m`; none where WebSockets may pass"),
         works("allow_websockets", Bool, "`false`"),
-        not_yet("allow_spdy", Bool, "`false`"),
-        not_yet("allow_upgrades", TEXTS, "the global ones"),
+        works("allow_spdy", Bool, "`false`"),
+        works("allow_upgrades", TEXTS, "the global ones").differs(UPGRADES),
         harmless(
             "load_balancing_policy",
             Choice(&["round_robin", "least_request", "random", "ring_hash", "maglev"]),

@@ -71,7 +71,7 @@ pub(crate) static SETTINGS: Scope = Scope {
             Choice(&["reject_request", "keep_unchanged", "unescape_and_redirect", "unescape_and_forward"]),
             "`reject_request`",
         ),
-        not_yet("allow_upgrades", TEXTS, "none"),
+        works("allow_upgrades", TEXTS, "none").differs("HTTP itself (`h2c`, `TLS/1.0`) is no upgrade"),
         harmless("circuit_breaker_thresholds", Block(&CIRCUIT_BREAKERS), "see below").variable(Variable::None),
         no_effect("envoy_admin_address", Address, NO_ENVOY),
         no_effect("envoy_admin_access_log_path", File, NO_ENVOY),

@@ -17,6 +17,7 @@ mod routes;
 mod secrets;
 mod services;
 mod storage;
+mod upgrades;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let identity = identity::resolve(cx, settings, flags);
     let mut idps = idp::resolve(cx, settings, role);
     let request = requests::resolve(cx, settings, flags);
+    let upgrades = upgrades::global(cx, settings);
     let mut mtls = mtls::resolve(cx, settings, plain);
     planned::resolve(cx, settings, flags);
     let freshness = storage::freshness(cx, settings);
@@ -58,6 +60,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
             normalize: request.normalize,
             fail_open_identity: flags.fail_open_identity,
             static_window: freshness.window,
+            upgrades: &upgrades,
         },
     );
     cookies::tell_outsiders(cx, settings, &cookies, &routes.list);

@@ -257,6 +257,14 @@ const ROUTES: &str = r#"
     to: UPSTREAM
     allow_public_unauthenticated_access: true
     allow_websockets: true
+  - from: https://spdy.corp.localhost
+    to: UPSTREAM
+    allow_public_unauthenticated_access: true
+    allow_spdy: true
+  - from: https://custom.corp.localhost
+    to: UPSTREAM
+    allow_public_unauthenticated_access: true
+    allow_upgrades: [TCP, foo/2]
   - from: https://go.corp.localhost
     redirect: { host_redirect: there.example, response_code: 302 }
     allow_public_unauthenticated_access: true

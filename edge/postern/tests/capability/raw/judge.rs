@@ -192,7 +192,7 @@ fn is_of_the_connection(name: &str, value: &str) -> bool {
         | "trailer"
         | "http2-settings" => true,
         "te" => value != "trailers",
-        "upgrade" => value != "websocket",
+        "upgrade" => !["websocket", "SPDY/3.1", "tcp", "Foo/2"].contains(&value),
         "connection" => !value.eq_ignore_ascii_case("upgrade") && value != "keep-alive",
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! Keys of listeners that nothing acts on yet (01 §1.3), and upgrades (01 §2.6).
+//! Keys of listeners that nothing acts on yet (01 §1.3).
 
 use std::net::IpAddr;
 
@@ -15,8 +15,6 @@ pub struct Listener {
     pub debug: Option<String>,
     /// `health_check_systemd_disabled`: the service manager is told nothing.
     pub systemd_disabled: bool,
-    /// `allow_upgrades`: the names of protocols, in lower case.
-    pub upgrades: Vec<String>,
     /// `envoy_bind_config_source_address`: where connections to upstreams come from.
     pub source: Option<IpAddr>,
     /// `envoy_bind_config_freebind`: that address may belong to nobody yet.
@@ -33,7 +31,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
     Listener {
         debug: address(cx, settings, "debug_address"),
         systemd_disabled: settings.flag(cx, "health_check_systemd_disabled"),
-        upgrades: upgrades_of(cx, settings),
         source: source(cx, settings),
         freebind: settings.flag(cx, "envoy_bind_config_freebind"),
         derived_name: host(cx, settings, "tls_derive"),
@@ -50,28 +47,4 @@ fn source(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<IpAddr> {
         cx.fatal(Code::BadAddress, &text.at, what, "write an address of this machine, without a port");
     }
     address
-}
-
-/// The names in `allow_upgrades`; empty ones are ignored (01 §2.1).
-fn upgrades_of(cx: &mut Context<'_>, block: &Block<'_>) -> Vec<String> {
-    let mut found = Vec::new();
-    for text in block.texts(cx, "allow_upgrades").unwrap_or_default() {
-        let name = text.value.trim().to_ascii_lowercase();
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~/".contains(c);
-        if !name.chars().all(token) {
-            let what = format!("{} is no name of a protocol", quoted(&name));
-            cx.fatal(Code::BadHeader, &text.at, what, "write `websocket`, `spdy/3.1`, or another token");
-        } else if !name.is_empty() && !found.contains(&name) {
-            found.push(name);
-        }
-    }
-    found
-}
-
-/// The upgrades of a route: `allow_spdy` and its own list.
-pub(super) fn upgrades(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<String> {
-    let spdy = route.flag(cx, "allow_spdy").then(|| "spdy/3.1".to_owned());
-    let mut all = upgrades_of(cx, route);
-    all.extend(spdy.filter(|spdy| !all.contains(spdy)));
-    all
 }

@@ -46,7 +46,7 @@ use crate::config::{At, Code};
 /// What the top of the file asks for, and each route that asks for something.
 #[derive(Debug, Clone, Default)]
 pub struct Planned {
-    /// Listeners and upgrades.
+    /// Listeners.
     pub listener: Listener,
     /// How names of upstreams are looked up.
     pub dns: Dns,
@@ -87,8 +87,6 @@ pub struct Planned {
 pub struct PlannedRoute {
     /// Its key: `routes[3]`.
     pub key: String,
-    /// `allow_spdy`, `allow_upgrades`: the names of protocols, in lower case.
-    pub upgrades: Vec<String>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
     /// `health_checks`.
@@ -142,7 +140,6 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) {
     let (token_format, identity_providers) = tokens::of_route(cx, route);
     let planned = PlannedRoute {
         key: route.at.key.as_str().to_owned(),
-        upgrades: listener::upgrades(cx, route),
         balancing: balancing::resolve(cx, route),
         health_checks: health::resolve(cx, route),
         outlier_detection: outliers::resolve(cx, route),

@@ -28,7 +28,7 @@ use super::headers;
 use super::identity::{self, Identity};
 use super::idp::Idps;
 use super::mtls::Mtls;
-use super::{planned, storage};
+use super::{planned, storage, upgrades};
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
@@ -47,6 +47,8 @@ pub(super) struct Defaults<'d> {
     pub(super) fail_open_identity: bool,
     /// `session_static_window`.
     pub(super) static_window: Duration,
+    /// `allow_upgrades`.
+    pub(super) upgrades: &'d [String],
 }
 
 /// A route and what is needed to compare it with others.
@@ -120,7 +122,8 @@ fn route(
     let policy = policy.map(|policy| if mtls.denies() { policy.with_client_certificates() } else { policy });
     let client_trust = mtls.of_route(cx, block);
     let idp = idps.of_route(cx, block);
-    let allow_websockets = block.flag(cx, "allow_websockets");
+    let upgrades = upgrades::of_route(cx, block, defaults.upgrades);
+    let long_lived = upgrades.has_websockets();
     let rewrite = rewriting::of_path(cx, block, target.as_ref());
     let host_rewrite = rewriting::of_host(cx, block, target.as_ref());
     let response_rewrites = rewriting::of_response(cx, block);
@@ -132,8 +135,8 @@ fn route(
     let show_error_details = block.flag(cx, "show_error_details");
     let static_window = storage::window(cx, block).unwrap_or(defaults.static_window);
     // A long-lived route has no time-outs of its own accord (01 §2.6).
-    let timeout = block.timeout(cx, "timeout", if allow_websockets { None } else { defaults.upstream_timeout });
-    let idle_timeout = block.timeout(cx, "idle_timeout", (!allow_websockets).then_some(IDLE));
+    let timeout = block.timeout(cx, "timeout", if long_lived { None } else { defaults.upstream_timeout });
+    let idle_timeout = block.timeout(cx, "idle_timeout", (!long_lived).then_some(IDLE));
     // For people who read the file; it only has to be text.
     block.text(cx, "description");
     let name = block.filled(cx, "name").map(|name| name.value);
@@ -162,7 +165,7 @@ fn route(
         groups_filter,
         timeout,
         idle_timeout,
-        allow_websockets,
+        upgrades,
         static_window,
         show_error_details,
     };
