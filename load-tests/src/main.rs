@@ -1,5 +1,6 @@
-//! What the store of sessions does under faults and under load, measured with the product's own `postern-storage` against
-//! real servers. Each command prints a table; it exits with 1 if a promise was broken, and says so if a goal was missed.
+//! What a request costs beside other proxies; and what the store of sessions does under faults and under load, measured with the
+//! product's own `postern-storage` against real servers. Each command prints a table; it exits with 1 if a promise was broken,
+//! and says so if a goal was missed.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is run to be read")]
 #![expect(
     clippy::indexing_slicing,
@@ -7,6 +8,7 @@
 )]
 
 mod cold_start;
+mod compare;
 mod faults;
 mod installation;
 mod memory;
@@ -22,7 +24,7 @@ use faults::Fault;
 use table::Table;
 
 #[derive(Debug, Parser)]
-#[command(name = "postern-load-tests", version, about = "Faults and load for the store of sessions")]
+#[command(name = "postern-load-tests", version, about = "What Postern costs and withstands")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -63,6 +65,8 @@ enum Command {
         #[arg(long)]
         near: bool,
     },
+    /// What a request costs in Postern, and in other proxies of this machine
+    Compare(compare::Options),
     /// What an edge that knows nothing yet asks of the store
     ColdStart {
         /// For a shorter time
@@ -100,11 +104,12 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<Table> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match command {
-        Command::Revocation { edges, quick } => runtime.block_on(revocation::run(edges, quick)),
+        Command::Revocation { edges, quick } => runtime()?.block_on(revocation::run(edges, quick)),
         Command::Memory { sessions, quick, near } => memory::run(sessions, quick, near),
-        Command::ColdStart { quick } => runtime.block_on(cold_start::run(quick)),
-        Command::Faults { rows, quick } => Ok(runtime.block_on(faults::run(rows, quick))),
+        Command::ColdStart { quick } => runtime()?.block_on(cold_start::run(quick)),
+        Command::Compare(options) => compare::run(&options),
+        Command::Faults { rows, quick } => Ok(runtime()?.block_on(faults::run(rows, quick))),
     }
 }

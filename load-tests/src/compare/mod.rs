@@ -1,0 +1,128 @@
+//! What a request costs in Postern and in other proxies of the same machine, in rounds in which each has its turn.
+//!
+//! The proxies are held on one core, and who asks and who answers on another. Processor time counts: it hardly depends on what
+//! else the machine does, unlike requests a second. Before anything is measured every proxy has to show that it does its work.
+
+mod ask;
+mod cores;
+mod peer;
+mod report;
+mod scenario;
+mod site;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::table::Table;
+use cores::Cores;
+use peer::Peer;
+use report::Report;
+use scenario::Scenario;
+use site::Site;
+
+/// What to compare, and how long.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Which; all of them if none is named
+    #[arg(value_enum, value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// How often each has its turn
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// How long a turn is
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    seconds: u64,
+    /// Only proxies of these names, as the table has them
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// The binary of Postern; built as a release if none is named
+    #[arg(long, value_name = "FILE")]
+    postern: Option<PathBuf>,
+    /// Measure nothing: say where everybody listens and what is shown there, and wait for the end of the standard input
+    #[arg(long)]
+    hold: bool,
+    /// A folder for the figures: compare.json, compare.md, compare.svg
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+/// Measures, and tells what it is doing on the standard error.
+pub(crate) fn run(options: &Options) -> Result<Table> {
+    ensure!(options.rounds > 0 && options.seconds > 0, "--rounds and --seconds begin at 1");
+    let binary = options.postern.clone().map_or_else(build, Ok)?;
+    let cores = Cores::take()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    let site = Site::start(&cores)?;
+    let (peers, skipped) = Peer::start_all(&site, &cores, &binary, &options.only)?;
+    for (name, why) in &skipped {
+        eprintln!("{name}: left out, {why}");
+    }
+    for peer in &peers {
+        peer.does_its_work().with_context(|| format!("{} does not do its work", peer.name()))?;
+        eprintln!("{}: does its work", peer.name());
+    }
+    if options.hold {
+        return Ok(hold(&peers));
+    }
+    let scenarios = if options.scenarios.is_empty() { Scenario::all() } else { options.scenarios.clone() };
+    let mut report = Report::new(&peers, skipped);
+    for (at, scenario) in scenarios.iter().enumerate() {
+        for round in 1..=options.rounds {
+            for peer in &peers {
+                if !scenario.suits(peer) {
+                    continue;
+                }
+                eprintln!(
+                    "[{}/{}] {scenario}, round {round} of {}: {}",
+                    at + 1,
+                    scenarios.len(),
+                    options.rounds,
+                    peer.name()
+                );
+                let sample = runtime.block_on(scenario.measure(peer, &site, options.seconds));
+                let sample = sample.with_context(|| format!("{scenario} of {}", peer.name()))?;
+                report.add(*scenario, peer.name(), sample);
+            }
+        }
+    }
+    if let Some(folder) = &options.out {
+        report.write(folder)?;
+    }
+    Ok(report.table())
+}
+
+/// Leaves them to somebody else, such as a profiler.
+fn hold(peers: &[Peer]) -> Table {
+    let mut table = Table::new(&["proxy", "process", "address", "cookie"]);
+    for peer in peers {
+        let process = peer.processes.id().to_string();
+        table.row([peer.name().to_owned(), process, peer.url("/1k"), peer.cookie.clone()]);
+    }
+    eprintln!("{table}");
+    let _either_way_it_is_over = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    table
+}
+
+/// A release of this checkout.
+fn build() -> Result<PathBuf> {
+    eprintln!("building a release of postern; the first one takes some minutes");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let arguments =
+        ["build", "--release", "--locked", "--bin", "postern", "--message-format", "json-render-diagnostics"];
+    let built = std::process::Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("running cargo")?;
+    ensure!(built.status.success(), "postern does not build");
+    let artifacts = String::from_utf8_lossy(&built.stdout);
+    let binary = artifacts
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|artifact| artifact.get("executable")?.as_str().map(PathBuf::from))
+        .next_back();
+    binary.context("cargo names no binary")
+}

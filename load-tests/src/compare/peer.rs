@@ -1,0 +1,485 @@
+//! The proxies that are compared: how each is configured for the same work, started, and made to show that it does it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postern_identity::random;
+
+use super::cores::{Cores, Processes};
+use super::site::{self, CLIENT, HOST, Site, TOKEN};
+
+/// A proxy at work.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    kind: Kind,
+    pub(crate) address: SocketAddr,
+    /// The cookie of who is signed in; proxies that know nobody get it too, so that heads are of one length.
+    pub(crate) cookie: String,
+    pub(crate) processes: Processes,
+    /// PEM of what its certificate is checked against.
+    pub(crate) authority: PathBuf,
+}
+
+/// What is compared. The first is what others are measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Nginx,
+    NginxLogging,
+    Haproxy,
+    NginxAuthRequest,
+    EnvoyExtAuthz,
+    Postern(Shape),
+}
+
+/// What a Postern of the comparison differs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    logs: bool,
+    routes: usize,
+}
+
+const ALL: [Kind; 9] = [
+    Kind::Nginx,
+    Kind::Postern(Shape { logs: false, routes: 10 }),
+    Kind::Postern(Shape { logs: true, routes: 10 }),
+    Kind::NginxLogging,
+    Kind::Haproxy,
+    Kind::NginxAuthRequest,
+    Kind::EnvoyExtAuthz,
+    Kind::Postern(Shape { logs: false, routes: 1_000 }),
+    Kind::Postern(Shape { logs: false, routes: 10_000 }),
+];
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => NGINX,
+            Self::NginxLogging => "nginx-plain, access log",
+            Self::Haproxy => "haproxy-plain",
+            Self::NginxAuthRequest => "nginx, auth_request",
+            Self::EnvoyExtAuthz => "envoy, jwt of ext_authz",
+            Self::Postern(Shape { logs: true, .. }) => "postern, both logs",
+            Self::Postern(Shape { routes: 10, .. }) => POSTERN,
+            Self::Postern(Shape { routes: 1_000, .. }) => "postern, 1,000 routes",
+            Self::Postern(_) => "postern, 10,000 routes",
+        }
+    }
+
+    /// The program that has to be there.
+    const fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Nginx | Self::NginxLogging | Self::NginxAuthRequest => Some("nginx"),
+            Self::Haproxy => Some("haproxy"),
+            Self::EnvoyExtAuthz => Some("envoy"),
+            Self::Postern(_) => None,
+        }
+    }
+}
+
+/// What ratios are of.
+pub(crate) const NGINX: &str = "nginx-plain";
+/// The product as it is judged: signed in, a policy of two criteria, an assertion for the application.
+pub(crate) const POSTERN: &str = "postern";
+
+/// What is left out, and why.
+pub(crate) type Skipped = Vec<(&'static str, String)>;
+
+impl Peer {
+    pub(crate) const fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// How many hosts it has routes for.
+    pub(crate) const fn routes(&self) -> usize {
+        if let Kind::Postern(Shape { routes, .. }) = self.kind { routes } else { 1 }
+    }
+
+    /// Whether it is there only to show what it costs to have many routes.
+    pub(crate) const fn is_for_routes(&self) -> bool {
+        self.routes() > 10
+    }
+
+    /// Whether it is there only to show what logs cost.
+    pub(crate) const fn is_for_logs(&self) -> bool {
+        matches!(self.kind, Kind::NginxLogging | Kind::Postern(Shape { logs: true, .. }))
+    }
+
+    pub(crate) const fn is_postern(&self) -> bool {
+        matches!(self.kind, Kind::Postern(_))
+    }
+
+    const fn decides(&self) -> bool {
+        self.is_postern() || self.asks()
+    }
+
+    /// Whether somebody else decides for it.
+    const fn asks(&self) -> bool {
+        matches!(self.kind, Kind::NginxAuthRequest | Kind::EnvoyExtAuthz)
+    }
+
+    /// Processor time of the proxy, and of whom it asks.
+    pub(crate) fn cpu(&self, site: &Site) -> Duration {
+        let asked = if self.asks() { site.authorizing.cpu() } else { Duration::ZERO };
+        self.processes.cpu() + asked
+    }
+
+    /// Starts all that are installed; gives the others with the reason.
+    pub(crate) fn start_all(
+        site: &Site,
+        cores: &Cores,
+        postern: &Path,
+        only: &[String],
+    ) -> Result<(Vec<Self>, Skipped)> {
+        let (mut peers, mut skipped) = (Vec::new(), Vec::new());
+        let mut ports = site::PORTS;
+        for kind in ALL {
+            let name = kind.name();
+            if !only.is_empty() && !only.iter().any(|one| one == name) {
+                continue;
+            }
+            if let Some(program) = kind.program()
+                && !is_installed(program)
+            {
+                skipped.push((name, format!("{program} is not installed")));
+                continue;
+            }
+            let port = ports.next().context("no port is left")?;
+            let address = if let Kind::Postern(_) = kind { (Ipv4Addr::LOCALHOST, port).into() } else { site::free()? };
+            eprintln!("{name}: starting");
+            let peer = Self::start(kind, address, site, cores, postern).with_context(|| format!("starting {name}"))?;
+            peers.push(peer);
+        }
+        ensure!(!peers.is_empty(), "no proxy is left to be measured");
+        Ok((peers, skipped))
+    }
+
+    fn start(kind: Kind, address: SocketAddr, site: &Site, cores: &Cores, postern: &Path) -> Result<Self> {
+        let called = format!("peer-{}", address.port());
+        let (config, log) = (site.file(&format!("{called}.yaml")), site.file(&format!("{called}.log")));
+        let (text, mut command) = match kind {
+            Kind::Nginx | Kind::NginxLogging | Kind::NginxAuthRequest => {
+                let mut command = cores.for_proxy(Path::new("nginx"));
+                command.arg("-c").arg(&config).args(["-g", "daemon off;"]);
+                (nginx(kind, address, site, &called), command)
+            }
+            Kind::Haproxy => {
+                let mut command = cores.for_proxy(Path::new("haproxy"));
+                command.arg("-db").arg("-f").arg(&config);
+                (haproxy(address, site), command)
+            }
+            Kind::EnvoyExtAuthz => {
+                let mut command = cores.for_proxy(Path::new("envoy"));
+                command
+                    .args(["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c"])
+                    .arg(&config);
+                (envoy(address, site), command)
+            }
+            Kind::Postern(shape) => {
+                let mut command = cores.for_proxy(postern);
+                command.arg("run").arg("--config").arg(&config);
+                (configuration(shape, address, site)?, command)
+            }
+        };
+        site::write(&config, &text)?;
+        command.stdout(site::log(&site.file(&format!("{called}.out")))?).stderr(site::log(&log)?);
+        let mut processes = Processes::start(command)?;
+        site::listens(&mut processes, address, &log)?;
+        let mut peer =
+            Self { kind, address, cookie: format!("session={TOKEN}"), processes, authority: site.file("cert.pem") };
+        if peer.is_postern() {
+            peer.cookie = peer.sign_in()?;
+        }
+        Ok(peer)
+    }
+
+    /// Where a host of this proxy is asked.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://{HOST}:{}{path}", self.address.port())
+    }
+
+    fn curl(&self) -> Command {
+        let mut curl = Command::new("curl");
+        let port = self.address.port();
+        curl.args(["--silent", "--show-error", "--max-time", "30", "--cacert"]).arg(&self.authority);
+        for host in [HOST, "authenticate.bench.localhost"] {
+            curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1")]);
+        }
+        curl
+    }
+
+    /// Goes through a sign-in as a browser does; gives the cookie.
+    fn sign_in(&self) -> Result<String> {
+        let mut curl = self.curl();
+        let address = self.url("/1k");
+        curl.args(["--location", "--cookie-jar", "-", "--cookie", "", "--output", "/dev/null", &address]);
+        let jar = site::output(curl)?;
+        let cookie = jar.lines().find_map(|line| {
+            let fields: Vec<_> = line.trim_start_matches("#HttpOnly_").split('\t').collect();
+            let [HOST, _, _, _, _, name, value] = fields.as_slice() else { return None };
+            Some(format!("{name}={value}"))
+        });
+        cookie.with_context(|| format!("the sign-in left no cookie: {jar}"))
+    }
+
+    /// A stranger and a forged cookie are refused, who is signed in gets the whole file, and the application is told who it is:
+    /// over both versions of HTTP. Proxies that decide nothing have to carry the file alone.
+    pub(crate) fn does_its_work(&self) -> Result<()> {
+        // Another first letter of the value: whatever proves it is wrong then.
+        let (name, value) = self.cookie.split_once('=').context("no cookie")?;
+        let other = if value.starts_with('A') { 'B' } else { 'A' };
+        let forged = format!("{name}={other}{}", value.get(1..).unwrap_or_default());
+        for version in ["--http1.1", "--http2"] {
+            let ask = |cookie: &str, path: &str, write: &str| {
+                let mut curl = self.curl();
+                curl.args([version, "--header", &format!("Cookie: {cookie}"), "--write-out", write, &self.url(path)]);
+                site::output(curl)
+            };
+            let own = ask(&self.cookie, "/1k", " %{http_code} %{size_download}")?;
+            ensure!(own.ends_with(" 200 1024"), "{version}, signed in: {own}");
+            if self.decides() {
+                for cookie in ["nothing=1", &forged] {
+                    let refused = ask(cookie, "/1k", " %{http_code}")?;
+                    ensure!(!refused.ends_with(" 200"), "{version}: {cookie} passed");
+                }
+                let told = ask(&self.cookie, "/identity", "")?;
+                ensure!(told.len() > 300, "{version}: the application is told {told:?}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All of them know this option.
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+fn nginx(kind: Kind, address: SocketAddr, site: &Site, called: &str) -> String {
+    let folder = site.file("");
+    let folder = folder.display();
+    let log = if kind == Kind::NginxLogging {
+        format!("access_log {folder}/{called}.access;")
+    } else {
+        "access_log off;".to_owned()
+    };
+    let (asked, authorize) = if kind == Kind::NginxAuthRequest { (ASKED, AUTHORIZE) } else { ("", "") };
+    format!(
+        r#"worker_processes 1;
+pid {folder}/{called}.pid;
+events {{ worker_connections 16000; }}
+http {{
+  {log}
+  error_log stderr error;
+  client_body_temp_path {folder}/{called}-body;
+  proxy_temp_path {folder}/{called}-proxy;
+  fastcgi_temp_path {folder}/{called}-fastcgi;
+  uwsgi_temp_path {folder}/{called}-uwsgi;
+  scgi_temp_path {folder}/{called}-scgi;
+  keepalive_requests 1000000000;
+  keepalive_timeout 1h;
+  map $http_upgrade $upgrading {{ default upgrade; '' ''; }}
+  upstream application {{ server {application}; keepalive 128; }}
+  upstream authorizer {{ server {authorizer}; keepalive 128; }}
+  server {{
+    listen {address} ssl http2;
+    http2_max_requests 1000000000;
+    ssl_certificate {folder}/cert.pem;
+    ssl_certificate_key {folder}/key.pem;
+    ssl_protocols TLSv1.3;
+    ssl_session_cache shared:all:10m;
+    location / {{
+      {asked}
+      proxy_pass http://application;
+      proxy_http_version 1.1;
+      proxy_set_header Host $http_host;
+      proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto https;
+      proxy_buffers 16 16k;
+    }}
+    location /echo {{
+      proxy_pass http://{echo};
+      proxy_http_version 1.1;
+      proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $upgrading;
+    }}
+    {authorize}
+  }}
+}}
+"#,
+        application = site.application,
+        authorizer = site.authorizer,
+        echo = site.echo,
+    )
+}
+
+const ASKED: &str = "auth_request /authorize;
+      auth_request_set $assertion $upstream_http_x_pomerium_jwt_assertion;
+      proxy_set_header X-Pomerium-Jwt-Assertion $assertion;";
+const AUTHORIZE: &str = "location = /authorize {
+      internal;
+      proxy_pass http://authorizer;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length \"\";
+    }";
+
+fn haproxy(address: SocketAddr, site: &Site) -> String {
+    format!(
+        r"global
+  nbthread 1
+  maxconn 6000
+  tune.ssl.default-dh-param 2048
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  timeout http-keep-alive 1h
+  option http-keep-alive
+  http-reuse always
+frontend public
+  bind {address} ssl crt {certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.3
+  http-request set-header X-Forwarded-Proto https
+  option forwardfor
+  use_backend echo if {{ path_beg /echo }}
+  default_backend application
+backend application
+  server one {application}
+backend echo
+  server one {echo}
+",
+        certificate = site.file("both.pem").display(),
+        application = site.application,
+        echo = site.echo,
+    )
+}
+
+fn envoy(address: SocketAddr, site: &Site) -> String {
+    let cluster = |name: &str, at: SocketAddr| {
+        format!(
+            r"
+  - name: {name}
+    type: STATIC
+    connect_timeout: 5s
+    load_assignment:
+      cluster_name: {name}
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }}] }}]",
+            at.ip(),
+            at.port()
+        )
+    };
+    format!(
+        r#"static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }}
+    filter_chains:
+    - transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2, http/1.1]
+            tls_params: {{ tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3 }}
+            tls_certificates:
+            - certificate_chain: {{ filename: {cert} }}
+              private_key: {{ filename: {key} }}
+      filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: public
+          codec_type: AUTO
+          upgrade_configs: [{{ upgrade_type: websocket }}]
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: {{ prefix: /echo }}
+                route: {{ cluster: echo, timeout: 0s }}
+              - match: {{ prefix: / }}
+                route: {{ cluster: application }}
+          http_filters:
+          - name: ext_authz
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+              http_service:
+                server_uri: {{ uri: "http://authorizer", cluster: authorizer, timeout: 5s }}
+                authorization_request: {{ allowed_headers: {{ patterns: [{{ exact: cookie }}] }} }}
+                authorization_response: {{ allowed_upstream_headers: {{ patterns: [{{ exact: x-pomerium-jwt-assertion }}] }} }}
+          - name: router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+  clusters:{application}{authorizer}{echo}
+"#,
+        ip = address.ip(),
+        port = address.port(),
+        cert = site.file("cert.pem").display(),
+        key = site.file("key.pem").display(),
+        application = cluster("application", site.application),
+        authorizer = cluster("authorizer", site.authorizer),
+        echo = cluster("echo", site.echo),
+    )
+}
+
+/// Of a Postern: as in production, but for the store, which nothing else shares here.
+fn configuration(shape: Shape, address: SocketAddr, site: &Site) -> Result<String> {
+    let port = address.port();
+    let [client_id, client_secret] = CLIENT;
+    let [health, metrics] = [site::free()?, site::free()?];
+    let quiet = if shape.logs { "" } else { "log_level: error\nproxy_log_level: error\n" };
+    let mut text = format!(
+        r"address: {address}
+health_check_addr: {health}
+metrics_address: {metrics}
+{quiet}certificates:
+  - cert: {cert}
+    key: {key}
+authenticate_service_url: https://authenticate.bench.localhost:{port}
+idp_provider: oidc
+idp_provider_url: {issuer}
+idp_client_id: {client_id}
+idp_client_secret: {client_secret}
+shared_secret: {shared}
+cookie_secret: {cookies}
+databroker_storage_type: memory
+pass_identity_headers: true
+routes:
+",
+        cert = site.file("cert.pem").display(),
+        key = site.file("key.pem").display(),
+        issuer = site.issuer,
+        shared = STANDARD.encode(random::<32>().context("no randomness")?),
+        cookies = STANDARD.encode(random::<32>().context("no randomness")?),
+    );
+    let policy = "    policy:
+      - allow:
+          and:
+            - domain:
+                is: example.com
+            - groups:
+                has: admins
+";
+    text += &format!(
+        "  - from: https://{HOST}:{port}\n    prefix: /echo\n    to: http://{}\n    allow_websockets: true\n{policy}",
+        site.echo
+    );
+    text += &format!("  - from: https://{HOST}:{port}\n    to: http://{}\n{policy}", site.application);
+    for number in 2..shape.routes {
+        text += &format!("  - from: https://{}:{port}\n    to: http://{}\n{policy}", host(number), site.application);
+    }
+    Ok(text)
+}
+
+/// The host of a route, by its number.
+pub(crate) fn host(number: usize) -> String {
+    if number < 2 { HOST.to_owned() } else { format!("app-{number}.bench.localhost") }
+}
