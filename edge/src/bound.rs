@@ -1,12 +1,15 @@
 //! Until when an exchange may last. Set by its steps, kept by the task around them.
 
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use futures_util::task::AtomicWaker;
+use tokio::time::{Instant, timeout};
 
+use crate::listener::Alarm;
 use crate::upstream::Line;
 
 tokio::task_local! {
@@ -16,35 +19,25 @@ tokio::task_local! {
 
 /// The bound of one exchange, and its hold on the upstream connection: when the time is over, that connection is cut, and
 /// whatever waits for it goes on and may end in words.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Bound {
-    until: watch::Sender<Option<Instant>>,
+    until: Mutex<Option<Instant>>,
+    /// That of the exchange, for when somebody else ends it.
+    task: AtomicWaker,
     line: Mutex<Option<Arc<Line>>>,
     reason: OnceLock<&'static str>,
     active: AtomicBool,
-}
-
-impl Default for Bound {
-    fn default() -> Self {
-        Self {
-            until: watch::Sender::new(None),
-            line: Mutex::default(),
-            reason: OnceLock::new(),
-            active: AtomicBool::new(false),
-        }
-    }
 }
 
 impl Bound {
     /// Runs `exchange` under a bound of its own. `None` if it did not end in time.
     pub(crate) async fn keep<T>(exchange: impl Future<Output = Option<T>>) -> Option<T> {
         let bound = Arc::new(Self::default());
-        let mut exchange = std::pin::pin!(BOUND.scope(Arc::clone(&bound), exchange));
-        tokio::select! {
-            biased;
-            output = &mut exchange => return output,
-            () = bound.passed() => bound.cut(),
+        let mut exchange = pin!(BOUND.scope(Arc::clone(&bound), exchange));
+        if let Some(output) = bound.over(exchange.as_mut()).await {
+            return output;
         }
+        bound.cut();
         timeout(GRACE, exchange).await.unwrap_or_default()
     }
 
@@ -56,14 +49,15 @@ impl Bound {
     /// `None`: as long as it takes. What has passed stays so.
     pub(crate) fn set(&self, until: Option<Instant>) {
         if self.reason.get().is_none() && !self.has_passed() {
-            self.until.send_replace(until);
+            self.replace(until);
         }
     }
 
     /// Ends the exchange now, for this reason.
     pub(crate) fn end(&self, reason: &'static str) {
         let _first_stays = self.reason.set(reason);
-        self.until.send_replace(Some(Instant::now()));
+        self.replace(Some(Instant::now()));
+        self.task.wake();
     }
 
     /// Why it was ended, if somebody ended it.
@@ -73,21 +67,17 @@ impl Bound {
 
     /// Whether it has passed.
     pub(crate) fn has_passed(&self) -> bool {
-        self.until.borrow().is_some_and(|until| Instant::now() >= until)
+        self.until().is_some_and(|until| Instant::now() >= until)
     }
 
     /// How much time is left, if there is an end to it.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.until.borrow().map(|until| until.saturating_duration_since(Instant::now()))
+        self.until().map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     /// The output of `work`, unless the bound passes first.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            output = work => Some(output),
-            () = self.passed() => None,
-        }
+        self.over(pin!(work)).await
     }
 
     /// The exchange uses this upstream connection from now on, or none any more.
@@ -111,18 +101,25 @@ impl Bound {
         self.active.swap(false, Ordering::Relaxed)
     }
 
-    async fn passed(&self) {
-        let mut until = self.until.subscribe();
-        loop {
-            let at = *until.borrow_and_update();
-            let changed = tokio::select! {
-                changed = until.changed() => changed,
-                () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => return,
-            };
-            if changed.is_err() {
-                return std::future::pending().await;
+    /// The same. What the work itself sets is seen at once, since both are one task.
+    async fn over<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
+        let mut alarm = Alarm::default();
+        std::future::poll_fn(|cx| {
+            self.task.register(cx.waker());
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
             }
-        }
+            self.until().map_or(Poll::Pending, |until| alarm.poll(until, cx).map(|()| None))
+        })
+        .await
+    }
+
+    fn until(&self) -> Option<Instant> {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, until: Option<Instant>) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
 

@@ -279,14 +279,14 @@ impl Proxy {
     /// To be set for every request: what the client says in its head would undo it.
     fn set_patience(&self, downstream: &mut Downstream) {
         let patience = self.patience;
-        // The connection's own clock comes first; these are only there in case that it does not.
-        let idle = patience.idle + patience.head + SLACK;
+        // How long the next request may take to come is the connection's own clock's to say; a second one for each request
+        // would only cost. The others come first only in case that it does not.
         // A client of HTTP/1.0 waits for the end of the connection, which is all it can count on; and what follows a CONNECT was
         // meant for a tunnel, never for us (S-008).
         let head = downstream.req_header();
         let last = head.version == http::Version::HTTP_10 || head.method == http::Method::CONNECT;
         let last = last || downstream.is_process_shutting_down();
-        downstream.set_keepalive(if last { None } else { Some(idle.as_secs()) });
+        downstream.set_keepalive(if last { None } else { Some(WITHOUT_END) });
         downstream.set_read_timeout(Some(patience.body_idle * 2));
         downstream.set_write_timeout(Some(patience.write_stall + SLACK));
         downstream.set_total_drain_timeout(Some(patience.linger));
@@ -512,6 +512,8 @@ const UNREACHABLE: [ErrorType; 9] = [
     ErrorType::InvalidCert,
     ErrorType::HandshakeError,
 ];
+/// As Pingora writes it.
+const WITHOUT_END: u64 = 0;
 /// What Pingora's time-outs have over the connection's own, which know better what to say.
 const SLACK: Duration = Duration::from_secs(5);
 

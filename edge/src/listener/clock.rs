@@ -147,7 +147,7 @@ impl ReadClock {
     }
 }
 
-/// One timer, set only when its deadline changes.
+/// One timer. That its deadline moves on, as it does with every request, costs nothing until the earlier one is over.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
@@ -155,9 +155,17 @@ impl Alarm {
     /// Ready at `deadline`.
     pub(crate) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if sleep.deadline() != deadline {
+        loop {
+            if sleep.deadline() > deadline {
+                sleep.as_mut().reset(deadline);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
             sleep.as_mut().reset(deadline);
         }
-        sleep.as_mut().poll(cx)
     }
 }

@@ -21,6 +21,7 @@ pub(crate) use accept::{Accepted, Door, Place, Tls};
 pub use bind::{Bound, Purpose};
 pub use certificate::CertificateError;
 pub(crate) use certificate::CertificateStore;
+pub(crate) use clock::Alarm;
 pub use clock::Patience;
 pub use guard::Limits;
 pub(crate) use redirect::answer_redirect;
@@ -118,7 +119,8 @@ impl Connection {
     /// answer is 421 and no policy is run (S-029). Always true without TLS.
     #[must_use]
     pub fn serves(&self, host: &str) -> bool {
-        self.names.as_ref().is_none_or(|names| names.same_certificate(self.sni.as_deref(), host))
+        let sni = self.sni.as_deref();
+        sni == Some(host) || self.names.as_ref().is_none_or(|names| names.same_certificate(sni, host))
     }
 
     /// What the head guard found wrong with the bytes of the current request; the connection ends with its answer.

@@ -54,18 +54,18 @@ pub fn request(
             forward(permit, snapshot, head);
             set(head, &REQUEST_ID, request_id.clone());
             if rewritten.is_some() {
-                set_text(head, &ORIGINAL_PATH, &target(&permit.request.path, query));
+                set_text(head, &ORIGINAL_PATH, target(&permit.request.path, query).into_owned());
             }
             apply_settings(permit, route, head);
             set_host(permit, route, authority, head);
         }
         Passage::Authn { .. } => {
             set_target(&permit.request.path, permit.request.query.as_deref(), head);
-            set_text(head, &FORWARDED_FOR, &permit.request.client.address.to_string());
+            set_text(head, &FORWARDED_FOR, permit.request.client.address.to_string());
             set(head, &FORWARDED_PROTO, HeaderValue::from_static("https"));
             set(head, &REQUEST_ID, request_id.clone());
             set(head, &HeaderName::from_static(EDGE_TOKEN_HEADER), snapshot.edge_token.clone());
-            set_text(head, &header::HOST, &permit.request.host.to_string());
+            set_text(head, &header::HOST, permit.request.host.to_string());
         }
     }
 }
@@ -183,7 +183,7 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
     }
     if let Some(upgrade) = permit.upgrade() {
         set(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        set_text(head, &header::UPGRADE, upgrade.as_str());
+        set_text(head, &header::UPGRADE, upgrade.as_str().to_owned());
     }
 }
 
@@ -210,7 +210,7 @@ fn strip_credentials(snapshot: &Snapshot, head: &mut RequestHeader) {
         && has_own_parameter(query)
     {
         let place = place.to_owned();
-        set_text(head, &header::REFERER, &place);
+        set_text(head, &header::REFERER, place);
     }
 }
 
@@ -245,25 +245,27 @@ fn target<'a>(path: &'a str, query: Option<&str>) -> Cow<'a, str> {
 fn forward(permit: &Permit, snapshot: &Snapshot, head: &mut RequestHeader) {
     let client = &permit.request.client;
     let proxy = &snapshot.config.proxy;
-    let peer = client.peer.to_string();
     let hops = if client.trusted { proxy.trusted_hops as usize } else { 0 };
-    // Further left than the trusted hops reach, anybody may have written anything.
-    let mut chain: Vec<String> =
-        forwarded_entries(&head.headers).take(hops).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
-    chain.reverse();
-    if !proxy.skip_xff_append {
-        chain.push(peer);
-    }
-    if chain.is_empty() {
-        head.remove_header(&FORWARDED_FOR);
-    } else {
-        set_text(head, &FORWARDED_FOR, &chain.join(", "));
+    let peer = (!proxy.skip_xff_append).then(|| client.peer.to_string());
+    let chain = if hops == 0 { peer } else { chain(head, hops, peer) };
+    match chain {
+        Some(chain) => set_text(head, &FORWARDED_FOR, chain),
+        None => drop(head.remove_header(&FORWARDED_FOR)),
     }
     set(head, &FORWARDED_PROTO, HeaderValue::from_static(if client.https { "https" } else { "http" }));
     if !(client.trusted && head.headers.contains_key(FORWARDED_PORT)) {
         let default = if client.https { 443 } else { 80 };
         set(head, &FORWARDED_PORT, HeaderValue::from(permit.request.host.port().unwrap_or(default)));
     }
+}
+
+/// What so many trusted hops wrote, then the peer. Further left than they reach, anybody may have written anything.
+fn chain(head: &RequestHeader, hops: usize, peer: Option<String>) -> Option<String> {
+    let entries = forwarded_entries(&head.headers).take(hops).map(|entry| String::from_utf8_lossy(entry).into_owned());
+    let mut chain: Vec<String> = entries.collect();
+    chain.reverse();
+    chain.extend(peer);
+    (!chain.is_empty()).then(|| chain.join(", "))
 }
 
 /// The route's own fields, then who asks; then what the route removes, last (01 §2.10).
@@ -308,22 +310,24 @@ fn append_original_host(permit: &Permit, route: &Route, head: &mut RequestHeader
         return;
     }
     let own = permit.request.host.to_string();
-    let before: Vec<String> = head
-        .headers
-        .get_all(FORWARDED_HOST)
-        .iter()
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        .collect();
-    set_text(head, &FORWARDED_HOST, &before.into_iter().chain([own]).collect::<Vec<_>>().join(", "));
+    let before = head.headers.get_all(FORWARDED_HOST).iter();
+    let mut hosts: Vec<_> = before.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+    let all = if hosts.is_empty() {
+        own
+    } else {
+        hosts.push(own);
+        hosts.join(", ")
+    };
+    set_text(head, &FORWARDED_HOST, all);
 }
 
 fn set_host(permit: &Permit, route: &Route, authority: &str, head: &mut RequestHeader) {
     match (&route.host_rewrite, &permit.host) {
-        (HostRewrite::Upstream, _) => set_text(head, &header::HOST, authority),
+        (HostRewrite::Upstream, _) => set_text(head, &header::HOST, authority.to_owned()),
         (HostRewrite::Literal(host), _) => set(head, &header::HOST, HeaderValue::clone(host)),
         (HostRewrite::Header(_) | HostRewrite::Path(_), Some(made)) => set(head, &header::HOST, made.clone()),
         (HostRewrite::Preserve | HostRewrite::Header(_) | HostRewrite::Path(_), _) => {
-            set_text(head, &header::HOST, &permit.request.host.to_string());
+            set_text(head, &header::HOST, permit.request.host.to_string());
         }
     }
 }
@@ -404,7 +408,7 @@ fn set(head: &mut RequestHeader, name: &HeaderName, value: HeaderValue) {
     let _set = head.insert_header(name.clone(), value);
 }
 
-fn set_text(head: &mut RequestHeader, name: &HeaderName, value: &str) {
+fn set_text(head: &mut RequestHeader, name: &HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         set(head, name, value);
     }

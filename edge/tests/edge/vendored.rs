@@ -10,7 +10,7 @@ const VENDOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vendor");
 
 #[test]
 fn without_its_patch_each_vendored_library_is_as_published() {
-    for name in ["h2", "pingora-core"] {
+    for name in ["h2", "pingora-core", "pingora-http"] {
         let folder = tempfile::tempdir().unwrap();
         let vendor = Path::new(VENDOR);
         for file in files(&vendor.join(name), Path::new("src")) {
@@ -27,7 +27,7 @@ fn without_its_patch_each_vendored_library_is_as_published() {
         let found = files(folder.path(), Path::new("src")).into_iter().map(of);
         let mut found: BTreeMap<_, _> = found.map(|(sum, file)| (file, sum)).collect();
         let published = fs::read_to_string(vendor.join(format!("{name}.sha256"))).unwrap();
-        assert!(published.lines().count() > 10, "{name}");
+        assert!(published.lines().count() >= 3, "{name}");
         for line in published.lines() {
             let (sum, file) = line.split_once("  ").unwrap();
             assert_eq!(found.remove(Path::new(file)).as_deref(), Some(sum), "{name}: {file}");

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use reqwest::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::support::{
     Backend, Browser, DEADLINE, NO_PROVIDER, PUBLIC, Postern, Seen, Shown, World, bounded, output_within,
@@ -150,5 +154,40 @@ async fn an_upstream_may_be_a_socket_in_the_file_system() -> Result<()> {
     assert!(plain.seen().iter().all(|seen| seen.path == "/"), "its path is no path of requests");
     let gone = browser.visit(world.url("gone", "/")).await?;
     assert_eq!(gone.status.as_u16(), 502);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_014_a_pooled_connection_is_closed_soon_after_its_upstream_has_left_and_names_go_up_in_lower_case()
+-> Result<()> {
+    let world = World::new()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let _postern = Postern::run(&world, &world.config(NO_PROVIDER, &world.route("app", &url, PUBLIC))).await?;
+    let answered = Notify::new();
+    let upstream = async {
+        let (mut stream, _) = listener.accept().await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await?;
+        answered.notified().await;
+        stream.shutdown().await?;
+        let left = stream.read(&mut [0; 16]).await?;
+        anyhow::Ok((String::from_utf8(head)?, left))
+    };
+    let client = async {
+        let mut browser = Browser::new(&world.ca_pem())?;
+        let request = browser.request(Method::GET, world.url("app", "/")).header("X-Odd-Name", "1");
+        assert_eq!(browser.send(request).await?.status, StatusCode::OK);
+        answered.notify_one();
+        anyhow::Ok(())
+    };
+    let (upstream, client) = tokio::join!(bounded(DEADLINE, "the upstream", upstream), client);
+    client?;
+    let (head, left) = upstream??;
+    assert_eq!(left, 0, "the other side keeps what nobody can use");
+    assert!(head.contains("\r\nx-odd-name: 1\r\n"), "{head}");
     Ok(())
 }

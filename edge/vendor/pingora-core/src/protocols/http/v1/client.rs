@@ -297,7 +297,8 @@ impl HttpSession {
                         // while header_refs doesn't as it is still empty
                         let _num_headers = populate_headers(base, &mut header_refs, resp.headers);
 
-                        let mut response_header = match ResponseHeader::build(
+                        // Postern: a second map for the case of names costs every request.
+                        let mut response_header = match ResponseHeader::build_no_case(
                             resp.code.unwrap(),
                             Some(resp.headers.len()),
                         ) {
@@ -930,8 +931,13 @@ fn parse_resp_buffer<'buf>(
 
 /// Postern: whether an LF comes without a CR before it.
 fn has_bare_lf(head: &[u8]) -> bool {
-    head.split_inclusive(|byte| *byte == b'\n')
-        .any(|line| line.ends_with(b"\n") && !line.ends_with(CRLF))
+    // Not line by line: this is looked at for each answer.
+    let mut before = 0;
+    head.iter().fold(false, |bare, byte| {
+        let lone = (*byte == b'\n') & (before != b'\r');
+        before = *byte;
+        bare | lone
+    })
 }
 
 /// Postern: where a chunked body ends that `buf` begins with, if that is in it. [`BodyReader`] judges the chunks.
