@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
-.PHONY: demo test fmt deny clippy docs tests fuzz tools-build tools-test
+.PHONY: demo test fmt deny clippy docs tests budgets fuzz tools-build tools-test
 
 # One announced step: its name, its command; its time at the end.
 define step
@@ -16,7 +16,7 @@ demo: tools-build
 	@exec cargo run --locked -- demo $(ARGS)
 
 # What has to pass before a change is taken.
-test: fmt deny clippy docs tests fuzz
+test: fmt deny clippy docs tests budgets fuzz
 
 fmt:
 	$(call step,fmt,cargo fmt --all --check)
@@ -32,6 +32,10 @@ docs: tools-test
 
 tests: tools-test
 	$(call step,tests,cargo test --workspace --locked)
+
+# The instructions that each step of the gate takes, in the build that the tests have.
+budgets: tools-test
+	$(call step,budgets,cargo bench --profile dev --workspace --locked --bench steps -- --budgets $(ARGS))
 
 # Each fuzz target for so long, from the kept inputs on. A finding is left in target/fuzz, and its input belongs into
 # edge/fuzz/corpus once a test has it. `make fuzz SECONDS_EACH=600 PROFILE=bench` is the thorough one.

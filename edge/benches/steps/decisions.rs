@@ -42,7 +42,8 @@ fn decisions(text: &str) -> Box<dyn Fn(usize)> {
     })
 }
 
-fn session(user: &str) -> Session {
+/// Of somebody in two groups.
+pub(crate) fn session(user: &str) -> Session {
     let user = User { id: user.to_owned(), email: Some("alice@example.com".to_owned()), ..User::default() };
     let claims = serde_json::json!({ "team": "green", "groups": ["staff", "engineering"] });
     Session {

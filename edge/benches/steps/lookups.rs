@@ -83,11 +83,16 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         pattern if pattern.contains('*') => HostPattern::wildcard(pattern, None),
         host => HostPattern::Exact { host: host.to_owned(), port: None },
     };
-    Arc::new(Route {
+    Arc::new(Route { hosts, path, ..plain_route("") })
+}
+
+/// A route of a whole host, that answers by itself.
+pub(crate) fn plain_route(host: &str) -> Route {
+    Route {
         id: String::new(),
         name: String::new(),
-        hosts,
-        path,
+        hosts: HostPattern::Exact { host: host.to_owned(), port: None },
+        path: prefix("/"),
         target: Target::Response { status: http::StatusCode::OK, body: String::new() },
         policy: Policy::new(Vec::new(), Vec::new()),
         client_trust: None,
@@ -106,5 +111,5 @@ fn route(from: &str, path: PathMatcher) -> Arc<Route> {
         public: false,
         static_window: Duration::ZERO,
         show_error_details: false,
-    })
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! For each step the instructions that it executes, which are the same on every run, and the time on this machine. Instructions
 //! are those of two runs under Valgrind, one of which has more to do: the difference is the work alone.
+//!
+//! `make budgets` holds the instructions of the unoptimised build, which the tests have anyway, against `budgets.txt`: one that
+//! rose by more than a twentieth is an error. `make budgets ARGS=--set` writes the file anew.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -10,12 +13,14 @@
     reason = "a program for people at a terminal; what goes wrong ends it"
 )]
 
+mod budgets;
 mod decisions;
+mod gate;
 mod lookups;
 
 use std::hint::black_box;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use postern_edge::{CanonicalPath, PathConfig};
@@ -29,7 +34,7 @@ struct Step {
 /// By name, made when asked for: tables are large.
 type Made = (&'static str, fn() -> Box<dyn Fn(usize)>);
 
-const STEPS: [Made; 9] = [
+const STEPS: [Made; 12] = [
     ("find: 10 hosts", || lookups::hosts(10)),
     ("find: 10,000 hosts", || lookups::hosts(10_000)),
     ("find: 10,000 wildcard hosts", || lookups::wildcards(10_000)),
@@ -39,21 +44,29 @@ const STEPS: [Made; 9] = [
     ("path: plain", || path("/api/v1/teams/4711/members")),
     ("path: escapes and dots", || path("/api/./v1//teams/%34711/x/../caf%c3%a9")),
     ("host", lookups::host_parse),
+    ("gate: admit who is signed in", gate::admit),
+    ("gate: the head that goes up", gate::up),
+    ("gate: the head that comes down", gate::down),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
         (Some("--run"), Some(name), Some(turns)) => run(&step(&name), turns.parse().unwrap()),
+        (Some("--budgets"), argument, None) => {
+            return budgets::hold(argument.as_deref() == Some("--set"));
+        }
         (only, _, _) => table(only.unwrap_or_default()),
     }
+    ExitCode::SUCCESS
 }
 
 /// Prints a line for each step whose name contains `only`.
 fn table(only: &str) {
     println!("{:<34} {:>12} {:>10} {:>10}", "", "instructions", "ns, least", "ns, median");
     for (name, _) in STEPS.iter().filter(|(name, _)| name.contains(only)) {
-        let instructions = instructions(name).map_or_else(|| "no valgrind".to_owned(), |count| format!("{count:.0}"));
+        let instructions =
+            instructions(name, 10_000).map_or_else(|| "no valgrind".to_owned(), |count| format!("{count:.0}"));
         let (least, median) = times(&step(name));
         println!("{name:<34} {instructions:>12} {least:>10.1} {median:>10.1}");
     }
@@ -84,12 +97,11 @@ fn times(step: &Step) -> (f64, f64) {
     (at(0), at(times.len() / 2))
 }
 
-/// The instructions of a turn; `None` without Valgrind.
-fn instructions(name: &str) -> Option<f64> {
-    const TURNS: u64 = 10_000;
-    let more = counted(name, 3 * TURNS)?;
-    let less = counted(name, TURNS)?;
-    Some((more - less) as f64 / (2 * TURNS) as f64)
+/// The instructions of one of so many turns; `None` without Valgrind.
+fn instructions(name: &str, turns: u64) -> Option<f64> {
+    let more = counted(name, 3 * turns)?;
+    let less = counted(name, turns)?;
+    Some((more - less) as f64 / (2 * turns) as f64)
 }
 
 /// The instructions of this program with so many turns.

@@ -43,8 +43,12 @@ pub(crate) fn wrk(peer: &Peer, path: &str, connections: usize, seconds: u64, hos
     wrk.args(["--connections", &connections.to_string(), "--header", &format!("Cookie: {}", peer.cookie)]);
     match hosts {
         Some(script) => {
-            let hosts: Vec<_> =
-                (1..peer.routes()).map(|number| format!("\"{}:{}\"", host(number), peer.address.port())).collect();
+            // Not so many that each request dials the application anew: that is another cost than finding a route.
+            let apart = (peer.routes() / HOSTS).max(1);
+            let hosts: Vec<_> = (1..peer.routes())
+                .step_by(apart)
+                .map(|number| format!("\"{}:{}\"", host(number), peer.address.port()))
+                .collect();
             let lines = format!(
                 "local hosts = {{ {} }}\nrequest = function()\n  wrk.headers[\"Host\"] = hosts[math.random(#hosts)]\n  \
                  return wrk.format()\nend\n",
@@ -60,6 +64,9 @@ pub(crate) fn wrk(peer: &Peer, path: &str, connections: usize, seconds: u64, hos
     wrk.arg(format!("https://{}{path}", peer.address));
     read_wrk(&site::output(wrk)?)
 }
+
+/// Of how many hosts, at most twice as many, each request has one.
+const HOSTS: usize = 200;
 
 /// What `wrk --latency` prints.
 fn read_wrk(told: &str) -> Result<Asked> {
@@ -217,46 +224,51 @@ pub(crate) async fn connections(peer: &Peer, seconds: u64, resuming: bool) -> Re
 }
 
 /// So many requests a second on 32 connections, each when it is due, whatever became of those before it. Latency counts from when
-/// a request was due, and the first second not at all.
-pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64) -> Result<Asked> {
+/// a request was due if the one before it was late, else from when it was sent: that a timer rings late is not the proxy's. The
+/// first second does not count. `connected` is called once the connections stand.
+pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64, connected: impl FnOnce()) -> Result<Asked> {
     const CLIENTS: u32 = 32;
     let dial = Dial::to(peer, "/1k", false, false)?;
     let mut streams = Vec::new();
     for _ in 0..CLIENTS {
         streams.push(dial.connect().await?);
     }
+    connected();
     let (began, pause) = (Instant::now(), Duration::from_secs(1) * CLIENTS / rate);
     let (settled, end) = (began + Duration::from_secs(1), began + Duration::from_secs(seconds + 1));
     let mut clients = JoinSet::new();
     for (number, mut stream) in (0_u32..).zip(streams) {
         let dial = dial.clone();
         clients.spawn(async move {
-            let (mut took, mut failed, mut buffer) = (Vec::new(), 0_u64, Vec::new());
+            let (mut took, mut counts, mut buffer) = (Vec::new(), [0_u64; 2], Vec::new());
             let mut due = began + pause * number / CLIENTS;
             while due < end {
-                tokio::time::sleep_until(due.into()).await;
-                match dial.exchange(&mut stream, &mut buffer).await {
-                    Ok(()) if due >= settled => took.push(millis(due.elapsed())),
-                    Ok(()) => {}
-                    Err(_) => {
-                        failed += 1;
-                        match dial.connect().await {
-                            Ok(other) => stream = other,
-                            Err(_) => break,
-                        }
+                let mut from = due;
+                if due > Instant::now() {
+                    tokio::time::sleep_until(due.into()).await;
+                    from = Instant::now();
+                }
+                if dial.exchange(&mut stream, &mut buffer).await.is_ok() {
+                    counts[0] += 1;
+                    if due >= settled {
+                        took.push(millis(from.elapsed()));
+                    }
+                } else {
+                    counts[1] += 1;
+                    match dial.connect().await {
+                        Ok(other) => stream = other,
+                        Err(_) => break,
                     }
                 }
                 due += pause;
             }
-            (took, failed)
+            (took, counts)
         });
     }
     let all = clients.join_all().await;
-    let failed = all.iter().map(|(_, failed)| failed).sum();
+    let [requests, failed] = [0, 1].map(|which| all.iter().map(|(_, counts)| counts[which]).sum());
     let seen: Seen = all.into_iter().flat_map(|(took, _)| took).collect();
     let latency = seen.percentile(50).zip(seen.percentile(99)).map(|(half, most)| [half, most]);
-    // The processor time of the first second is counted, and so are its requests.
-    let requests = u64::from(rate) * (seconds + 1);
     Ok(Asked { requests, failed, took: began.elapsed(), latency })
 }
 

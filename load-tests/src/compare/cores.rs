@@ -90,14 +90,16 @@ impl Processes {
         self.0.try_wait().ok().flatten()
     }
 
-    /// Processor time of all threads that live, user and system.
+    /// Processor time, user and system, of all its threads, those that have ended included.
     pub(crate) fn cpu(&self) -> Duration {
-        let tasks = self.all().into_iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten();
-        let nanos = |task: fs::DirEntry| {
-            let schedstat = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            schedstat.split(' ').next()?.parse::<u64>().ok()
+        let ticks = |pid: u32| {
+            let fields = stat(pid)?;
+            let ticks = |at: usize| fields.split_whitespace().nth(at)?.parse::<u64>().ok();
+            Some(ticks(11)? + ticks(12)?)
         };
-        Duration::from_nanos(tasks.flatten().filter_map(nanos).sum())
+        let all: u64 = self.all().into_iter().filter_map(ticks).sum();
+        // In hundredths of a second, whatever the kernel counts in.
+        Duration::from_millis(all * 10)
     }
 
     /// Resident memory in bytes, what is shared divided among those who share it.
@@ -115,9 +117,7 @@ impl Processes {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // The name, in brackets, may hold anything.
-            let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+            let parent = stat(pid).and_then(|fields| fields.split_whitespace().nth(1)?.parse().ok());
             children.entry(parent.unwrap_or(0)).or_default().push(pid);
         }
         let mut all = vec![self.0.id()];
@@ -129,6 +129,12 @@ impl Processes {
         }
         all
     }
+}
+
+/// What `/proc` tells of a process, from its state on: the name before it, in brackets, may hold anything.
+fn stat(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')').map(|(_, fields)| fields.to_owned())
 }
 
 impl Drop for Processes {
@@ -162,10 +168,7 @@ mod tests {
         let all = processes.all();
         assert!(all.len() >= 2, "{all:?}");
         drop(processes);
-        let running = |pid: &u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
-        };
+        let running = |pid: &u32| stat(*pid).is_some_and(|fields| !fields.trim_start().starts_with('Z'));
         while all.iter().any(running) {
             assert!(began.elapsed() < Duration::from_secs(20), "it goes on");
         }

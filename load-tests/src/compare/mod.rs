@@ -66,21 +66,17 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
     if options.hold {
         return Ok(hold(&peers));
     }
-    let scenarios = if options.scenarios.is_empty() { Scenario::all() } else { options.scenarios.clone() };
+    let wanted = |scenario: &Scenario| options.scenarios.is_empty() || options.scenarios.contains(scenario);
+    let scenarios: Vec<_> = Scenario::all().into_iter().filter(wanted).collect();
     let mut report = Report::new(&peers, skipped);
     for (at, scenario) in scenarios.iter().enumerate() {
-        for round in 1..=options.rounds {
+        let rounds = scenario.rounds(options.rounds);
+        for round in 1..=rounds {
             for peer in &peers {
                 if !scenario.suits(peer) {
                     continue;
                 }
-                eprintln!(
-                    "[{}/{}] {scenario}, round {round} of {}: {}",
-                    at + 1,
-                    scenarios.len(),
-                    options.rounds,
-                    peer.name()
-                );
+                eprintln!("[{}/{}] {scenario}, round {round} of {rounds}: {}", at + 1, scenarios.len(), peer.name());
                 let sample = runtime.block_on(scenario.measure(peer, &site, options.seconds));
                 let sample = sample.with_context(|| format!("{scenario} of {}", peer.name()))?;
                 report.add(*scenario, peer.name(), sample);

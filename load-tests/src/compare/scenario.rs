@@ -3,16 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use super::ask::{self, Asked};
 use super::peer::Peer;
 use super::site::Site;
 
-/// One kind of load.
+/// One kind of load, in the order in which they are looked at. What stays idle comes first, since a proxy keeps the memory of what
+/// it has done before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
+    /// Memory of a connection that does nothing; only once
+    Idle,
     /// HTTP/1.1, 32 connections that stay, 1 KB
     H1,
     /// HTTP/2, 8 connections of 16 streams, 1 KB
@@ -29,8 +32,6 @@ pub(crate) enum Scenario {
     Paced,
     /// Messages of 64 bytes that come back over a WebSocket
     Websocket,
-    /// Memory of a connection that does nothing
-    Idle,
     /// Another host for each request
     Routes,
 }
@@ -50,6 +51,11 @@ impl Scenario {
         Self::value_variants().to_vec()
     }
 
+    /// How often it is looked at, of so many rounds.
+    pub(crate) fn rounds(self, rounds: usize) -> usize {
+        if self == Self::Idle { 1 } else { rounds }
+    }
+
     /// Whether the figure would say something of this proxy.
     pub(crate) fn suits(self, peer: &Peer) -> bool {
         match self {
@@ -67,7 +73,7 @@ impl Scenario {
 
     /// A turn of so many seconds.
     pub(crate) async fn measure(self, peer: &Peer, site: &Site, seconds: u64) -> Result<Sample> {
-        let before = peer.cpu(site);
+        let mut before = peer.cpu(site);
         let mut bytes_each = None;
         let asked = match self {
             Self::H1 => ask::wrk(peer, "/1k", 32, seconds, None)?,
@@ -77,7 +83,7 @@ impl Scenario {
             Self::H2 => ask::h2load(peer, "/1k", seconds)?,
             Self::Handshakes => ask::connections(peer, seconds, false).await?,
             Self::Resumed => ask::connections(peer, seconds, true).await?,
-            Self::Paced => ask::paced(peer, 2_000, seconds).await?,
+            Self::Paced => ask::paced(peer, 2_000, seconds, || before = peer.cpu(site)).await?,
             Self::Websocket => ask::echoes(peer, seconds).await?,
             Self::Idle => {
                 let (asked, bytes) = ask::idle(peer, 2_000).await?;
@@ -85,7 +91,9 @@ impl Scenario {
                 asked
             }
         };
-        Ok(Sample { asked, cpu: peer.cpu(site).saturating_sub(before), bytes_each })
+        let cpu = peer.cpu(site).saturating_sub(before);
+        ensure!(!cpu.is_zero(), "the system tells of no processor time");
+        Ok(Sample { asked, cpu, bytes_each })
     }
 }
 

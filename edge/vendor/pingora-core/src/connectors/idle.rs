@@ -44,10 +44,10 @@ impl IdleStreams {
     pub(super) fn take(&self, key: u64) -> Option<Stream> {
         let mut pool = self.pool.lock();
         loop {
-            let mut stream = pool.streams.get_mut(&key)?.pop_back()?.stream;
+            let mut idle = pool.streams.get_mut(&key)?.pop_back()?;
             pool.count -= 1;
-            if test_reusable_stream(&mut stream, &self.unexpected_data) {
-                return Some(stream);
+            if idle.is_good(Instant::now(), &self.unexpected_data) {
+                return Some(idle.stream);
             }
         }
     }
@@ -74,15 +74,26 @@ impl IdleStreams {
     }
 }
 
+impl Idle {
+    /// Whether its time is not over and its server has neither closed it nor said anything.
+    fn is_good(&mut self, now: Instant, unexpected_data: &AtomicU64) -> bool {
+        self.until.map_or(true, |until| now < until)
+            && test_reusable_stream(&mut self.stream, unexpected_data)
+    }
+}
+
 impl Pool {
     fn evict(&mut self) {
-        let longest = self
-            .streams
-            .values_mut()
-            .filter(|streams| !streams.is_empty())
-            .min_by_key(|streams| streams.front().map(|idle| idle.since));
-        if longest.and_then(|streams| streams.pop_front()).is_some() {
+        let since = |streams: &VecDeque<Idle>| streams.front().map(|idle| idle.since);
+        let waiting = self.streams.iter().filter(|(_, streams)| !streams.is_empty());
+        let longest = waiting.min_by_key(|(_, streams)| since(streams));
+        let Some(key) = longest.map(|(key, _)| *key) else { return };
+        if let Some(streams) = self.streams.get_mut(&key) {
+            streams.pop_front();
             self.count -= 1;
+            if streams.is_empty() {
+                self.streams.remove(&key);
+            }
         }
     }
 
@@ -90,10 +101,7 @@ impl Pool {
     fn sweep(&mut self, unexpected_data: &AtomicU64) {
         let now = Instant::now();
         for streams in self.streams.values_mut() {
-            streams.retain_mut(|idle| {
-                idle.until.map_or(true, |until| now < until)
-                    && test_reusable_stream(&mut idle.stream, unexpected_data)
-            });
+            streams.retain_mut(|idle| idle.is_good(now, unexpected_data));
         }
         self.streams.retain(|_, streams| !streams.is_empty());
         self.count = self.streams.values().map(VecDeque::len).sum();
@@ -102,14 +110,29 @@ impl Pool {
 
 /// Looks at the pool for as long as there is something in it.
 async fn watch(pool: Weak<Mutex<Pool>>, unexpected_data: Arc<AtomicU64>) {
+    let watch = Watch(pool);
     loop {
         tokio::time::sleep(PERIOD).await;
-        let Some(pool) = pool.upgrade() else { return };
+        let Some(pool) = watch.0.upgrade() else { return };
         let mut pool = pool.lock();
         pool.sweep(&unexpected_data);
         if pool.count == 0 {
+            // Under the same lock, so that what comes next is watched again.
             pool.watched = false;
             return;
+        }
+    }
+}
+
+/// However the watch ends, the next connection begins another.
+struct Watch(Weak<Mutex<Pool>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Some(pool) = self.0.upgrade() {
+                pool.lock().watched = false;
+            }
         }
     }
 }

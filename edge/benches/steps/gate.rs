@@ -1,0 +1,177 @@
+//! The gate as a whole, for a request of somebody who is signed in and whose session is near.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{HeaderValue, Version};
+use pingora_http::{RequestHeader, ResponseHeader};
+use postern_edge::route::{HostRewrite, Route, Target, Upstream, UpstreamEndpoint, UpstreamScheme};
+use postern_edge::{
+    Admission, AuthenticateTarget, AuthnUpstream, Certificates, Connection, CookieConfig, DownstreamMtls, EdgeConfig,
+    Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, Permit, ProxyConfig, PublicListener,
+    ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
+};
+use postern_identity::{CookieAttributes, IdpId, Keyring, Secret, SessionCookie, SessionId, Timestamp, Tokens};
+use postern_policy::{Policy, document, ppl};
+use postern_storage::{CacheConfig, Storage, StorageConfig};
+use url::Url;
+
+use crate::{decisions, lookups};
+
+const HOST: &str = "app.example.com";
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+/// From the head to the permit.
+pub(crate) fn admit() -> Box<dyn Fn(usize)> {
+    let office = Office::open();
+    Box::new(move |_| {
+        black_box(office.permit());
+    })
+}
+
+/// From the permit to the head that goes up.
+pub(crate) fn up() -> Box<dyn Fn(usize)> {
+    let office = Office::open();
+    let permit = office.permit();
+    Box::new(move |_| {
+        let mut head = office.head.clone();
+        prepare::request(black_box(&permit), &office.snapshot, &office.id, "up.internal:8080", &mut head);
+        black_box(head);
+    })
+}
+
+/// From the upstream's head to the one that goes down.
+pub(crate) fn down() -> Box<dyn Fn(usize)> {
+    let office = Office::open();
+    let permit = office.permit();
+    let mut answer = ResponseHeader::build_no_case(200, None).unwrap();
+    for (name, value) in [
+        ("server", "nginx"),
+        ("date", "Mon, 30 Nov 2026 08:00:00 GMT"),
+        ("content-type", "text/plain"),
+        ("content-length", "1024"),
+        ("connection", "keep-alive"),
+        ("etag", "\"656d1f2b-400\""),
+    ] {
+        answer.append_header(name, value).unwrap();
+    }
+    Box::new(move |_| {
+        let mut head = answer.clone();
+        prepare::response(black_box(&permit), &office.snapshot, &office.id, &mut head);
+        black_box(head);
+    })
+}
+
+/// A gate, and a request of somebody whom it knows.
+struct Office {
+    gate: Gate,
+    snapshot: Arc<Snapshot>,
+    connection: Connection,
+    head: RequestHeader,
+    id: HeaderValue,
+    _storage: Storage,
+}
+
+impl Office {
+    fn open() -> Self {
+        let keyring = Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let registry = prometheus::Registry::new();
+        let storage = runtime.block_on(async { Storage::open(StorageConfig::Memory, Arc::clone(&keyring), &registry) });
+        let (storage, id) = (storage.unwrap(), SessionId::from_bytes([7; 32]));
+        let session = postern_identity::Session { handle: id.handle(&keyring), ..decisions::session("u-4711") };
+        let word = |word: &str| Secret::new(word.to_owned());
+        let tokens = Tokens {
+            access: word("access"),
+            access_expires_at: None,
+            refresh: None,
+            id_token: word("id"),
+            refresh_at: None,
+        };
+        let cache = storage.cache(CacheConfig::default());
+        runtime.block_on(async {
+            storage.sessions().create(&session, &tokens).await.unwrap();
+            cache.load(&id, NOW, Duration::ZERO).await.unwrap();
+        });
+        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, HOST, &id));
+        let snapshot = Snapshot::new(config(keyring), 1).unwrap();
+        let peer: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+        let gate = Gate::new(snapshot, cache);
+        let mut head = RequestHeader::build_no_case("GET", b"/api/v1/items?page=2", None).unwrap();
+        head.set_version(Version::HTTP_11);
+        for (name, value) in [
+            ("host", HOST),
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+            ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+            ("accept-language", "en-GB,en;q=0.5"),
+            ("accept-encoding", "gzip, deflate, br, zstd"),
+            ("connection", "keep-alive"),
+            ("cookie", cookie.as_str()),
+        ] {
+            head.append_header(name, value).unwrap();
+        }
+        Self {
+            snapshot: gate.snapshot(),
+            gate,
+            connection: Connection::plain(peer, "192.0.2.1:443".parse().unwrap()),
+            head,
+            id: HeaderValue::from_static("0192f0c1-7e00-4000-8000-000000000000"),
+            _storage: storage,
+        }
+    }
+
+    /// The proof that the request may pass; nothing is waited for, since the session is near.
+    fn permit(&self) -> Permit {
+        let admitting = pin!(self.gate.admit(black_box(&self.snapshot), &self.head, &self.connection, NOW));
+        let polled = admitting.poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Admission { verdict: Verdict::Pass(permit), .. }) = polled else { panic!("{polled:?}") };
+        permit
+    }
+}
+
+fn config(keyring: Arc<Keyring>) -> EdgeConfig {
+    let policy = "allow: { and: [ { domain: { is: example.com } }, { groups: { has: staff } } ] }";
+    let policy = Policy::new(Vec::new(), ppl::parse(&document::read(policy).unwrap()).unwrap());
+    let endpoint = UpstreamEndpoint {
+        scheme: UpstreamScheme::Http,
+        host: "up.internal".to_owned(),
+        port: 8080,
+        authority: "up.internal:8080".to_owned(),
+    };
+    let target = Target::Upstream(Upstream { endpoints: Box::new([endpoint]), ..Upstream::default() });
+    let route = Route { policy, target, host_rewrite: HostRewrite::Upstream, ..lookups::plain_route(HOST) };
+    EdgeConfig {
+        listeners: Listeners {
+            public: PublicListener::Plain { addresses: Vec::new() },
+            redirect: Vec::new(),
+            proxy_protocol: false,
+        },
+        certificates: Certificates::default(),
+        downstream_mtls: DownstreamMtls::default(),
+        authenticate: AuthenticateTarget {
+            url: Url::parse("https://auth.example.com").unwrap(),
+            upstream: AuthnUpstream::Here("127.0.0.1:1".parse().unwrap()),
+            idp: Some(IdpId::new("main")),
+        },
+        cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
+        keyring,
+        identity: IdentityConfig {
+            keys: Arc::new(SigningKeys::derive(&[1; 32]).unwrap()),
+            claim_headers: Vec::new(),
+            issuer_format: JwtIssuerFormat::HostOnly,
+            pass_identity_headers: true,
+            jwt_endpoint: false,
+            groups_filter: None,
+        },
+        request: PathConfig::default(),
+        proxy: ProxyConfig::default(),
+        timeouts: Timeouts::default(),
+        logs: LogConfig::default(),
+        response_headers: ResponseHeaders::default(),
+        routes: vec![Arc::new(route)],
+    }
+}
