@@ -67,6 +67,8 @@ enum Command {
     },
     /// What a request costs in Postern, and in other proxies of this machine
     Compare(compare::Options),
+    /// Whether anything fails or grows in the long run, with reloads, sign-ins and an application that comes and goes
+    Soak(compare::Soak),
     /// What an edge that knows nothing yet asks of the store
     ColdStart {
         /// For a shorter time
@@ -110,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<Table> {
         Command::Memory { sessions, quick, near } => memory::run(sessions, quick, near),
         Command::ColdStart { quick } => runtime()?.block_on(cold_start::run(quick)),
         Command::Compare(options) => compare::run(&options),
+        Command::Soak(options) => compare::soak(&options),
         Command::Faults { rows, quick } => Ok(runtime()?.block_on(faults::run(rows, quick))),
     }
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -165,8 +166,8 @@ impl Dial {
         Ok(self.tls.connect(self.name.clone(), stream).await?)
     }
 
-    /// One request, answered with 200 and a body of the length that its head tells.
-    async fn exchange(&self, stream: &mut TlsStream<TcpStream>, buffer: &mut Vec<u8>) -> Result<()> {
+    /// One request, answered with 200 and a body of the length that its head tells; `true` if the connection ends with that.
+    async fn exchange(&self, stream: &mut TlsStream<TcpStream>, buffer: &mut Vec<u8>) -> Result<bool> {
         stream.write_all(self.request.as_bytes()).await?;
         buffer.clear();
         let head = loop {
@@ -182,7 +183,7 @@ impl Dial {
         while buffer.len() < whole {
             ensure!(stream.read_buf(buffer).await? > 0, "the connection ended within the answer");
         }
-        Ok(())
+        Ok(text.contains("\r\nconnection: close\r\n"))
     }
 }
 
@@ -270,6 +271,57 @@ pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64, connected: impl 
     let seen: Seen = all.into_iter().flat_map(|(took, _)| took).collect();
     let latency = seen.percentile(50).zip(seen.percentile(99)).map(|(half, most)| [half, most]);
     Ok(Asked { requests, failed, took: began.elapsed(), latency })
+}
+
+/// What [`steady`] has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Steady {
+    pub(crate) answered: AtomicU64,
+    pub(crate) failures: Mutex<Vec<String>>,
+}
+
+/// So many requests a second on 32 connections, for as long as this runs; a connection that the proxy ends in an orderly way is no
+/// failure.
+pub(crate) async fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinSet<()>> {
+    const CLIENTS: u32 = 32;
+    let dial = Dial::to(peer, "/1k", false, false)?;
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (dial, seen) = (dial.clone(), Arc::clone(seen));
+        let mut stream = Some(dial.connect().await?);
+        let pause = Duration::from_secs(1) * CLIENTS / rate;
+        let mut due = Instant::now() + pause * number / CLIENTS;
+        clients.spawn(async move {
+            let mut buffer = Vec::new();
+            loop {
+                tokio::time::sleep_until(due.into()).await;
+                // Who is late does not catch up: what is looked for are failures.
+                due = (due + pause).max(Instant::now());
+                let mut once = async || {
+                    let mut open = match stream.take() {
+                        Some(open) => open,
+                        None => dial.connect().await?,
+                    };
+                    if !dial.exchange(&mut open, &mut buffer).await? {
+                        stream = Some(open);
+                    }
+                    anyhow::Ok(())
+                };
+                match tokio::time::timeout(Duration::from_secs(10), once()).await {
+                    Ok(Ok(())) => drop(seen.answered.fetch_add(1, Ordering::Relaxed)),
+                    Ok(Err(error)) => seen.fail(format!("{error:#}")),
+                    Err(_) => seen.fail("no answer within 10 s".to_owned()),
+                }
+            }
+        });
+    }
+    Ok(clients)
+}
+
+impl Steady {
+    fn fail(&self, what: String) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
 }
 
 /// Messages of 64 bytes and their echoes, one after the other, on eight WebSockets.

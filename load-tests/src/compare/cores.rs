@@ -112,6 +112,22 @@ impl Processes {
         self.all().into_iter().filter_map(pss).sum::<u64>() * 1024
     }
 
+    /// How many files, sockets included, and how many threads are open.
+    pub(crate) fn files_and_threads(&self) -> (usize, usize) {
+        let count = |what: &str| {
+            let of = |pid: u32| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
+            self.all().into_iter().map(of).sum()
+        };
+        (count("fd"), count("task"))
+    }
+
+    /// Has the first of them look at its configuration again.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        let told = Command::new("kill").args(["-HUP", &self.id().to_string()]).status()?;
+        ensure!(told.success(), "it is gone");
+        Ok(())
+    }
+
     /// It and its descendants.
     fn all(&self) -> Vec<u32> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();

@@ -9,6 +9,7 @@ mod peer;
 mod report;
 mod scenario;
 mod site;
+mod soak;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ use peer::Peer;
 use report::Report;
 use scenario::Scenario;
 use site::Site;
+pub(crate) use soak::{Soak, soak};
 
 /// What to compare, and how long.
 #[derive(Debug, Clone, clap::Args)]

@@ -6,9 +6,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use postern_identity::random;
 
 use super::cores::{Cores, Processes};
 use super::site::{self, CLIENT, HOST, Site, TOKEN};
@@ -21,6 +18,8 @@ pub(crate) struct Peer {
     /// The cookie of who is signed in; proxies that know nobody get it too, so that heads are of one length.
     pub(crate) cookie: String,
     pub(crate) processes: Processes,
+    /// Where Postern tells of its health and its metrics.
+    ports: [SocketAddr; 2],
     /// PEM of what its certificate is checked against.
     pub(crate) authority: PathBuf,
 }
@@ -63,7 +62,7 @@ impl Kind {
             Self::Haproxy => "haproxy-plain",
             Self::NginxAuthRequest => "nginx, auth_request",
             Self::EnvoyExtAuthz => "envoy, jwt of ext_authz",
-            Self::Postern(Shape { logs: true, .. }) => "postern, both logs",
+            Self::Postern(Shape { logs: true, .. }) => POSTERN_LOGGING,
             Self::Postern(Shape { routes: 10, .. }) => POSTERN,
             Self::Postern(Shape { routes: 1_000, .. }) => "postern, 1,000 routes",
             Self::Postern(_) => "postern, 10,000 routes",
@@ -85,6 +84,8 @@ impl Kind {
 pub(crate) const NGINX: &str = "nginx-plain";
 /// The product as it is judged: signed in, a policy of two criteria, an assertion for the application.
 pub(crate) const POSTERN: &str = "postern";
+/// The same as most run it.
+pub(crate) const POSTERN_LOGGING: &str = "postern, both logs";
 
 /// What is left out, and why.
 pub(crate) type Skipped = Vec<(&'static str, String)>;
@@ -160,6 +161,7 @@ impl Peer {
 
     fn start(kind: Kind, address: SocketAddr, site: &Site, cores: &Cores, postern: &Path) -> Result<Self> {
         let called = format!("peer-{}", address.port());
+        let ports = [site::free()?, site::free()?];
         let (config, log) = (site.file(&format!("{called}.yaml")), site.file(&format!("{called}.log")));
         let (text, mut command) = match kind {
             Kind::Nginx | Kind::NginxLogging | Kind::NginxAuthRequest => {
@@ -182,19 +184,35 @@ impl Peer {
             Kind::Postern(shape) => {
                 let mut command = cores.for_proxy(postern);
                 command.arg("run").arg("--config").arg(&config);
-                (configuration(shape, address, site)?, command)
+                (configuration(shape, address, site, ports), command)
             }
         };
         site::write(&config, &text)?;
         command.stdout(site::log(&site.file(&format!("{called}.out")))?).stderr(site::log(&log)?);
         let mut processes = Processes::start(command)?;
         site::listens(&mut processes, address, &log)?;
-        let mut peer =
-            Self { kind, address, cookie: format!("session={TOKEN}"), processes, authority: site.file("cert.pem") };
+        let mut peer = Self {
+            kind,
+            address,
+            cookie: format!("session={TOKEN}"),
+            processes,
+            ports,
+            authority: site.file("cert.pem"),
+        };
         if peer.is_postern() {
-            peer.cookie = peer.sign_in()?;
+            peer.cookie = peer.sign_in(&site.file(&format!("{called}.cookies")))?;
         }
         Ok(peer)
+    }
+
+    /// Writes the configuration of Postern anew, with these lines at the end.
+    pub(crate) fn configure(&self, site: &Site, more: &str) -> Result<()> {
+        let Kind::Postern(shape) = self.kind else { return Ok(()) };
+        let text = configuration(shape, self.address, site, self.ports) + more;
+        // In one step, as deployments do it.
+        let (new, file) = (site.file("new.yaml"), site.file(&format!("peer-{}.yaml", self.address.port())));
+        site::write(&new, &text)?;
+        Ok(std::fs::rename(new, file)?)
     }
 
     /// Where a host of this proxy is asked.
@@ -212,12 +230,38 @@ impl Peer {
         curl
     }
 
-    /// Goes through a sign-in as a browser does; gives the cookie.
-    fn sign_in(&self) -> Result<String> {
+    /// Signs whoever has these cookies out, as a link on a page of the host does.
+    pub(crate) fn sign_out(&self, jar: &Path) -> Result<()> {
         let mut curl = self.curl();
-        let address = self.url("/1k");
-        curl.args(["--location", "--cookie-jar", "-", "--cookie", "", "--output", "/dev/null", &address]);
-        let jar = site::output(curl)?;
+        // The last step is the provider's, which may have its own page.
+        curl.args(["--location", "--output", "/dev/null", "--header", "Sec-Fetch-Site: same-origin", "--cookie"])
+            .arg(jar);
+        curl.arg("--cookie-jar").arg(jar).arg(self.url("/.pomerium/sign_out"));
+        site::output(curl).map(drop)
+    }
+
+    /// The status and the head of the answer to who shows this cookie.
+    pub(crate) fn shows(&self, cookie: &str) -> Result<String> {
+        let mut curl = self.curl();
+        curl.args(["--head", "--header", &format!("Cookie: {cookie}"), &self.url("/1k")]);
+        site::output(curl)
+    }
+
+    /// The same of another host that it has, to a stranger.
+    pub(crate) fn shows_at(&self, host: &str) -> Result<String> {
+        let (mut curl, port) = (self.curl(), self.address.port());
+        curl.args(["--head", "--resolve", &format!("{host}:{port}:127.0.0.1"), &format!("https://{host}:{port}/")]);
+        site::output(curl)
+    }
+
+    /// Goes through a sign-in as a browser does, with cookies in that file; gives the one of the application's host.
+    pub(crate) fn sign_in(&self, jar: &Path) -> Result<String> {
+        let mut curl = self.curl();
+        curl.args(["--location", "--output", "/dev/null", "--cookie", "", "--cookie-jar"])
+            .arg(jar)
+            .arg(self.url("/1k"));
+        site::output(curl)?;
+        let jar = std::fs::read_to_string(jar)?;
         let cookie = jar.lines().find_map(|line| {
             let fields: Vec<_> = line.trim_start_matches("#HttpOnly_").split('\t').collect();
             let [HOST, _, _, _, _, name, value] = fields.as_slice() else { return None };
@@ -431,10 +475,10 @@ fn envoy(address: SocketAddr, site: &Site) -> String {
 }
 
 /// Of a Postern: as in production, but for the store, which nothing else shares here.
-fn configuration(shape: Shape, address: SocketAddr, site: &Site) -> Result<String> {
+fn configuration(shape: Shape, address: SocketAddr, site: &Site, ports: [SocketAddr; 2]) -> String {
     let port = address.port();
     let [client_id, client_secret] = CLIENT;
-    let [health, metrics] = [site::free()?, site::free()?];
+    let [health, metrics] = ports;
     let quiet = if shape.logs { "" } else { "log_level: error\nproxy_log_level: error\n" };
     let mut text = format!(
         r"address: {address}
@@ -457,8 +501,8 @@ routes:
         cert = site.file("cert.pem").display(),
         key = site.file("key.pem").display(),
         issuer = site.issuer,
-        shared = STANDARD.encode(random::<32>().context("no randomness")?),
-        cookies = STANDARD.encode(random::<32>().context("no randomness")?),
+        shared = site.secrets[0],
+        cookies = site.secrets[1],
     );
     let policy = "    policy:
       - allow:
@@ -476,7 +520,7 @@ routes:
     for number in 2..shape.routes {
         text += &format!("  - from: https://{}:{port}\n    to: http://{}\n{policy}", host(number), site.application);
     }
-    Ok(text)
+    text
 }
 
 /// The host of a route, by its number.

@@ -8,6 +8,9 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postern_identity::random;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -24,6 +27,8 @@ pub(crate) struct Site {
     /// Where WebSockets are echoed.
     pub(crate) echo: SocketAddr,
     pub(crate) issuer: String,
+    /// `shared_secret` and `cookie_secret`, as a configuration has them.
+    pub(crate) secrets: [String; 2],
     /// What that costs is a cost of who asks, and on the same core.
     pub(crate) authorizing: Processes,
     _nginx: Processes,
@@ -63,15 +68,10 @@ impl Site {
             ),
         ];
         let [nginx, authorizing] = served.map(|(name, address, server)| {
-            let (config, log) = (at(&format!("{name}.conf")), at(&format!("{name}.log")));
-            write(&config, &configuration(folder.path(), name, address, &server))?;
-            let mut nginx =
-                if name == "authorizer" { cores.for_proxy(Path::new("nginx")) } else { Command::new("nginx") };
-            nginx.arg("-c").arg(config).args(["-g", "daemon off;"]).stderr(self::log(&log)?);
-            let mut nginx = Processes::start(nginx).context(MISSING)?;
-            listens(&mut nginx, address, &log)?;
-            anyhow::Ok(nginx)
+            let cores = (name == "authorizer").then_some(cores);
+            serve(folder.path(), (name, address, &server), cores)
         });
+        let secret = || Ok::<_, anyhow::Error>(STANDARD.encode(random::<32>().context("no randomness")?));
         let provider = Provider::start()?;
         let issuer = provider.issuer.clone();
         let echo = super::ask::echo()?;
@@ -81,10 +81,16 @@ impl Site {
             authorizer,
             echo,
             issuer,
+            secrets: [secret()?, secret()?],
             authorizing: authorizing?,
             _nginx: nginx?,
             _provider: provider,
         })
+    }
+
+    /// Starts another application, which answers everything with 200.
+    pub(crate) fn another(&self, name: &str, address: SocketAddr) -> Result<Processes> {
+        serve(self.folder.path(), (name, address, "location / { return 200; }"), None)
     }
 
     /// A file of it.
@@ -111,6 +117,18 @@ fn certificate(folder: &Path) -> Result<()> {
     // As haproxy wants them.
     fs::write(folder.join("both.pem"), certificate + &key.serialize_pem())?;
     Ok(())
+}
+
+/// Starts a server; on the proxies' core, if cores are given.
+fn serve(folder: &Path, (name, address, server): (&str, SocketAddr, &str), cores: Option<&Cores>) -> Result<Processes> {
+    let [config, log] = ["conf", "log"].map(|ending| folder.join(format!("{name}.{ending}")));
+    write(&config, &configuration(folder, name, address, server))?;
+    let program = Path::new("nginx");
+    let mut nginx = cores.map_or_else(|| Command::new(program), |cores| cores.for_proxy(program));
+    nginx.arg("-c").arg(config).args(["-g", "daemon off;"]).stderr(self::log(&log)?);
+    let mut nginx = Processes::start(nginx).context(MISSING)?;
+    listens(&mut nginx, address, &log)?;
+    Ok(nginx)
 }
 
 /// Of a server that does nothing but answer. The authorizer looks at the cookie, and has an assertion that is always the same.

@@ -1,0 +1,189 @@
+//! Hours of a working day in a short time: steady load, and beside it reloads, sign-ins, sign-outs and an application that comes
+//! and goes. Nothing may fail that is not due to that, and nothing may grow (R-035).
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::ask::{self, Steady};
+use super::cores::Cores;
+use super::peer::{POSTERN_LOGGING, Peer};
+use super::site::{self, Site};
+use crate::table::{Goal, Table};
+
+/// How long, and how much.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Soak {
+    /// How long
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    minutes: u64,
+    /// How much of what one core can take, in per cent
+    #[arg(long, value_name = "N", default_value_t = 70)]
+    load: u32,
+    /// The binary of Postern; built as a release if none is named
+    #[arg(long, value_name = "FILE")]
+    postern: Option<PathBuf>,
+}
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    kilobytes: u64,
+    files: usize,
+    threads: usize,
+}
+
+/// Runs it, and tells every ten seconds how it goes.
+pub(crate) fn soak(options: &Soak) -> Result<Table> {
+    ensure!(options.minutes > 0 && (1..=100).contains(&options.load), "--minutes begins at 1, --load is from 1 to 100");
+    let binary = options.postern.clone().map_or_else(super::build, Ok)?;
+    let cores = Cores::take()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _inside = runtime.enter();
+    let site = Site::start(&cores)?;
+    let (mut peers, _) = Peer::start_all(&site, &cores, &binary, &[POSTERN_LOGGING.to_owned()])?;
+    let peer = peers.pop().context("Postern does not start")?;
+    peer.does_its_work()?;
+    let most = ask::wrk(&peer, "/1k", 32, 5, None)?;
+    let rate = u32::try_from(most.requests)? / u32::try_from(most.took.as_secs().max(1))? * options.load / 100;
+    eprintln!("{rate} requests a second for {} minutes", options.minutes);
+    let seen = Arc::new(Steady::default());
+    let clients = runtime.block_on(ask::steady(&peer, rate.max(1), &seen))?;
+    let mut day = Day::begin(&peer, &site)?;
+    let (began, span) = (Instant::now(), Duration::from_secs(60 * options.minutes));
+    let mut held: Vec<(Duration, Held)> = Vec::new();
+    while began.elapsed() < span {
+        let turn = Instant::now();
+        day.turn()?;
+        let (files, threads) = peer.processes.files_and_threads();
+        let now = Held { kilobytes: peer.processes.memory() / 1024, files, threads };
+        held.push((began.elapsed(), now));
+        eprintln!(
+            "{:>5} s: {} answered, {} failed, {} MB, {files} files, {threads} threads",
+            began.elapsed().as_secs(),
+            seen.answered.load(Ordering::Relaxed),
+            seen.failures.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            now.kilobytes / 1024,
+        );
+        std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
+    }
+    drop(clients);
+    Ok(table(&seen, &day, &held, span))
+}
+
+/// What goes on beside the load.
+struct Day<'a> {
+    peer: &'a Peer,
+    site: &'a Site,
+    flapping: std::net::SocketAddr,
+    application: Option<super::cores::Processes>,
+    turns: u32,
+    sign_ins: u32,
+    wrong: Vec<String>,
+}
+
+impl<'a> Day<'a> {
+    fn begin(peer: &'a Peer, site: &'a Site) -> Result<Self> {
+        Ok(Self { peer, site, flapping: site::free()?, application: None, turns: 0, sign_ins: 0, wrong: Vec::new() })
+    }
+
+    /// A reload, which has to be in force soon; a sign-in, which has to work, and its sign-out, after which it must not; and the
+    /// other application, there in every second turn.
+    fn turn(&mut self) -> Result<()> {
+        self.turns += 1;
+        let turn = self.turns;
+        self.application = match self.application.take() {
+            Some(_ends_here) => None,
+            None => Some(self.site.another("flapping", self.flapping)?),
+        };
+        let port = self.peer.address.port();
+        self.peer.configure(
+            self.site,
+            &format!(
+                "  - from: https://flapping.bench.localhost:{port}\n    to: http://{}\n    \
+                 allow_public_unauthenticated_access: true\nset_response_headers: {{ X-Turn: '{turn}' }}\n",
+                self.flapping
+            ),
+        )?;
+        self.peer.processes.hang_up()?;
+        let jar = self.site.file("soak.cookies");
+        let cookie = self.peer.sign_in(&jar)?;
+        self.sign_ins += 1;
+        let (began, mark) = (Instant::now(), format!("x-turn: {turn}\r\n"));
+        loop {
+            let head = self.peer.shows(&cookie)?.to_ascii_lowercase();
+            if !head.contains(" 200") {
+                self.wrong.push(format!("turn {turn}, signed in: {head}"));
+                break;
+            }
+            if head.contains(&mark) {
+                break;
+            }
+            if began.elapsed() > SOON {
+                self.wrong.push(format!("turn {turn}: the reload is not in force"));
+                break;
+            }
+        }
+        let expected = if self.application.is_some() { " 200" } else { " 50" };
+        let head = self.peer.shows_at("flapping.bench.localhost")?;
+        if !head.contains(expected) {
+            self.wrong.push(format!("turn {turn}, the other application, expected{expected}: {head}"));
+        }
+        self.peer.sign_out(&jar)?;
+        let head = self.peer.shows(&cookie)?;
+        if head.contains(" 200") {
+            self.wrong.push(format!("turn {turn}: signed out, and in"));
+        }
+        Ok(())
+    }
+}
+
+fn table(seen: &Steady, day: &Day<'_>, held: &[(Duration, Held)], span: Duration) -> Table {
+    let mut table = Table::of_goals();
+    let failures = seen.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    for failure in failures.iter().take(5).chain(&day.wrong) {
+        eprintln!("{failure}");
+    }
+    let count = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
+    let answered = seen.answered.load(Ordering::Relaxed);
+    let what = format!("of {answered} requests beside it failed");
+    table.goal(what, failures.len().to_string(), Goal::AtMost(0.0), failures.is_empty(), Some(count(failures.len())));
+    let what = format!(
+        "wrong in {} reloads, {} sign-ins and sign-outs, an application that came and went",
+        day.turns, day.sign_ins
+    );
+    table.goal(
+        what,
+        day.wrong.len().to_string(),
+        Goal::AtMost(0.0),
+        day.wrong.is_empty(),
+        Some(count(day.wrong.len())),
+    );
+    // What a process takes in its first minutes it keeps; from then on, no more.
+    let settled: Vec<_> = held.iter().filter(|(at, _)| *at >= span / 6).map(|(_, held)| *held).collect();
+    let (first, last) = settled.split_at(settled.len() / 2);
+    let mut grown = |what: &str, of: fn(&Held) -> f64, most: f64| {
+        let most_of = |held: &[Held]| held.iter().map(of).fold(0.0, f64::max);
+        let (before, after) = (most_of(first), most_of(last));
+        let per_cent = (after / before.max(1.0) - 1.0) * 100.0;
+        let text = format!("{before} at most, then {after}: {per_cent:+.1} %");
+        table.goal(
+            format!("{what}, in the halves of the time after a sixth of it; more in %"),
+            text,
+            Goal::AtMost(most),
+            true,
+            Some(per_cent),
+        );
+    };
+    grown("KB of memory", |held| u32::try_from(held.kilobytes).map_or(f64::INFINITY, f64::from), 5.0);
+    grown("files and sockets", |held| u32::try_from(held.files).map_or(f64::INFINITY, f64::from), 10.0);
+    grown("threads", |held| u32::try_from(held.threads).map_or(f64::INFINITY, f64::from), 10.0);
+    table
+}
+
+const TURN: Duration = Duration::from_secs(10);
+/// Until a reload has to be in force.
+const SOON: Duration = Duration::from_secs(5);
