@@ -1,6 +1,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use postern_identity::Timestamp;
 use proptest::prelude::*;
 use rcgen::{
@@ -353,11 +355,47 @@ fn r_002_more_certificates_than_a_chain_needs_are_not_kept() {
 fn who_vouches_for_nobody_is_refused() {
     let ours = root("Ours", |_| ()).0.pem();
     let hollow = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let no_authority = root("No authority", |params| params.is_ca = IsCa::ExplicitNoCa).0.pem();
     let signs_nothing = root("Signs nothing", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]).0.pem();
-    for bad in ["", "text", hollow, &format!("{ours}{hollow}"), &no_authority, &signs_nothing] {
+    for bad in ["", "text", hollow, &format!("{ours}{hollow}"), &signs_nothing] {
         assert!(ClientTrust::new([bad.as_bytes()], Terms::default()).is_err(), "{bad}");
     }
+}
+
+/// As Envoy has it, and so Pomerium: what is trusted need not be an authority, but then it vouches for nobody else.
+#[test]
+fn a_certificate_that_is_named_itself_vouches_for_itself_alone() {
+    let alone = |adjust: fn(&mut Params)| {
+        root("Alone", |params| {
+            params.is_ca = IsCa::ExplicitNoCa;
+            params.serial_number = Some(SerialNumber::from(7));
+            adjust(params);
+        })
+    };
+    let (own, top) = (alone(|_| ()), root("Top", |_| ()));
+    assert!(believed(&[&own], Terms::default(), &[own.der()]));
+    assert!(believed(&[&top, &own], Terms::default(), &[own.der()]), "beside an authority");
+    assert!(believed(&[&top, &own], Terms::default(), &[top.client(|_| ())]), "which vouches all the same");
+    assert!(!believed(&[&own], Terms::default(), &[own.client(|_| ())]), "another, signed with its key");
+    assert!(!believed(&[&own], Terms::default(), &[alone(|_| ()).der()]), "another of its name");
+    assert!(!believed(&[&own], depth(1), &[own.client(|_| ()), own.der()]));
+
+    // One that somebody else has signed, whom nobody trusts.
+    let signed = top.client(|_| ());
+    let text = STANDARD.encode(&signed);
+    let text = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    let trust = ClientTrust::new([text.as_bytes()], Terms::default()).unwrap();
+    assert_eq!((trust.pinned(), trust.verify(&signed, &[], unix(NOW)).is_ok()), (1, true));
+    assert!(trust.verify(&top.client(|_| ()), &[], unix(NOW)).is_err());
+
+    let old = alone(|params| params.not_after = date_time_ymd(2022, 1, 1));
+    let server = alone(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    for odd in [old, server] {
+        assert!(!believed(&[&odd], Terms::default(), &[odd.der()]));
+    }
+    let namesake = root("Alone", |_| ());
+    assert!(!believed(&[&own], lists(&namesake.list(&[7], 2120), false), &[own.der()]), "it is on a list");
+    let name = patterns(&[(NameKind::Dns, "a\\.example")]);
+    assert!(!believed(&[&own], name, &[own.der()]), "none of its names will do");
 }
 
 proptest! {

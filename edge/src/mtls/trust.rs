@@ -37,6 +37,8 @@ pub struct ClientTrust {
     anchors: Box<[TrustAnchor<'static>]>,
     /// Of each of them.
     bounds: Box<[Bounds]>,
+    /// Certificates of nobody who may sign others: each vouches for itself alone.
+    pinned: Box<[Pinned]>,
     subjects: Vec<DistinguishedName>,
     terms: Terms,
     id: [u8; 32],
@@ -51,6 +53,17 @@ struct Bounds {
     valid: std::ops::RangeInclusive<i64>,
     /// How many certificates there may be between it and a leaf.
     path: Option<u32>,
+}
+
+/// A certificate that was named itself, in place of an authority.
+#[derive(Debug)]
+struct Pinned {
+    der: CertificateDer<'static>,
+    issuer: Box<[u8]>,
+    serial: Box<[u8]>,
+    valid: std::ops::RangeInclusive<i64>,
+    /// It is meant for clients, as far as it says what it is meant for.
+    for_clients: bool,
 }
 
 /// There is no certificate of an authority, or one that cannot vouch for anybody.
@@ -70,22 +83,30 @@ pub(super) enum Distrust {
 }
 
 impl ClientTrust {
-    /// The authorities of one or more PEM texts.
+    /// The authorities of one or more PEM texts. A certificate there that may not sign others vouches for itself alone.
     ///
     /// # Errors
     /// [`NoAuthorities`].
     pub fn new<'p>(pems: impl IntoIterator<Item = &'p [u8]>, terms: Terms) -> Result<Self, NoAuthorities> {
-        let (mut anchors, mut bounds) = (Vec::new(), Vec::new());
-        let mut said = Vec::new();
+        let (mut anchors, mut bounds, mut pinned) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut said, mut subjects) = (Vec::new(), Vec::new());
         for pem in pems {
             for der in CertificateDer::pem_slice_iter(pem) {
                 let der = der.map_err(|_| NoAuthorities)?;
-                anchors.push(webpki::anchor_from_trusted_cert(&der).map_err(|_| NoAuthorities)?.to_owned());
-                bounds.push(Bounds::of(&der).ok_or(NoAuthorities)?);
                 said.extend_from_slice(&sha256(&der));
+                if let Some(own) = Bounds::of(&der)? {
+                    let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|_| NoAuthorities)?.to_owned();
+                    subjects.push(DistinguishedName::in_sequence(&anchor.subject));
+                    anchors.push(anchor);
+                    bounds.push(own);
+                } else {
+                    let own = Pinned::of(der)?;
+                    subjects.push(DistinguishedName::in_sequence(&own.issuer));
+                    pinned.push(own);
+                }
             }
         }
-        if anchors.is_empty() {
+        if subjects.is_empty() {
             return Err(NoAuthorities);
         }
         said.extend_from_slice(&terms.revoked.digest);
@@ -93,14 +114,19 @@ impl ClientTrust {
             said.extend_from_slice(format!("{:?} {}\n", name.kind, name.pattern.as_str()).as_bytes());
         }
         said.extend_from_slice(format!("{:?} {}", terms.max_depth, terms.fresh_lists).as_bytes());
-        let subjects = anchors.iter().map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect();
-        let (anchors, bounds) = (anchors.into_boxed_slice(), bounds.into_boxed_slice());
-        Ok(Self { anchors, bounds, subjects, terms, id: sha256(&said) })
+        let (anchors, bounds, pinned) = (anchors.into(), bounds.into(), pinned.into());
+        Ok(Self { anchors, bounds, pinned, subjects, terms, id: sha256(&said) })
     }
 
     /// The same for the same authorities on the same terms.
     pub(crate) const fn id(&self) -> &[u8; 32] {
         &self.id
+    }
+
+    /// How many certificates of it are none of an authority, and so vouch for themselves alone.
+    #[must_use]
+    pub const fn pinned(&self) -> usize {
+        self.pinned.len()
     }
 
     /// The names of the authorities, for the handshake.
@@ -122,6 +148,10 @@ impl ClientTrust {
         now: UnixTime,
     ) -> Result<(), Distrust> {
         let certificate = EndEntityCert::try_from(leaf)?;
+        if let Some(pinned) = self.pinned.iter().find(|pinned| pinned.der == *leaf) {
+            self.heed(pinned, now)?;
+            return if self.will_do(leaf) { Ok(()) } else { Err(Distrust::Name) };
+        }
         // Nothing may stand between a leaf and its authority there, so nothing is looked at.
         let intermediates = if self.terms.max_depth == Some(1) { &[] } else { intermediates };
         let verify = |revocation: Option<RevocationOptions<'_>>| {
@@ -138,6 +168,15 @@ impl ClientTrust {
         verify(None)?;
         self.heed_lists(|list| verify(Some(list)).map(drop))?;
         if self.will_do(leaf) { Ok(()) } else { Err(Distrust::Name) }
+    }
+
+    /// Whether a certificate that vouches for itself is in force, meant for clients, and named by no list.
+    fn heed(&self, pinned: &Pinned, now: UnixTime) -> Result<(), Error> {
+        if self.is_named(&pinned.issuer, &pinned.serial) {
+            return Err(Error::CertRevoked);
+        }
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if pinned.for_clients && pinned.valid.contains(&now) { Ok(()) } else { Err(Error::UnknownIssuer) }
     }
 
     /// Asks with each list by itself, because of several of one authority only the first would be looked at: whether it is
@@ -206,25 +245,50 @@ impl ClientTrust {
 }
 
 impl Bounds {
-    fn of(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let valid = certificate.validity();
-        let constraints = certificate.basic_constraints().ok()?;
-        let usage = certificate.key_usage().ok()?;
+    /// `None` if it is no certificate of an authority.
+    fn of(der: &[u8]) -> Result<Option<Self>, NoAuthorities> {
+        let certificate = read(der)?;
+        let constraints = certificate.basic_constraints().map_err(|_| NoAuthorities)?;
+        let usage = certificate.key_usage().map_err(|_| NoAuthorities)?;
         // Those of the first versions could not say it.
         let is_authority = certificate.version() != X509Version::V3
-            || (constraints.as_ref().is_some_and(|constraints| constraints.value.ca)
-                && usage.is_none_or(|usage| usage.value.key_cert_sign()));
+            || constraints.as_ref().is_some_and(|constraints| constraints.value.ca);
         if !is_authority {
-            return None;
+            return Ok(None);
         }
-        Some(Self {
-            issuer: inside(certificate.issuer().as_raw())?.into(),
+        if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+            return Err(NoAuthorities);
+        }
+        Ok(Some(Self {
+            issuer: issuer(&certificate)?,
             serial: certificate.raw_serial().into(),
-            valid: valid.not_before.timestamp()..=valid.not_after.timestamp(),
+            valid: valid(&certificate),
             path: constraints.and_then(|constraints| constraints.value.path_len_constraint),
-        })
+        }))
     }
+}
+
+impl Pinned {
+    fn of(der: CertificateDer<'_>) -> Result<Self, NoAuthorities> {
+        let certificate = read(&der)?;
+        let usages = certificate.extended_key_usage().map_err(|_| NoAuthorities)?;
+        let (issuer, serial) = (issuer(&certificate)?, certificate.raw_serial().into());
+        let for_clients = usages.is_none_or(|usages| usages.value.any || usages.value.client_auth);
+        let valid = valid(&certificate);
+        Ok(Self { issuer, serial, valid, for_clients, der: der.into_owned() })
+    }
+}
+
+fn read(der: &[u8]) -> Result<X509Certificate<'_>, NoAuthorities> {
+    X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|_| NoAuthorities)
+}
+
+fn issuer(certificate: &X509Certificate<'_>) -> Result<Box<[u8]>, NoAuthorities> {
+    inside(certificate.issuer().as_raw()).map(Box::from).ok_or(NoAuthorities)
+}
+
+fn valid(certificate: &X509Certificate<'_>) -> std::ops::RangeInclusive<i64> {
+    certificate.validity().not_before.timestamp()..=certificate.validity().not_after.timestamp()
 }
 
 /// What is in a sequence: as webpki has names.

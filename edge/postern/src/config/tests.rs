@@ -542,6 +542,14 @@ fn a_toml_file_is_read_like_a_yaml_file() {
 }
 
 #[test]
+fn that_a_certificate_in_place_of_an_authority_vouches_for_itself_alone_is_told() {
+    use base64::Engine as _;
+    let pair = rcgen::generate_simple_self_signed(["client.example.com".to_owned()]).unwrap();
+    let ca = base64::engine::general_purpose::STANDARD.encode(pair.cert.pem());
+    assert!(warnings(&format!("downstream_mtls: {{ca: {ca}}}\n")).contains(&"PST-0304 downstream_mtls.ca".to_owned()));
+}
+
+#[test]
 fn a_nested_variable_is_named_like_its_key() {
     let loaded = load_text(None, BASE, false, &environment(&[("DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH", "2")]));
     assert_eq!(told(&loaded, Severity::Advisory), ["PST-0104 downstream_mtls"]);

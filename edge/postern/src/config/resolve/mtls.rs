@@ -122,6 +122,14 @@ impl Mtls {
         }
         match ClientTrust::new([pem.as_slice()], self.terms(false)) {
             Ok(trust) => {
+                if trust.pinned() > 0 {
+                    let what = format!(
+                        "{} of these certificates may not sign others: it vouches for itself alone",
+                        trust.pinned()
+                    );
+                    let hint = "name the certificate of who signed it, if others by the same are meant too";
+                    cx.advise(Code::BadCertificate, &at, what, hint);
+                }
                 let trust = Arc::new(trust);
                 self.all.insert(pem, Arc::clone(&trust));
                 Some(trust)
