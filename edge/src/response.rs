@@ -16,7 +16,7 @@ pub(crate) fn check(head: &ResponseHeader, asked: Option<&Upgrade>) -> Result<()
         "the head is too large"
     } else if !is_framed_once(head) {
         "the framing is ambiguous"
-    } else if head.status == StatusCode::SWITCHING_PROTOCOLS && !changes_to(asked, &head.headers) {
+    } else if head.status == StatusCode::SWITCHING_PROTOCOLS && !changes_to(asked, head) {
         "the protocol was changed unasked"
     } else {
         return Ok(());
@@ -84,10 +84,11 @@ fn is_framed_once(head: &ResponseHeader) -> bool {
     }
 }
 
-/// Whether an answer names what was asked for, and nothing else.
-fn changes_to(asked: Option<&Upgrade>, fields: &HeaderMap) -> bool {
-    let mut named = fields.get_all(header::UPGRADE).iter().map(HeaderValue::to_str);
-    matches!((asked, named.next(), named.next()), (Some(asked), Some(Ok(named)), None) if asked.is(named.trim()))
+/// Whether an answer names what was asked for, and nothing else. HTTP/1.0 knows no other protocols (RFC 9110 §7.8).
+fn changes_to(asked: Option<&Upgrade>, head: &ResponseHeader) -> bool {
+    let mut named = head.headers.get_all(header::UPGRADE).iter().map(HeaderValue::to_str);
+    head.version == Version::HTTP_11
+        && matches!((asked, named.next(), named.next()), (Some(asked), Some(Ok(named)), None) if asked.is(named.trim()))
 }
 
 const MOST_BYTES: usize = 64 * 1024;
@@ -175,5 +176,8 @@ mod tests {
         check(&answer(101, &[("upgrade", "websocket, h2c")]), Some(&socket)).unwrap_err();
         check(&answer(101, &[("upgrade", "websocket"), ("upgrade", "h2c")]), Some(&socket)).unwrap_err();
         check(&answer(101, &[]), Some(&socket)).unwrap_err();
+        let mut old = answer(101, &[("upgrade", "websocket")]);
+        old.set_version(Version::HTTP_10);
+        check(&old, Some(&socket)).unwrap_err();
     }
 }

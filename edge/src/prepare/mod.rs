@@ -360,8 +360,13 @@ fn consume_hop_by_hop(head: &mut ResponseHeader) {
     for name in &hop {
         head.remove_header(name);
     }
-    if !upgraded {
-        head.remove_header(&header::CONNECTION);
+    head.remove_header(&header::CONNECTION);
+    if upgraded {
+        // What follows has no frame of HTTP, whatever the upstream says (RFC 9112 §6.1).
+        head.remove_header(&header::CONTENT_LENGTH);
+        head.remove_header(&header::TRANSFER_ENCODING);
+        put(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    } else {
         head.remove_header(&header::UPGRADE);
     }
 }

@@ -586,6 +586,7 @@ fn s_009_an_upgrade_is_asked_for_by_both_fields_in_http_1_1() {
     assert_eq!(asked(&get("/", &fields)), ["WebSocket"]);
     assert!(asked(&get("/", &fields[..1])).is_empty());
     assert!(asked(&head("POST", "/", &fields)).is_empty());
+    assert!(asked(&head("HEAD", "/", &[("upgrade", "tcp"), fields[1]])).is_empty());
     assert!(asked(&get("/", &[("upgrade", "h2c, TLS/1.0, HTTP/2.0, a b, /, a/b/c"), fields[1]])).is_empty());
     let several = [("upgrade", "h2c, SPDY/3.1"), ("upgrade", "tcp"), fields[1]];
     assert_eq!(asked(&head("POST", "/", &several)), ["SPDY/3.1", "tcp"]);

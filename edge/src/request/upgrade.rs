@@ -37,11 +37,12 @@ impl Upgrade {
         self.is(Self::WEBSOCKET)
     }
 
-    /// Those that a head asks for, in its order; none in HTTP/2, HTTP/1.0, or without `Connection: upgrade`. What is HTTP all the
-    /// same, such as `h2c`, is not asked for at all: it goes on as it is (S-010).
+    /// Those that a head asks for, in its order; none in HTTP/2, HTTP/1.0, without `Connection: upgrade`, or by HEAD, whose answer
+    /// has nothing behind its head. What is HTTP all the same, such as `h2c`, is not asked for at all: it goes on as it is (S-010).
     pub(super) fn asked(head: &RequestHeader) -> Vec<Self> {
         let fields = head.headers.get_all(header::UPGRADE);
-        if head.version != Version::HTTP_11 || !has_token(head, header::CONNECTION, b"upgrade") {
+        let may = head.version == Version::HTTP_11 && head.method != Method::HEAD;
+        if !may || !has_token(head, header::CONNECTION, b"upgrade") {
             return Vec::new();
         }
         let tokens = fields.iter().flat_map(tokens).take(MOST).filter_map(|token| std::str::from_utf8(token).ok());
@@ -63,7 +64,9 @@ pub fn is_upgrade(token: &str) -> bool {
     let mut parts = token.split('/');
     let (name, version, more) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
     let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_token_byte);
-    let http = ["h2", "h2c", "h3", "http", "tls"].iter().any(|own| name.eq_ignore_ascii_case(own));
+    // Drafts had names such as `h2c-14`.
+    let bare = name.split('-').next().unwrap_or_default();
+    let http = ["h2", "h2c", "h3", "http", "tls"].iter().any(|own| bare.eq_ignore_ascii_case(own));
     more.is_none() && is_token(name) && version.is_none_or(is_token) && !http
 }
 

@@ -54,6 +54,8 @@ mod tests {
             "spdy/3.1",
             "websocket",
             "h2c",
+            "h2c-14",
+            "H2-16",
             "TLS/1.0",
             "HTTP/2.0",
             "a b",

@@ -10,12 +10,17 @@ use crate::config::value::quoted;
 
 /// `allow_upgrades` at the top: what every route allows that says nothing itself.
 pub(super) fn global(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<String> {
-    list(cx, settings).unwrap_or_default()
+    list(cx, settings, "remove it; it is never asked of an upstream").unwrap_or_default()
 }
 
 /// Those of a route: its own list, else the global one; and what its flags add.
 pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &[String]) -> Upgrades {
-    let own = list(cx, route);
+    let hint = if global.is_empty() {
+        "remove it; it is never asked of an upstream"
+    } else {
+        "remove it, but keep the list, even an empty one: a route without one takes the global one"
+    };
+    let own = list(cx, route, hint);
     let listed = own.as_deref().unwrap_or(global).iter().map(String::as_str);
     let flags = [("allow_websockets", Upgrade::WEBSOCKET), ("allow_spdy", SPDY)];
     let flags = flags.map(|(key, token)| route.flag(cx, key).then_some(token));
@@ -26,7 +31,7 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &[String
 const SPDY: &str = "spdy/3.1";
 
 /// The names in `allow_upgrades`, in lower case; empty ones are ignored (01 §2.1).
-fn list(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Vec<String>> {
+fn list(cx: &mut Context<'_>, block: &Block<'_>, hint: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     for text in block.texts(cx, "allow_upgrades")? {
         let name = text.value.trim().to_ascii_lowercase();
@@ -41,7 +46,7 @@ fn list(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Vec<String>> {
             && name.matches('/').count() < 2
         {
             let what = format!("{} has no effect: it is no other protocol, but HTTP in another version", quoted(&name));
-            cx.advise(Code::NoEffect, &text.at, what, "remove it; it is never asked of an upstream");
+            cx.advise(Code::NoEffect, &text.at, what, hint);
         } else {
             let what = format!("{} is no name of a protocol", quoted(&name));
             cx.fatal(Code::BadHeader, &text.at, what, "write `websocket`, `spdy/3.1`, or another token");
