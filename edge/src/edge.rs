@@ -322,7 +322,8 @@ impl Core {
 
 async fn carry(app: Arc<App>, door: Arc<Door>, accepted: Accepted, stop: watch::Receiver<bool>) {
     let (stream, peer, _place) = accepted.into_parts();
-    if let Some(stream) = door.open(stream, peer, stop.clone()).await {
+    // What a handshake needs is not kept for as long as the connection lasts.
+    if let Some(stream) = Box::pin(door.open(stream, peer, stop.clone())).await {
         app.process_new(stream, &stop).await;
     }
 }

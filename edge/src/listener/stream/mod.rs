@@ -3,6 +3,7 @@
 mod farewell;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -102,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         loop {
             if !self.outbox.is_empty() {
                 let take = self.outbox.len().min(buf.remaining());
-                buf.put_slice(&self.outbox.split_to(take));
+                buf.put_slice(self.outbox.get(..take).unwrap_or_default());
+                self.outbox.advance(take);
                 return Poll::Ready(Ok(()));
             }
             let Some(guard) = &mut self.guard else { return Pin::new(&mut self.io).poll_read(cx, buf) };
@@ -118,6 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
                 }
                 guard.next_message();
                 self.read_clock.restart(Instant::now());
+                self.let_go();
             }
             if self.connection.violation().is_some() {
                 // The answer to the violation is the last thing that happens here.
@@ -131,6 +134,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
             }
             if ready!(self.poll_more(cx, buf))? {
                 return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Between two requests a connection keeps no buffer: most of them rest there.
+    fn let_go(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox, &mut self.written] {
+            if buffer.is_empty() {
+                *buffer = BytesMut::new();
             }
         }
     }
@@ -327,9 +339,12 @@ fn poll_read_into<S: AsyncRead + Unpin>(
     cx: &mut Context<'_>,
     inbox: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {
-    inbox.reserve(READ_SIZE);
-    let future = std::pin::pin!(io.read_buf(inbox));
-    Future::poll(future, cx)
+    // Not into the inbox itself: it would have to have the room for as long as nothing comes.
+    let mut scratch = [MaybeUninit::uninit(); READ_SIZE];
+    let mut read = ReadBuf::uninit(&mut scratch);
+    ready!(Pin::new(io).poll_read(cx, &mut read))?;
+    inbox.extend_from_slice(read.filled());
+    Poll::Ready(Ok(read.filled().len()))
 }
 
 fn poll_read_at_most<S: AsyncRead + Unpin>(
@@ -439,7 +454,14 @@ impl<S> GetSocketDigest for GuardedStream<S> {
     }
 }
 
-impl<S> Peek for GuardedStream<S> {}
+#[async_trait]
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Peek for GuardedStream<S> {
+    /// Waits until there is a request to be read, or nothing more to wait for. No byte is given.
+    async fn try_peek(&mut self, _: &mut [u8]) -> io::Result<bool> {
+        std::future::poll_fn(|cx| self.poll_guarded(cx, &mut ReadBuf::new(&mut []))).await?;
+        Ok(true)
+    }
+}
 
 /// One TLS record: what is smaller is sent together.
 const COALESCE: usize = 16 * 1024;

@@ -257,6 +257,17 @@ pub trait HttpServerApp {
     }
 }
 
+/// Postern: waits for the next request where that needs little room, before there is a session for it. `false` once the
+/// service stops; at once for streams that cannot tell.
+async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
+    let mut shutdown = shutdown.clone();
+    tokio::select! {
+        biased;
+        _ = stream.try_peek(&mut []) => true,
+        _ = shutdown.wait_for(|stop| *stop) => false,
+    }
+}
+
 #[async_trait]
 impl<T> ServerApp for T
 where
@@ -344,6 +355,9 @@ where
             return self.clone().process_custom_session(stream, shutdown).await;
         } else {
             // No ALPN or ALPN::H1 and h2c was not configured, fallback to HTTP/1.1
+            if !readable(&mut stream, shutdown).await {
+                return None;
+            }
             let mut session = ServerSession::new_http1(stream);
             if *shutdown.borrow() {
                 // stop downstream from reusing if this service is shutting down soon
@@ -358,7 +372,10 @@ where
             );
 
             let mut result = self.process_new_http(session, shutdown).await;
-            while let Some((stream, persistent_settings)) = result.map(|r| r.consume()) {
+            while let Some((mut stream, persistent_settings)) = result.map(|r| r.consume()) {
+                if !readable(&mut stream, shutdown).await {
+                    return None;
+                }
                 let mut session = ServerSession::new_http1(stream);
                 if let Some(persistent_settings) = persistent_settings {
                     persistent_settings.apply_to_session(&mut session);
