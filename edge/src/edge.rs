@@ -267,14 +267,17 @@ async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Sign
     let (mut stop, mut deadline) = signals;
     let app = Arc::new(app(&parts));
     let (tracker, accepting) = (TaskTracker::new(), TaskTracker::new());
+    // Each core has its own: every request waits on it.
+    let (tell, told) = watch::channel(false);
     for (purpose, socket) in sockets {
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let core = Core { app: Arc::clone(&app), door: Arc::clone(&parts.door), tracker: tracker.clone() };
-        accepting.spawn(core.accept(purpose, listener, stop.clone()));
+        accepting.spawn(core.accept(purpose, listener, told.clone()));
     }
     accepting.close();
     // A sender that is gone means stop. What this gives is a lock: kept, it would hold off whoever cuts the drain.
     drop(stop.wait_for(|stop| *stop).await);
+    tell.send_replace(true);
     accepting.wait().await;
     pingora_core::apps::HttpServerApp::http_cleanup(app.as_ref()).await;
     tracker.close();

@@ -28,6 +28,8 @@ pub(crate) fn hold(set: bool) -> ExitCode {
     }
     if set {
         fs::write(FILE, written).unwrap();
+    } else if !cfg!(target_arch = "x86_64") {
+        println!("the budgets are those of x86_64: nothing is held to them here");
     } else if !over.is_empty() {
         println!("over their budgets by more than {MOST} %: {}", over.join("; "));
         println!("what is worth it is set with: make budgets ARGS=--set");

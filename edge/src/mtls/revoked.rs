@@ -48,6 +48,12 @@ impl Revocations {
         Ok(read)
     }
 
+    /// When the next one of the lists by that name is due, of the one that is good for longest; `None` if there is no such list.
+    pub(super) fn last_due(&self, issuer: &[u8]) -> Option<Timestamp> {
+        let own = self.lists.iter().zip(&self.due).filter(|(list, _)| list.issuer() == issuer);
+        own.map(|(_, (_, due))| *due).max()
+    }
+
     /// Of each list, whose it is and when the next one is due: after that it may lack what was revoked since.
     #[must_use]
     pub fn due(&self) -> &[(String, Timestamp)] {

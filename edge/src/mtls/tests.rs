@@ -388,12 +388,15 @@ fn a_certificate_that_is_named_itself_vouches_for_itself_alone() {
     assert!(trust.verify(&top.client(|_| ()), &[], unix(NOW)).is_err());
 
     let old = alone(|params| params.not_after = date_time_ymd(2022, 1, 1));
+    assert!(!believed(&[&old], Terms::default(), &[old.der()]));
     let server = alone(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
-    for odd in [old, server] {
-        assert!(!believed(&[&odd], Terms::default(), &[odd.der()]));
-    }
+    assert!(ClientTrust::new([server.0.pem().as_bytes()], Terms::default()).is_err(), "nobody could show it");
     let namesake = root("Alone", |_| ());
     assert!(!believed(&[&own], lists(&namesake.list(&[7], 2120), false), &[own.der()]), "it is on a list");
+    let lists_of = |due| format!("{}{}", namesake.list(&[8], 2022), namesake.list(&[8], due));
+    assert!(believed(&[&own], lists(&lists_of(2022), false), &[own.der()]), "old lists speak of others alone");
+    assert!(!believed(&[&own], lists(&lists_of(2022), true), &[own.der()]), "no list is in force");
+    assert!(believed(&[&own], lists(&lists_of(2120), true), &[own.der()]), "one is");
     let name = patterns(&[(NameKind::Dns, "a\\.example")]);
     assert!(!believed(&[&own], name, &[own.der()]), "none of its names will do");
 }

@@ -62,8 +62,6 @@ struct Pinned {
     issuer: Box<[u8]>,
     serial: Box<[u8]>,
     valid: std::ops::RangeInclusive<i64>,
-    /// It is meant for clients, as far as it says what it is meant for.
-    for_clients: bool,
 }
 
 /// There is no certificate of an authority, or one that cannot vouch for anybody.
@@ -170,13 +168,27 @@ impl ClientTrust {
         if self.will_do(leaf) { Ok(()) } else { Err(Distrust::Name) }
     }
 
-    /// Whether a certificate that vouches for itself is in force, meant for clients, and named by no list.
+    /// Whether a certificate that vouches for itself is in force, named by no list, and where that matters spoken of by one that is
+    /// not out of date.
     fn heed(&self, pinned: &Pinned, now: UnixTime) -> Result<(), Error> {
         if self.is_named(&pinned.issuer, &pinned.serial) {
             return Err(Error::CertRevoked);
         }
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if pinned.for_clients && pinned.valid.contains(&now) { Ok(()) } else { Err(Error::UnknownIssuer) }
+        let at = Timestamp::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        if let Some(due) = self.terms.revoked.last_due(&pinned.issuer)
+            && self.terms.fresh_lists
+            && due < at
+        {
+            return Err(Error::CrlExpired { time: now, next_update: unix(due) });
+        }
+        let (from, to) = (pinned.valid.start(), pinned.valid.end());
+        if at.as_secs() < *from {
+            return Err(Error::CertNotValidYet { time: now, not_before: unix(Timestamp::from_secs(*from)) });
+        }
+        if at.as_secs() > *to {
+            return Err(Error::CertExpired { time: now, not_after: unix(Timestamp::from_secs(*to)) });
+        }
+        Ok(())
     }
 
     /// Asks with each list by itself, because of several of one authority only the first would be looked at: whether it is
@@ -250,9 +262,12 @@ impl Bounds {
         let certificate = read(der)?;
         let constraints = certificate.basic_constraints().map_err(|_| NoAuthorities)?;
         let usage = certificate.key_usage().map_err(|_| NoAuthorities)?;
-        // Those of the first versions could not say it.
-        let is_authority = certificate.version() != X509Version::V3
-            || constraints.as_ref().is_some_and(|constraints| constraints.value.ca);
+        let is_authority = if certificate.version() == X509Version::V3 {
+            constraints.as_ref().is_some_and(|constraints| constraints.value.ca)
+        } else {
+            // Those of the first versions could not say it; as OpenSSL has it, a root is one.
+            certificate.subject() == certificate.issuer()
+        };
         if !is_authority {
             return Ok(None);
         }
@@ -272,10 +287,14 @@ impl Pinned {
     fn of(der: CertificateDer<'_>) -> Result<Self, NoAuthorities> {
         let certificate = read(&der)?;
         let usages = certificate.extended_key_usage().map_err(|_| NoAuthorities)?;
-        let (issuer, serial) = (issuer(&certificate)?, certificate.raw_serial().into());
         let for_clients = usages.is_none_or(|usages| usages.value.any || usages.value.client_auth);
+        // Nobody could ever show it.
+        if !for_clients || EndEntityCert::try_from(&der).is_err() {
+            return Err(NoAuthorities);
+        }
+        let (issuer, serial) = (issuer(&certificate)?, certificate.raw_serial().into());
         let valid = valid(&certificate);
-        Ok(Self { issuer, serial, valid, for_clients, der: der.into_owned() })
+        Ok(Self { issuer, serial, valid, der: der.into_owned() })
     }
 }
 

@@ -19,6 +19,7 @@ pub mod http_app;
 use crate::server::ShutdownWatch;
 use async_trait::async_trait;
 use bytes::BytesMut;
+use futures::FutureExt;
 use log::{debug, error};
 use std::any::Any;
 use std::sync::Arc;
@@ -263,9 +264,12 @@ async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
     let mut shutdown = shutdown.clone();
     tokio::select! {
         biased;
-        _ = stream.try_peek(&mut []) => true,
-        _ = shutdown.wait_for(|stop| *stop) => false,
+        peeked = stream.try_peek(&mut []) => return peeked.is_ok(),
+        _ = shutdown.wait_for(|stop| *stop) => {}
     }
+    // What has come whole is still answered: behind the driver's next turn it is seen.
+    tokio::task::yield_now().await;
+    matches!(stream.try_peek(&mut []).now_or_never(), Some(Ok(_)))
 }
 
 #[async_trait]
