@@ -18,9 +18,9 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    /// The cookie first, then fields, then the query (02 §1.5).
-    pub(crate) fn present_in(fields: &HeaderMap, request: &Request, snapshot: &Snapshot) -> Self {
-        let scope = snapshot.cookie_scope(&request.host);
+    /// The cookie first, then fields, then the query (02 §1.5); each is one on the host `door` alone (S-089).
+    pub(crate) fn present_in(fields: &HeaderMap, request: &Request, door: &str, snapshot: &Snapshot) -> Self {
+        let scope = snapshot.cookie_scope(door);
         let name = snapshot.config.cookie.name.as_str();
         let cookies = fields.get_all(header::COOKIE).iter().flat_map(|field| cookies_named(field.as_bytes(), name));
         let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();

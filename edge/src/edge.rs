@@ -25,6 +25,7 @@ use crate::listener::{
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
 use crate::snapshot::Snapshot;
+use crate::tunnel::Dialler;
 use crate::upstream::Upstreams;
 use crate::vigil::Vigilance;
 use crate::{EdgeConfig, Listeners, PublicListener};
@@ -265,7 +266,7 @@ impl Worker {
 
 async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Signals) -> io::Result<()> {
     let (mut stop, mut deadline) = signals;
-    let app = Arc::new(app(&parts));
+    let app = Arc::new(app(&parts, stop.clone()));
     let (tracker, accepting) = (TaskTracker::new(), TaskTracker::new());
     // Each core has its own: every request waits on it.
     let (tell, told) = watch::channel(false);
@@ -331,7 +332,7 @@ async fn carry(app: Arc<App>, door: Arc<Door>, accepted: Accepted, stop: watch::
     }
 }
 
-fn app(parts: &Parts) -> App {
+fn app(parts: &Parts, stop: watch::Receiver<bool>) -> App {
     let conf =
         ServerConf { threads: 1, max_retries: ATTEMPTS, upstream_keepalive_pool_size: POOL, ..ServerConf::default() };
     let proxy = Proxy {
@@ -342,11 +343,13 @@ fn app(parts: &Parts) -> App {
         most_in_flight: parts.options.requests_in_flight,
         patience: parts.door.patience,
         vigilance: parts.options.vigilance,
+        dialler: Dialler::new(),
+        stop,
     };
     let mut proxy = http_proxy(&Arc::new(conf), proxy);
     let mut options = HttpServerOptions::default();
-    // h2c stays off (S-010). CONNECT comes through, so that the gate refuses it as it refuses anything else (S-018, R-032):
-    // in words of ours, with a line in the log. Without a permit there is no peer, so nothing of it goes up.
+    // h2c stays off (S-010). CONNECT comes through to the gate, which permits what a route of connections is for, and refuses
+    // the rest as it refuses anything else (S-018, R-032). None of it is ever Pingora's to carry: `tunnel`.
     options.allow_connect_method_proxying = true;
     options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
     options.h2_idle_timeout = Some(parts.gate.snapshot().config.timeouts.idle.unwrap_or(H2_IDLE));
@@ -363,7 +366,9 @@ fn h2_options() -> H2Options {
         .initial_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_concurrent_reset_streams(50)
-        .max_send_buffer_size(64 * 1024);
+        .max_send_buffer_size(64 * 1024)
+        // WebSockets may come as streams (RFC 8441).
+        .enable_connect_protocol();
     options
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Exchange {
     pub(crate) bound: Arc<Bound>,
     /// Whoever looks after it, if its connection became something else.
     pub(crate) vigil: Option<AbortOnDropHandle<()>>,
+    /// The bytes that a tunnel carried, up and down.
+    pub(crate) carried: Option<(u64, u64)>,
     /// Its end was written down.
     pub(crate) recorded: bool,
     metrics: Metrics,
@@ -93,6 +95,7 @@ impl Exchange {
             end: End::Upstream,
             bound: Bound::current(),
             vigil: None,
+            carried: None,
             recorded: false,
             metrics,
             places: None,
@@ -156,6 +159,11 @@ impl Exchange {
         self.permit()?.upgrade()
     }
 
+    /// It becomes a connection: no time is set to its end.
+    fn is_long_lived(&self) -> bool {
+        self.permit().is_some_and(|permit| permit.upgrade().is_some() || permit.is_tunnel())
+    }
+
     /// The head that goes up. Without a permit nothing does.
     pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
         let id = self.id_value()?;
@@ -180,7 +188,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn id_value(&self) -> pingora_error::Result<HeaderValue> {
+    pub(crate) fn id_value(&self) -> pingora_error::Result<HeaderValue> {
         let unfit = |error| Error::because(ErrorType::InternalError, "request id", error);
         HeaderValue::try_from(&self.id).map_err(unfit)
     }
@@ -190,7 +198,7 @@ impl Exchange {
         if std::mem::replace(&mut self.request_complete, true) {
             return;
         }
-        let route = self.route().and_then(|route| route.timeout).filter(|_| self.upgrade().is_none());
+        let route = self.route().and_then(|route| route.timeout).filter(|_| !self.is_long_lived());
         let route = route.map(|timeout| Instant::now() + timeout);
         let whole = self.until(self.snapshot.config.timeouts.write);
         self.bound.set(route.into_iter().chain(whole).min());

@@ -12,7 +12,7 @@ use postern_policy::{DeviceRecord, Trace};
 
 use crate::admit::{Admission, Reply, Verdict, facts};
 use crate::route::Miss;
-use crate::{Asked, ClientCert, Connection, Host, Snapshot, prepare};
+use crate::{Asked, ClientCert, Connection, Request, Snapshot, prepare};
 
 /// What is asked about.
 #[derive(Clone, Debug)]
@@ -115,12 +115,16 @@ impl Finding<'_> {
     /// The route, and why not those before it, all in the order of the file.
     pub fn considered(&self) -> impl Iterator<Item = Option<Miss>> {
         let asked = self.admission.request.as_deref().filter(|_| self.met_routes());
-        let traced = asked.map(|request| self.trace_of(&request.host, &request.path));
-        traced.into_iter().flatten()
+        let traced: Vec<_> = asked.map(|request| self.trace_of(request)).unwrap_or_default();
+        traced.into_iter()
     }
 
-    fn trace_of(&self, host: &Host, path: &str) -> impl Iterator<Item = Option<Miss>> {
-        self.snapshot.table.trace(&self.snapshot.config.routes, host, path).map(|(_, miss)| miss)
+    fn trace_of(&self, request: &Request) -> Vec<Option<Miss>> {
+        let (table, routes) = (&self.snapshot.table, &self.snapshot.config.routes);
+        if request.tunnel {
+            return table.trace_tunnel(routes, &request.host).map(|(_, miss)| miss).collect();
+        }
+        table.trace(routes, &request.host, &request.path).map(|(_, miss)| miss).collect()
     }
 
     /// Every rule of the policy that was asked, with what it saw.
@@ -135,7 +139,11 @@ impl Finding<'_> {
 
     /// Whether the routes were looked at: not for what cannot be read, and not for paths of our own.
     fn met_routes(&self) -> bool {
-        let none = matches!(&self.admission.verdict, Verdict::Refuse(crate::Refusal::NoRoute));
+        let none = match &self.admission.verdict {
+            Verdict::Refuse(crate::Refusal::NoRoute) => true,
+            Verdict::Refuse(_) => self.admission.request.as_ref().is_some_and(|request| request.tunnel),
+            Verdict::Pass(_) | Verdict::Reply(_) => false,
+        };
         self.admission.route.is_some() || (none && !self.is_reserved())
     }
 
@@ -143,6 +151,7 @@ impl Finding<'_> {
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         let request = self.admission.request.as_deref();
+        let request = request.filter(|request| !request.tunnel);
         request.is_some_and(|request| crate::reserved::Reserved::of(request, self.snapshot).is_some())
     }
 
@@ -168,6 +177,18 @@ impl Finding<'_> {
         let Verdict::Pass(permit) = &self.admission.verdict else { return None };
         let endpoint = permit.upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
         let (endpoint, endpoints) = endpoint.unwrap_or((None, 1));
+        if permit.is_tunnel() {
+            let endpoint = endpoint?;
+            return Some(Upward {
+                address: format!("{}:{}", endpoint.host, endpoint.port),
+                scheme: endpoint.scheme.name(),
+                tls: endpoint.scheme.is_tls(),
+                endpoints,
+                target: String::new(),
+                fields: HeaderMap::new(),
+                claims: None,
+            });
+        }
         let mut head = self.head.clone();
         let authority = endpoint.map_or("", |endpoint| endpoint.authority.as_str());
         prepare::request(permit, self.snapshot, &HeaderValue::from_static(SOME_REQUEST), authority, &mut head);

@@ -29,6 +29,7 @@ pub mod route;
 mod snapshot;
 #[cfg(test)]
 mod testing;
+mod tunnel;
 mod upstream;
 mod vigil;
 

@@ -21,6 +21,8 @@ pub(crate) struct Families {
     pub(crate) connections_total: IntCounterVec,
     pub(crate) accept_errors: IntCounter,
     pub(crate) panics: IntCounter,
+    pub(crate) tunnels: IntGauge,
+    pub(crate) tunnel_bytes: IntCounterVec,
     pub(crate) upstream_connections: IntCounterVec,
     pub(crate) upstream_lookups: IntCounterVec,
     pub(crate) certificate_expiry: GaugeVec,
@@ -60,6 +62,12 @@ impl Metrics {
             )?,
             accept_errors: new.counter("accept_errors_total", "Failed calls of accept.")?,
             panics: new.counter("panics_total", "Requests that ended in a panic, each with its own request only.")?,
+            tunnels: new.gauge("tunnels", "Open connections of TCP routes, and WebSockets over HTTP/2.")?,
+            tunnel_bytes: new.counters(
+                "tunnel_bytes_total",
+                "Bytes that tunnels carried, counted at their end.",
+                &["route", "direction"],
+            )?,
             upstream_connections: new.counters(
                 "upstream_connections_total",
                 "Connections used upstream.",

@@ -21,6 +21,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session as Downstream};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::Gate;
@@ -30,6 +31,7 @@ use crate::exchange::{End, Exchange};
 use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal, streams_both_ways};
+use crate::tunnel::Dialler;
 use crate::upstream::{Line, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
@@ -44,6 +46,10 @@ pub(crate) struct Proxy {
     pub(crate) most_in_flight: usize,
     pub(crate) patience: Patience,
     pub(crate) vigilance: Vigilance,
+    /// For what is no request: tunnels, and WebSockets over HTTP/2.
+    pub(crate) dialler: Dialler,
+    /// Says that this process leaves.
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 #[async_trait]
@@ -70,6 +76,10 @@ impl ProxyHttp for Proxy {
         };
         match answer {
             Some(answer) => send(downstream, answer).await.map(|()| true),
+            None if downstream.req_header().method == http::Method::CONNECT => {
+                // Apart: no other exchange is to hold the room for it.
+                Box::pin(self.tunnel(downstream, exchange)).await.map(|()| true)
+            }
             None => {
                 distrust_zero(downstream);
                 if downstream.is_body_empty() {
@@ -311,7 +321,7 @@ impl Proxy {
     }
 
     /// A peer for what was permitted; without a permit there is none.
-    async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
+    pub(crate) async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
         let wants = Wants { upgrade: exchange.upgrade().is_some(), older };
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
@@ -362,7 +372,7 @@ fn is_bodiless(method: &http::Method, head: &ResponseHeader) -> bool {
     !head.status.is_informational() && (status || *method == http::Method::HEAD || empty())
 }
 
-fn overdue<T>() -> Result<T> {
+pub(crate) fn overdue<T>() -> Result<T> {
     Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over")
 }
 
@@ -543,6 +553,8 @@ mod tests {
             most_in_flight: 1,
             patience: Patience::DEFAULT,
             vigilance: Vigilance::default(),
+            dialler: Dialler::new(),
+            stop: watch::channel(false).1,
         };
         let (ours, mut client) = tokio::io::duplex(4096);
         client.write_all(request.as_bytes()).await.unwrap();

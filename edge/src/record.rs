@@ -56,7 +56,7 @@ impl<'a> View<'a> {
             request: exchange.admission.as_ref().and_then(|admission| admission.request.as_deref()),
             // Nobody was there to see a status: the number that nginx made usual.
             status: sent.or(StatusCode::from_u16(499).ok()).unwrap_or(StatusCode::BAD_REQUEST),
-            sent: downstream.body_bytes_sent() as u64,
+            sent: exchange.carried.map_or(downstream.body_bytes_sent() as u64, |(_, down)| down),
         }
     }
 
@@ -86,6 +86,10 @@ impl<'a> View<'a> {
             if reasons.is_empty() {
                 families.decisions.with_label_values(&[route, decision, "none"]).inc();
             }
+        }
+        if let Some((up, down)) = self.exchange.carried {
+            families.tunnel_bytes.with_label_values(&[route, "up"]).inc_by(up);
+            families.tunnel_bytes.with_label_values(&[route, "down"]).inc_by(down);
         }
         if self.would_refuse().is_some() {
             families.dry_run_refusals.with_label_values(&[route]).inc();
@@ -123,6 +127,7 @@ impl<'a> View<'a> {
             request_id: on(AccessField::RequestId).map(|()| self.exchange.id.as_str()),
             duration: on(AccessField::Duration).map(|()| millis(self.exchange.began.elapsed())),
             size: on(AccessField::Size).map(|()| self.sent),
+            received: on(AccessField::Size).and(self.exchange.carried).map(|(up, _)| up),
             response_code: on(AccessField::ResponseCode).map(|()| self.status.as_u16()),
             details: on(AccessField::ResponseCodeDetails).map(|()| self.exchange.end.as_str()),
             client_certificate: on(AccessField::ClientCertificate).and_then(|()| self.client_certificate()),
@@ -209,7 +214,7 @@ impl<'a> View<'a> {
     /// `None` if the bytes were refused: then the head is not the client's.
     fn method(&self) -> Option<&'a Method> {
         let refused = self.request.is_none() && self.exchange.violation().is_some();
-        (!refused).then_some(&self.head.method)
+        (!refused).then(|| self.request.map_or(&self.head.method, |request| &request.method))
     }
 
     fn cluster(&self) -> Option<&'a str> {
@@ -297,6 +302,7 @@ macro_rules! access_event {
                     "request-id" = line.request_id,
                     duration = line.duration,
                     size = line.size,
+                    received = line.received,
                     "response-code" = line.response_code,
                     "response-code-details" = line.details,
                     "client-certificate" = line.client_certificate,
@@ -324,6 +330,7 @@ struct AccessLine<'a> {
     request_id: Option<&'a str>,
     duration: Option<u64>,
     size: Option<u64>,
+    received: Option<u64>,
     response_code: Option<u16>,
     details: Option<&'a str>,
     client_certificate: Option<String>,
@@ -374,7 +381,7 @@ fn words(reasons: Reasons) -> String {
 
 /// A label from a closed set.
 fn method(method: &Method) -> &'static str {
-    let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
+    let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"];
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 

@@ -73,13 +73,13 @@ impl Snapshot {
         });
         let claims = config.identity.claim_headers.iter().map(|claim| claim.header.clone()).collect();
         Ok(Self {
-            table,
             version,
             rules: RequestRules {
                 path: config.request,
                 trusted_hops: config.proxy.trusted_hops,
                 trusted_peers: config.proxy.trusted_peers.clone(),
                 fields: FieldRules { underscores: config.request.underscores, claims },
+                tunnels: table.has_tunnels(),
             },
             cookies: OwnCookies::new(&config.cookie.name),
             edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
@@ -87,6 +87,7 @@ impl Snapshot {
             clusters: Clusters::new(&config)?,
             authenticate,
             asks_by_host,
+            table,
             config,
         })
     }
@@ -119,8 +120,8 @@ impl Snapshot {
     }
 
     /// What a session cookie is bound to on this host (S-089).
-    pub(crate) fn cookie_scope<'h>(&'h self, host: &'h Host) -> &'h str {
-        self.config.cookie.attributes.domain.as_deref().unwrap_or_else(|| host.name())
+    pub(crate) fn cookie_scope<'h>(&'h self, host: &'h str) -> &'h str {
+        self.config.cookie.attributes.domain.as_deref().unwrap_or(host)
     }
 }
 

@@ -15,7 +15,8 @@ use serde_json::json;
 use url::Url;
 
 use crate::route::{
-    HostPattern, HostRewrite, PathMatcher, Route, Target, Upgrades, Upstream, UpstreamEndpoint, UpstreamScheme,
+    Authority, HostPattern, HostRewrite, PathMatcher, Route, Target, TunnelMatch, Upgrades, Upstream, UpstreamEndpoint,
+    UpstreamScheme,
 };
 use crate::*;
 
@@ -78,9 +79,35 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         timeout: None,
         idle_timeout: None,
         upgrades: Upgrades::default(),
+        tunnel: None,
         public: true,
         static_window: Duration::ZERO,
         show_error_details: true,
+    }
+}
+
+/// A public route of connections to `tcp://up.internal:5432`, asked for with these authorities.
+pub(crate) fn tunnel(name: &str, proxy: Option<&str>, authorities: &[&str]) -> Route {
+    let authority = |text: &&str| {
+        let (host, port) = text.split_once(':').map_or((*text, None), |(host, port)| (host, port.parse().ok()));
+        Authority { host: host.into(), port }
+    };
+    let authorities: Box<[_]> = authorities.iter().map(authority).collect();
+    Route {
+        id: name.to_owned(),
+        name: name.to_owned(),
+        hosts: authorities[0].pattern(),
+        target: Target::Upstream(Upstream {
+            endpoints: Box::new([UpstreamEndpoint {
+                scheme: UpstreamScheme::Tcp,
+                host: "up.internal".to_owned(),
+                port: 5432,
+                authority: "up.internal:5432".to_owned(),
+            }]),
+            ..Upstream::default()
+        }),
+        tunnel: Some(Box::new(TunnelMatch { authorities, proxy: proxy.map(Into::into) })),
+        ..route("unused", "/")
     }
 }
 

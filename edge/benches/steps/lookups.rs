@@ -108,6 +108,7 @@ pub(crate) fn plain_route(host: &str) -> Route {
         timeout: None,
         idle_timeout: None,
         upgrades: Upgrades::default(),
+        tunnel: None,
         public: false,
         static_window: Duration::ZERO,
         show_error_details: false,

@@ -122,7 +122,9 @@ impl<'c> Listing<'c> {
         if let Some(host) = &self.own {
             let cells = [String::new(), String::new(), format!("{host}/*"), "sign-in".to_owned(), page.green("public")];
             // Behind the hosts that are named, as it is one of them.
-            let named = self.rows.iter().filter(|row| matches!(row.route.hosts, HostPattern::Exact { .. })).count();
+            let is_named =
+                |row: &&Row<'_>| matches!(row.route.hosts, HostPattern::Exact { .. }) && row.route.tunnel.is_none();
+            let named = self.rows.iter().filter(is_named).count();
             rows.insert(named + 1, cells.to_vec());
         }
         page.columns(out, &rows)?;
@@ -182,7 +184,10 @@ impl Row<'_> {
             "for": ask::matcher(route),
             "host": host,
             "port": port,
-            "path": { kind: path },
+            "path": if route.tunnel.is_some() { Value::Null } else { json!({ kind: path }) },
+            "connections": route.tunnel.as_ref().map(|tunnel| {
+                tunnel.authorities.iter().map(ToString::to_string).collect::<Vec<_>>()
+            }),
             "to": ask::target(route),
             "who": route.policy.audience().as_str(),
             "policy": route.policy.summary(),
@@ -197,8 +202,11 @@ impl Row<'_> {
 fn chosen<'p>(probe: &'p Probe, wanted: &Wanted) -> Result<(Vec<&'p Arc<Route>>, bool), Failed> {
     let table = probe.table();
     match wanted {
-        Wanted::All => Ok((table.groups().into_iter().flat_map(|group| group.routes).collect(), false)),
-        Wanted::Host(host) => Ok((table.candidates(host), false)),
+        Wanted::All => {
+            let of_requests = table.groups().into_iter().flat_map(|group| group.routes);
+            Ok((of_requests.chain(probe.routes().iter().filter(|route| route.tunnel.is_some())).collect(), false))
+        }
+        Wanted::Host(host) => Ok((table.candidates(host).into_iter().chain(table.tunnel(host)).collect(), false)),
         Wanted::Url(address) => {
             let now = SystemTime::now().into();
             let question = Question::get(address.clone(), Who::Nobody, now);
@@ -207,6 +215,9 @@ fn chosen<'p>(probe: &'p Probe, wanted: &Wanted) -> Result<(Vec<&'p Arc<Route>>,
                 let why = finding.admission.verdict.details();
                 return Err(Failed::Problem(format!("a request for this address is refused before any route: {why}")));
             };
+            if request.tunnel {
+                return Ok((table.tunnel(&request.host).into_iter().collect(), false));
+            }
             if finding.is_reserved() {
                 return Ok((Vec::new(), true));
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
 use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
 use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
@@ -29,7 +29,8 @@ use crate::request::{Upgrade, lenient_reading};
 use crate::reserved::{self, Reserved};
 use crate::route::{Rewritten, Route, Target, Upstream};
 use crate::{
-    AuthnUpstream, ClientCert, Connection, GroupsFilter, JwtIssuerFormat, Refusal, Request, Snapshot, prepare,
+    AuthnUpstream, BadRequest, ClientCert, Connection, GroupsFilter, JwtIssuerFormat, Refusal, Request, Snapshot,
+    prepare,
 };
 
 /// Decides every request of an edge.
@@ -221,7 +222,10 @@ impl<I: Identify> Judge<'_, I> {
     async fn judge(&self, head: &RequestHeader) -> Admission {
         let mut admission = Admission::unread();
         let decided = self.decide(head, &mut admission).await;
-        admission.verdict = decided.unwrap_or_else(Verdict::Refuse);
+        admission.verdict = match decided {
+            Ok(verdict) if is_unmet(head, &verdict) => Verdict::Refuse(Refusal::Upgrade),
+            decided => decided.unwrap_or_else(Verdict::Refuse),
+        };
         admission
     }
 
@@ -229,6 +233,9 @@ impl<I: Identify> Judge<'_, I> {
         let snapshot = self.snapshot;
         let request = Arc::new(Request::read(head, self.connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
         admission.request = Some(Arc::clone(&request));
+        if request.tunnel {
+            return self.decide_tunnel(head, &request, admission).await;
+        }
         let sni = self.connection.sni.as_deref();
         let served = self.connection.serves(request.host.name()) && !snapshot.asks_otherwise(sni, &request.host);
         let misdirected = !request.host.is_unnamed() && !served;
@@ -245,34 +252,68 @@ impl<I: Identify> Judge<'_, I> {
                 location: request.url(),
             }));
         }
-        let credential = Credential::present_in(&head.headers, &request, snapshot);
+        let credential = Credential::present_in(&head.headers, &request, request.host.name(), snapshot);
         admission.programmatic = credential.programmatic;
         if let Some(reserved) = Reserved::of(&request, snapshot) {
             return self.reserved(reserved, head, &credential, admission).await;
         }
         let (route, other_path) = find_route(snapshot, &request)?;
+        self.decide_route(head, (&request, &credential), (route, other_path), admission).await
+    }
+
+    /// A request for a connection. Only a route of connections is for it, the very host and port that it names; whoever asks shows
+    /// who they are on the host that `from` names (S-105).
+    async fn decide_tunnel(
+        &self,
+        head: &RequestHeader,
+        request: &Arc<Request>,
+        admission: &mut Admission,
+    ) -> Result<Verdict, Refusal> {
+        if self.connection.tls {
+            self.still_welcome()?;
+        }
+        // What no route is for is no more than a method that is not served (S-018).
+        let route = self.snapshot.table.tunnel(&request.host).ok_or(Refusal::BadRequest(BadRequest::Method))?;
+        let proxy = route.tunnel.as_deref().and_then(|tunnel| tunnel.proxy.as_deref());
+        if proxy.is_some_and(|proxy| !self.connection.serves(proxy)) {
+            return Err(Refusal::Misdirected);
+        }
+        let door = proxy.unwrap_or_else(|| request.host.name());
+        let credential = Credential::present_in(&head.headers, request, door, self.snapshot);
+        admission.programmatic = credential.programmatic;
+        self.decide_route(head, (request, &credential), (Arc::clone(route), None), admission).await
+    }
+
+    /// What the route says, once it is found: who asks, and whether they may.
+    async fn decide_route(
+        &self,
+        head: &RequestHeader,
+        (request, credential): (&Arc<Request>, &Credential),
+        (route, other_path): (Arc<Route>, Option<String>),
+        admission: &mut Admission,
+    ) -> Result<Verdict, Refusal> {
         admission.route = Some(Arc::clone(&route));
-        let known = self.known(&credential, Some(&route.idp), route.static_window).await;
+        let known = self.known(credential, Some(&route.idp), route.static_window).await;
         admission.subject = known.as_ref().ok().and_then(Option::clone).into();
         let shown = self.connection.client_cert.as_ref();
         admission.certificate = Presented::to(shown, route.client_trust.as_deref(), self.now);
         let path = request.decoded_path();
-        let evaluation = route.policy.evaluate(&self.facts(&request, &path, admission));
+        let evaluation = route.policy.evaluate(&self.facts(request, &path, admission));
         admission.evaluation = Some(evaluation);
         match (evaluation.decision(), &known) {
             (Decision::Allow, _) => {
                 // Nor may a criterion on the path be met, or missed, by what a lenient upstream does not see.
-                let decide = |path: &str| route.policy.decide(&self.facts(&request, path, admission));
+                let decide = |path: &str| route.policy.decide(&self.facts(request, path, admission));
                 if other_path.is_some_and(|path| decide(&path) != Decision::Allow) {
                     return Err(Refusal::AmbiguousPath);
                 }
-                admission.would_refuse = route.policy.would_refuse(&self.facts(&request, &path, admission));
+                admission.would_refuse = route.policy.would_refuse(&self.facts(request, &path, admission));
             }
             // Nobody who might be somebody is refused for good while that cannot be known.
             (_, Err(error)) => return Err(store_unavailable(error)),
             (decision, Ok(_)) => return Err(refusal_of(decision, &route.idp)),
         }
-        self.carry(head, &request, &route, known.ok().flatten().as_ref())
+        self.carry(head, request, &route, known.ok().flatten().as_ref())
     }
 
     fn facts<'f>(&'f self, request: &'f Request, path: &'f str, found: &'f Admission) -> postern_policy::Facts<'f> {
@@ -308,6 +349,9 @@ impl<I: Identify> Judge<'_, I> {
                 return Ok(Verdict::Reply(Reply::Fixed { status: *status, body }));
             }
             Target::Upstream(_) => {}
+        }
+        if request.tunnel {
+            return Ok(Verdict::Pass(Permit::to_connection(Arc::clone(request), Arc::clone(route))));
         }
         let upgrade = route.upgrades.first_of(&request.upgrades).cloned();
         if upgrade.is_none() && !request.upgrades.is_empty() {
@@ -408,6 +452,17 @@ impl<I: Identify> Judge<'_, I> {
         let idp = admission.request.as_ref().and_then(|request| self.snapshot.idp_of(&request.host));
         known.ok_or_else(|| idp.map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() }))
     }
+}
+
+/// Whether what is asked for over HTTP/2 is a WebSocket (RFC 8441), and this is none: there an answer that is no refusal, of
+/// whomever, would be consent to one.
+fn is_unmet(head: &RequestHeader, verdict: &Verdict) -> bool {
+    head.method == Method::CONNECT
+        && match verdict {
+            Verdict::Pass(permit) => !permit.is_tunnel() && permit.upgrade().is_none(),
+            Verdict::Reply(_) => true,
+            Verdict::Refuse(_) => false,
+        }
 }
 
 /// The route of a request, unless a more lenient reading of its path leads to another one (S-022); and that reading, decoded,
@@ -575,6 +630,12 @@ impl Permit {
         Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None }
     }
 
+    /// Nobody tells an upstream anything that is no HTTP.
+    const fn to_connection(request: Arc<Request>, route: Arc<Route>) -> Self {
+        let passage = Passage::Route { route, rewritten: None };
+        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None }
+    }
+
     /// The upstream to choose an endpoint of; `None`: authn is where it leads.
     #[must_use]
     pub fn upstream(&self) -> Option<(&Arc<Route>, &Upstream)> {
@@ -591,6 +652,12 @@ impl Permit {
     #[must_use]
     pub const fn is_to_authn(&self) -> bool {
         matches!(self.passage, Passage::Authn { .. })
+    }
+
+    /// It is for a connection to the upstream, and for no request (S-105).
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.request.tunnel
     }
 
     /// What the connection becomes if the upstream agrees; nothing else does it become (S-009, S-010).

@@ -25,6 +25,7 @@ pub(crate) use clock::Alarm;
 pub use clock::Patience;
 pub use guard::Limits;
 pub(crate) use redirect::answer_redirect;
+pub(crate) use stream::{Farewell, GOING_AWAY};
 #[cfg(test)]
 pub(crate) use stream::{GuardedStream, Wire};
 pub(crate) use tls::{TlsAcceptor, provider};
@@ -60,6 +61,8 @@ pub(crate) enum Tunnel {
     WebSocket,
     /// Another protocol that was agreed on with a 101.
     Upgraded,
+    /// A connection to somewhere else, asked for with CONNECT (S-106).
+    Connect,
 }
 
 /// How many connections there may be (03 §2).
@@ -147,7 +150,7 @@ impl Connection {
         self.exchange.load(Ordering::Acquire)
     }
 
-    /// From here on the bytes are not HTTP: a 101 was answered (S-009).
+    /// From here on the bytes are not HTTP: a 101 was answered, or a CONNECT was granted (S-009).
     pub(crate) fn begin_tunnel(&self, tunnel: Tunnel) {
         let _only_once = self.tunnel.set(tunnel);
     }

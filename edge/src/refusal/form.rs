@@ -49,7 +49,9 @@ impl Form {
 /// Whether a browser navigates here, so that it can be sent to sign in (rulings). `programmatic`: the request shows a
 /// credential that browsers do not.
 pub(crate) fn may_redirect(head: &RequestHeader, programmatic: bool) -> bool {
-    if programmatic || grpc(head).is_some() || head.headers.contains_key(header::UPGRADE) {
+    // Nobody browses with CONNECT, nor to what a connection becomes.
+    let browses = head.method != Method::CONNECT && !head.headers.contains_key(header::UPGRADE);
+    if programmatic || grpc(head).is_some() || !browses {
         return false;
     }
     match head.headers.get(FETCH_MODE) {

@@ -248,6 +248,8 @@ impl Asked<'_> {
     fn sign_in_url(&self) -> String {
         match self.request {
             Some(request) if request.method == http::Method::GET && request.upgrades.is_empty() => request.url(),
+            // Where a connection is asked for nobody can browse.
+            Some(request) if request.tunnel => self.snapshot.config.authenticate.url.to_string(),
             Some(request) => format!("https://{}/", request.host),
             None => String::new(),
         }

@@ -30,11 +30,11 @@ use crate::{Connection, EscapedSlashes, PathConfig, Violation};
 /// One request, in its one spelling.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// As sent; never `CONNECT` or `TRACE`.
+    /// As sent, and `GET` of a WebSocket over HTTP/2 (RFC 8441); never `TRACE`, and `CONNECT` of a tunnel alone.
     pub method: Method,
     /// Who is meant.
     pub host: Host,
-    /// The canonical path; `*` for `OPTIONS *`.
+    /// The canonical path; `*` for `OPTIONS *`, empty of a tunnel.
     pub path: String,
     /// The query, byte for byte.
     pub query: Option<String>,
@@ -42,6 +42,8 @@ pub struct Request {
     pub client: Client,
     /// What its connection is asked to become, in the order of the client's wishes; of most requests nothing.
     pub upgrades: Vec<Upgrade>,
+    /// It asks for a connection to its host, which has a port then (S-105).
+    pub tunnel: bool,
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method` (S-035).
     pub cors_preflight: bool,
     /// Encoded slashes were decoded, and the configuration wants the client to come back with the decoded path.
@@ -155,6 +157,8 @@ pub(crate) struct RequestRules {
     pub(crate) trusted_hops: u32,
     pub(crate) trusted_peers: Option<IpMatcher>,
     pub(crate) fields: FieldRules,
+    /// Some route is for connections.
+    pub(crate) tunnels: bool,
 }
 
 impl RequestRules {
@@ -175,8 +179,14 @@ impl Request {
         if let Some(violation) = connection.violation() {
             return Err(BadRequest::Bytes(violation));
         }
-        if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            return Err(BadRequest::Method);
+        let websocket = is_websocket_over_h2(head);
+        match head.method {
+            Method::CONNECT if websocket => {}
+            Method::CONNECT if rules.tunnels && !is_extended(head) => {
+                return Self::read_tunnel(head, connection, rules);
+            }
+            Method::CONNECT | Method::TRACE => return Err(BadRequest::Method),
+            _ => {}
         }
         let target = Target::read(head)?;
         let host = read_host(head, target.authority)?;
@@ -186,16 +196,51 @@ impl Request {
         refuse_odd_expectations(head)?;
         let client = Client::behind(rules.hops(connection), connection, &head.headers);
         let mut request = Self {
-            method: head.method.clone(),
+            method: if websocket { Method::GET } else { head.method.clone() },
             host,
             query,
             client,
-            upgrades: Upgrade::asked(head),
+            upgrades: if websocket { vec![Upgrade::websocket()] } else { Upgrade::asked(head) },
+            tunnel: false,
             cors_preflight: is_cors_preflight(head),
             redirect_to_canonical: path.unescaped
                 && rules.path.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
                 && matches!(head.method, Method::GET | Method::HEAD),
             path: path.text,
+            strip: Vec::new(),
+            strip_with_identity: Vec::new(),
+        };
+        request.judge_fields(head, &rules.fields)?;
+        request.strip_nominated(head)?;
+        Ok(request)
+    }
+
+    /// A request for a connection, which names where to and nothing else (RFC 9110 §9.3.6).
+    fn read_tunnel(head: &RequestHeader, connection: &Connection, rules: &RequestRules) -> Result<Self, BadRequest> {
+        let h2 = head.version == Version::HTTP_2;
+        if h2 && (head.uri.scheme().is_some() || head.uri.path_and_query().is_some()) {
+            return Err(BadRequest::Form);
+        }
+        let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let host = read_host(head, if h2 { authority } else { Some(head.raw_path()) })?;
+        if host.port().is_none() {
+            return Err(BadRequest::Form);
+        }
+        refuse_unclear_framing(head)?;
+        if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name)) {
+            return Err(BadRequest::Framing);
+        }
+        refuse_odd_expectations(head)?;
+        let mut request = Self {
+            method: Method::CONNECT,
+            host,
+            path: String::new(),
+            query: None,
+            client: Client::behind(rules.hops(connection), connection, &head.headers),
+            upgrades: Vec::new(),
+            tunnel: true,
+            cors_preflight: false,
+            redirect_to_canonical: false,
             strip: Vec::new(),
             strip_with_identity: Vec::new(),
         };
@@ -359,6 +404,17 @@ fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &PathConfig) -> R
     // An absolute-form target may have no path at all.
     let path = if path.is_empty() { "/" } else { path };
     Ok(CanonicalPath::parse(path.as_bytes(), rules)?)
+}
+
+/// Whether it is an extended CONNECT (RFC 8441), to whatever protocol.
+fn is_extended(head: &RequestHeader) -> bool {
+    head.extensions.get::<h2::ext::Protocol>().is_some()
+}
+
+/// Whether it asks for a WebSocket in the way of HTTP/2.
+fn is_websocket_over_h2(head: &RequestHeader) -> bool {
+    let protocol = || head.extensions.get::<h2::ext::Protocol>();
+    head.method == Method::CONNECT && protocol().is_some_and(|protocol| protocol.as_str() == Upgrade::WEBSOCKET)
 }
 
 /// The head guard has seen the bytes of HTTP/1 already; this is what both versions are held to (S-016).

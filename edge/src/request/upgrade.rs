@@ -13,6 +13,11 @@ impl Upgrade {
     /// The token of WebSockets (RFC 6455).
     pub const WEBSOCKET: &str = "websocket";
 
+    /// A WebSocket.
+    pub(super) fn websocket() -> Self {
+        Self(Self::WEBSOCKET.into())
+    }
+
     /// One for a test.
     #[cfg(test)]
     pub(crate) fn named(token: &str) -> Self {

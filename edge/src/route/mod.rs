@@ -12,6 +12,7 @@ mod table;
 mod tests;
 mod trace;
 mod tree;
+mod tunnels;
 mod upgrades;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub(crate) use rewrite::Rewritten;
 pub use substitution::{RegexRewrite, SubstitutionError};
 pub use table::{Group, RouteTable};
 pub use trace::Miss;
+pub use tunnels::{Authority, TunnelMatch};
 pub use upgrades::Upgrades;
 
 use crate::{ClientTrust, GroupsFilter, HeaderRule, JwtIssuerFormat, ResponseHeaders};
@@ -38,8 +40,10 @@ pub struct Route {
     pub id: String,
     /// `name`, or a readable form of `from` and the path; unique enough to recognise, used in logs, metrics and pages.
     pub name: String,
-    /// The hosts of `from`, already in canonical form.
+    /// The hosts of `from`, already in canonical form; of a route of connections the first that is asked for.
     pub hosts: HostPattern,
+    /// It is for connections, which are asked for with these (`tcp+https`), and for no request.
+    pub tunnel: Option<Box<TunnelMatch>>,
     /// The path match.
     pub path: PathMatcher,
     /// Where it leads.
@@ -81,6 +85,20 @@ pub struct Route {
     pub static_window: Duration,
     /// Why it was refused may be shown in words on the 403 page.
     pub show_error_details: bool,
+}
+
+impl Route {
+    /// The hosts on which people sign in to pass here: those that requests are for, or those that clients connect to who ask for a
+    /// connection.
+    #[must_use]
+    pub fn door(&self) -> HostPattern {
+        match (self.tunnel.as_deref().map(|tunnel| tunnel.proxy.as_deref()), &self.hosts) {
+            (None, hosts) => hosts.clone(),
+            (Some(Some(proxy)), _) => HostPattern::Exact { host: proxy.to_owned(), port: None },
+            (Some(None), HostPattern::Exact { host, .. }) => HostPattern::Exact { host: host.clone(), port: None },
+            (Some(None), HostPattern::Wildcard { pattern, .. }) => HostPattern::wildcard(pattern, None),
+        }
+    }
 }
 
 /// The host set of `from` (01 §2.2).
@@ -193,6 +211,8 @@ pub enum UpstreamScheme {
     Unix,
     /// HTTP over TLS over such a socket.
     HttpsUnix,
+    /// Whatever is spoken over a connection: of routes of connections alone.
+    Tcp,
 }
 
 impl UpstreamScheme {
@@ -205,6 +225,7 @@ impl UpstreamScheme {
             Self::H2c => "h2c",
             Self::Unix => "unix",
             Self::HttpsUnix => "https+unix",
+            Self::Tcp => "tcp",
         }
     }
 

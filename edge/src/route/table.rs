@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::named::Named;
 use super::paths::Paths;
 use super::tree::{NEVER, Order, Tree};
+use super::tunnels::Tunnels;
 use super::{HostPattern, Route, glob, route};
 use crate::Host;
 
@@ -18,6 +19,8 @@ pub struct RouteTable {
     exact: Named,
     /// The hosts with `*`, by what stands behind their last one, read backwards.
     wildcards: Tree<Vec<Wildcard>>,
+    /// The routes of connections.
+    tunnels: Tunnels,
     /// A route that names no port serves any (`match_any_incoming_port`), else none and 443 only.
     any_port: bool,
 }
@@ -51,7 +54,7 @@ impl RouteTable {
         for (name, port) in own {
             exact.entry((name, port)).or_default();
         }
-        for (order, route) in (0..).zip(routes) {
+        for (order, route) in (0..).zip(routes).filter(|(_, route)| route.tunnel.is_none()) {
             match &route.hosts {
                 HostPattern::Exact { host, port } => exact.entry((host.as_str(), *port)).or_default().push(order),
                 HostPattern::Wildcard { pattern, port } => {
@@ -67,7 +70,8 @@ impl RouteTable {
             tails.entry(tail).or_default().push(wildcard);
         }
         let least = |wildcards: &Vec<Wildcard>| wildcards.iter().map(Wildcard::least).min().unwrap_or(NEVER);
-        Self { routes: routes.to_vec(), exact, wildcards: Tree::new(tails, least), any_port }
+        let tunnels = Tunnels::new(routes);
+        Self { routes: routes.to_vec(), exact, wildcards: Tree::new(tails, least), tunnels, any_port }
     }
 
     /// The first route of the file that has this host and path. A host that is named exactly never falls through to a
@@ -81,14 +85,26 @@ impl RouteTable {
         self.route(order?)
     }
 
-    /// The first route of the file on this host, whatever its path.
+    /// The route of connections that a CONNECT to this host asks for (S-105).
+    #[must_use]
+    pub fn tunnel(&self, host: &Host) -> Option<&Arc<Route>> {
+        self.route(self.tunnels.find(host)?)
+    }
+
+    /// Whether there is any route of connections.
+    #[must_use]
+    pub fn has_tunnels(&self) -> bool {
+        !self.tunnels.is_empty()
+    }
+
+    /// The first route of the file on this host, whatever its path; else the first whose connections are asked for there.
     #[must_use]
     pub fn first_on(&self, host: &Host) -> Option<&Arc<Route>> {
         let order = match self.named(host) {
             Some(paths) => paths.first(),
             None => self.wild(host, |paths, _| paths.first()),
         };
-        self.route(order?)
+        self.route(order.or_else(|| self.tunnels.behind(host))?)
     }
 
     /// Whether this host is anybody's: some route, or a host of ours.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::Host;
-use crate::route::{HostPattern, Route, RouteTable};
+use crate::route::{Authority, HostPattern, Route, RouteTable};
 
 /// Why a route was not chosen, although it is before the one that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum Miss {
     Address,
     /// It is for this host and other paths.
     Path,
+    /// It is for connections, and this is a request; or the other way round.
+    Kind,
+    /// It is for this connection as well, and comes later or has a pattern where another names the host.
+    Later,
 }
 
 impl Miss {
@@ -33,6 +37,8 @@ impl Miss {
             Self::HostIsNamed => "host-is-named",
             Self::Address => "address",
             Self::Path => "path",
+            Self::Kind => "kind",
+            Self::Later => "later",
         }
     }
 }
@@ -54,8 +60,38 @@ impl RouteTable {
             if is(route, chosen) {
                 return (route, None);
             }
+            if route.tunnel.is_some() {
+                return (route, Some(Miss::Kind));
+            }
             let here = candidates.iter().any(|other| Arc::ptr_eq(route, other));
             (route, Some(if here { Miss::Path } else { elsewhere(&route.hosts, host, any) }))
+        })
+    }
+}
+
+impl RouteTable {
+    /// The same for a CONNECT to `host`.
+    pub fn trace_tunnel<'r>(
+        &self,
+        routes: &'r [Arc<Route>],
+        host: &Host,
+    ) -> impl Iterator<Item = (&'r Arc<Route>, Option<Miss>)> {
+        let chosen = self.tunnel(host);
+        let is = |route: &Arc<Route>| chosen.is_some_and(|other| Arc::ptr_eq(route, other));
+        let end = routes.iter().position(is).map_or(routes.len(), |at| at + 1);
+        let miss = |route: &Arc<Route>| {
+            let authorities = &route.tunnel.as_deref()?.authorities;
+            let same = |authority: &Authority| authority.pattern().names(host.name());
+            Some(match (authorities.iter().any(|one| one.is(host)), authorities.iter().any(same)) {
+                (true, _) => Miss::Later,
+                (false, true) => Miss::Port,
+                (false, false) => Miss::Host,
+            })
+        };
+        let chosen = chosen.map(Arc::clone);
+        routes.iter().take(end).map(move |route| match &chosen {
+            Some(chosen) if Arc::ptr_eq(route, chosen) => (route, None),
+            Some(_) | None => (route, Some(miss(route).unwrap_or(Miss::Kind))),
         })
     }
 }

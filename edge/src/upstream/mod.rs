@@ -7,7 +7,7 @@ mod resolve;
 mod tls;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) use self::cluster::Clusters;
 use self::cluster::{Cluster, Http, upstream};
 pub(crate) use self::line::Line;
 pub(crate) use self::peer::hurry;
-use self::peer::{PeerSpec, Place};
+use self::peer::{PATIENT, PeerSpec, Place};
 use self::resolve::Resolver;
 pub(crate) use self::resolve::Unresolved;
 use self::tls::Identity;
@@ -75,7 +75,13 @@ impl Upstreams {
         let place = if endpoint.scheme.is_socket() {
             Place::Socket(Path::new(&endpoint.host))
         } else {
-            Place::Address(SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port))
+            let address = self.resolver.resolve(&endpoint.host).await?;
+            if route.tunnel.is_some() && is_inward(endpoint, address) {
+                tracing::warn!(postern.route = route.name, upstream.host = endpoint.host, %address,
+                    "a tunnel may lead to this machine only where its route names it");
+                return Err(Unresolved);
+            }
+            Place::Address(SocketAddr::new(address, endpoint.port))
         };
         let one = upgrade || (older && cluster.http == Http::Negotiated);
         let http = if one { Http::One } else { cluster.http };
@@ -89,7 +95,11 @@ impl Upstreams {
             connect: CONNECT,
             silence: if upgrade { route.idle_timeout } else { silence },
         };
-        spec.peer().map_err(|_| Unresolved)
+        let mut peer = spec.peer().map_err(|_| Unresolved)?;
+        if route.tunnel.is_some() {
+            peer.options.tcp_keepalive = Some(PATIENT);
+        }
+        Ok(peer)
     }
 
     /// A peer for authn: its answers wait for nothing but the identity provider.
@@ -140,6 +150,19 @@ fn tls<'a>(
     let identity = cluster.tls.as_deref().ok_or(Unresolved)?;
     Ok(Some((identity, identity.server_name(endpoint))))
 }
+
+/// Whether a name leads to this machine or to what clouds tell of it, which nobody meant who wrote a name (S-105).
+fn is_inward(endpoint: &UpstreamEndpoint, address: IpAddr) -> bool {
+    let named = endpoint.host.parse::<IpAddr>().is_ok() || endpoint.host.eq_ignore_ascii_case("localhost");
+    let inward = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6 == METADATA,
+    };
+    inward && !named
+}
+
+/// Where one cloud tells of its machines over IPv6; the others use link-local addresses.
+const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// To connect, TLS included (03 §2).
 const CONNECT: Duration = Duration::from_secs(5);

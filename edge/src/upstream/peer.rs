@@ -121,6 +121,13 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::from_secs(90),
 };
 
+/// The same of a tunnel, whose other end may let it wait for long: only one that is gone is given up.
+pub(super) const PATIENT: TcpKeepalive = TcpKeepalive {
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::ZERO,
+    ..KEEPALIVE
+};
+
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;

@@ -153,36 +153,3 @@ async fn s_018_r_032_a_connect_is_refused_in_our_words() {
     assert!(!response.headers().contains_key("server"));
     assert!(world.upstream.requests().is_empty());
 }
-
-/// A HEADERS frame on stream 1 that ends the stream, its fields spelled out one by one.
-fn headers_frame(fields: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect();
-    let length = u8::try_from(block.len()).unwrap();
-    [&[0, 0, length, 1, 5, 0, 0, 0, 1][..], &block].concat()
-}
-
-#[tokio::test]
-async fn s_018_an_extended_connect_never_leads_anywhere() {
-    let world = World::new().await;
-    let mut wire = Wire::open(world.address, HOST, &world.root, &["h2"]).await.unwrap();
-    let head = headers_frame(&[
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        (":scheme", "https"),
-        (":authority", HOST),
-        (":path", "/"),
-    ]);
-    wire.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..], &head].concat()).await;
-    // Whatever frames come first (settings, their acknowledgement): the stream is reset.
-    loop {
-        let frame = wire.raw(9).await;
-        let length = usize::from(frame[1]) * 256 + usize::from(frame[2]);
-        let (kind, payload) = (frame[3], wire.raw(length).await);
-        assert!(![0, 1].contains(&kind), "an answer: {payload:?}");
-        if kind == 3 {
-            break;
-        }
-    }
-    assert!(world.upstream.requests().is_empty());
-}

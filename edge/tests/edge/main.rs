@@ -17,4 +17,5 @@ mod records;
 mod sockets;
 mod support;
 mod time;
+mod tunnels;
 mod vendored;

@@ -724,6 +724,67 @@ fn upgrades_of_a_route_take_the_place_of_the_global_ones_and_flags_add_to_them()
     assert_eq!(warnings(&http), expected, "what is HTTP all the same is never asked for (S-010)");
 }
 
+/// The text of a public route of connections.
+fn connections(from: &str, to: &str, keys: &str) -> String {
+    format!("routes:\n  - from: '{from}'\n    to: '{to}'\n    allow_public_unauthenticated_access: true\n{keys}")
+}
+
+#[test]
+fn a_route_of_connections_names_hosts_and_ports_and_what_it_leads_to() {
+    let tunnel = |from: &str, to: &str| {
+        let config = config(&connections(from, to, ""));
+        let route = &config.edge.routes[0];
+        let Target::Upstream(upstream) = &route.target else { panic!("{from}") };
+        let tunnel = route.tunnel.as_deref().unwrap();
+        let authorities = tunnel.authorities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!((route.timeout, route.idle_timeout, route.pass_identity_headers), (None, None, false), "{from}");
+        (authorities, tunnel.proxy.as_deref().map(str::to_owned), upstream.endpoints[0].to_string())
+    };
+    let told = |authorities: &str, proxy: Option<&str>, to: &str| {
+        (authorities.to_owned(), proxy.map(str::to_owned), to.to_owned())
+    };
+    let (db, to) = ("tcp+https://DB.example.com:5432", "tcp://10.0.0.5:5432");
+    assert_eq!(tunnel(db, to), told("db.example.com:5432", None, to));
+    assert_eq!(
+        tunnel("tcp+https://Proxy.example.com:8443/a.internal:1/10.0.0.7:2/", to),
+        told("a.internal:1 10.0.0.7:2", Some("proxy.example.com"), to)
+    );
+    assert_eq!(tunnel("tcp+https://*.example.com:22", to).0, "*.example.com:22");
+    assert_eq!(tunnel(db, "https://next.example.com").2, "https://next.example.com", "a proxy is asked in turn");
+    let open = config(&connections(db, to, "    idle_timeout: 1h\n"));
+    assert_eq!(open.edge.routes[0].idle_timeout, Some(Duration::from_secs(3600)));
+    let unsaid = BASE.replace("authenticate_service_url: https://authenticate.example.com\n", "");
+    let somebody =
+        connections(db, to, "").replace("allow_public_unauthenticated_access", "allow_any_authenticated_user");
+    let guessed = loaded(&format!("{unsaid}{somebody}")).config.unwrap().edge.authenticate.url;
+    assert_eq!(guessed.as_str(), "https://authenticate.example.com/", "the port is no part of where people sign in");
+
+    for (from, to, problem) in [
+        ("tcp+https://", to, format!("{} routes[0].from", Code::BadFrom)),
+        ("tcp+https://p.example.com/a b", to, format!("{} routes[0].from", Code::BadFrom)),
+        ("tcp+https://*.example.com/a.internal:1", to, format!("{} routes[0].from", Code::BadFrom)),
+        (db, "h2c://a:1", format!("{} routes[0].to", Code::BadTo)),
+        ("https://db.example.com", to, format!("{} routes[0].to", Code::BadTo)),
+    ] {
+        assert_eq!(errors(&connections(from, to, "")), [problem], "{from} {to}");
+    }
+    let redirect = connections(db, to, "    redirect: {host_redirect: a.example.com}\n");
+    assert_eq!(errors(&redirect), [format!("{} routes[0].redirect", Code::BadTarget)]);
+
+    let idle = connections(db, to, "    prefix: /a\n    timeout: 5s\n    allow_websockets: true\n");
+    let idle_keys = ["prefix", "timeout", "allow_websockets"];
+    assert_eq!(warnings(&idle), idle_keys.map(|key| format!("{} routes[0].{key}", Code::NoEffect)));
+    assert_eq!(
+        warnings(&connections("tcp+https://db.example.com", to, "")),
+        [format!("{} routes[0].from", Code::NoEffect)]
+    );
+    let twice = format!(
+        "{}  - {{from: '{db}', to: 'tcp://10.0.0.6:5432', allow_public_unauthenticated_access: true}}\n",
+        connections(db, to, "")
+    );
+    assert_eq!(warnings(&twice), [format!("{} routes[1].from", Code::HiddenRoute)]);
+}
+
 #[test]
 fn response_headers_have_defaults_without_preload_and_routes_win() {
     let names = |config: &Config| {

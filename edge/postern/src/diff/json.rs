@@ -48,7 +48,7 @@ impl Comparison<'_> {
             "words": change.scenario.words(&self.usual),
             "subject": subject,
             "request": request,
-            "url": format!("https://{}{}", change.address.authority(), change.address.target()),
+            "url": change.address.url(),
             "before": position(old, &change.before),
             "after": position(new, &change.after),
         })

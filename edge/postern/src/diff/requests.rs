@@ -33,7 +33,7 @@ pub(super) fn named(sides: &[Side<'_>; 2], urls: &[Address], usual: &Scenario) -
 
 /// Addresses that together meet every route, as far as they were found, and whether there were more than `most`.
 pub(super) fn made(sides: &[Side<'_>; 2], usual: &Scenario, most: usize) -> (Vec<Asked>, bool) {
-    let routes: Vec<&Route> = sides.iter().flat_map(Side::routes).collect();
+    let routes: Vec<&Route> = sides.iter().flat_map(Side::routes).filter(|route| route.tunnel.is_none()).collect();
     let exact: BTreeSet<&str> = routes.iter().filter_map(|route| exact(&route.hosts)).collect();
     let mut seen = HashMap::new();
     let mut authorities = BTreeSet::new();
@@ -56,6 +56,15 @@ pub(super) fn made(sides: &[Side<'_>; 2], usual: &Scenario, most: usize) -> (Vec
         }
     }
     let mut all = Vec::new();
+    for address in connections(sides) {
+        let Some((asked, kind)) = met(sides, &address, usual) else { continue };
+        if seen.insert(kind, ()).is_none() {
+            if all.len() == most {
+                return (all, true);
+            }
+            all.push(asked);
+        }
+    }
     for (name, authority) in &hosts {
         let named = by_name.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
         let fitting = named.iter().chain(wild.iter().filter(|route| route.hosts.names(name))).copied();
@@ -72,6 +81,14 @@ pub(super) fn made(sides: &[Side<'_>; 2], usual: &Scenario, most: usize) -> (Vec
         }
     }
     (all, false)
+}
+
+/// What connections are asked for with, on both sides; of a pattern one host.
+fn connections(sides: &[Side<'_>; 2]) -> Vec<Address> {
+    let tunnels = sides.iter().flat_map(Side::routes).filter_map(|route| route.tunnel.as_deref());
+    let asked: BTreeSet<_> = tunnels.flat_map(|tunnel| &tunnel.authorities).map(ToString::to_string).collect();
+    let address = |authority: &String| Address::parse(&format!("tcp+https://{}", authority.replace('*', "any")));
+    asked.iter().filter_map(|authority| address(authority).ok()).collect()
 }
 
 fn exact(hosts: &HostPattern) -> Option<&str> {

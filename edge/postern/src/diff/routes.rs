@@ -91,13 +91,14 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
         format!(
             "{:?}",
             (
+                route.tunnel.as_ref().map(|tunnel| &tunnel.proxy),
                 (
                     &route.rewrite,
                     &route.pass_identity_headers,
                     (&route.issuer_format, &route.groups_filter),
                     &route.timeout
                 ),
-                (&route.idle_timeout, &route.upgrades, &route.show_error_details, &route.response_rewrites),
+                ((&route.idle_timeout, &route.upgrades), &route.show_error_details, &route.response_rewrites),
             )
         )
     };

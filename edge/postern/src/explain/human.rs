@@ -43,7 +43,7 @@ impl Explanation<'_> {
     fn write_request(&self, out: &mut String, page: Page) -> fmt::Result {
         let (question, admission) = (&self.question, &self.finding.admission);
         let (authority, target) = (question.address.authority(), question.address.target());
-        writeln!(out, "{}\n", page.bold(&format!("{} {authority}{target}", question.method)))?;
+        writeln!(out, "{}\n", page.bold(&format!("{} {authority}{target}", question.method())))?;
         let mut rows = Vec::new();
         match &admission.request {
             Some(request) => {
@@ -180,6 +180,9 @@ impl Explanation<'_> {
             (address, 1) => format!("{scheme}://{address} gets"),
             (address, endpoints) => format!("{scheme}://{address} gets, or in turn another of {endpoints} endpoints"),
         };
+        if self.question.address.is_tunnel() {
+            return writeln!(out, "\n{}\n  a connection, and every byte of it", page.bold(&who));
+        }
         writeln!(out, "\n{}\n  {} {}", page.bold(&who), self.question.method, upward.target)?;
         let rows = upward.fields.iter().map(|(name, value)| {
             let sent = self.question.fields.get(name).map(http::HeaderValue::as_bytes) == Some(value.as_bytes());
@@ -237,5 +240,7 @@ const fn words_of(miss: Miss) -> &'static str {
         Miss::HostIsNamed => "the host is named by another route, and patterns are not asked then",
         Miss::Address => "patterns never match addresses",
         Miss::Path => "another path",
+        Miss::Kind => "requests and connections do not meet the same routes",
+        Miss::Later => "a route before it takes these connections",
     }
 }

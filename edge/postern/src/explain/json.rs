@@ -43,7 +43,7 @@ impl Explanation<'_> {
                 "address": upward.address,
                 "tls": upward.tls,
                 "endpoints": upward.endpoints,
-                "method": self.question.method.as_str(),
+                "method": self.question.method().as_str(),
                 "target": upward.target,
                 "headers": fields(&upward.fields),
                 "removed": self.dropped(&upward),
@@ -55,7 +55,7 @@ impl Explanation<'_> {
     fn request(&self) -> Value {
         let request = self.finding.admission.request.as_deref();
         json!({
-            "method": self.question.method.as_str(),
+            "method": self.question.method().as_str(),
             "authority": self.question.address.authority(),
             "target": self.question.address.target(),
             "host": request.map(|request| request.host.to_string()),

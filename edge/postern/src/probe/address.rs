@@ -7,13 +7,15 @@ use url::Host;
 pub struct Address {
     authority: String,
     target: String,
+    /// A connection is asked for, and no request.
+    tunnel: bool,
 }
 
 /// Why a text is no such address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Another scheme.
-    #[error("only https and http addresses are asked for")]
+    #[error("only https, http and tcp+https addresses are asked for")]
     Scheme,
     /// No host, or one with user or password.
     #[error("it needs a host: `https://app.example.com/path`")]
@@ -21,13 +23,15 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Reads `https://host[:port]/path?query`; the scheme may be left out, and what follows `#` is never sent.
+    /// Reads `https://host[:port]/path?query`, or `tcp+https://host:port` of a connection; the scheme may be left out, and what
+    /// follows `#` is never sent.
     ///
     /// # Errors
     /// [`AddressError`].
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = text.trim().split_once("://").unwrap_or(("https", text.trim()));
-        if !["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        let tunnel = scheme.eq_ignore_ascii_case("tcp+https");
+        if !tunnel && !["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
             return Err(AddressError::Scheme);
         }
         let sent = rest.split('#').next().unwrap_or_default();
@@ -36,8 +40,11 @@ impl Address {
         if authority.is_empty() || authority.contains('@') {
             return Err(AddressError::Host);
         }
+        if tunnel {
+            return Ok(Self { authority: ascii_host(authority)?, target: String::new(), tunnel });
+        }
         let slash = if target.starts_with('/') { "" } else { "/" };
-        Ok(Self { authority: ascii_host(authority)?, target: format!("{slash}{}", escaped(target)) })
+        Ok(Self { authority: ascii_host(authority)?, target: format!("{slash}{}", escaped(target)), tunnel })
     }
 
     /// `host[:port]`.
@@ -46,7 +53,20 @@ impl Address {
         &self.authority
     }
 
-    /// Path and query.
+    /// Whether a connection is asked for, with CONNECT.
+    #[must_use]
+    pub const fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// As it would be typed.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tunnel { "tcp+https" } else { "https" };
+        format!("{scheme}://{}{}", self.authority, self.target)
+    }
+
+    /// Path and query; of a connection nothing.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target

@@ -83,7 +83,7 @@ impl Question {
     #[must_use]
     pub fn get(address: Address, who: Who, now: Timestamp) -> Self {
         Self {
-            method: Method::GET,
+            method: if address.is_tunnel() { Method::CONNECT } else { Method::GET },
             address,
             fields: HeaderMap::new(),
             who,
@@ -104,6 +104,12 @@ impl Question {
     #[must_use]
     pub fn by_a_program(&self) -> Self {
         self.accepting("application/json", None)
+    }
+
+    /// The method that is sent: connections are asked for with CONNECT, whatever else was said.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        if self.address.is_tunnel() { &Method::CONNECT } else { &self.method }
     }
 
     fn accepting(&self, accept: &'static str, mode: Option<&'static str>) -> Self {
@@ -147,9 +153,12 @@ impl Probe {
     /// [`Unsendable`].
     pub fn ask(&self, question: &Question) -> Result<Finding<'_>, Unsendable> {
         let mut inquiry = Inquiry {
-            method: question.method.clone(),
+            method: question.method().clone(),
             authority: question.address.authority().to_owned(),
-            target: question.address.target().to_owned(),
+            target: match question.address.is_tunnel() {
+                true => question.address.authority().to_owned(),
+                false => question.address.target().to_owned(),
+            },
             fields: question.fields.clone(),
             session: None,
             source: question.source,

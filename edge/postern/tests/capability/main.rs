@@ -5,6 +5,7 @@
 
 mod bodies;
 mod check;
+mod clients;
 mod crash;
 mod demo;
 mod diff;
@@ -33,6 +34,7 @@ mod store;
 mod support;
 mod tls;
 mod tools;
+mod tunnel;
 mod upstream_http;
 mod upstream_tls;
 mod use_proxy_protocol;

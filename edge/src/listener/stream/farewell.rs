@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use tokio::sync::watch;
 
 /// FIN and opcode 8, two bytes: 1001, "going away". A server's frames are not masked.
-pub(super) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
+pub(crate) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 
 /// Who waits for the end of this process, and knows when a frame may be put in.
-pub(super) struct Farewell {
+pub(crate) struct Farewell {
     leaving: Leaving,
     frames: Frames,
     said: bool,
@@ -29,18 +29,23 @@ impl Farewell {
         Self { leaving: Leaving::Unasked(stop), frames: Frames::Head(0), said: false }
     }
 
+    /// The same, for a stream on which there was no head of a 101.
+    pub(crate) fn between(stop: watch::Receiver<bool>) -> Self {
+        Self { frames: Frames::Between, ..Self::new(stop) }
+    }
+
     /// These bytes went down, from the head of the 101 on.
-    pub(super) fn passed(&mut self, bytes: &[u8]) {
+    pub(crate) fn passed(&mut self, bytes: &[u8]) {
         self.frames.pass(bytes);
     }
 
     /// It was said: nothing may follow.
-    pub(super) const fn is_said(&self) -> bool {
+    pub(crate) const fn is_said(&self) -> bool {
         self.said
     }
 
     /// Whether it is to be said now; only once. If it is too early, the task is woken later.
-    pub(super) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
         let due = !self.said && self.leaving.poll(cx).is_ready() && matches!(self.frames, Frames::Between);
         self.said |= due;
         due

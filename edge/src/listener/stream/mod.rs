@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, ReadBuf
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use self::farewell::{Farewell, GOING_AWAY};
+pub(crate) use self::farewell::{Farewell, GOING_AWAY};
 use super::clock::{Alarm, Patience, ReadClock};
 use super::guard::{Guard, Limits, SYNTHETIC_HEAD, Waiting};
 use super::{Connection, Tunnel, Violation};
@@ -286,6 +286,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
     }
 
     fn poll_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if self.connection.tunnel() == Some(Tunnel::Connect) {
+            // Who speaks through it knows best how long it may take: a person reads one page after the other.
+            return Poll::Pending;
+        }
         let stalled = *self.write_stall.get_or_insert_with(Instant::now);
         ready!(self.write_alarm.poll(stalled + self.patience.write_stall, cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -215,6 +215,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         timeout: Some(Duration::from_secs(30)),
         idle_timeout: None,
         upgrades: Upgrades::default(),
+        tunnel: None,
         public: true,
         static_window: Duration::ZERO,
         show_error_details: false,

@@ -103,7 +103,7 @@ fn endpoint(url: &Url) -> Option<UpstreamEndpoint> {
 
 /// `https://authenticate.` and the parent domain of the routes, if all of them have the same one.
 fn guessed(cx: &mut Context<'_>, settings: &Block<'_>, routes: &Routes) -> Option<Url> {
-    let mut parents: Vec<_> = routes.list.iter().filter_map(|route| parent(&route.hosts)).collect();
+    let mut parents: Vec<_> = routes.list.iter().filter_map(|route| parent(&route.door())).collect();
     parents.sort();
     parents.dedup();
     let why = match parents.as_slice() {

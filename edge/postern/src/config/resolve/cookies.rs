@@ -67,7 +67,8 @@ pub(super) fn tell_outsiders(cx: &mut Context<'_>, settings: &Block<'_>, cookies
     let Some(domain) = &cookies.edge.attributes.domain else { return };
     let inside = |host: &str| host.strip_suffix(domain).is_some_and(|head| head.is_empty() || head.ends_with('.'));
     for route in routes.iter().filter(|route| !route.public) {
-        let (HostPattern::Exact { host, .. } | HostPattern::Wildcard { pattern: host, .. }) = &route.hosts;
+        let door = route.door();
+        let (HostPattern::Exact { host, .. } | HostPattern::Wildcard { pattern: host, .. }) = &door;
         if !inside(host) {
             let what = format!("{} is outside of the cookie domain: nobody can stay signed in there", quoted(host));
             cx.advise(Code::SharedCookie, &settings.at("cookie_domain"), what, "remove `cookie_domain`");

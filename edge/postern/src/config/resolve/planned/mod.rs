@@ -74,7 +74,7 @@ pub struct Planned {
     pub mcp_metadata_domains: Vec<String>,
     /// `google_cloud_serverless_authentication_service_account`, as JSON.
     pub serverless_account: Option<Secret<String>>,
-    /// Routes that carry something else than requests: the key of each, and what is asked for.
+    /// Routes that carry neither requests nor connections: the key of each, and what is asked for.
     pub tunnels: Vec<(String, Tunnel)>,
     /// Upstreams that are not dialled yet: the key of each route, and its upstreams.
     pub endpoints: Vec<(String, Vec<Endpoint>)>,

@@ -1,10 +1,8 @@
-//! Routes that carry something else than requests: `from` and `to` of TCP, UDP and SSH, sockets, and weights (01 §2.2, §2.5).
+//! Routes that carry neither requests nor connections: `from` and `to` of UDP and SSH, and weights (01 §2.2, §2.5).
 
 /// What a route carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carried {
-    /// `tcp+https`: connections, asked for with CONNECT.
-    Tcp,
     /// `udp+https`: datagrams, asked for with CONNECT-UDP.
     Udp,
     /// `ssh`: sessions of the SSH listener.

@@ -1,7 +1,7 @@
 //! `from`: the hosts of a route (01 §2.2).
 
 use postern_edge::Host;
-use postern_edge::route::HostPattern;
+use postern_edge::route::{Authority, HostPattern, TunnelMatch};
 
 use crate::config::Code;
 use crate::config::block::Block;
@@ -14,6 +14,8 @@ use crate::config::value::quoted;
 #[derive(Debug)]
 pub(super) struct From {
     pub(super) hosts: HostPattern,
+    /// Of a route of connections.
+    pub(super) tunnel: Option<Box<TunnelMatch>>,
     pub(super) written: String,
 }
 
@@ -25,18 +27,28 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<From> {
         return None;
     };
     let text = written.value.trim().to_owned();
-    let hosts = parse(cx, route, &written.at, &text)?;
-    Some(From { hosts, written: text })
+    let (hosts, tunnel) = parse(cx, route, &written.at, &text)?;
+    Some(From { hosts, tunnel, written: text })
 }
 
-fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option<HostPattern> {
+/// Whether the text of a `from` is that of a route of connections.
+pub(super) fn is_of_connections(from: &str) -> bool {
+    from.trim_start()
+        .split_once("://")
+        .is_some_and(|(scheme, _)| ["tcp+https", "tcp+http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)))
+}
+
+type Hosts = (HostPattern, Option<Box<TunnelMatch>>);
+
+fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option<Hosts> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return refuse(cx, at, format!("{} has no scheme", quoted(text)), HINT);
     };
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "https" => 443,
         "http" => 80,
-        scheme @ ("tcp+https" | "udp+https" | "tcp+http" | "udp+http" | "ssh") => {
+        "tcp+https" | "tcp+http" => return connections(cx, at, rest),
+        scheme @ ("udp+https" | "udp+http" | "ssh") => {
             if let Some(tunnel) = tunnel(cx, at, scheme, rest) {
                 cx.planned.tunnels.push((route.at.key.as_str().to_owned(), tunnel));
             }
@@ -57,13 +69,45 @@ fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option
     };
     // The default port insists on nothing; what a host without port matches is the table's to know (01 §2.2).
     let port = port.filter(|port| *port != default_port);
-    Some(if host.contains('*') { HostPattern::wildcard(&host, port) } else { HostPattern::Exact { host, port } })
+    let hosts = if host.contains('*') { HostPattern::wildcard(&host, port) } else { HostPattern::Exact { host, port } };
+    Some((hosts, None))
 }
+
+/// The hosts and ports that connections are asked for with: the parts of the path if there is one, and then the host is that of the
+/// proxy; else the host as written (01 §2.2).
+fn connections(cx: &mut Context<'_>, at: &At, rest: &str) -> Option<Hosts> {
+    let (proxy, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let named = if parts.is_empty() { vec![proxy] } else { parts.clone() };
+    let mut authorities = Vec::new();
+    for part in named {
+        let Some((host, port)) = split(part) else {
+            return refuse(cx, at, format!("{} is no host", quoted(part)), TCP_HINT);
+        };
+        if port.is_none() {
+            let what = format!("no connection is asked for with {}: a CONNECT names a port", quoted(part));
+            cx.advise(Code::NoEffect, at, what, TCP_HINT);
+        }
+        authorities.push(Authority { host: host.into(), port });
+    }
+    let proxy = if parts.is_empty() { None } else { Some(split(proxy)) };
+    let proxy = match proxy {
+        Some(None) => return refuse(cx, at, format!("{} names no host to connect to", quoted(rest)), TCP_HINT),
+        Some(Some((host, _))) if host.contains('*') => {
+            return refuse(cx, at, "clients cannot connect to a pattern of hosts".to_owned(), TCP_HINT);
+        }
+        Some(Some((host, _))) => Some(host.into()),
+        None => None,
+    };
+    let hosts = authorities.first().map(Authority::pattern)?;
+    Some((hosts, Some(Box::new(TunnelMatch { authorities: authorities.into(), proxy }))))
+}
+
+const TCP_HINT: &str = "write the host and port that clients ask for: `from: tcp+https://db.example.com:5432`";
 
 /// The hosts of a route that carries no requests: the parts of its path if it has one, else its host (01 §2.2).
 fn tunnel(cx: &mut Context<'_>, at: &At, scheme: &str, rest: &str) -> Option<Tunnel> {
     let carried = match scheme.split('+').next() {
-        Some("tcp") => Carried::Tcp,
         Some("udp") => Carried::Udp,
         _ => Carried::Ssh,
     };
@@ -72,7 +116,7 @@ fn tunnel(cx: &mut Context<'_>, at: &At, scheme: &str, rest: &str) -> Option<Tun
     let hosts = if parts.is_empty() || carried == Carried::Ssh { vec![proxy] } else { parts };
     for host in std::iter::once(&proxy).chain(&hosts) {
         if split(host).is_none() {
-            let hint = "write the host that clients ask for: `from: tcp+https://db.example.com:5432`";
+            let hint = "write the host that clients ask for: `from: udp+https://dns.example.com:53`";
             return refuse(cx, at, format!("{} is no host", quoted(host)), hint);
         }
     }

@@ -5,14 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use postern_edge::route::{HostPattern, PathMatcher, Route, Target};
 use url::Url;
 
-use super::{Resolved, place, to};
+use super::{Resolved, connections, place, to};
 use crate::config::context::Context;
 use crate::config::value::quoted;
 use crate::config::{At, Code};
 
 pub(super) fn all(cx: &mut Context<'_>, routes: &[Resolved]) {
     let mut before: HashMap<Hosts<'_>, Earlier<'_>> = HashMap::new();
+    connections::hidden(cx, routes);
     for (index, one) in routes.iter().enumerate() {
+        if one.route.tunnel.is_some() {
+            wide_wildcard(cx, one);
+            continue;
+        }
         hidden(cx, one, &before);
         open_prefixes(cx, one, &before);
         before.entry(Hosts::of(&one.route.hosts)).or_default().add(index, one);
@@ -177,6 +182,9 @@ const SIGN_IN_PATHS: [&str; 3] = ["/", "/oauth2/callback", "/robots.txt"];
 /// A route on the host where people sign in, which never gets what sign-in itself answers there.
 pub(super) fn sign_in_host(cx: &mut Context<'_>, route: &Route, at: &At, url: &Url) {
     let HostPattern::Exact { host, port } = &route.hosts else { return };
+    if route.tunnel.is_some() {
+        return;
+    }
     if url.host_str() != Some(host) || url.port().is_some_and(|own| *port != Some(own)) {
         return;
     }

@@ -1,6 +1,7 @@
 //! Routes: `policy` (the old name), then `routes` (01 §1.1, §2).
 
 mod access;
+mod connections;
 mod from;
 mod lints;
 mod odd;
@@ -122,8 +123,12 @@ fn route(
     let policy = policy.map(|policy| if mtls.denies() { policy.with_client_certificates() } else { policy });
     let client_trust = mtls.of_route(cx, block);
     let idp = idps.of_route(cx, block);
+    let tunnel = from.as_ref().is_some_and(|from| from.tunnel.is_some());
     let upgrades = upgrades::of_route(cx, block, defaults.upgrades);
-    let long_lived = upgrades.has_websockets();
+    let long_lived = tunnel || upgrades.has_websockets();
+    if tunnel {
+        connections::tell_unused(cx, block);
+    }
     let rewrite = rewriting::of_path(cx, block, target.as_ref());
     let host_rewrite = rewriting::of_host(cx, block, target.as_ref());
     let response_rewrites = rewriting::of_response(cx, block);
@@ -142,6 +147,10 @@ fn route(
     let name = block.filled(cx, "name").map(|name| name.value);
 
     let (from, path, target, policy) = (from?, path?, target?, policy?);
+    if tunnel && !matches!(target.target, Target::Upstream(_)) {
+        connections::refuse_answers(cx, block);
+        return None;
+    }
     let mut name = name.unwrap_or_else(|| path.named(&from.written));
     name.shrink_to_fit();
     let identity = [&from.written, &path.written, &target.written].map(String::as_str).join("\n");
@@ -149,6 +158,7 @@ fn route(
         id: digest(&[&identity]),
         name,
         hosts: from.hosts,
+        tunnel: from.tunnel,
         path: path.matcher,
         target: target.target,
         public,
@@ -160,7 +170,8 @@ fn route(
         request_headers,
         response_headers,
         response_rewrites: response_rewrites.into(),
-        pass_identity_headers: pass.unwrap_or(defaults.identity.pass_identity_headers),
+        // Nobody tells who somebody is in what is not HTTP.
+        pass_identity_headers: !tunnel && pass.unwrap_or(defaults.identity.pass_identity_headers),
         issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
         groups_filter,
         timeout,

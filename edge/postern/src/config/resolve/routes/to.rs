@@ -61,12 +61,18 @@ fn fit_together(cx: &mut Context<'_>, route: &Block<'_>, texts: &[Spanned<String
     let Some((first, text)) = entries.first().zip(texts.last()) else { return true };
     let from = route.find("from").and_then(|field| field.node.as_text()).unwrap_or_default().into_owned();
     let ssh = from.trim_start().to_ascii_lowercase().starts_with("ssh://");
+    let connections = from::is_of_connections(&from);
+    let any = |wanted: fn(Scheme) -> bool| entries.iter().any(|entry| wanted(entry.scheme));
     let (what, hint) = if entries.iter().any(|entry| entry.scheme.family() != first.scheme.family()) {
         ("these upstreams are of different kinds", "write a route for each kind")
     } else if entries.iter().any(|entry| entry.weighted != first.weighted) {
         ("some upstreams have a weight, and some have none", "write a weight behind each URL, or behind none")
     } else if ssh && (entries.len() > 1 || first.scheme != Scheme::Ssh) {
         ("an ssh route leads to exactly one ssh upstream", "write `to: ssh://host:22`")
+    } else if !connections && any(|scheme| scheme == Scheme::Tcp) {
+        ("requests cannot be sent to a tcp upstream", "write an http or https URL, or `from: tcp+https://host:port`")
+    } else if connections && any(|scheme| matches!(scheme, Scheme::H2c | Scheme::Udp | Scheme::Ssh)) {
+        ("connections cannot be sent there", "write `to: tcp://host:port`, or the http or https URL of a proxy")
     } else {
         return true;
     };
@@ -120,7 +126,8 @@ fn entry(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Entry> {
         Scheme::H2c => Some(UpstreamScheme::H2c),
         Scheme::Unix => Some(UpstreamScheme::Unix),
         Scheme::UnixTls => Some(UpstreamScheme::HttpsUnix),
-        Scheme::Tcp | Scheme::Udp | Scheme::Ssh => None,
+        Scheme::Tcp => Some(UpstreamScheme::Tcp),
+        Scheme::Udp | Scheme::Ssh => None,
     };
     let Some(served) = served.filter(|_| weight.is_none()) else {
         let (what, hint) = if weight.is_some() {

@@ -1753,6 +1753,13 @@ impl HttpSession {
     pub fn into_inner(self) -> Stream {
         self.underlying_stream
     }
+
+    /// Postern: the connection alone, which is no HTTP any more once a CONNECT was granted. The
+    /// session keeps its heads, for the record; nothing is read or written by it from now on.
+    pub fn take_stream(&mut self) -> Stream {
+        let nothing = Box::new(std::io::Cursor::new(Vec::new()));
+        std::mem::replace(&mut self.underlying_stream, nothing)
+    }
 }
 
 // Regex to parse request line that has illegal chars in it

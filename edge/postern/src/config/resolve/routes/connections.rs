@@ -1,0 +1,74 @@
+//! Routes of connections (`from: tcp+https`): what says nothing there, and what cannot be there (01 §2.2, 02 §5.2).
+
+use std::collections::HashMap;
+
+use postern_edge::route::Authority;
+
+use super::{Resolved, place};
+use crate::config::Code;
+use crate::config::block::Block;
+use crate::config::context::Context;
+use crate::config::value::Field;
+
+/// Keys that are about requests and their answers, of which a connection has none that we see.
+const KEYS: [&str; 21] = [
+    "prefix",
+    "path",
+    "regex",
+    "prefix_rewrite",
+    "regex_rewrite_pattern",
+    "regex_rewrite_substitution",
+    "host_rewrite",
+    "host_rewrite_header",
+    "host_path_regex_rewrite_pattern",
+    "host_path_regex_rewrite_substitution",
+    "preserve_host_header",
+    "set_request_headers",
+    "remove_request_headers",
+    "set_response_headers",
+    "rewrite_response_headers",
+    "pass_identity_headers",
+    "timeout",
+    "allow_websockets",
+    "allow_spdy",
+    "allow_upgrades",
+    "cors_allow_preflight",
+];
+
+/// Values that say nothing wherever they stand.
+const NOTHING: [&str; 4] = ["", "false", "0", "/"];
+
+/// Tells of what has no effect.
+pub(super) fn tell_unused(cx: &mut Context<'_>, route: &Block<'_>) {
+    for key in KEYS {
+        let said = |field: &&Field<'_>| field.node.as_text().is_none_or(|text| !NOTHING.contains(&&*text));
+        if let Some(field) = route.find(key).filter(said) {
+            let what = format!("`{key}` has no effect: this route carries connections, and no requests");
+            cx.advise(Code::NoEffect, &field.key_at(), what, "remove it");
+        }
+    }
+}
+
+/// A redirect or a fixed answer is for requests.
+pub(super) fn refuse_answers(cx: &mut Context<'_>, route: &Block<'_>) {
+    let key = if route.find("redirect").is_some() { "redirect" } else { "response" };
+    let what = format!("`{key}` answers requests, and this route carries connections");
+    cx.fatal(Code::BadTarget, &route.at(key), what, "write `to: tcp://host:port`");
+}
+
+/// Routes whose every connection earlier ones take: order decides among those that name a host, as among those with a pattern.
+pub(super) fn hidden(cx: &mut Context<'_>, routes: &[Resolved]) {
+    let mut first: HashMap<&Authority, &Resolved> = HashMap::new();
+    for one in routes {
+        let Some(tunnel) = one.route.tunnel.as_deref() else { continue };
+        let mut taken = Vec::new();
+        for authority in &tunnel.authorities {
+            taken.extend(first.get(authority).copied().map(|earlier| place(&earlier.at)));
+            first.entry(authority).or_insert(one);
+        }
+        if let Some(earlier) = taken.first().filter(|_| taken.len() == tunnel.authorities.len()) {
+            let what = format!("no connection reaches this route: {earlier} takes them all");
+            cx.advise(Code::HiddenRoute, &one.at, what, "put this route before the other one, or remove it");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What is asked for with CONNECT: a connection to the upstream of a TCP route (01 §2.2), or a WebSocket over HTTP/2 (RFC 8441).
+//! Pingora carries neither, so both are dialled, answered and carried here: with the permit of the gate, never without, and only
+//! to the endpoints of its route (S-105, S-106).
+
+mod ask;
+mod pipe;
+mod stream;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Version, header};
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_error::{Error, ErrorType, OkOrErr as _, OrErr as _, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session as Downstream;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::ask::{ACCEPT, Answered, KEY, Key, ask};
+use self::pipe::{Ended, Ends, Meter, pipe};
+use crate::exchange::{End, Exchange};
+use crate::listener::{Farewell, Tunnel};
+use crate::proxy::{Proxy, overdue};
+use crate::refusal::{Failure, Refusal};
+use crate::response;
+use crate::route::UpstreamScheme;
+use crate::upstream::hurry;
+use crate::vigil::Vigil;
+
+/// Opens the connections of tunnels; none is ever used twice.
+pub(crate) struct Dialler(TransportConnector);
+
+impl Dialler {
+    /// Reads what TLS needs: to be made once, before anything is served.
+    pub(crate) fn new() -> Self {
+        Self(TransportConnector::new(None))
+    }
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialler").finish_non_exhaustive()
+    }
+}
+
+/// A connection to the upstream that is a pipe from now on.
+struct Opened {
+    /// What the client is told.
+    head: ResponseHeader,
+    stream: Stream,
+    /// What the upstream has said already.
+    first: Bytes,
+}
+
+impl Proxy {
+    /// Carries what a CONNECT that was permitted asks for, to its end.
+    ///
+    /// # Errors
+    /// It could not be opened: the client has heard nothing yet.
+    pub(crate) async fn tunnel(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
+        exchange.request_completed();
+        let bound = std::sync::Arc::clone(&exchange.bound);
+        let opened = bound.within(Box::pin(self.open(downstream, exchange))).await.unwrap_or_else(overdue)?;
+        match opened {
+            Some(opened) => self.carry(downstream, exchange, opened).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Dials the upstream and asks it for what is wanted. `None`: it said no, and that was passed on.
+    async fn open(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Option<Opened>> {
+        let stream = self.dial(exchange).await?;
+        if exchange.upgrade().is_none() {
+            return self.connect(stream, downstream, exchange).await;
+        }
+        let key = Key::draw().or_err(ErrorType::InternalError, "WebSocket key")?;
+        let head = exchange.upgrade_asked(downstream.req_header(), &key)?;
+        let answered = ask(stream, head, exchange.patience()).await?;
+        response::check(answered.head()?, exchange.upgrade())?;
+        if answered.head()?.status != StatusCode::SWITCHING_PROTOCOLS {
+            pass_on(answered, downstream, exchange).await?;
+            return Ok(None);
+        }
+        if !key.is_accepted_by(answered.head()?) {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "the key was not accepted").into_up());
+        }
+        let head = exchange.upgrade_granted(answered.head()?)?;
+        let (stream, first) = answered.into_pipe()?;
+        Ok(Some(Opened { head, stream, first }))
+    }
+
+    /// The connection itself; or, where the upstream is a proxy, what it gives when it is asked as we are (01 §2.5).
+    async fn connect(
+        &self,
+        stream: Stream,
+        downstream: &mut Downstream,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Opened>> {
+        let head = exchange.tunnel_granted()?;
+        if !exchange.leads_to_proxy() {
+            return Ok(Some(Opened { head, stream, first: Bytes::new() }));
+        }
+        let answered = ask(stream, exchange.tunnel_asked()?, exchange.patience()).await?;
+        response::check(answered.head()?, None)?;
+        if !answered.head()?.status.is_success() {
+            pass_on(answered, downstream, exchange).await?;
+            return Ok(None);
+        }
+        if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| is_said(&answered, name)) {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a grant with a body").into_up());
+        }
+        let (stream, first) = answered.into_pipe()?;
+        Ok(Some(Opened { head, stream, first }))
+    }
+
+    /// A fresh connection to an endpoint of the route; if it cannot be had, to another one, once.
+    async fn dial(&self, exchange: &mut Exchange) -> Result<Stream> {
+        loop {
+            exchange.attempts += 1;
+            let mut peer = self.choose(exchange, true).await?;
+            let address = peer._address.as_inet().copied();
+            exchange.upstream = address;
+            if let Some(left) = exchange.bound.left() {
+                hurry(&mut peer, left, true);
+            }
+            match self.dialler.0.new_stream(&peer).await {
+                Ok(stream) => {
+                    self.metrics.0.upstream_connections.with_label_values(&["opened"]).inc();
+                    return Ok(stream);
+                }
+                Err(error) if exchange.attempts > 1 || error.etype == ErrorType::ConnectTimedout => {
+                    return Err(error.into_up());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Says yes to the client, and carries bytes from then on.
+    async fn carry(&self, downstream: &mut Downstream, exchange: &mut Exchange, opened: Opened) -> Result<()> {
+        let Opened { head, stream, first } = opened;
+        downstream.write_response_header(Box::new(head), false).await?;
+        let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
+            .or_err(ErrorType::InternalError, "nothing to look after")?;
+        exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
+        let meter = Meter::new(std::sync::Arc::clone(&exchange.bound));
+        let idle = exchange.route().and_then(|route| route.idle_timeout);
+        let websocket = exchange.upgrade().is_some();
+        let ends = Ends { idle, half: websocket.then_some(LAST_WORDS) };
+        let _open = crate::metrics::Raised::new(&self.metrics.0.tunnels);
+        let up = (stream, first);
+        let ended = match downstream.as_downstream_mut() {
+            ServerSession::H2(session) => {
+                let farewell = websocket.then(|| Farewell::between(self.stop.clone()));
+                let down = stream::Stream::of(session, farewell);
+                let down = down.or_err(ErrorType::InternalError, "a stream that was not answered")?;
+                let ended = exchange.bound.within(pipe(down, up, &meter, ends)).await;
+                match ended {
+                    Some(Ended::Whole) => {}
+                    Some(Ended::Upstream) => session.shutdown_with_reason(h2::Reason::CONNECT_ERROR),
+                    Some(Ended::Downstream | Ended::Silent) | None => {
+                        session.shutdown_with_reason(h2::Reason::CANCEL);
+                    }
+                }
+                ended
+            }
+            ServerSession::H1(session) => {
+                if let Some(connection) = &exchange.connection {
+                    connection.begin_tunnel(Tunnel::Connect);
+                }
+                exchange.bound.within(pipe(session.take_stream(), up, &meter, ends)).await
+            }
+            ServerSession::Subrequest(_) | ServerSession::Custom(_) => None,
+        };
+        exchange.carried = Some(meter.total());
+        exchange.end = exchange.end_of(ended);
+        Ok(())
+    }
+}
+
+fn is_said(answered: &Answered, name: &header::HeaderName) -> bool {
+    answered.head().is_ok_and(|head| head.headers.contains_key(name))
+}
+
+/// Passes the answer of an upstream on that does not want a WebSocket. One that says that all is well has not understood: over
+/// HTTP/2 that would be consent (RFC 8441 §5).
+async fn pass_on(mut answered: Answered, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
+    let mut head = answered.head()?.clone();
+    if head.status.is_success() {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "the protocol was not changed").into_up());
+    }
+    exchange.prepare_response(&mut head)?;
+    downstream.write_response_header(Box::new(head), false).await?;
+    while let Some(piece) = answered.body().await? {
+        exchange.bound.note_activity();
+        downstream.write_response_body(Some(piece), false).await?;
+    }
+    downstream.write_response_body(None, true).await
+}
+
+impl Exchange {
+    /// The head of a grant of a TCP tunnel.
+    fn tunnel_granted(&self) -> Result<ResponseHeader> {
+        self.permit().filter(|permit| permit.is_tunnel()).or_err(ErrorType::InternalError, "no permit")?;
+        let mut head = ResponseHeader::build(StatusCode::OK, Some(2))?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        Ok(head)
+    }
+
+    /// How long an upstream may take for each byte of its answer.
+    fn patience(&self) -> Duration {
+        self.route().and_then(|route| route.timeout).unwrap_or(FIRST_BYTE)
+    }
+
+    /// Whether the upstream speaks HTTP, though the route is for connections.
+    fn leads_to_proxy(&self) -> bool {
+        let upstream = self.permit().and_then(crate::admit::Permit::upstream);
+        upstream.is_some_and(|(_, upstream)| {
+            upstream.endpoints.iter().any(|endpoint| endpoint.scheme != UpstreamScheme::Tcp)
+        })
+    }
+
+    /// The head that asks a proxy for the connection that we are asked for.
+    fn tunnel_asked(&self) -> Result<RequestHeader> {
+        let permit = self.permit().filter(|permit| permit.is_tunnel());
+        let host = permit.or_err(ErrorType::InternalError, "no permit")?.request().host.to_string();
+        let mut head = RequestHeader::build(Method::CONNECT, host.as_bytes(), Some(2))?;
+        head.insert_header(header::HOST, host)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        Ok(head)
+    }
+
+    /// The head that asks the upstream in HTTP/1.1 for what the client asks for in HTTP/2.
+    fn upgrade_asked(&mut self, head: &RequestHeader, key: &Key) -> Result<RequestHeader> {
+        let mut head = head.clone();
+        head.set_method(Method::GET);
+        head.set_version(Version::HTTP_11);
+        self.prepare_request(&mut head)?;
+        head.insert_header(KEY, key.as_str())?;
+        Ok(head)
+    }
+
+    /// The head of the answer that grants it in HTTP/2.
+    fn upgrade_granted(&self, head: &ResponseHeader) -> Result<ResponseHeader> {
+        let mut head = head.clone();
+        head.set_status(StatusCode::OK)?;
+        head.set_version(Version::HTTP_2);
+        for name in [ACCEPT, header::UPGRADE, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+            head.remove_header(&name);
+        }
+        self.prepare_response(&mut head)?;
+        Ok(head)
+    }
+
+    /// How it ended, as the record has it. `None`: at its bound.
+    fn end_of(&self, ended: Option<Ended>) -> End {
+        let cut = |failure| End::Cut(Refusal::Failed(failure).reason());
+        match ended {
+            Some(Ended::Whole) => End::Upstream,
+            Some(Ended::Downstream) => End::ClientGone,
+            Some(Ended::Upstream) => cut(Failure::UpstreamProtocol),
+            Some(Ended::Silent) => cut(Failure::UpstreamTimeout),
+            None => End::Cut(self.overdue().reason()),
+        }
+    }
+}
+
+/// For the answer to an upgrade, where the route sets no time (03 §2).
+const FIRST_BYTE: Duration = Duration::from_secs(30);
+/// A WebSocket of which one side is done is over: the other has so long for what it still has to say.
+const LAST_WORDS: Duration = Duration::from_secs(5);
