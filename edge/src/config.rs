@@ -11,7 +11,9 @@ use postern_identity::{CookieAttributes, IdpId, Keyring, Secret};
 use postern_policy::IpMatcher;
 use url::Url;
 
+use crate::Host;
 use crate::assertion::SigningKeys;
+use crate::listener::{Challenges, IssuedCertificates};
 use crate::mtls::DownstreamMtls;
 use crate::route::{Route, UpstreamEndpoint};
 
@@ -44,6 +46,8 @@ pub struct EdgeConfig {
     pub response_headers: ResponseHeaders,
     /// In the order of the file.
     pub routes: Vec<Arc<Route>>,
+    /// `tls_downstream_server_name` of routes: hosts that have our own paths and no route, whatever wildcards there are.
+    pub own_hosts: Vec<Host>,
 }
 
 /// Bound addresses. Changing one needs a restart.
@@ -83,6 +87,12 @@ pub struct Certificates {
     pub inline: Vec<(Vec<u8>, Secret<Vec<u8>>)>,
     /// From `certificates[]` and `certificate_file`: read at start and again when they change.
     pub files: Vec<CertifiedFiles>,
+    /// What an authority has issued to this process (`autocert`).
+    pub issued: IssuedCertificates,
+    /// What goes behind all others: derived (`tls_derive`), or standing in for one (inline PEM chain and key).
+    pub last: Vec<(Vec<u8>, Secret<Vec<u8>>)>,
+    /// What authorities look at before they issue one.
+    pub challenges: Challenges,
 }
 
 /// A certificate chain and its key, as files.

@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admit::Gate;
 use crate::listener::{
-    Accepted, Bound, CertificateError, CertificateStore, CertificateWatch, ConnectionLimits, Door, Limits, Patience,
-    Purpose, Tls, TlsAcceptor, answer_redirect, provider,
+    Accepted, Bound, CertificateError, CertificateReader, CertificateStore, CertificateWatch, ConnectionLimits, Door,
+    Limits, Patience, Purpose, Tls, TlsAcceptor, answer_redirect, provider,
 };
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
@@ -135,7 +135,7 @@ fn open_tls(listeners: &Listeners, config: &EdgeConfig) -> Result<Option<Tls>, S
     let provider = provider();
     let certificates = CertificateStore::open(&config.certificates, Arc::clone(&provider))?;
     let resolver = Arc::clone(&certificates) as Arc<dyn rustls::server::ResolvesServerCert>;
-    let acceptor = TlsAcceptor::new(resolver, provider, (h2, http1), &config.downstream_mtls)?;
+    let acceptor = TlsAcceptor::new(resolver, provider, (h2, http1), (&config.downstream_mtls, &config.keyring))?;
     Ok(Some(Tls { acceptor, certificates }))
 }
 
@@ -191,6 +191,12 @@ impl RunningEdge {
         self.gate.replace(snapshot);
         self.reload_certificates();
         Ok(())
+    }
+
+    /// What reads the certificates again for others, as [`Self::reload_certificates`] does.
+    #[must_use]
+    pub fn certificate_reader(&self) -> CertificateReader {
+        CertificateReader(self.watch.clone())
     }
 
     /// Reads the certificates again now; otherwise they are looked at every few seconds.

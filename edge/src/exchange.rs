@@ -168,7 +168,7 @@ impl Exchange {
     pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
         let id = self.id_value()?;
         let permit = self.permit().ok_or_else(no_permit)?;
-        prepare::request(permit, &self.snapshot, &id, &self.authority, head);
+        prepare::request(permit, &self.snapshot, &id, (&self.authority, self.now), head);
         let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
         self.forwarded_for = forwarded.map(str::to_owned);
         Ok(())

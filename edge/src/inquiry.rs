@@ -191,10 +191,15 @@ impl Finding<'_> {
         }
         let mut head = self.head.clone();
         let authority = endpoint.map_or("", |endpoint| endpoint.authority.as_str());
-        prepare::request(permit, self.snapshot, &HeaderValue::from_static(SOME_REQUEST), authority, &mut head);
+        let id = HeaderValue::from_static(SOME_REQUEST);
+        prepare::request(permit, self.snapshot, &id, (authority, self.now), &mut head);
         let mut fields = head.headers.clone();
         // What carries requests says nothing of trailers on a connection of its own.
         fields.remove(header::TE);
+        // A token that nobody has fetched here.
+        if permit.identity_token().is_some() {
+            fields.insert(prepare::SERVERLESS, HeaderValue::from_static("Bearer [token]"));
+        }
         let token = permit.assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
         for (name, value) in &mut fields {
             disarm(name, value, token);
@@ -214,8 +219,11 @@ impl Finding<'_> {
     }
 }
 
-/// Takes out of a field what would open something: the assertion, and the proof that we are the edge.
+/// Takes out of a field what would open something: the assertion, credentials of ours, and the proof that we are the edge.
 fn disarm(name: &HeaderName, value: &mut HeaderValue, token: Option<&str>) {
+    if value.is_sensitive() {
+        *value = HeaderValue::from_static("Bearer [token]");
+    }
     if name == EDGE_TOKEN_HEADER {
         *value = HeaderValue::from_static("[token]");
     }

@@ -45,7 +45,10 @@ pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
 pub use file::read_regular;
 pub use identify::{Sessions, Subject};
 pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
-pub use listener::{Bound, CertificateError, CertificateNames, Connection, Violation};
+pub use listener::{
+    Bound, CertificateError, CertificateNames, CertificateReader, Challenges, ChallengesElsewhere, Connection, Issued,
+    IssuedCertificates, NoCertificate, Violation, certified_names, demands_staple,
+};
 pub use metrics::Metrics;
 pub use mtls::{
     ClientCert, ClientTrust, DownstreamMtls, NameKind, NamePattern, NoAuthorities, Revocations, Terms, UnreadableList,

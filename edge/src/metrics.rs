@@ -77,7 +77,7 @@ impl Metrics {
             certificate_expiry: new.gauges(
                 "certificate_not_after_timestamp_seconds",
                 "When each certificate expires, in seconds since the epoch.",
-                &["name"],
+                &["name", "key"],
             )?,
             revocations_due: new.gauges(
                 "revocations_due_timestamp_seconds",

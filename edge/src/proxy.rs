@@ -330,6 +330,9 @@ impl Proxy {
         }
         let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
         let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
+        if let Some(token) = permit.identity_token() {
+            token.tried().await;
+        }
         let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
         let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, wants).await;
         let peer = peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?;

@@ -64,7 +64,7 @@ impl Snapshot {
         let authority = url.port().map_or_else(String::new, |port| format!(":{port}"));
         let authority = format!("{}{authority}", url.host_str().unwrap_or_default());
         let authenticate = Host::parse(authority.as_bytes()).map_err(SnapshotError::Authenticate)?;
-        let own = [(authenticate.name(), authenticate.port())];
+        let own = std::iter::once(&authenticate).chain(&config.own_hosts).map(|host| (host.name(), host.port()));
         let table = RouteTable::new(&config.routes, own, config.request.match_any_incoming_port);
         let trust = |route: &Arc<Route>| route.client_trust.as_ref().map(|trust| *trust.id());
         let asks_by_host = config.routes.windows(2).any(|pair| match pair {

@@ -80,6 +80,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         idle_timeout: None,
         upgrades: Upgrades::default(),
         tunnel: None,
+        credentials: None,
         public: true,
         static_window: Duration::ZERO,
         show_error_details: true,
@@ -146,6 +147,7 @@ pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
         logs: LogConfig::default(),
         response_headers: ResponseHeaders::default(),
         routes: routes.into_iter().map(Arc::new).collect(),
+        own_hosts: Vec::new(),
     }
 }
 
@@ -252,7 +254,7 @@ impl World {
         let Verdict::Pass(permit) = self.admit(original).await.verdict else { return None };
         let mut head = original.clone();
         let id = HeaderValue::from_static(TEST_ID);
-        prepare::request(&permit, &self.gate.snapshot(), &id, "up.internal:8080", &mut head);
+        prepare::request(&permit, &self.gate.snapshot(), &id, ("up.internal:8080", NOW), &mut head);
         Some(head)
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn up() -> Box<dyn Fn(usize)> {
     let permit = office.permit();
     Box::new(move |_| {
         let mut head = office.head.clone();
-        prepare::request(black_box(&permit), &office.snapshot, &office.id, "up.internal:8080", &mut head);
+        prepare::request(black_box(&permit), &office.snapshot, &office.id, ("up.internal:8080", NOW), &mut head);
         black_box(head);
     })
 }
@@ -173,5 +173,6 @@ fn config(keyring: Arc<Keyring>) -> EdgeConfig {
         logs: LogConfig::default(),
         response_headers: ResponseHeaders::default(),
         routes: vec![Arc::new(route)],
+        own_hosts: Vec::new(),
     }
 }

@@ -109,6 +109,7 @@ pub(crate) fn plain_route(host: &str) -> Route {
         idle_timeout: None,
         upgrades: Upgrades::default(),
         tunnel: None,
+        credentials: None,
         public: false,
         static_window: Duration::ZERO,
         show_error_details: false,

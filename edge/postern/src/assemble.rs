@@ -25,7 +25,10 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Health};
+use crate::autocert::Orders;
 use crate::config::{Config, Loaded, Role};
+use crate::google::Keepers;
+use crate::https::HttpsError;
 use crate::operator::{self, Face};
 use crate::reload::Asker;
 use crate::telemetry::Telemetry;
@@ -57,6 +60,9 @@ pub enum StartError {
     /// The certificate that stands in for a configured one cannot be made.
     #[error("no certificate is configured, and none can be made: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// Servers of others cannot be asked.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
     /// Two metrics share a name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -79,6 +85,8 @@ pub struct Running {
     telemetry: Telemetry,
     reloads: Reloads,
     stand_in: StandIn,
+    identity_tokens: Keepers,
+    orders: Orders,
     stop: DropGuard,
     tasks: TaskTracker,
 }
@@ -108,7 +116,11 @@ impl Running {
         let reloads = Reloads::register(&registry)?;
         let metrics = Metrics::register(&registry)?;
         register_process(&registry)?;
+        let mut identity_tokens = Keepers::register(&registry)?;
         let stand_in = StandIn::make()?;
+        let mut orders = Orders::register(&registry)?;
+        orders.open(config.autocert.as_ref());
+        orders.lend(&mut config.edge);
         // The configuration has told of it.
         let _told = stand_in.fill(&mut config.edge);
         let bound = Edge::bind(&config.edge.listeners).map_err(|source| bind("the public address", source))?;
@@ -145,10 +157,12 @@ impl Running {
             let refreshing = (until.clone().drop_guard(), tokio::spawn(async move { refresher.refresh(until).await }));
             RunningAuthn { authn, at, refreshing }
         });
+        identity_tokens.keep(&config.google, &config.edge)?;
         for (purpose, address) in bound.addresses() {
             info!(%address, ?purpose, "listening");
         }
         let edge = Edge::start(bound, gate, &metrics, EdgeOptions::default())?;
+        orders.start(&edge.certificate_reader());
         health.set_serving();
         reloads.started();
         warn_of_routes_refusing_nobody(&config.edge);
@@ -162,6 +176,8 @@ impl Running {
             telemetry,
             reloads,
             stand_in,
+            identity_tokens,
+            orders,
             stop: ends_all,
             tasks,
         })
@@ -204,7 +220,9 @@ impl Running {
         }
         let serves_tls = matches!(config.edge.listeners.public, PublicListener::Tls { .. });
         // Otherwise the configuration itself has told of it.
-        if self.stand_in.fill(&mut config.edge) && misses_none && serves_tls {
+        self.orders.lend(&mut config.edge);
+        let ordered = config.autocert.is_some();
+        if self.stand_in.fill(&mut config.edge) && misses_none && serves_tls && !ordered {
             warn!(
                 "no certificate is configured any more: until the next start browsers are shown one that nobody vouches for"
             );
@@ -217,6 +235,11 @@ impl Running {
                 error!(error = %again, "authn could not go back to the configuration before");
             }
             return Err(error.to_string());
+        }
+        self.orders.reload(config.autocert.as_ref(), &self.edge.certificate_reader());
+        if let Err(error) = self.identity_tokens.keep(&config.google, &config.edge) {
+            // The same authorities have just been taken for upstreams.
+            error!(%error, "identity tokens for serverless upstreams are not fetched any more");
         }
         self.gate_version += 1;
         self.telemetry.set_levels(config.logs);
@@ -349,9 +372,10 @@ impl StandIn {
     /// Steps in where there is none; gives whether it did.
     fn fill(&self, edge: &mut EdgeConfig) -> bool {
         let certificates = &mut edge.certificates;
-        let none = certificates.inline.is_empty() && certificates.files.is_empty();
+        let none = [certificates.inline.is_empty(), certificates.files.is_empty(), certificates.last.is_empty()];
+        let none = none.into_iter().all(|empty| empty);
         if none {
-            certificates.inline.push((self.certificate.clone(), self.key.clone()));
+            certificates.last.push((self.certificate.clone(), self.key.clone()));
         }
         none
     }

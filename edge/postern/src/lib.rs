@@ -6,15 +6,20 @@ mod about;
 mod admin;
 mod ask;
 pub mod assemble;
+mod autocert;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod derived;
 pub mod diff;
 #[cfg(test)]
 mod docs;
 pub mod explain;
+pub mod google;
+pub mod https;
 mod operator;
+mod private;
 pub mod probe;
 pub mod reload;
 pub mod routes;
@@ -57,4 +62,19 @@ fn tell(text: &str) {
     use std::io::Write as _;
     // Nobody is left to tell when stderr is closed.
     let _closed = writeln!(std::io::stderr(), "postern: {text}");
+}
+
+/// An error with all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

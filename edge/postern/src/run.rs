@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin;
 use crate::assemble::Running;
 use crate::check;
 use crate::cli::{self, Exit, Format};
@@ -17,6 +16,7 @@ use crate::config::{Config, Environment, Source};
 use crate::demo;
 use crate::reload::{self, Asker, Followed, Reload};
 use crate::telemetry::{LogFormat, Telemetry};
+use crate::{admin, chain};
 
 /// Threads of the control runtime: authn, the store, admin, reload. Traffic has runtimes of its own.
 const CONTROL_THREADS: usize = 2;
@@ -220,19 +220,4 @@ fn failed(why: &str) -> Exit {
 fn print(text: &str) {
     // A reader that has gone away has seen enough.
     let _closed = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-/// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -24,10 +24,11 @@ use crate::credential::Credential;
 use crate::exchange::End;
 use crate::identify::{Given, Identify, Known, Sessions, Subject};
 use crate::mtls::Presented;
+use crate::prepare::Impersonation;
 use crate::refusal::{Asked, Failure};
 use crate::request::{Upgrade, lenient_reading};
 use crate::reserved::{self, Reserved};
-use crate::route::{Rewritten, Route, Target, Upstream};
+use crate::route::{IdentityToken, Rewritten, Route, Target, Upstream};
 use crate::{
     AuthnUpstream, BadRequest, ClientCert, Connection, GroupsFilter, JwtIssuerFormat, Refusal, Request, Snapshot,
     prepare,
@@ -83,6 +84,8 @@ pub struct Permit {
     pub(crate) client_cert: Option<Arc<ClientCert>>,
     /// What the connection becomes if the upstream agrees (S-009).
     pub(crate) upgrade: Option<Upgrade>,
+    /// Whom the upstream takes the request for, where it is a Kubernetes API.
+    pub(crate) impersonation: Option<Impersonation>,
 }
 
 /// Where a permit leads.
@@ -375,9 +378,17 @@ impl<I: Identify> Judge<'_, I> {
             host: None,
             client_cert: self.connection.client_cert.clone(),
             upgrade,
+            impersonation: self.impersonation(route, known)?,
         };
         permit.host = prepare::host(&permit, route, self.snapshot, head)?;
         Ok(Verdict::Pass(permit))
+    }
+
+    /// Whom the request speaks for at a Kubernetes API, if that is where the route leads.
+    fn impersonation(&self, route: &Route, known: Option<&Known>) -> Result<Option<Impersonation>, Refusal> {
+        let token = route.credentials.as_ref().and_then(|credentials| credentials.kubernetes.as_ref());
+        let session = known.map(|known| &known.session);
+        token.map(|token| prepare::impersonation(token, session, route.groups_filter.as_ref())).transpose()
     }
 
     /// With `reject_connection` the handshake has said that somebody vouches for the client. Lists, authorities and time may have
@@ -627,7 +638,7 @@ impl Reply {
 impl Permit {
     const fn to_authn(request: Arc<Request>, relayed: bool) -> Self {
         let passage = Passage::Authn { relayed };
-        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None }
+        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
     }
 
     /// Nobody tells an upstream anything that is no HTTP.
@@ -664,6 +675,12 @@ impl Permit {
     #[must_use]
     pub const fn upgrade(&self) -> Option<&Upgrade> {
         self.upgrade.as_ref()
+    }
+
+    /// The token that its upstream is shown, if it is one that has to be fetched.
+    pub(crate) fn identity_token(&self) -> Option<&Arc<IdentityToken>> {
+        let (route, _) = self.upstream()?;
+        route.credentials.as_ref()?.serverless.as_ref()
     }
 
     /// The request that was admitted.

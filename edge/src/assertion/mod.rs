@@ -158,7 +158,8 @@ fn name(session: &CompactSession) -> String {
     joined(session, "name").or_else(|| session.name().map(str::to_owned)).unwrap_or_default()
 }
 
-fn groups(session: &CompactSession) -> Vec<String> {
+/// The groups of a session: its claim `groups`, where there is no directory (01 §5.2).
+pub(crate) fn groups(session: &CompactSession) -> Vec<String> {
     values(session, "groups").into_iter().flat_map(texts).collect()
 }
 

@@ -207,8 +207,13 @@ impl Door {
             return None;
         };
         let _raised = Raised::new(&self.metrics.0.handshakes);
-        match timeout(self.limits.handshake_time, acceptor.accept(stream)).await {
-            Ok(Ok(shaken)) => return Some(shaken),
+        let challenges = self.gate.snapshot().config.certificates.challenges.clone();
+        match timeout(self.limits.handshake_time, acceptor.accept(stream, &challenges)).await {
+            Ok(Ok(Some(shaken))) => return Some(shaken),
+            Ok(Ok(None)) => {
+                self.count("challenge");
+                tracing::debug!(client.address = %peer.ip(), "an authority looked at a challenge");
+            }
             Ok(Err(error)) => {
                 self.count("handshake_failed");
                 tracing::debug!(client.address = %peer.ip(), %error, "listener connection failure");

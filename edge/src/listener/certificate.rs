@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use postern_identity::Timestamp;
+use postern_identity::{Secret, Timestamp};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::CertificateNames;
@@ -45,6 +46,12 @@ pub enum CertificateError {
         /// Where it came from.
         origin: String,
     },
+    /// The certificate must be shown with an OCSP staple, and there is none.
+    #[error("{origin}: it must be shown with an OCSP staple (must-staple), and Postern has none")]
+    Staple {
+        /// Where it came from.
+        origin: String,
+    },
     /// The key does not belong to the certificate.
     #[error("{origin}: the key does not belong to the certificate")]
     Mismatch {
@@ -64,7 +71,7 @@ pub(crate) struct Certificate {
     /// When it expires.
     pub(crate) not_after: Timestamp,
     /// Where it was read.
-    origin: String,
+    pub(crate) origin: String,
     /// Of the bytes it was made from.
     source: [u8; 32],
 }
@@ -73,32 +80,97 @@ pub(crate) struct Certificate {
 #[derive(Debug, Default)]
 pub(crate) struct CertificateSet {
     pub(crate) certificates: Vec<Certificate>,
-    exact: HashMap<String, usize>,
+    exact: HashMap<String, Choice>,
     /// By the parent of `*.parent`.
-    wildcard: HashMap<String, usize>,
+    wildcard: HashMap<String, Choice>,
 }
+
+/// The certificates of one name, the first of each kind of key, in order of preference.
+type Choice = Vec<usize>;
+
+/// What is served where no name fits.
+const FIRST: &[usize] = &[0];
 
 impl CertificateSet {
     fn new(certificates: Vec<Certificate>) -> Self {
         let mut set = Self::default();
         for (index, certificate) in certificates.iter().enumerate() {
             for name in &certificate.names {
-                match name.strip_prefix("*.") {
-                    Some(parent) => set.wildcard.entry(parent.to_owned()).or_insert(index),
-                    None => set.exact.entry(name.clone()).or_insert(index),
+                let choice = match name.strip_prefix("*.") {
+                    Some(parent) => set.wildcard.entry(parent.to_owned()).or_default(),
+                    None => set.exact.entry(name.clone()).or_default(),
                 };
+                let kinds = choice.iter().filter_map(|other| certificates.get(*other)).map(Certificate::kind);
+                if kinds.into_iter().all(|kind| kind != certificate.kind()) {
+                    choice.push(index);
+                }
             }
         }
         Self { certificates, ..set }
     }
 
-    /// Exact name, else wildcard of one label, else the first (01 §1.5).
-    fn index(&self, name: Option<&str>) -> usize {
+    /// Exact name, else wildcard of one label, else the first and those that are for its name too (01 §1.5).
+    fn choice(&self, name: Option<&str>) -> &[usize] {
+        let exact = |name: &str| self.exact.get(name).map(Vec::as_slice);
         let lookup = |name: &str| {
             let wildcard = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
-            self.exact.get(name).or_else(wildcard).copied()
+            exact(name).or_else(|| wildcard().map(Vec::as_slice))
         };
-        name.and_then(lookup).unwrap_or(0)
+        let first = || {
+            let name = self.certificates.first().map(|first| first.name.as_str());
+            let choice = name.and_then(|name| match name.strip_prefix("*.") {
+                Some(parent) => self.wildcard.get(parent).map(Vec::as_slice),
+                None => exact(name),
+            });
+            choice.filter(|choice| choice.first() == Some(&0)).unwrap_or(FIRST)
+        };
+        name.and_then(lookup).unwrap_or_else(first)
+    }
+
+    /// The one of them that this client can verify; the first, if it can none.
+    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Certificate> {
+        let choice = self.choice(name);
+        let mut found = choice.iter().filter_map(|index| self.certificates.get(*index));
+        let first = found.clone().next();
+        match choice.len() {
+            1 => first,
+            _ => found.find(|one| one.key.key.choose_scheme(schemes).is_some()).or(first),
+        }
+    }
+}
+
+impl Certificate {
+    /// The kind of its key, for metrics and logs.
+    pub(crate) fn kind(&self) -> &'static str {
+        let kinds = [
+            (SignatureAlgorithm::ECDSA, "ecdsa"),
+            (SignatureAlgorithm::RSA, "rsa"),
+            (SignatureAlgorithm::ED25519, "ed25519"),
+        ];
+        let algorithm = self.key.key.algorithm();
+        kinds.into_iter().find(|(kind, _)| *kind == algorithm).map_or("other", |(_, name)| name)
+    }
+}
+
+/// Certificates that an authority issues while the process runs; cheap to clone, and every clone is the same set.
+#[derive(Debug, Clone, Default)]
+pub struct IssuedCertificates(Arc<ArcSwap<Vec<Issued>>>);
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The name that it is for.
+    pub name: String,
+    /// PEM chain, leaf first.
+    pub chain: Vec<u8>,
+    /// PEM key.
+    pub key: Secret<Vec<u8>>,
+}
+
+impl IssuedCertificates {
+    /// Puts these in place of those that were there. The listener serves them once it reads its certificates again.
+    pub fn replace(&self, issued: Vec<Issued>) {
+        self.0.store(Arc::new(issued));
     }
 }
 
@@ -168,41 +240,51 @@ impl ResolvesServerCert for CertificateStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let set = self.set.load();
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        set.certificates.get(set.index(name.as_deref())).map(|certificate| Arc::clone(&certificate.key))
+        set.find(name.as_deref(), hello.signature_schemes()).map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
 impl CertificateNames for CertificateStore {
     fn same_certificate(&self, sni: Option<&str>, host: &str) -> bool {
         let set = self.set.load();
-        set.index(sni) == set.index(Some(host))
+        set.choice(sni) == set.choice(Some(host))
     }
 }
 
 /// Where a pair comes from.
 enum Source<'a> {
-    Inline(usize, &'a [u8], &'a [u8]),
+    /// What it is called, its number, chain and key.
+    Here(&'static str, usize, &'a [u8], &'a [u8]),
+    Issued(Issued),
     Files(&'a config::CertifiedFiles),
 }
 
 /// In the order of 01 §1.5.
 fn sources(configured: &config::Certificates) -> Vec<Source<'_>> {
-    let inline = configured.inline.iter().enumerate();
-    let inline = inline.map(|(index, (chain, key))| Source::Inline(index, chain, key.expose()));
-    inline.chain(configured.files.iter().map(Source::Files)).collect()
+    let inline = here("certificate", &configured.inline);
+    let last = here("last certificate", &configured.last);
+    let issued = configured.issued.0.load_full();
+    let issued: Vec<_> = issued.iter().cloned().map(Source::Issued).collect();
+    inline.chain(configured.files.iter().map(Source::Files)).chain(issued).chain(last).collect()
+}
+
+fn here<'a>(what: &'static str, pairs: &'a [(Vec<u8>, Secret<Vec<u8>>)]) -> impl Iterator<Item = Source<'a>> {
+    pairs.iter().zip(1..).map(move |((chain, key), number)| Source::Here(what, number, chain, key.expose()))
 }
 
 impl Source<'_> {
     fn origin(&self) -> String {
         match self {
-            Self::Inline(index, ..) => format!("certificate {}", index + 1),
+            Self::Here(what, number, ..) => format!("{what} {number}"),
+            Self::Issued(issued) => format!("the certificate that was issued for {}", issued.name),
             Self::Files(files) => files.certificate.display().to_string(),
         }
     }
 
     fn read(&self) -> Result<Pem, CertificateError> {
         let (chain, key) = match self {
-            Self::Inline(_, chain, key) => (chain.to_vec(), key.to_vec()),
+            Self::Here(_, _, chain, key) => (chain.to_vec(), key.to_vec()),
+            Self::Issued(issued) => (issued.chain.clone(), issued.key.expose().clone()),
             Self::Files(files) => (read_file(&files.certificate)?, read_file(&files.key)?),
         };
         Ok(Pem { origin: self.origin(), chain, key })
@@ -239,6 +321,9 @@ impl Pem {
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(&self.chain).collect::<Result<_, _>>().map_err(|_| broken_chain())?;
         let (names, not_after) = chain.first().and_then(|leaf| describe(leaf)).ok_or_else(broken_chain)?;
+        if chain.first().is_some_and(|leaf| demands_staple(leaf)) {
+            return Err(CertificateError::Staple { origin: self.origin.clone() });
+        }
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| broken_key())?;
         let key = provider.key_provider.load_private_key(key).map_err(|_| broken_key())?;
         let key = CertifiedKey::new(chain, key);
@@ -249,6 +334,26 @@ impl Pem {
         let origin = self.origin.clone();
         Ok(Certificate { key: Arc::new(key), names, name, not_after, origin, source: self.digest() })
     }
+}
+
+/// Whether a certificate says that it is worth nothing without an OCSP staple (RFC 7633): browsers refuse it then.
+#[must_use]
+pub fn demands_staple(leaf: &[u8]) -> bool {
+    // A list of TLS extensions, of which 5 asks for a status.
+    const FEATURES: &str = "1.3.6.1.5.5.7.1.24";
+    const STATUS: [u8; 3] = [0x02, 0x01, 0x05];
+    X509Certificate::from_der(leaf).is_ok_and(|(_, certificate)| {
+        let mut extensions = certificate.extensions().iter();
+        let features = extensions.find(|extension| extension.oid.to_id_string() == FEATURES);
+        features.is_some_and(|features| features.value.windows(STATUS.len()).any(|part| part == STATUS))
+    })
+}
+
+/// The DNS names of the first certificate in a PEM chain, in lower case; none if there is none that can be read.
+#[must_use]
+pub fn certified_names(chain: &[u8]) -> Vec<String> {
+    let leaf = CertificateDer::from_pem_slice(chain).ok();
+    leaf.and_then(|leaf| describe(&leaf)).map(|(names, _)| names).unwrap_or_default()
 }
 
 /// The DNS names of a leaf and when it expires.
@@ -264,8 +369,6 @@ fn describe(leaf: &[u8]) -> Option<(Vec<String>, Timestamp)> {
 
 #[cfg(test)]
 mod tests {
-    use postern_identity::Secret;
-
     use super::*;
 
     pub(crate) fn pair(names: &[&str]) -> (Vec<u8>, Secret<Vec<u8>>) {
@@ -275,12 +378,12 @@ mod tests {
     }
 
     fn store(inline: Vec<(Vec<u8>, Secret<Vec<u8>>)>) -> Result<Arc<CertificateStore>, CertificateError> {
-        let configured = config::Certificates { inline, files: Vec::new() };
+        let configured = config::Certificates { inline, ..config::Certificates::default() };
         CertificateStore::open(&configured, Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
     }
 
     fn served(store: &CertificateStore, name: Option<&str>) -> usize {
-        store.current().index(name)
+        store.current().choice(name)[0]
     }
 
     #[test]
@@ -300,6 +403,64 @@ mod tests {
         assert!(!store.same_certificate(Some("a.example"), "b.example"));
         assert!(store.same_certificate(None, "unknown.example"), "without SNI: what the default certificate serves");
         assert!(!store.same_certificate(None, "b.example"));
+    }
+
+    fn rsa(names: &[&str]) -> (Vec<u8>, Secret<Vec<u8>>) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (certificate.pem().into_bytes(), Secret::new(key.serialize_pem().into_bytes()))
+    }
+
+    #[test]
+    fn of_two_kinds_of_key_for_one_name_a_client_gets_the_one_that_it_can_verify() {
+        let pairs =
+            vec![pair(&["a.example", "*.a.example"]), rsa(&["a.example"]), rsa(&["*.a.example"]), pair(&["a.example"])];
+        let store = store(pairs).unwrap();
+        let current = store.current();
+        let kind = |name, schemes: &[SignatureScheme]| current.find(name, schemes).unwrap().kind();
+        let (new, old) = (SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256);
+        for name in [Some("a.example"), Some("x.a.example"), None, Some("unknown.example")] {
+            assert_eq!(kind(name, &[old, new]), "ecdsa", "{name:?}: the order is ours");
+            assert_eq!(kind(name, &[old]), "rsa", "{name:?}");
+            assert_eq!(kind(name, &[]), "ecdsa", "{name:?}");
+        }
+        assert_eq!(current.choice(Some("a.example")), [0, 1], "the first of each kind");
+        assert!(store.same_certificate(Some("a.example"), "unknown.example"));
+        assert!(!store.same_certificate(Some("a.example"), "x.a.example"), "an old client would see another one");
+    }
+
+    #[test]
+    fn a_certificate_that_is_worth_nothing_without_a_staple_is_refused() {
+        let made = |status: &[u8]| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            let features = [1, 3, 6, 1, 5, 5, 7, 1, 24];
+            params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&features, status.to_vec()));
+            let certificate = params.self_signed(&key).unwrap();
+            (certificate.pem().into_bytes(), Secret::new(key.serialize_pem().into_bytes()))
+        };
+        assert!(matches!(store(vec![made(&[0x30, 3, 2, 1, 5])]), Err(CertificateError::Staple { .. })));
+        assert!(store(vec![made(&[0x30, 3, 2, 1, 17])]).is_ok(), "another extension");
+    }
+
+    #[test]
+    fn what_was_issued_goes_behind_what_is_configured_and_before_what_stands_in() {
+        let (chain, key) = pair(&["b.example", "c.example"]);
+        let configured = config::Certificates {
+            inline: vec![pair(&["a.example", "b.example"])],
+            last: vec![pair(&["*"])],
+            ..config::Certificates::default()
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let store = CertificateStore::open(&configured, provider).unwrap();
+        let names = || store.current().certificates.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(), ["a.example", "*"]);
+        configured.issued.replace(vec![Issued { name: "b.example".to_owned(), chain, key }]);
+        assert!(store.reload(&configured).0);
+        assert_eq!(names(), ["a.example", "b.example", "*"]);
+        assert_eq!((served(&store, Some("b.example")), served(&store, Some("c.example"))), (0, 1));
+        assert!(!store.reload(&configured).0, "nothing changed");
     }
 
     #[test]
@@ -327,7 +488,7 @@ mod tests {
             files
         };
         let files = vec![write("a", &pair(&["a.example"])), write("b", &pair(&["b.example"]))];
-        let configured = config::Certificates { inline: Vec::new(), files };
+        let configured = config::Certificates { files, ..config::Certificates::default() };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let store = CertificateStore::open(&configured, provider).unwrap();
         let before = store.current();
@@ -347,12 +508,13 @@ mod tests {
     fn r_021_another_order_is_a_change_and_nothing_that_can_be_served_is_none() {
         let (a, b) = (pair(&["a.example"]), pair(&["b.example"]));
         let store = store(vec![a.clone(), b.clone()]).unwrap();
-        let inline = |inline| config::Certificates { inline, files: Vec::new() };
+        let inline = |inline| config::Certificates { inline, ..config::Certificates::default() };
         assert!(store.reload(&inline(vec![b.clone(), a.clone()])).0);
         assert_eq!(store.current().certificates[0].name, "b.example");
         assert!(!store.reload(&inline(vec![b, a])).0);
         let missing = config::CertifiedFiles { certificate: "/nonexistent".into(), key: "/nonexistent".into() };
-        let (changed, errors) = store.reload(&config::Certificates { inline: Vec::new(), files: vec![missing] });
+        let (changed, errors) =
+            store.reload(&config::Certificates { files: vec![missing], ..config::Certificates::default() });
         assert!(!changed && errors.len() == 1, "{errors:?}");
         assert_eq!(store.current().certificates.len(), 2);
     }
@@ -364,7 +526,7 @@ mod tests {
         let files = config::CertifiedFiles { certificate: folder.path().join("crt"), key: folder.path().join("key") };
         std::fs::write(&files.certificate, chain).unwrap();
         std::fs::write(&files.key, key.expose()).unwrap();
-        let configured = config::Certificates { inline: Vec::new(), files: vec![files.clone()] };
+        let configured = config::Certificates { files: vec![files.clone()], ..config::Certificates::default() };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let store = CertificateStore::open(&configured, provider).unwrap();
         let before = store.current();

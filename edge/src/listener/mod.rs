@@ -3,11 +3,13 @@
 mod accept;
 mod bind;
 mod certificate;
+mod challenge;
 mod clock;
 mod guard;
 mod proxy_header;
 mod redirect;
 mod stream;
+mod tickets;
 mod tls;
 mod violation;
 mod watch;
@@ -19,8 +21,9 @@ use std::time::Duration;
 
 pub(crate) use accept::{Accepted, Door, Place, Tls};
 pub use bind::{Bound, Purpose};
-pub use certificate::CertificateError;
 pub(crate) use certificate::CertificateStore;
+pub use certificate::{CertificateError, Issued, IssuedCertificates, certified_names, demands_staple};
+pub use challenge::{Challenges, ChallengesElsewhere, NoCertificate};
 pub(crate) use clock::Alarm;
 pub use clock::Patience;
 pub use guard::Limits;
@@ -30,6 +33,7 @@ pub(crate) use stream::{Farewell, GOING_AWAY};
 pub(crate) use stream::{GuardedStream, Wire};
 pub(crate) use tls::{TlsAcceptor, provider};
 pub use violation::Violation;
+pub use watch::CertificateReader;
 pub(crate) use watch::CertificateWatch;
 
 use crate::mtls::ClientCert;

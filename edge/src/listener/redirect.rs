@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::stream::{GuardedStream, Wire};
-use super::{Accepted, Connection, Door, Limits, Patience};
+use super::{Accepted, Challenges, Connection, Door, Limits, Patience};
 use crate::request::Host;
 
 /// Answers an accepted connection of the redirect listener.
@@ -25,14 +25,15 @@ pub(crate) async fn answer_redirect(door: Arc<Door>, accepted: Accepted, mut sto
     let fd = stream.as_raw_fd();
     let connection = Arc::new(Connection::plain(peer, local));
     let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
-    answer(stream, fd, connection, (door.bytes, door.patience()), stopped).await;
+    let challenges = door.gate.snapshot().config.certificates.challenges.clone();
+    answer(stream, fd, (connection, &challenges), (door.bytes, door.patience()), stopped).await;
 }
 
 /// Reads one head from `io` and answers it, unless `stopped` comes first.
 async fn answer<S>(
     io: S,
     fd: i32,
-    connection: Arc<Connection>,
+    (connection, challenges): (Arc<Connection>, &Challenges),
     (bytes, patience): (Limits, Patience),
     stopped: impl Future<Output = ()>,
 ) where
@@ -56,11 +57,21 @@ async fn answer<S>(
     }
     let answer = match connection.violation() {
         Some(violation) => refusal(violation.status().as_str()),
-        None => location(&head).map_or_else(|| refusal("400"), |location| redirect(&location)),
+        None => match challenged(&head, challenges).await {
+            Some(authorization) => said(&authorization),
+            None => location(&head).map_or_else(|| refusal("400"), |location| redirect(&location)),
+        },
     };
     if stream.write_all(answer.as_bytes()).await.is_ok() {
         pingora_core::protocols::Shutdown::shutdown(&mut stream).await;
     }
+}
+
+/// What an authority is told that looks at a challenge.
+async fn challenged(head: &[u8], challenges: &Challenges) -> Option<String> {
+    let (method, rest) = std::str::from_utf8(head).ok()?.split_once(' ')?;
+    let (path, _) = rest.split_once(' ')?;
+    if method == "GET" { challenges.said(path).await } else { None }
 }
 
 /// Where the request belongs: https, the host without its port, path and query as they came.
@@ -81,6 +92,13 @@ fn redirect(location: &str) -> String {
     format!("HTTP/1.1 301 Moved Permanently\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
+fn said(authorization: &str) -> String {
+    let length = authorization.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{authorization}"
+    )
+}
+
 fn refusal(status: &str) -> String {
     format!("HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
@@ -92,12 +110,16 @@ mod tests {
     use super::*;
 
     async fn asked(request: &[u8]) -> String {
+        asked_while(request, &Challenges::default()).await
+    }
+
+    async fn asked_while(request: &[u8], challenges: &Challenges) -> String {
         let (ours, mut client) = duplex(4096);
         let any = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         client.write_all(request).await.unwrap();
         let connection = Arc::new(Connection::plain(any, any));
         let patience = Patience { linger: std::time::Duration::from_millis(10), ..Patience::DEFAULT };
-        answer(ours, -1, connection, (Limits::DEFAULT, patience), std::future::pending()).await;
+        answer(ours, -1, (connection, challenges), (Limits::DEFAULT, patience), std::future::pending()).await;
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         answer
@@ -126,6 +148,23 @@ mod tests {
         ] {
             let answer = asked(request.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 400 ") && !answer.contains("Location"), "{request:?}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authority_is_told_what_was_put_here_for_it_and_nobody_else_anything() {
+        let challenges = Challenges::default();
+        challenges.say("token", "token.print");
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n").into_bytes();
+        let told = asked_while(&get("/.well-known/acme-challenge/token"), &challenges).await;
+        assert!(told.starts_with("HTTP/1.1 200 ") && told.ends_with("\r\n\r\ntoken.print"), "{told}");
+        for request in [
+            get("/.well-known/acme-challenge/other"),
+            get("/.well-known/acme-challenge/token?x"),
+            b"POST /.well-known/acme-challenge/token HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        ] {
+            let told = asked_while(&request, &challenges).await;
+            assert!(told.starts_with("HTTP/1.1 301 ") && !told.contains("print"), "{told}");
         }
     }
 

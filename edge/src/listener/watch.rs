@@ -20,6 +20,19 @@ pub(crate) struct CertificateWatch {
     told: Arc<Mutex<Told>>,
 }
 
+/// Has the listener read its certificates at once; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CertificateReader(pub(crate) Option<CertificateWatch>);
+
+impl CertificateReader {
+    /// Reads them; it blocks for as long as the files take.
+    pub fn read(&self) {
+        if let Some(watch) = &self.0 {
+            watch.look();
+        }
+    }
+}
+
 /// What the log already has, so that it gets each thing once.
 #[derive(Debug, Default)]
 struct Told {
@@ -75,10 +88,15 @@ impl CertificateWatch {
         let now = SystemTime::now().into();
         self.metrics.0.certificate_expiry.reset();
         for certificate in &self.store.current().certificates {
-            let seconds = certificate.not_after.as_secs() as f64;
-            self.metrics.0.certificate_expiry.with_label_values(&[&certificate.name]).set(seconds);
-            if let Some(days) = self.is_news(&certificate.name, certificate.not_after, now) {
-                tracing::warn!(certificate = certificate.name, days, "certificate expires soon");
+            let (seconds, key) = (certificate.not_after.as_secs() as f64, certificate.kind());
+            let expiry = self.metrics.0.certificate_expiry.with_label_values(&[certificate.name.as_str(), key]);
+            // Of two by the same name the one that expires first counts.
+            if expiry.get() == 0.0 || seconds < expiry.get() {
+                expiry.set(seconds);
+            }
+            let told = format!("{} {key} {}", certificate.name, certificate.origin);
+            if let Some(days) = self.is_news(&told, certificate.not_after, now) {
+                tracing::warn!(certificate = certificate.name, key, days, "certificate expires soon");
             }
         }
         self.metrics.0.revocations_due.reset();

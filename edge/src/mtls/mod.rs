@@ -33,7 +33,12 @@ pub struct DownstreamMtls {
 impl DownstreamMtls {
     /// Whether handshakes go the same way.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let id = |mtls: &Self| mtls.everybody.as_ref().map(|trust| *trust.id());
-        (id(self), self.reject) == (id(other), other.reject)
+        self.digest() == other.digest()
+    }
+
+    /// Stands for all of it: the same on every edge that asks the same.
+    pub(crate) fn digest(&self) -> Vec<u8> {
+        let id = self.everybody.as_ref().map(|trust| trust.id().as_slice()).unwrap_or_default();
+        [id, &[u8::from(self.reject)]].concat()
     }
 }

@@ -3,6 +3,7 @@
 //! The order is: strip the client's, apply the route's settings, set ours last, remove what the route removes.
 
 mod cookies;
+mod impersonation;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,11 @@ use std::borrow::Cow;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use pingora_http::{RequestHeader, ResponseHeader};
-use postern_identity::EDGE_TOKEN_HEADER;
+use postern_identity::{EDGE_TOKEN_HEADER, Timestamp};
 
 use cookies::Kept;
 pub(crate) use cookies::OwnCookies;
+pub(crate) use impersonation::{Impersonation, impersonation};
 pub use template::references;
 
 use crate::admit::{Passage, Permit};
@@ -28,12 +30,12 @@ use crate::route::{HostRewrite, ResponseRewrite, Route};
 use crate::{ClientCert, HeaderRule, Host, Snapshot};
 
 /// Turns the head of an admitted request into the head that goes up. `authority` is that of the chosen endpoint, as the
-/// configuration wrote it. Body framing (`Transfer-Encoding`) is left to the connection that sends it.
+/// configuration wrote it; `now` says which tokens of ours are still good. Body framing (`Transfer-Encoding`) is left to the connection that sends it.
 pub fn request(
     permit: &Permit,
     snapshot: &Snapshot,
     request_id: &HeaderValue,
-    authority: &str,
+    (authority, now): (&str, Timestamp),
     head: &mut RequestHeader,
 ) {
     strip_hop_by_hop(head);
@@ -57,6 +59,7 @@ pub fn request(
                 set_text(head, &ORIGINAL_PATH, target(&permit.request.path, query).into_owned());
             }
             apply_settings(permit, route, head);
+            show_credentials(permit, route, now, head);
             set_host(permit, route, authority, head);
         }
         Passage::Authn { .. } => {
@@ -141,6 +144,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Google takes it before `Authorization`, and keeps it from the service.
+pub(crate) const SERVERLESS: HeaderName = HeaderName::from_static("x-serverless-authorization");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// No field of HTTP, but CGI makes of it what names a program's proxy (CVE-2016-5385).
@@ -176,7 +181,8 @@ fn strip(permit: &Permit, head: &mut RequestHeader) {
     for name in &permit.request.strip {
         head.remove_header(name);
     }
-    if permit.passes_identity() {
+    // Where somebody is impersonated, identity goes up as well, in other fields.
+    if permit.passes_identity() || permit.impersonation.is_some() {
         for name in &permit.request.strip_with_identity {
             head.remove_header(name);
         }
@@ -299,6 +305,25 @@ fn apply_settings(permit: &Permit, route: &Route, head: &mut RequestHeader) {
             && !is_framing(name)
         {
             head.remove_header(name);
+        }
+    }
+}
+
+/// What the upstream is shown of ours, whatever the client showed and the route sets: last, so that nothing takes its place.
+fn show_credentials(permit: &Permit, route: &Route, now: Timestamp, head: &mut RequestHeader) {
+    let Some(credentials) = &route.credentials else { return };
+    if let Some(token) = &credentials.serverless {
+        match token.field(now) {
+            Some(value) => set(head, &SERVERLESS, value),
+            None => drop(head.remove_header(&SERVERLESS)),
+        }
+    }
+    if let Some(fields) = &permit.impersonation {
+        for (name, _) in fields {
+            head.remove_header(name);
+        }
+        for (name, value) in fields {
+            let _appended = head.append_header(name.clone(), value.clone());
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::cookies::{Kept, OwnCookies};
 use super::template::{Facts, fill};
 use super::*;
-use crate::route::{PathRewrite, RegexRewrite, Upgrades};
+use crate::route::{IdentityToken, PathRewrite, RegexRewrite, Upgrades, UpstreamCredentials, bearer};
 use crate::testing::*;
 use crate::{ClaimHeader, EdgeConfig, Gate, ProxyConfig, ResponseHeaders, Verdict};
 
@@ -559,4 +559,112 @@ async fn s_037_a_websocket_goes_up_only_where_the_route_allows_it() {
     assert_eq!(values(&head.headers, "sec-websocket-key"), "x");
     let world = World::new(config(vec![route("app.example.com", "/")])).await;
     assert_eq!(world.status(&get("/", &fields)).await, 403);
+}
+
+/// A route to a Kubernetes API, for whom `policy` allows.
+fn kubernetes(policy: postern_policy::Policy) -> Route {
+    let credentials = UpstreamCredentials { kubernetes: bearer("sa-token"), serverless: None };
+    let pass_identity_headers = false;
+    Route { credentials: Some(Box::new(credentials)), pass_identity_headers, ..guarded("app.example.com", "/", policy) }
+}
+
+/// What a client may write to be somebody else there.
+const DISGUISES: [(&str, &str); 9] = [
+    ("impersonate-user", "root"),
+    ("impersonate-group", "system:masters"),
+    ("impersonate-uid", "0"),
+    ("impersonate-extra-scopes", "all"),
+    ("x-remote-user", "root"),
+    ("authorization", "Bearer mine"),
+    ("impersonate_user", "root"),
+    ("impersonate.user", "root"),
+    ("connection", "impersonate-user, impersonate-group, authorization"),
+];
+
+#[tokio::test]
+async fn a_kubernetes_api_gets_our_token_and_whom_it_speaks_for_and_nothing_that_the_client_says_of_it() {
+    let mut lenient = config(vec![kubernetes(any_user())]);
+    lenient.request.underscores = crate::UnderscoreHeaders::Allow;
+    let cookie = format!("_pomerium={}", alices_cookie("app.example.com"));
+    let fields: Vec<_> = DISGUISES.into_iter().chain([("cookie", cookie.as_str())]).collect();
+    let head = up(lenient, &get("/api", &fields)).await;
+    for (name, expected) in [
+        ("authorization", "Bearer sa-token"),
+        ("impersonate-user", "alice@example.com"),
+        ("impersonate-group", "ops|staff"),
+        ("impersonate-uid", ""),
+        ("impersonate-extra-scopes", ""),
+        ("impersonate_user", ""),
+        ("impersonate.user", ""),
+        ("x-remote-user", ""),
+        ("cookie", ""),
+    ] {
+        assert_eq!(values(&head.headers, name), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_signed_in_is_nobody_at_a_kubernetes_api_and_never_the_service_account_itself() {
+    let head = up(config(vec![kubernetes(public())]), &get("/api", &DISGUISES[..6])).await;
+    assert_eq!(values(&head.headers, "impersonate-user"), "system:anonymous");
+    assert_eq!(values(&head.headers, "impersonate-group"), "");
+    assert_eq!(values(&head.headers, "authorization"), "Bearer sa-token");
+}
+
+#[test]
+fn whom_a_kubernetes_api_sees_is_somebody_whom_somebody_vouches_for() {
+    let seen = |change: &dyn Fn(&mut postern_identity::Session), filter: Option<&[&str]>| {
+        let mut session = alice();
+        change(&mut session);
+        let filter = filter.map(|names| std::sync::Arc::new(names.iter().map(ToString::to_string).collect()));
+        let entry = postern_storage::Entry::<crate::AssertionSlot>::alone(&session, NOW);
+        let fields = impersonation(&bearer("t").unwrap(), Some(&entry.session), filter.as_ref());
+        fields.map(|fields| {
+            let texts = fields.iter().skip(1).map(|(_, value)| String::from_utf8(value.as_bytes().to_vec()).unwrap());
+            texts.collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(seen(&|_| {}, Some(&["ops", "admins"])).unwrap(), ["alice@example.com", "ops"]);
+    for (email, verified, expected) in [
+        (None, None, "u-alice"),
+        (Some("alice@example.com"), Some(false), "u-alice"),
+        (Some("zoë@example.com"), None, "zoë@example.com"),
+    ] {
+        let change = |session: &mut postern_identity::Session| {
+            session.user.email = email.map(str::to_owned);
+            session.user.email_verified = verified;
+        };
+        assert_eq!(seen(&change, Some(&[])).unwrap(), [expected], "{email:?} {verified:?}");
+    }
+    // What would be read as another name further on is no name: a group is left out, a user fails.
+    let groups = |session: &mut postern_identity::Session| {
+        session.claims.set("groups", [" admins", "a\nb", "ok", ""].map(serde_json::Value::from).to_vec());
+    };
+    assert_eq!(seen(&groups, None).unwrap(), ["alice@example.com", "ok"]);
+    for id in ["root ", "ro\not", ""] {
+        let change = |session: &mut postern_identity::Session| {
+            (session.user.email, session.user.id) = (None, id.to_owned());
+        };
+        assert_eq!(seen(&change, None), Err(Refusal::Failed(Failure::Internal)), "{id:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_serverless_upstream_gets_the_token_that_is_there_and_none_of_the_clients() {
+    let token = std::sync::Arc::new(IdentityToken::new("https://up.internal".to_owned()));
+    let credentials = UpstreamCredentials { kubernetes: None, serverless: Some(std::sync::Arc::clone(&token)) };
+    let routed = || Route { credentials: Some(Box::new(credentials.clone())), ..route("app.example.com", "/") };
+    let fields = [("x-serverless-authorization", "Bearer forged"), ("authorization", "Bearer mine")];
+    let without = up(config(vec![routed()]), &get("/", &fields)).await;
+    assert_eq!(values(&without.headers, "x-serverless-authorization"), "");
+    assert!(token.put("a.b.c", NOW.plus(std::time::Duration::from_secs(60)), NOW));
+    let with = up(config(vec![routed()]), &get("/", &fields)).await;
+    assert_eq!(values(&with.headers, "x-serverless-authorization"), "Bearer a.b.c");
+    assert_eq!(values(&with.headers, "authorization"), "Bearer mine", "that one is the client's");
+}
+
+#[tokio::test]
+async fn a_bearer_token_that_is_none_of_ours_goes_up_as_it_came() {
+    let head = up_open(&[("authorization", "Bearer eyJhbGciOiJub25lIn0.e30.")]).await;
+    assert_eq!(values(&head.headers, "authorization"), "Bearer eyJhbGciOiJub25lIn0.e30.");
 }

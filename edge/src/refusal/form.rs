@@ -24,8 +24,7 @@ pub(crate) enum Form {
 impl Form {
     /// The form that this client is told a denial in.
     pub(crate) fn of(head: &RequestHeader) -> Self {
-        let agent = head.headers.get(header::USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
-        if agent.windows(b"kubernetes/".len()).any(|window| window == b"kubernetes/") {
+        if is_kubernetes(head) {
             return Self::Kubernetes;
         }
         match Media::preferred(head) {
@@ -46,12 +45,18 @@ impl Form {
     }
 }
 
+/// Whether a client of a Kubernetes API asks.
+fn is_kubernetes(head: &RequestHeader) -> bool {
+    let agent = head.headers.get(header::USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
+    agent.windows(b"kubernetes/".len()).any(|window| window == b"kubernetes/")
+}
+
 /// Whether a browser navigates here, so that it can be sent to sign in (rulings). `programmatic`: the request shows a
 /// credential that browsers do not.
 pub(crate) fn may_redirect(head: &RequestHeader, programmatic: bool) -> bool {
     // Nobody browses with CONNECT, nor to what a connection becomes.
     let browses = head.method != Method::CONNECT && !head.headers.contains_key(header::UPGRADE);
-    if programmatic || grpc(head).is_some() || !browses {
+    if programmatic || is_kubernetes(head) || grpc(head).is_some() || !browses {
         return false;
     }
     match head.headers.get(FETCH_MODE) {

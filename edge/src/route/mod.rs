@@ -1,5 +1,6 @@
 //! Routes: what to match, who may pass, and where it leads.
 
+mod credentials;
 mod glob;
 mod matcher;
 mod named;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use postern_identity::{IdpId, Secret};
 
+pub use credentials::{IdentityToken, UpstreamCredentials, bearer};
 pub(crate) use glob::matches as matches_pattern;
 pub use regexes::PathRegex;
 pub(crate) use rewrite::Rewritten;
@@ -77,6 +79,8 @@ pub struct Route {
     pub idle_timeout: Option<Duration>,
     /// `allow_websockets`, `allow_spdy`, `allow_upgrades`: what connections may become.
     pub upgrades: Upgrades,
+    /// What the upstream is shown of ours; `None`: nothing, as mostly.
+    pub credentials: Option<Box<UpstreamCredentials>>,
     /// The policy admits everybody without looking (public), but for a client certificate: used for lints and `robots.txt` only,
     /// never to skip the policy.
     pub public: bool,

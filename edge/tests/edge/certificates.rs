@@ -1,12 +1,20 @@
 //! The certificates of the listener and of upstreams.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use postern_edge::route::{HostPattern, Target, UpstreamScheme};
 use postern_edge::{Certificates, CertifiedFiles};
-use postern_identity::Secret;
-use rustls::ServerConfig;
+use postern_identity::{Keyring, Secret};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::support::{HOST, Upstream, Wire, World, WorldBuilder, route, until};
 
@@ -40,7 +48,7 @@ async fn r_021_a_certificate_is_picked_up_from_disk_and_open_connections_go_on()
     };
     let (old, new) = (made(&[HOST]), made(&[HOST]));
     write(&old);
-    let configured = Certificates { inline: Vec::new(), files: vec![files.clone()] };
+    let configured = Certificates { files: vec![files.clone()], ..Certificates::default() };
     let world = WorldBuilder::new().await.change(|config| config.certificates = configured).start();
     let mut before = Wire::open(world.address, HOST, &old.der, &["http/1.1"]).await.unwrap();
 
@@ -55,6 +63,136 @@ async fn r_021_a_certificate_is_picked_up_from_disk_and_open_connections_go_on()
     before.send("GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
     assert_eq!(before.response().await.unwrap().status, 200);
     assert!(world.metric("postern_edge_certificate_not_after_timestamp_seconds", &[("name", HOST)]) > 1.7e9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_021_a_hundred_renewals_under_load_fail_no_handshake_and_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = CertifiedFiles { certificate: folder.path().join("a.crt"), key: folder.path().join("a.key") };
+    let both = [made(&[HOST]), made(&[HOST])];
+    let write = |made: &Made| {
+        // Each file whole; between the two they do not belong together, and the old pair stays.
+        for (path, content) in [(&files.certificate, &made.chain), (&files.key, &made.key)] {
+            let beside = path.with_extension("new");
+            std::fs::write(&beside, content).unwrap();
+            std::fs::rename(&beside, path).unwrap();
+        }
+    };
+    write(&both[0]);
+    let configured = Certificates { files: vec![files.clone()], ..Certificates::default() };
+    let world = WorldBuilder::new().await.change(|config| config.certificates = configured).start();
+    let client = trusting(both.iter().map(|made| &made.der), rustls::ALL_VERSIONS, Resumption::disabled());
+    let (stop, shaken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let knock = || {
+        let (client, address) = (Arc::clone(&client), world.address);
+        let (stop, shaken) = (Arc::clone(&stop), Arc::clone(&shaken));
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = connect(&client, address).await.unwrap();
+                let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await.unwrap();
+                assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+                shaken.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let clients: Vec<_> = (0..4).map(|_| tokio::spawn(knock())).collect();
+    for round in 0..100 {
+        let before = shaken.load(Ordering::Relaxed);
+        write(&both[(round + 1) % 2]);
+        world.edge.reload_certificates();
+        // At least one client shakes hands with each of them.
+        until("a handshake", || shaken.load(Ordering::Relaxed) > before || clients.iter().all(JoinHandle::is_finished))
+            .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.expect("no handshake and no request fails");
+    }
+    assert_eq!(world.metric("postern_edge_certificate_reloads_total", &[("outcome", "ok")]), 100.0);
+    assert_eq!(world.metric("postern_edge_connections_total", &[("outcome", "handshake_failed")]), 0.0);
+}
+
+/// A client that trusts these, and keeps what it needs to resume connections.
+fn trusting<'c>(
+    roots: impl IntoIterator<Item = &'c CertificateDer<'static>>,
+    versions: &[&'static SupportedProtocolVersion],
+    resumption: Resumption,
+) -> Arc<ClientConfig> {
+    let mut store = RootCertStore::empty();
+    roots.into_iter().for_each(|root| store.add(root.clone()).unwrap());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let mut config = builder.with_root_certificates(store).with_no_client_auth();
+    config.resumption = resumption;
+    Arc::new(config)
+}
+
+async fn connect(client: &Arc<ClientConfig>, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::clone(client)).connect(HOST.try_into().unwrap(), stream).await
+}
+
+/// Whether a connection was resumed; the client has seen an answer on it, and with it every ticket.
+async fn resumed(client: &Arc<ClientConfig>, address: SocketAddr) -> bool {
+    let mut stream = connect(client, address).await.unwrap();
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+}
+
+#[tokio::test]
+async fn a_connection_is_resumed_at_another_edge_of_the_deployment_and_at_no_other() {
+    let (here, there) = (World::new().await, World::new().await);
+    let keyring = Arc::new(Keyring::derive(&Secret::new([9; 32]), &Secret::new([2; 32])));
+    let foreign = WorldBuilder::new().await.change(|config| config.keyring = keyring).start();
+    let roots = [&here.root, &there.root, &foreign.root];
+    let client = || trusting(roots, rustls::ALL_VERSIONS, Resumption::default());
+    let own = client();
+    assert!(!resumed(&own, here.address).await);
+    assert!(resumed(&own, there.address).await, "the other edge opens the ticket");
+    assert!(resumed(&own, here.address).await);
+    let other = client();
+    assert!(!resumed(&other, here.address).await);
+    assert!(!resumed(&other, foreign.address).await, "another secret");
+    // A ticket of TLS 1.2 would open the connection that it is from to whoever learns the key.
+    let older = trusting(roots, &[&rustls::version::TLS12], Resumption::default());
+    assert!(!resumed(&older, here.address).await);
+    assert!(!resumed(&older, there.address).await);
+}
+
+#[tokio::test]
+async fn an_authority_that_looks_at_a_challenge_is_shown_it_and_no_more() {
+    let world = World::new().await;
+    let shown = made(&["challenge.localhost"]);
+    let client = |alpn: &[&[u8]]| {
+        let mut client =
+            ClientConfig::clone(&trusting([&world.root, &shown.der], rustls::ALL_VERSIONS, Resumption::disabled()));
+        client.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(client)
+    };
+    let ask = async |client: Arc<ClientConfig>, name: &'static str| {
+        let stream = TcpStream::connect(world.address).await?;
+        TlsConnector::from(client).connect(name.try_into().unwrap(), stream).await
+    };
+    let challenges = world.challenges();
+    assert!(ask(client(&[b"acme-tls/1"]), "challenge.localhost").await.is_err(), "none is open");
+    challenges.show("challenge.localhost", &shown.chain, &shown.key).unwrap();
+    let mut stream = ask(client(&[b"acme-tls/1"]), "challenge.localhost").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+    assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0], shown.der);
+    let _sent = stream.write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ended = stream.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "nothing is carried on such a connection");
+    assert!(ask(client(&[b"acme-tls/1"]), HOST).await.is_err(), "another name");
+    // Who offers more is no authority, and gets what everybody gets.
+    let stream = ask(client(&[b"acme-tls/1", b"http/1.1"]), HOST).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(world.metric("postern_edge_connections_total", &[("outcome", "challenge")]), 1.0);
+    assert!(world.upstream.requests().is_empty());
 }
 
 #[tokio::test]

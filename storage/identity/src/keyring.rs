@@ -29,9 +29,11 @@ pub enum Purpose {
     Form,
     /// Operators prove that they hold the secret, and are answered.
     Operator,
+    /// Keys of the session tickets of TLS, one for each window of time.
+    TlsTickets,
 }
 
-const PURPOSES: [(Purpose, &[u8]); 10] = [
+const PURPOSES: [(Purpose, &[u8]); 11] = [
     (Purpose::SessionCookie, b"postern/1 session cookie"),
     (Purpose::Flow, b"postern/1 flow"),
     (Purpose::SignedUrl, b"postern/1 signed url"),
@@ -42,6 +44,7 @@ const PURPOSES: [(Purpose, &[u8]); 10] = [
     (Purpose::EdgeToAuthn, b"postern/1 edge to authn"),
     (Purpose::Form, b"postern/1 form"),
     (Purpose::Operator, b"postern/1 operator"),
+    (Purpose::TlsTickets, b"postern/1 tls tickets"),
 ];
 
 /// The keys of a deployment, derived from its `shared_secret` and `cookie_secret` by HKDF-SHA-256 with a label for each [`Purpose`].
@@ -72,7 +75,8 @@ impl Keyring {
                     | Purpose::StoreId
                     | Purpose::StoreSeal
                     | Purpose::EdgeToAuthn
-                    | Purpose::Operator => shared_secret,
+                    | Purpose::Operator
+                    | Purpose::TlsTickets => shared_secret,
                 };
                 Keys::derive(secret.expose(), label)
             }),

@@ -93,6 +93,7 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("autocert_trusted_ca_file: /no/such", "PST-0210 autocert_trusted_ca_file"),
         ("autocert_trusted_ca: YQ==\nautocert_trusted_ca_file: /no/such", "PST-0212 autocert_trusted_ca_file"),
         ("autocert_dir: ftp://x/y", "PST-0206 autocert_dir"),
+        ("autocert_ca: http://acme.example.com/directory", "PST-0206 autocert_ca"),
         // 01 §1.6.
         ("downstream_mtls: {ca: YQ==, ca_file: /x}", "PST-0212 downstream_mtls.ca_file"),
         ("downstream_mtls: {crl: YQ==, crl_file: /x}", "PST-0212 downstream_mtls.crl_file"),
@@ -113,7 +114,6 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("downstream_mtls: {cafile: x}", "PST-0101 downstream_mtls.cafile"),
         // 01 §1.8.
         ("bearer_token_format: cookie", "PST-0204 bearer_token_format"),
-        ("bearer_token_format: jwt", "PST-0211 bearer_token_format"),
         ("identity_providers: {a: {audiences: [x]}}", "PST-0211 identity_providers.a.issuer"),
         ("identity_providers: {a: {issuer: https://i}}", "PST-0211 identity_providers.a.audiences"),
         ("identity_providers: {a: {issuer: http://i, audiences: [x]}}", "PST-0206 identity_providers.a.issuer"),
@@ -135,6 +135,10 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("mcp_allowed_as_metadata_domains: ['a b']", "PST-0214 mcp_allowed_as_metadata_domains[0]"),
         (
             "google_cloud_serverless_authentication_service_account: text",
+            "PST-0301 google_cloud_serverless_authentication_service_account",
+        ),
+        (
+            "google_cloud_serverless_authentication_service_account: '{\"type\": \"service_account\"}'",
             "PST-0301 google_cloud_serverless_authentication_service_account",
         ),
         ("ssh_address: ':0'", "PST-0205 ssh_address"),
@@ -229,6 +233,17 @@ fn each_key_of_a_route_is_refused_for_what_cannot_be() {
             "kubernetes_service_account_token: a\nkubernetes_service_account_token_file: /x".to_owned(),
             "PST-0212 kubernetes_service_account_token_file",
         ),
+        ("kubernetes_service_account_token: two words".to_owned(), "PST-0301 kubernetes_service_account_token"),
+        (
+            "kubernetes_service_account_token: a\nset_request_headers: {Authorization: b}".to_owned(),
+            "PST-0212 set_request_headers",
+        ),
+        (
+            "kubernetes_service_account_token: a\nremove_request_headers: Impersonate-User".to_owned(),
+            "PST-0212 remove_request_headers",
+        ),
+        ("to: unix:///a\nenable_google_cloud_serverless_authentication: true".to_owned(), "PST-0602 to"),
+        ("tls_downstream_server_name: '*.example.com'".to_owned(), "PST-0214 tls_downstream_server_name"),
         ("depends_on: [a, b, c, d, e, f]".to_owned(), "PST-0213 depends_on"),
         ("depends_on: [/a]".to_owned(), "PST-0214 depends_on[0]"),
         ("depends_on: ['a b']".to_owned(), "PST-0214 depends_on[0]"),
@@ -246,7 +261,6 @@ fn each_key_of_a_route_is_refused_for_what_cannot_be() {
             "PST-0211 mcp.server.upstream_oauth2.endpoint.token_url",
         ),
         ("upstream_tunnel: {ssh_policy: [{permit: x}]}".to_owned(), "PST-0701 upstream_tunnel.ssh_policy[0].permit"),
-        ("bearer_token_format: jwt".to_owned(), "PST-0211 bearer_token_format"),
         ("identity_providers: []\nbearer_token_format: basic".to_owned(), "PST-0204 bearer_token_format"),
         ("logo_url: 'a b'".to_owned(), "PST-0206 logo_url"),
         ("allow_upgrades: ['a b']".to_owned(), "PST-0208 allow_upgrades[0]"),
@@ -366,13 +380,13 @@ fn keys_at_the_top_mean_what_they_say() {
          circuit_breaker_thresholds: {max_retries: 7}\nprimary_color: abc\n\
          otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
          otel_exporter_otlp_timeout: 2500\notel_bsp_schedule_delay: 1\notel_traces_sampler_arg: 7\n\
-         autocert_eab_key_id: k\nautocert_eab_mac_key: -_8\nmcp_allowed_client_id_domains: '*.Example.com'\n",
+         mcp_allowed_client_id_domains: '*.Example.com'\n",
     )
     .planned;
     assert_eq!((planned.dns.family, planned.dns.timeout), (DnsFamily::All, Some(Duration::from_secs(2))));
     assert_eq!(planned.dns.resolvers[0].address, "10.0.0.53:5353".parse::<SocketAddr>().unwrap());
     assert!(planned.dns.resolvers[0].tcp);
-    assert_eq!(planned.tokens.format, TokenFormat::IdToken);
+    assert_eq!(planned.tokens.format, TokenFormat::IdToken, "understood, and refused");
     assert_eq!(planned.tokens.audiences, Some(Vec::new()), "none allowed is not the same as not looked at");
     assert_eq!(planned.tokens.programmatic_hosts, ["localhost"]);
     assert_eq!((planned.circuit_breakers.retries, planned.circuit_breakers.requests), (Some(7), None));
@@ -384,7 +398,6 @@ fn keys_at_the_top_mean_what_they_say() {
     );
     assert_eq!((planned.tracing.delay, planned.tracing.batch), (Duration::from_millis(100), 512));
     assert!((planned.tracing.sampled - 1.0).abs() < f64::EPSILON);
-    assert_eq!(planned.autocert.account.unwrap().mac_key.expose().as_slice(), [0xfb, 0xff]);
     assert_eq!(planned.mcp_client_domains, ["*.example.com"]);
 }
 
@@ -410,7 +423,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((planned.dns.family, planned.dns.udp_max_queries), (DnsFamily::V4Preferred, None));
     assert_eq!((planned.tokens.format, planned.tokens.audiences), (TokenFormat::Passed, None));
     assert_eq!((planned.tracing.batch, planned.tracing.longest_value), (512, 256));
-    assert!(planned.tracing.otlp.is_none() && !planned.autocert.on);
+    assert!(planned.tracing.otlp.is_none());
     assert!(loaded("").planned.listener.debug.is_none());
 }
 
@@ -687,4 +700,53 @@ fn a_test_whose_outcome_depends_on_the_clock_never_stops_a_load() {
         assert_eq!(told, outcome.map(|severity| (severity, key)).into_iter().collect::<Vec<_>>(), "{policy}{test}");
         assert_eq!(loaded.config.is_some(), outcome != Some(Severity::Fatal), "{policy}{test}");
     }
+}
+
+/// The names that certificates are ordered for, and the keys of what is told of certificates.
+fn ordered(more: &str, variables: &[(&str, &str)]) -> (Vec<String>, Vec<String>, Option<Autocert>) {
+    let text = format!(
+        "autocert: true\nidp_provider: google\nidp_client_id: id\nidp_client_secret: secret\n{more}routes:\n\
+         - {{from: https://App.example.com, to: http://a, allow_any_authenticated_user: true}}\n\
+         - {{from: https://app.example.com, prefix: /x, to: http://b, allow_any_authenticated_user: true}}\n\
+         - {{from: 'https://*.wild.example.com', to: http://c, allow_any_authenticated_user: true}}\n\
+         - {{from: https://192.0.2.7, to: http://d, allow_any_authenticated_user: true}}\n\
+         - {{from: http://plain.example.com, to: http://e, allow_any_authenticated_user: true}}\n"
+    );
+    let environment = Environment::of(variables.iter().copied()).unwrap();
+    let loaded = load_text(None, &text, false, &environment);
+    let told = loaded.problems.iter().filter(|problem| problem.code == Code::NoCertificate);
+    let told = told.map(|problem| problem.at.key.to_string()).collect();
+    let autocert = loaded.config.and_then(|config| config.autocert);
+    (autocert.as_ref().map(|autocert| autocert.names.clone()).unwrap_or_default(), told, autocert)
+}
+
+#[test]
+fn certificates_are_ordered_for_hosts_that_have_none_and_can_get_one() {
+    let (names, told, autocert) =
+        ordered("authenticate_service_url: https://auth.example.com\n", &[("HOME", "/home/p")]);
+    assert_eq!(names, ["app.example.com", "auth.example.com"]);
+    assert_eq!(told, ["routes[2].from", "routes[3].from"]);
+    let autocert = autocert.unwrap();
+    assert_eq!(autocert.folder, Path::new("/home/p/.local/share/postern/autocert"));
+    assert_eq!(autocert.directory.host_str(), Some("acme-v02.api.letsencrypt.org"));
+    assert!(!autocert.answers_http);
+
+    // What a certificate of one's own covers is not ordered, nor told of.
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["app.example.com", "*.wild.example.com"].map(str::to_owned);
+    let pair = rcgen::generate_simple_self_signed(names).unwrap();
+    fs::write(folder.path().join("crt"), pair.cert.pem()).unwrap();
+    fs::write(folder.path().join("key"), pair.signing_key.serialize_pem()).unwrap();
+    let here = folder.path().display();
+    let own = format!(
+        "authenticate_service_url: https://auth.example.com\ncertificate_file: {here}/crt\ncertificate_key_file: {here}/key\n\
+         autocert_use_staging: true\nhttp_redirect_addr: 127.0.0.1:0\nautocert_dir: /srv/certificates\n"
+    );
+    let (names, told, autocert) = ordered(&own, &[]);
+    assert_eq!((names, told), (vec!["auth.example.com".to_owned()], vec!["routes[3].from".to_owned()]));
+    let staging = autocert.unwrap();
+    assert_eq!((staging.folder.as_path(), staging.answers_http), (Path::new("/srv/certificates"), true));
+    assert!(staging.directory.as_str().contains("staging"));
+    let (names, ..) = ordered("authenticate_service_url: https://auth.example.com\ninsecure_server: true\n", &[]);
+    assert!(names.is_empty(), "nobody is shown a certificate");
 }

@@ -52,10 +52,12 @@ pub(crate) use keys::is_secret;
 pub use problem::{At, KeyPath, Origin, Problem, Problems, Severity};
 pub use reference::reference;
 pub use render::Colour;
+pub use resolve::autocert::{Autocert, ExternalAccount};
 pub use resolve::planned;
 pub use schema::schema;
 pub use watched::WatchedFile;
 
+use crate::google::Google;
 use context::Context;
 use planned::Planned;
 
@@ -87,6 +89,10 @@ pub struct Config {
     pub session_max_age: std::time::Duration,
     /// Addresses for operators.
     pub admin: AdminConfig,
+    /// The certificates that are ordered, if any are.
+    pub autocert: Option<Autocert>,
+    /// Where identity tokens for serverless upstreams come from.
+    pub google: Google,
     /// How much is logged.
     pub logs: LogLevels,
     /// Files whose change is a reason to load again: the configuration file first, then all that it names.

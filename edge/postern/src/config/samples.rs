@@ -76,7 +76,13 @@ impl World {
         }
         let private = fs::Permissions::from_mode(0o600);
         fs::set_permissions(folder.path().join("ssh_key"), private).unwrap();
+        let account = serde_json::json!({
+            "type": "service_account",
+            "client_email": "edge@shop.iam.gserviceaccount.com",
+            "private_key": KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem(),
+        });
         let names = vec![
+            ("SERVICE_ACCOUNT", STANDARD.encode(account.to_string())),
             ("DIR", folder.path().to_str().unwrap().to_owned()),
             ("CA_BASE64", STANDARD.encode(ca)),
             ("CRL_BASE64", STANDARD.encode(crl)),

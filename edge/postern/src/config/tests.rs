@@ -360,6 +360,7 @@ fn a_switch_that_is_off_stops_nothing() {
         "use_proxy_protocol: false",
         "bearer_token_format: ''",
         "bearer_token_format: default",
+        "bearer_token_format: BEARER_TOKEN_FORMAT_DEFAULT",
         "autocert: 'false'",
         "metrics_basic_auth: ''",
         "dns_resolvers: []",

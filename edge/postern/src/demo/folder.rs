@@ -1,14 +1,14 @@
 //! The demonstration's data folder: whose it is, and how its private files are read and written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use postern_identity::random;
 use serde::{Deserialize, Serialize};
 
 use super::DemoError;
+use crate::private;
 
 /// Says that a folder is ours, and keeps the ports.
 const MARK: &str = "demo.json";
@@ -55,7 +55,7 @@ impl Folder {
     /// Opens the folder, or makes it. One that holds something else is left alone.
     pub(super) fn open(path: &Path) -> Result<Self, DemoError> {
         let failed = |source| DemoError::File { path: path.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        private::make_folder(path).map_err(failed)?;
         // Absolute, because the configuration names files in it and may be run from anywhere.
         let path = fs::canonicalize(path).map_err(failed)?;
         if path.to_str().is_none() {
@@ -140,21 +140,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, DemoError> {
 
 /// Writes a file that only its owner can read, whole or not at all.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), DemoError> {
-    let failed = |source| DemoError::File { path: path.to_owned(), source };
-    let suffix = u64::from_le_bytes(random().map_err(|_| DemoError::NoRandomness)?);
-    let new = path.with_added_extension(format!("{suffix:016x}.new"));
-    let written = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path));
-    written.map_err(|error| {
-        // What is left of it would make no difference to anybody.
-        let _gone = fs::remove_file(&new);
-        failed(error)
-    })
+    private::write(path, text.as_bytes()).map_err(|source| DemoError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

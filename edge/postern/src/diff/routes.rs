@@ -104,7 +104,7 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
     };
     let fields =
         |route: &Route| (route.host_rewrite.clone(), route.request_headers.clone(), route.response_headers.clone());
-    plain(old) != plain(new) || fields(old) != fields(new)
+    plain(old) != plain(new) || fields(old) != fields(new) || old.credentials != new.credentials
 }
 
 fn signature(route: &Route) -> &postern_policy::Policy {

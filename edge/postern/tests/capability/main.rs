@@ -3,6 +3,7 @@
 //! One module per promise. Each test builds its own [`World`](support::World); none depends on another, none sleeps:
 //! it waits for a condition, with a deadline. `docs/guides/testing.md` says how to run and extend them.
 
+mod autocert;
 mod bodies;
 mod check;
 mod clients;
@@ -16,6 +17,7 @@ mod footprint;
 mod grpc;
 mod headers;
 mod inspect;
+mod kubernetes;
 mod logs;
 mod metrics;
 mod operator;
@@ -26,6 +28,7 @@ mod refresh;
 mod reload;
 mod rewriting;
 mod roles;
+mod serverless;
 mod sessions;
 mod sign_in_browser;
 mod sign_in_curl;
@@ -33,6 +36,7 @@ mod sign_in_real_provider;
 mod store;
 mod support;
 mod tls;
+mod tls_derive;
 mod tools;
 mod tunnel;
 mod upstream_http;

@@ -81,6 +81,11 @@ impl World {
         (session, format!("Cookie: {}={cookie}\r\n", self.config.cookie.name))
     }
 
+    /// What is shown to authorities that look.
+    pub(crate) fn challenges(&self) -> postern_edge::Challenges {
+        self.config.certificates.challenges.clone()
+    }
+
     /// Takes a changed configuration.
     pub(crate) fn reload(&mut self, change: impl FnOnce(&mut EdgeConfig)) {
         change(&mut self.config);
@@ -216,6 +221,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         idle_timeout: None,
         upgrades: Upgrades::default(),
         tunnel: None,
+        credentials: None,
         public: true,
         static_window: Duration::ZERO,
         show_error_details: false,
@@ -231,7 +237,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
             proxy_protocol: false,
         },
         downstream_mtls: postern_edge::DownstreamMtls::default(),
-        certificates: Certificates { inline: vec![pair], files: Vec::new() },
+        certificates: Certificates { inline: vec![pair], ..Certificates::default() },
         authenticate: AuthenticateTarget {
             url: "https://auth.localhost".parse().unwrap(),
             upstream: nowhere,
@@ -253,6 +259,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
         logs: LogConfig::default(),
         response_headers: frame_options(),
         routes,
+        own_hosts: Vec::new(),
     }
 }
 

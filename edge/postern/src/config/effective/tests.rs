@@ -14,8 +14,20 @@ fn meaning(loaded: &Loaded) -> String {
     let places = Regex::new(r"(?s)(Place \{[^}]*\}|place: Place\b[^}]*\}|At \{.*?\},)").unwrap();
     let planned = format!("{:#?}", loaded.planned);
     let config = loaded.config.as_ref().map_or_else(String::new, |config| {
-        let Config { role, edge, places: _, authn, storage, admin, logs, watched: _, hot_reload, session_max_age } =
-            config;
+        let Config {
+            role,
+            edge,
+            places: _,
+            authn,
+            storage,
+            admin,
+            google,
+            autocert,
+            logs,
+            watched: _,
+            hot_reload,
+            session_max_age,
+        } = config;
         // `hosts` is made from the routes.
         let AuthnConfig {
             url,
@@ -29,7 +41,7 @@ fn meaning(loaded: &Loaded) -> String {
             hosts: _,
         } = authn;
         let authn = (url, keyring, cookie_name, cookie, session_lifetime, idps, sign_out_redirect, extra_roots);
-        format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{hot_reload}{session_max_age:?}{role:?}")
+        format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{hot_reload}{session_max_age:?}{role:?}{google:?}{autocert:?}")
     });
     places.replace_all(&format!("{config}{planned}"), "").into_owned()
 }
@@ -236,7 +248,7 @@ fn each_value_says_where_it_comes_from() {
         "# cookie_secret: random at each start",
         "    from: https://a.example.com  # environment ROUTES:1:9",
         "timeout_write: \"0\"  # default",
-        "# autocert: false (not supported yet; refused)",
+        "# ssh_address: none (not supported yet; refused)",
     ] {
         assert!(
             told.lines().any(|told| told.trim_start_matches("  - ").trim_start() == line.trim_start()),

@@ -97,21 +97,18 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("certificate_authority", Pem, "none"),
         works("certificate_authority_file", File, "none"),
         no_effect("override_certificate_name", Text, ONE_PROCESS),
-        harmless("tls_derive", Host, "none"),
-        not_yet("autocert", Bool, "`false`"),
-        harmless("autocert_ca", Url, "the public authority of Let's Encrypt"),
-        harmless("autocert_use_staging", Bool, "`false`"),
-        harmless("autocert_email", Text, "none"),
-        harmless("autocert_eab_key_id", Text, "none"),
-        harmless("autocert_eab_mac_key", Special("base64url without padding", Form::Text), "none"),
+        works("tls_derive", Host, "none").differs("the authority is another one: both sides must be Postern"),
+        works("autocert", Bool, "`false`"),
+        works("autocert_ca", Url, "the public authority of Let's Encrypt"),
+        works("autocert_use_staging", Bool, "`false`"),
+        works("autocert_email", Text, "none"),
+        works("autocert_eab_key_id", Text, "none"),
+        works("autocert_eab_mac_key", Special("base64url without padding", Form::Text), "none"),
         harmless("autocert_must_staple", Bool, "`false`"),
-        harmless(
-            "autocert_dir",
-            Special("folder, or `s3://` or `gs://` URL", Form::Text),
-            "`autocert` in the data folder",
-        ),
-        harmless("autocert_trusted_ca", Pem, "none"),
-        harmless("autocert_trusted_ca_file", File, "none"),
+        works("autocert_dir", Special("folder", Form::Text), "`postern/autocert` in the data folder")
+            .differs("`s3://` and `gs://` are refused, so far"),
+        works("autocert_trusted_ca", Pem, "none"),
+        works("autocert_trusted_ca_file", File, "none"),
         // Downstream mTLS, 01 §1.6.
         works("downstream_mtls", Block(&DOWNSTREAM_MTLS), "none").variable(Variable::None),
         // Secrets and cookies, 01 §1.7.
@@ -150,15 +147,16 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("idp_request_params", Map(&Text), "the provider's own"),
         harmless("idp_access_token_allowed_audiences", TEXTS, "none"),
         harmless("programmatic_redirect_domain_whitelist", HOSTS, "`localhost`"),
-        not_yet(
+        works(
             "bearer_token_format",
             Choice(&["default", "idp_access_token", "idp_identity_token", "jwt"]),
             "`default`",
-        ),
+        )
+        .differs("anything but `default` is refused, so far"),
         not_yet("identity_providers", Named(&IDENTITY_PROVIDER), "none"),
         harmless("mcp_allowed_client_id_domains", HOSTS, "none"),
         harmless("mcp_allowed_as_metadata_domains", HOSTS, "none"),
-        harmless(
+        works(
             "google_cloud_serverless_authentication_service_account",
             Special("JSON, or base64 of it", Form::Text),
             "the metadata server",

@@ -161,15 +161,15 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 pub(super) struct Served(RouteTable);
 
 impl Served {
-    /// What is served under these routes.
-    pub(super) fn by(routes: &[Arc<Route>], any_port: bool) -> Self {
-        Self(RouteTable::new(routes, [], any_port))
+    /// What is served under these routes, and beside them.
+    pub(super) fn by(routes: &[Arc<Route>], own: &[postern_edge::Host], any_port: bool) -> Self {
+        Self(RouteTable::new(routes, own.iter().map(|host| (host.name(), host.port())), any_port))
     }
 }
 
 impl RouteHosts for Served {
     fn serves(&self, url: &Url) -> bool {
         let host = postern_edge::Host::parse(url[Position::BeforeHost..Position::AfterPort].as_bytes());
-        url.scheme() == "https" && host.is_ok_and(|host| self.0.first_on(&host).is_some())
+        url.scheme() == "https" && host.is_ok_and(|host| self.0.knows(&host))
     }
 }

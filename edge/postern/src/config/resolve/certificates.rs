@@ -7,12 +7,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::secrets;
+use super::{planned, secrets};
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::CERTIFICATE;
-use crate::config::value::{Field, Spanned};
+use crate::config::value::{Field, Spanned, quoted};
 use crate::config::{At, Code};
+use crate::derived::Derived;
 
 /// Whether some certificate is configured: HSTS is promised only then.
 pub(super) fn configured(settings: &Block<'_>) -> bool {
@@ -21,20 +22,56 @@ pub(super) fn configured(settings: &Block<'_>) -> bool {
     texts.into_iter().any(|text| !text.is_empty()) || listed()
 }
 
-/// The certificates; none are missed where the listener is `plain`.
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, plain: bool) -> Certificates {
-    let inline = inline(cx, settings).into_iter().collect();
+/// The certificates; none are missed where the listener is `plain`, nor where they are derived from the secret or `ordered`.
+pub(super) fn resolve(
+    cx: &mut Context<'_>,
+    settings: &Block<'_>,
+    secret: &Secret<[u8; 32]>,
+    (plain, ordered): (bool, bool),
+) -> Resolved {
+    let derived = derived(cx, settings, secret);
+    let inline: Vec<_> = inline(cx, settings).into_iter().collect();
     let mut files = Vec::new();
     for entry in settings.find("certificates").map(Field::elements).unwrap_or_default() {
         files.extend(listed(cx, &entry));
     }
     files.extend(named(cx, settings));
-    if !configured(settings) && !plain {
+    let mut names: Vec<_> = inline.iter().flat_map(|(chain, _)| postern_edge::certified_names(chain)).collect();
+    let files = files.into_iter().map(|(files, chain)| {
+        names.extend(postern_edge::certified_names(&chain));
+        files
+    });
+    let files = files.collect();
+    if !configured(settings) && !plain && !ordered && derived.is_none() {
         let what = "no certificate is configured: browsers will be shown one that nobody vouches for";
         let hint = "write `certificates: [{cert: FILE, key: FILE}]`, or `insecure_server: true` behind something that ends TLS";
         cx.advise(Code::NoCertificate, &At::absent("certificates"), what, hint);
     }
-    Certificates { inline, files }
+    let (last, authority) = derived.map(|derived| ((derived.chain, derived.key), derived.authority)).unzip();
+    let certificates = Certificates { inline, files, last: last.into_iter().collect(), ..Certificates::default() };
+    Resolved { certificates, authority, names }
+}
+
+/// What was found of certificates.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// Those of the public listener.
+    pub(super) certificates: Certificates,
+    /// The authority that `tls_derive` makes, in PEM: whoever derives one from the same secret trusts it.
+    pub(super) authority: Option<Vec<u8>>,
+    /// The names of all that are configured, wildcards among them.
+    pub(super) names: Vec<String>,
+}
+
+/// `tls_derive`: a certificate for that name, by an authority that everybody with the same secret has.
+fn derived(cx: &mut Context<'_>, settings: &Block<'_>, secret: &Secret<[u8; 32]>) -> Option<Derived> {
+    let name = planned::host(cx, settings, "tls_derive")?;
+    let derived = Derived::new(secret, &name);
+    if derived.is_err() {
+        let what = format!("no certificate can be made for {}", quoted(&name));
+        cx.fatal(Code::BadHost, &settings.at("tls_derive"), what, "write a name: `proxy.internal.example.com`");
+    }
+    derived.ok()
 }
 
 /// `certificate` and `certificate_key`.
@@ -48,14 +85,14 @@ fn inline(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<(Vec<u8>, Secret
 }
 
 /// An entry of `certificates`.
-fn listed(cx: &mut Context<'_>, entry: &Field<'_>) -> Option<CertifiedFiles> {
+fn listed(cx: &mut Context<'_>, entry: &Field<'_>) -> Option<(CertifiedFiles, Vec<u8>)> {
     let block = Block::open(cx, entry, &CERTIFICATE)?;
     let (certificate, key) = both(cx, &block, "cert", "key")?;
     pair(cx, certificate, key)
 }
 
 /// `certificate_file` and `certificate_key_file`.
-fn named(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<CertifiedFiles> {
+fn named(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<(CertifiedFiles, Vec<u8>)> {
     let (certificate, key) = both(cx, settings, "certificate_file", "certificate_key_file")?;
     pair(cx, certificate, key)
 }
@@ -81,11 +118,13 @@ fn both(
     }
 }
 
-fn pair(cx: &mut Context<'_>, certificate: Spanned<String>, key: Spanned<String>) -> Option<CertifiedFiles> {
+/// The files, and the chain that is in the first.
+fn pair(cx: &mut Context<'_>, certificate: Spanned<String>, key: Spanned<String>) -> Option<(CertifiedFiles, Vec<u8>)> {
     let chain = cx.file(&certificate.at, &certificate.value);
     let key_pem = cx.file(&key.at, &key.value).map(Secret::new);
-    matching(cx, &certificate.at, &chain?, &key_pem?)
-        .then(|| CertifiedFiles { certificate: certificate.value.into(), key: key.value.into() })
+    let chain = chain?;
+    matching(cx, &certificate.at, &chain, &key_pem?)
+        .then(|| (CertifiedFiles { certificate: certificate.value.into(), key: key.value.into() }, chain))
 }
 
 /// Whether chain and key can be read and belong together.
@@ -107,18 +146,22 @@ fn certified(chain: &[u8], key: &[u8]) -> Result<(), String> {
     if chain.is_empty() {
         return Err("there is no certificate in it".to_owned());
     }
+    if chain.first().is_some_and(|leaf| postern_edge::demands_staple(leaf)) {
+        return Err("it must be shown with an OCSP staple (must-staple), and Postern has none".to_owned());
+    }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "there is no private key in PEM".to_owned())?;
     CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
         .map(|_| ())
         .map_err(|error| error.to_string())
 }
 
-/// `certificate_authority(_file)`: PEM that is added to the system's roots. Where both are given, both count.
-pub(super) fn authorities(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Vec<u8>> {
+/// `certificate_authority(_file)`: PEM that is added to the system's roots. Where both are given, both count, and so does the
+/// `derived` one.
+pub(super) fn authorities(cx: &mut Context<'_>, settings: &Block<'_>, derived: Option<Vec<u8>>) -> Option<Vec<u8>> {
     let inline = settings.find("certificate_authority").and_then(|field| Some((field.at.clone(), field.base64(cx)?)));
     let file = settings.filled(cx, "certificate_authority_file");
     let file = file.and_then(|path| Some((path.at.clone(), cx.file(&path.at, &path.value)?)));
-    let mut all = Vec::new();
+    let mut all = derived.unwrap_or_default();
     for (at, pem) in inline.into_iter().chain(file) {
         if let Some(pem) = trusted(cx, &at, pem) {
             all.extend(pem);

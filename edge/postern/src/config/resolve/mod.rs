@@ -2,9 +2,11 @@
 
 mod admin;
 mod authenticate;
+pub(super) mod autocert;
 mod certificates;
 mod cookies;
 mod flags;
+mod google;
 mod headers;
 mod identity;
 mod idp;
@@ -37,8 +39,10 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let keys = identity::signing_keys(cx, settings, &secrets);
     let listeners = listeners::resolve(cx, settings);
     let plain = matches!(&listeners, Some(Listeners { public: PublicListener::Plain { .. }, .. }));
-    let certificates = certificates::resolve(cx, settings, plain);
-    let extra_roots = certificates::authorities(cx, settings);
+    let ordered = autocert::is_on(cx, settings, plain);
+    let certificates = certificates::resolve(cx, settings, &secrets.shared, (plain, ordered));
+    let extra_roots = certificates::authorities(cx, settings, certificates.authority);
+    let (certificates, certified) = (certificates.certificates, certificates.names);
     let cookies = cookies::resolve(cx, settings);
     let timeouts = listeners::timeouts(cx, settings);
     let response_headers = headers::global(cx, settings, certificates::configured(settings));
@@ -47,7 +51,9 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let request = requests::resolve(cx, settings, flags);
     let upgrades = upgrades::global(cx, settings);
     let mut mtls = mtls::resolve(cx, settings, plain);
-    planned::resolve(cx, settings, flags);
+    let token_format = planned::token_format(cx, settings).unwrap_or_default();
+    planned::resolve(cx, settings, flags, token_format);
+    let google = google::resolve(cx, settings);
     let freshness = storage::freshness(cx, settings);
     let routes = routes::resolve(
         cx,
@@ -68,6 +74,14 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     if let Some(authenticate) = &authenticate {
         routes.tell_of_sign_in_host(cx, &authenticate.url);
     }
+    let known = autocert::Known {
+        routes: &routes,
+        role,
+        authenticate: authenticate.as_ref().map(|authenticate| &authenticate.url),
+        listeners: listeners.as_ref(),
+        certified: &certified,
+    };
+    let autocert = autocert::resolve(cx, settings, ordered, &known);
     idps.finish(cx, settings, &routes.list);
     let sign_out_redirect = settings.url(cx, "signout_redirect_url");
     let storage = storage::resolve(cx, settings, freshness, role);
@@ -88,7 +102,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         idps: idps.list,
         sign_out_redirect,
         extra_roots,
-        hosts: Arc::new(authenticate::Served::by(&routes.list, flags.match_any_incoming_port)),
+        hosts: Arc::new(authenticate::Served::by(&routes.list, &routes.own_hosts, flags.match_any_incoming_port)),
     };
     let edge = EdgeConfig {
         listeners: listeners?,
@@ -104,6 +118,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         logs,
         response_headers,
         routes: routes.list,
+        own_hosts: routes.own_hosts,
     };
     Some(Config {
         role,
@@ -114,6 +129,8 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         session_max_age: freshness.max_age,
         admin: admin?,
         logs: log_levels,
+        google,
+        autocert,
         watched: Vec::new(),
         hot_reload: flags.hot_reload,
     })

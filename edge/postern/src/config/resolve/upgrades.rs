@@ -13,8 +13,9 @@ pub(super) fn global(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<String> 
     list(cx, settings, "remove it; it is never asked of an upstream").unwrap_or_default()
 }
 
-/// Those of a route: its own list, else the global one; and what its flags add.
-pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &[String]) -> Upgrades {
+/// Those of a route: its own list, else the global one; and what its flags add. A Kubernetes API is always asked for both
+/// (01 §2.6).
+pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, (global, kubernetes): (&[String], bool)) -> Upgrades {
     let hint = if global.is_empty() {
         "remove it; it is never asked of an upstream"
     } else {
@@ -23,7 +24,7 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, global: &[String
     let own = list(cx, route, hint);
     let listed = own.as_deref().unwrap_or(global).iter().map(String::as_str);
     let flags = [("allow_websockets", Upgrade::WEBSOCKET), ("allow_spdy", SPDY)];
-    let flags = flags.map(|(key, token)| route.flag(cx, key).then_some(token));
+    let flags = flags.map(|(key, token)| (route.flag(cx, key) || kubernetes).then_some(token));
     Upgrades::new(listed.chain(flags.into_iter().flatten()))
 }
 

@@ -36,14 +36,24 @@ impl Finished {
 impl Postern {
     /// `postern run` with this configuration in this world, as soon as it is ready.
     pub(crate) async fn run(world: &World, config: &str) -> Result<Self> {
+        Self::run_with(world, config, &[]).await
+    }
+
+    /// The same, with these variables.
+    pub(crate) async fn run_with(world: &World, config: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let config = world.write_config(config)?;
-        let postern = Self::spawn(world.folder(), &["run", "--config", &config.display().to_string()])?;
-        postern.ready(world.health).await
+        let mut command = command(world.folder(), &["run", "--config", &config.display().to_string()]);
+        command.envs(variables.iter().copied());
+        Self::begin(command)?.ready(world.health).await
     }
 
     /// Any command line, in the background.
     pub(crate) fn spawn(home: &Path, arguments: &[&str]) -> Result<Self> {
-        let mut process = command(home, arguments).process_group(0).spawn().map(Owned).context("starting postern")?;
+        Self::begin(command(home, arguments))
+    }
+
+    fn begin(mut command: Command) -> Result<Self> {
+        let mut process = command.process_group(0).spawn().map(Owned).context("starting postern")?;
         let (stdout, stderr) = (Heard::of(process.0.stdout.take()), Heard::of(process.0.stderr.take()));
         Ok(Self { process, stdout, stderr })
     }

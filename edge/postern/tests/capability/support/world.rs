@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -160,6 +161,25 @@ impl World {
         Ok(bounded(DEADLINE, &format!("a TLS connection to {name}"), connecting).await??)
     }
 
+    /// The certificate that is served for `name`, whoever vouches for it.
+    pub(crate) async fn shown(&self, name: &str) -> Result<CertificateDer<'static>> {
+        let stream = self.unverified(name).await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        Ok(shown.context("no certificate")?.clone().into_owned())
+    }
+
+    /// A TLS connection for `name` that takes any certificate.
+    pub(crate) async fn unverified(&self, name: &str) -> Result<TlsStream<TcpStream>> {
+        let mut config = self.tls(&["http/1.1"], rustls::ALL_VERSIONS, None)?;
+        config.dangerous().set_certificate_verifier(Arc::new(Anybody));
+        let named = ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?;
+        let connecting = async {
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            TlsConnector::from(Arc::new(config)).connect(named, stream).await
+        };
+        Ok(bounded(DEADLINE, &format!("a TLS connection to {name}"), connecting).await??)
+    }
+
     /// A TLS client that trusts this world's authority alone, and shows this certificate if it is asked for one.
     pub(super) fn tls(
         &self,
@@ -176,6 +196,45 @@ impl World {
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(config)
+    }
+}
+
+/// Takes any certificate: what is served is looked at, not believed.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -1,18 +1,15 @@
-//! Who may pass and what else is opened for them, beyond what works already (01 §2.1, §2.13).
+//! Who may pass and what else is opened for them, beyond what works already (01 §2.1).
 
 use std::collections::BTreeMap;
 
-use postern_identity::Secret;
 use postern_policy::ppl;
 use url::Url;
 
-use super::are_both;
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::{SESSION_RECORDING, SUB_POLICY, UPSTREAM_TUNNEL};
-use crate::config::resolve::secrets;
-use crate::config::value::{Spanned, decode_base64, quoted};
+use crate::config::value::{Spanned, quoted};
 
 /// Keys of a route about people.
 #[derive(Debug, Clone, Default)]
@@ -21,10 +18,6 @@ pub struct RouteAccess {
     pub sub_policies: Vec<SubPolicy>,
     /// `idp_access_token_allowed_audiences`; an empty list allows none, `None` takes the global ones.
     pub audiences: Option<Vec<String>>,
-    /// `kubernetes_service_account_token(_file)`.
-    pub kubernetes_token: Option<Secret<String>>,
-    /// `enable_google_cloud_serverless_authentication`.
-    pub serverless: bool,
     /// `depends_on`: hosts that get a cookie too.
     pub depends_on: Vec<String>,
     /// `upstream_tunnel`: the upstream connects by itself, and this many rules say who may.
@@ -61,8 +54,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> RouteAccess {
     RouteAccess {
         sub_policies: sub_policies(cx, route),
         audiences: audiences.then(|| route.names(cx, "idp_access_token_allowed_audiences")),
-        kubernetes_token: kubernetes_token(cx, route),
-        serverless: route.flag(cx, "enable_google_cloud_serverless_authentication"),
         depends_on: depends_on(cx, route),
         tunnel_rules: tunnel(cx, route),
         recorded: recording.is_some_and(|block| block.flag(cx, "enabled")),
@@ -85,11 +76,6 @@ fn sub_policies(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<SubPolicy> {
         }
     };
     blocks.iter().map(one).collect()
-}
-
-fn kubernetes_token(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Secret<String>> {
-    let (key, file_key) = ("kubernetes_service_account_token", "kubernetes_service_account_token_file");
-    if are_both(cx, route, key, file_key) { None } else { secrets::line(cx, route, key, file_key) }
 }
 
 fn depends_on(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<String> {
@@ -130,21 +116,4 @@ fn tunnel(cx: &mut Context<'_>, route: &Block<'_>) -> Option<usize> {
             None
         }
     }
-}
-
-/// The account that asks for tokens of the upstream: JSON, or base64 of it.
-pub(super) fn service_account(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Secret<String>> {
-    let key = "google_cloud_serverless_authentication_service_account";
-    let text = settings.filled(cx, key)?;
-    let json = match decode_base64(text.value.trim()).and_then(|bytes| String::from_utf8(bytes).ok()) {
-        Some(decoded) => decoded,
-        None => text.value,
-    };
-    let object = serde_json::from_str::<serde_json::Value>(&json).is_ok_and(|json| json.is_object());
-    if !object {
-        let what = "this is neither a service account in JSON nor base64 of one";
-        cx.fatal(Code::BadSecret, &text.at, what, "give the key file that Google made, with `base64 -w0 KEY.json`");
-        return None;
-    }
-    Some(Secret::new(json))
 }

@@ -2,7 +2,6 @@
 //! is not supported yet until then.
 
 mod access;
-mod autocert;
 mod balancing;
 mod branding;
 mod cluster;
@@ -21,7 +20,6 @@ use postern_identity::Secret;
 use regex::Regex;
 
 pub use access::{RouteAccess, SubPolicy};
-pub use autocert::{Autocert, ExternalAccount};
 pub use balancing::{Balancing, CircuitBreakers, LoadBalancing};
 pub use branding::Branding;
 pub use cluster::{BlobStorage, Cluster, ClusterNode};
@@ -32,6 +30,7 @@ pub use mcp::{Mcp, McpOauth2, McpServer};
 pub use metrics::MetricsTls;
 pub use outliers::OutlierDetection;
 pub use ssh::Ssh;
+pub(super) use tokens::format as token_format;
 pub use tokens::{BearerTokens, IdentityProvider, TokenFormat};
 pub use tracing::{Otlp, OtlpProtocol, Tracing};
 pub use tunnel::{Carried, Endpoint, Scheme, Tunnel};
@@ -50,8 +49,6 @@ pub struct Planned {
     pub listener: Listener,
     /// How names of upstreams are looked up.
     pub dns: Dns,
-    /// Certificates from an authority.
-    pub autocert: Autocert,
     /// Bearer tokens in place of a session.
     pub tokens: BearerTokens,
     /// SSH.
@@ -72,8 +69,6 @@ pub struct Planned {
     pub mcp_client_domains: Vec<String>,
     /// `mcp_allowed_as_metadata_domains`.
     pub mcp_metadata_domains: Vec<String>,
-    /// `google_cloud_serverless_authentication_service_account`, as JSON.
-    pub serverless_account: Option<Secret<String>>,
     /// Routes that carry neither requests nor connections: the key of each, and what is asked for.
     pub tunnels: Vec<(String, Tunnel)>,
     /// Upstreams that are not dialled yet: the key of each route, and its upstreams.
@@ -93,29 +88,24 @@ pub struct PlannedRoute {
     pub health_checks: Vec<HealthCheck>,
     /// `outlier_detection`.
     pub outlier_detection: Option<OutlierDetection>,
-    /// `tls_downstream_server_name`: another host that has a certificate here.
-    pub downstream_name: Option<String>,
     /// Who may pass, with what, and what else is opened for them.
     pub access: RouteAccess,
     /// `mcp`.
     pub mcp: Option<Mcp>,
-    /// `bearer_token_format`.
-    pub token_format: Option<TokenFormat>,
     /// `identity_providers`: the names of those whose tokens are taken here; none: of all.
     pub identity_providers: Vec<String>,
     /// `logo_url`.
     pub logo_url: Option<String>,
 }
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) {
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags, format: TokenFormat) {
     if !settings.asks_ahead {
         return;
     }
     cx.planned = Planned {
         listener: listener::resolve(cx, settings),
         dns: dns::resolve(cx, settings),
-        autocert: autocert::resolve(cx, settings),
-        tokens: tokens::resolve(cx, settings),
+        tokens: tokens::resolve(cx, settings, format),
         ssh: ssh::resolve(cx, settings),
         cluster: cluster::resolve(cx, settings),
         blob_storage: cluster::blob_storage(cx, settings),
@@ -125,7 +115,6 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
         branding: branding::resolve(cx, settings),
         mcp_client_domains: mcp::domains(cx, settings, "mcp_allowed_client_id_domains", flags),
         mcp_metadata_domains: mcp::domains(cx, settings, "mcp_allowed_as_metadata_domains", flags),
-        serverless_account: access::service_account(cx, settings),
         tunnels: Vec::new(),
         endpoints: Vec::new(),
         routes: Vec::new(),
@@ -133,20 +122,18 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags) 
 }
 
 /// What a route asks for, if it asks for anything.
-pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) {
+pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, format: Option<TokenFormat>) {
     if !route.asks_ahead {
         return;
     }
-    let (token_format, identity_providers) = tokens::of_route(cx, route);
+    let identity_providers = tokens::of_route(cx, route, format);
     let planned = PlannedRoute {
         key: route.at.key.as_str().to_owned(),
         balancing: balancing::resolve(cx, route),
         health_checks: health::resolve(cx, route),
         outlier_detection: outliers::resolve(cx, route),
-        downstream_name: host(cx, route, "tls_downstream_server_name"),
         access: access::resolve(cx, route),
         mcp: mcp::resolve(cx, route),
-        token_format,
         identity_providers,
         logo_url: branding::picture(cx, route, "logo_url"),
     };
@@ -181,7 +168,7 @@ pub(super) fn one_of(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_ke
 }
 
 /// Whether both keys of one thing are written, which is refused.
-fn are_both(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> bool {
+pub(super) fn are_both(cx: &mut Context<'_>, block: &Block<'_>, key: &str, file_key: &str) -> bool {
     let (inline, file) = (block.filled(cx, key), block.filled(cx, file_key));
     if let (Some(_), Some(file)) = (&inline, &file) {
         let what = format!("`{key}` and `{file_key}` say the same thing twice");

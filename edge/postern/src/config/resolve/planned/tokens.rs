@@ -59,11 +59,11 @@ const USUAL: [&str; 3] = ["RS256", "ES256", "EdDSA"];
 /// The issuer that stands for the cluster that the process runs in.
 const IN_CLUSTER: &str = "kubernetes:///";
 
-pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> BearerTokens {
+pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, format: TokenFormat) -> BearerTokens {
     let audiences = settings.find("idp_access_token_allowed_audiences").is_some();
     let hosts = settings.names(cx, "programmatic_redirect_domain_whitelist");
     let tokens = BearerTokens {
-        format: format(cx, settings).unwrap_or_default(),
+        format,
         providers: providers(cx, settings),
         audiences: audiences.then(|| settings.names(cx, "idp_access_token_allowed_audiences")),
         programmatic_hosts: if hosts.is_empty() { vec!["localhost".to_owned()] } else { hosts },
@@ -78,8 +78,8 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> BearerToken
 const HINT: &str =
     "write `identity_providers: {NAME: {issuer: https://issuer.example.com, audiences: [https://app.example.com]}}`";
 
-/// `bearer_token_format`, of the whole or of a route.
-pub(super) fn format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<TokenFormat> {
+/// `bearer_token_format`, of the whole or of a route. So far tokens go up as they came, and nothing else.
+pub(in crate::config::resolve) fn format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<TokenFormat> {
     let formats = [
         ("default", TokenFormat::Passed),
         ("unknown", TokenFormat::Passed),
@@ -87,12 +87,17 @@ pub(super) fn format(cx: &mut Context<'_>, block: &Block<'_>) -> Option<TokenFor
         ("idp_identity_token", TokenFormat::IdToken),
         ("jwt", TokenFormat::Jwt),
     ];
-    block.choice(cx, "bearer_token_format", "bearer_token_format_", &formats)
+    let format = block.choice(cx, "bearer_token_format", "bearer_token_format_", &formats)?;
+    if format != TokenFormat::Passed {
+        let what = "tokens in `Authorization: Bearer` open nothing yet: they go to the upstream as they came";
+        let hint = "write `bearer_token_format: default`, or remove it; Postern does not start rather than do less than it says";
+        cx.fatal(Code::NotYet, &block.at("bearer_token_format"), what, hint);
+    }
+    Some(format)
 }
 
-/// `bearer_token_format` and `identity_providers` of a route: each of them must exist, and the route must take their tokens.
-pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) -> (Option<TokenFormat>, Vec<String>) {
-    let own = format(cx, route);
+/// `identity_providers` of a route with its own `bearer_token_format`: each of them must exist, and the route must take their tokens.
+pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, own: Option<TokenFormat>) -> Vec<String> {
     let wanted = route.names(cx, "identity_providers");
     let wanted: Vec<_> = wanted.into_iter().map(|name| name.to_ascii_lowercase()).collect();
     let known: Vec<_> = cx.planned.tokens.providers.iter().map(|provider| provider.name.clone()).collect();
@@ -110,7 +115,7 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>) -> (Option<Token
         let hint = near.map_or_else(|| HINT.to_owned(), |near| format!("did you mean `{near}`?"));
         cx.fatal(Code::BadChoice, &at, format!("there is no identity provider {}", quoted(name)), hint);
     }
-    (own, wanted)
+    wanted
 }
 
 fn providers(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<IdentityProvider> {

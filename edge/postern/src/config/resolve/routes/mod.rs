@@ -2,6 +2,7 @@
 
 mod access;
 mod connections;
+mod credentials;
 mod from;
 mod lints;
 mod odd;
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use postern_edge::ResponseHeaders;
-use postern_edge::route::{Route, Target};
+use postern_edge::route::{HostPattern, Route, Target};
+use postern_edge::{Host, ResponseHeaders};
 use url::Url;
 
 use self::policies::Policies;
@@ -33,7 +34,7 @@ use super::{planned, storage, upgrades};
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
-use crate::config::value::Field;
+use crate::config::value::{Field, quoted};
 use crate::config::{At, Code};
 
 /// What a route takes from the top of the file where it says nothing itself.
@@ -70,8 +71,12 @@ pub(super) struct Routes {
     pub(super) list: Vec<Arc<Route>>,
     /// Where each of them is written.
     pub(super) places: Vec<At>,
+    /// Which of them are for https, in the same order.
+    secure: Vec<bool>,
     /// None was left out.
     pub(super) complete: bool,
+    /// Hosts that have our own paths alone.
+    pub(super) own_hosts: Vec<Host>,
 }
 
 pub(super) fn resolve(
@@ -80,14 +85,16 @@ pub(super) fn resolve(
     (idps, mtls): (&mut Idps, &mut Mtls),
     defaults: &Defaults<'_>,
 ) -> Routes {
-    let (mut resolved, mut written) = (Vec::new(), 0);
+    let (mut resolved, mut written, mut own_hosts) = (Vec::new(), 0, Vec::new());
     let mut policies = Policies::resolve(cx, settings, (defaults.fail_open_identity, mtls.asks()));
     for list in ["policy", "routes"] {
         for field in settings.find(list).map(Field::elements).unwrap_or_default() {
             written += 1;
             if let Some(block) = Block::open(cx, &field, &ROUTE) {
                 resolved.extend(route(cx, &block, (idps, &mut policies, mtls), defaults));
-                planned::of_route(cx, &block);
+                let format = planned::token_format(cx, &block);
+                planned::of_route(cx, &block, format);
+                own_hosts.extend(downstream_name(cx, &block));
             }
         }
     }
@@ -95,11 +102,32 @@ pub(super) fn resolve(
     refuse_duplicates(cx, &resolved);
     lints::all(cx, &resolved);
     let complete = resolved.len() == written;
+    let secure = resolved.iter().map(|one| !one.identity.to_ascii_lowercase().starts_with("http://")).collect();
     let (list, places) = resolved.into_iter().map(|one| (one.route, one.at)).unzip();
-    Routes { list, places, complete }
+    Routes { list, places, secure, complete, own_hosts }
+}
+
+/// `tls_downstream_server_name`: a host that has our own paths, and no routes.
+fn downstream_name(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Host> {
+    let text = route.filled(cx, "tls_downstream_server_name")?;
+    let name = text.value.trim();
+    let host = Host::parse(name.as_bytes()).ok().filter(|host| !host.is_unnamed() && is_authority(name));
+    if host.is_none() {
+        let what = format!("{} is no host name", quoted(name));
+        cx.fatal(Code::BadHost, &text.at, what, "write one name, without `*`: `app.example.com`");
+    }
+    host
 }
 
 impl Routes {
+    /// The hosts that are asked for over https, in the spelling of requests, and where each is written.
+    pub(super) fn secure_hosts(&self) -> impl Iterator<Item = (&str, &At)> {
+        let all = self.list.iter().zip(&self.places).zip(&self.secure);
+        all.filter(|(_, secure)| **secure).map(|((route, at), _)| match &route.hosts {
+            HostPattern::Exact { host, .. } | HostPattern::Wildcard { pattern: host, .. } => (host.as_str(), at),
+        })
+    }
+
     /// Tells of routes on the host where people sign in.
     pub(super) fn tell_of_sign_in_host(&self, cx: &mut Context<'_>, url: &Url) {
         for (route, at) in self.list.iter().zip(&self.places) {
@@ -124,7 +152,9 @@ fn route(
     let client_trust = mtls.of_route(cx, block);
     let idp = idps.of_route(cx, block);
     let tunnel = from.as_ref().is_some_and(|from| from.tunnel.is_some());
-    let upgrades = upgrades::of_route(cx, block, defaults.upgrades);
+    let credentials = credentials::resolve(cx, block, target.as_ref().map(|written| &written.target));
+    let kubernetes = credentials.as_ref().is_some_and(|credentials| credentials.kubernetes.is_some());
+    let upgrades = upgrades::of_route(cx, block, (defaults.upgrades, kubernetes));
     let long_lived = tunnel || upgrades.has_websockets();
     if tunnel {
         connections::tell_unused(cx, block);
@@ -133,6 +163,7 @@ fn route(
     let host_rewrite = rewriting::of_host(cx, block, target.as_ref());
     let response_rewrites = rewriting::of_response(cx, block);
     let request_headers = headers::request_rules(cx, block, &defaults.identity.claim_names());
+    credentials::refuse_other_words(cx, block, credentials.as_deref(), &request_headers);
     let response_headers = headers::of_route(cx, block, defaults.response_headers);
     let pass = block.boolean(cx, "pass_identity_headers");
     let issuer = identity::issuer_format(cx, block);
@@ -177,6 +208,7 @@ fn route(
         timeout,
         idle_timeout,
         upgrades,
+        credentials,
         static_window,
         show_error_details,
     };

@@ -1,0 +1,245 @@
+//! `autocert_dir`: the account, what was issued, and what several processes that share the folder tell each other there.
+//!
+//! Below it is a folder for each authority. A certificate and its key are one file, so that they are never of two orders.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use postern_edge::{ChallengesElsewhere, Issued};
+use postern_identity::{Secret, Timestamp};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use url::Url;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::private;
+
+/// No file of the folder is larger.
+const LARGEST: u64 = 1 << 20;
+/// What begins a certificate in a file that begins with a key.
+const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
+
+/// The folder of one authority.
+#[derive(Debug, Clone)]
+pub(super) struct Folder(PathBuf);
+
+/// A certificate that was issued, and its life.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) issued: Issued,
+    pub(super) from: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+/// Held while one process orders for a name; the others wait for what comes of it.
+#[derive(Debug)]
+pub(super) struct Turn(#[expect(dead_code, reason = "the lock ends with the file")] File);
+
+impl Folder {
+    /// The folder of this authority below `root`, made if it is not there.
+    pub(super) fn open(root: &Path, directory: &Url) -> io::Result<Self> {
+        let id = hex::encode(digest(&SHA256, directory.as_str().as_bytes()));
+        let name = format!("{}-{}", directory.host_str().unwrap_or("authority"), id.get(..8).unwrap_or_default());
+        let path = root.join(name);
+        private::make_folder(&path)?;
+        Ok(Self(path))
+    }
+
+    /// What was kept of the account.
+    pub(super) fn account(&self) -> io::Result<Option<String>> {
+        read(&self.0.join("account.json"))
+    }
+
+    pub(super) fn keep_account(&self, account: &str) -> io::Result<()> {
+        private::write(&self.0.join("account.json"), account.as_bytes())
+    }
+
+    /// The certificate of this name, if there is one that can be served.
+    pub(super) fn certificate(&self, name: &str) -> io::Result<Option<Held>> {
+        let Some(text) = read(&self.of(name, "pem")?)? else { return Ok(None) };
+        let held = text.find(CHAIN).and_then(|at| text.split_at_checked(at));
+        let held = held.and_then(|(key, chain)| Held::new(name, chain, key));
+        held.map(Some)
+            .ok_or_else(|| io::Error::other(format!("{name}.pem is no certificate of that name with its key")))
+    }
+
+    pub(super) fn keep(&self, issued: &Issued) -> io::Result<()> {
+        let whole = [issued.key.expose().as_slice(), &issued.chain].concat();
+        private::write(&self.of(&issued.name, "pem")?, &whole)
+    }
+
+    /// The right to order for this name; `None`: another process has it.
+    pub(super) fn turn(&self, name: &str) -> io::Result<Option<Turn>> {
+        let path = self.of(name, "lock")?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Turn(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Lets every process that shares the folder answer a challenge: the certificate with its key is shown for `name`, and
+    /// `authorization` said for `token`.
+    pub(super) fn tell(&self, name: &str, shown: &str, (token, authorization): (&str, &str)) -> io::Result<()> {
+        private::write(&self.of(name, "challenge")?, shown.as_bytes())?;
+        private::write(&self.answer(token)?, authorization.as_bytes())
+    }
+
+    /// The challenge is over.
+    pub(super) fn untell(&self, name: &str, token: &str) {
+        for file in [self.of(name, "challenge"), self.answer(token)].into_iter().flatten() {
+            // What is left of it opens nothing: no other order has that token.
+            let _gone = fs::remove_file(file);
+        }
+    }
+
+    /// The file of that name and end; what comes from elsewhere leads to no other folder.
+    fn of(&self, name: &str, end: &str) -> io::Result<PathBuf> {
+        if is_name(name) { Ok(self.0.join(format!("{name}.{end}"))) } else { Err(ErrorKind::InvalidFilename.into()) }
+    }
+
+    fn answer(&self, token: &str) -> io::Result<PathBuf> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let sound = !token.is_empty() && token.len() <= 200 && token.bytes().all(plain);
+        if sound { Ok(self.0.join(format!("{token}.answer"))) } else { Err(ErrorKind::InvalidFilename.into()) }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match postern_edge::read_regular(path, LARGEST) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(io::Error::other),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl ChallengesElsewhere for Folder {
+    fn shown(&self, name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+        let text = read(&self.of(name, "challenge").ok()?).ok().flatten()?;
+        let (key, certificate) = text.split_at_checked(text.find(CHAIN)?)?;
+        Some((certificate.as_bytes().to_vec(), key.as_bytes().to_vec()))
+    }
+
+    fn said(&self, token: &str) -> Option<String> {
+        read(&self.answer(token).ok()?).ok().flatten()
+    }
+}
+
+/// Whether a name is one that files are named after: it leads to no other folder.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
+    !name.is_empty() && name.len() <= 200 && name.bytes().all(plain) && !name.starts_with('.') && !name.contains("..")
+}
+
+impl Held {
+    /// What was issued for `name`, if it can be served.
+    pub(super) fn new(name: &str, chain: &str, key: &str) -> Option<Self> {
+        let ders: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().ok()?;
+        let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
+        let leaf = ders.first()?.clone();
+        CertifiedKey::from_der(ders, private, &rustls::crypto::aws_lc_rs::default_provider()).ok()?;
+        let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
+        let names = leaf.subject_alternative_name().ok().flatten()?;
+        let named =
+            |other: &GeneralName<'_>| matches!(other, GeneralName::DNSName(dns) if dns.eq_ignore_ascii_case(name));
+        let validity = leaf.validity();
+        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_secs(time.timestamp());
+        names.value.general_names.iter().any(named).then(|| Self {
+            issued: Issued {
+                name: name.to_owned(),
+                chain: chain.as_bytes().to_vec(),
+                key: Secret::new(key.as_bytes().to_vec()),
+            },
+            from: at(validity.not_before),
+            until: at(validity.not_after),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn made(name: &str) -> Held {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        Held::new(name, &made.cert.pem(), &made.signing_key.serialize_pem()).unwrap()
+    }
+
+    fn folder(root: &Path) -> Folder {
+        Folder::open(root, &Url::parse("https://acme.example/directory").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_is_private_whole_and_of_one_authority() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(&root.path().join("deep/autocert"));
+        assert!(folder.certificate("a.example").unwrap().is_none() && folder.account().unwrap().is_none());
+        let held = made("a.example");
+        folder.keep(&held.issued).unwrap();
+        folder.keep_account("{}").unwrap();
+        let found = folder.certificate("a.example").unwrap().unwrap();
+        assert_eq!((found.issued.chain, found.issued.key.expose()), (held.issued.chain, held.issued.key.expose()));
+        for entry in fs::read_dir(&folder.0).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600);
+        }
+        let other =
+            Folder::open(&root.path().join("deep/autocert"), &Url::parse("https://acme.example/other").unwrap());
+        assert!(other.unwrap().certificate("a.example").unwrap().is_none());
+    }
+
+    #[test]
+    fn r_021_a_file_that_is_no_certificate_of_its_name_is_not_served() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path());
+        let (a, b) = (made("a.example"), made("b.example"));
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (key, chain) = (text(a.issued.key.expose()), text(&a.issued.chain));
+        for content in [String::new(), key.clone(), chain, key + &text(&b.issued.chain), "x".repeat(2 << 20)] {
+            fs::write(folder.0.join("a.example.pem"), &content).unwrap();
+            assert!(folder.certificate("a.example").is_err(), "{} bytes", content.len());
+        }
+        folder.keep(&Issued { name: "b.example".to_owned(), ..a.issued }).unwrap();
+        assert!(folder.certificate("b.example").is_err(), "it is for another name");
+    }
+
+    #[test]
+    fn one_process_orders_for_a_name_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let (here, there) = (folder(root.path()), folder(root.path()));
+        let turn = here.turn("a.example").unwrap().unwrap();
+        assert!(there.turn("a.example").unwrap().is_none());
+        assert!(there.turn("b.example").unwrap().is_some());
+        drop(turn);
+        assert!(there.turn("a.example").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_challenge_that_one_process_tells_of_is_answered_by_all_that_share_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let (here, there) = (folder(root.path()), folder(root.path()));
+        let held = made("a.example");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (key, chain) = (text(held.issued.key.expose()), text(&held.issued.chain));
+        here.tell("a.example", &format!("{key}{chain}"), ("to-ken_1", "to-ken_1.print")).unwrap();
+        assert_eq!(there.shown("a.example"), Some((chain.into_bytes(), key.into_bytes())));
+        assert_eq!(there.said("to-ken_1").as_deref(), Some("to-ken_1.print"));
+        fs::write(root.path().join("secret.challenge"), CHAIN).unwrap();
+        for name in ["../secret", "b.example", "", ".", "A.example", "a.example/../a.example"] {
+            assert_eq!(there.shown(name), None, "{name}");
+        }
+        for token in ["", "../to-ken_1", "to-ken_1.answer", "other"] {
+            assert_eq!(there.said(token), None, "{token}");
+        }
+        assert!(here.tell("a.example", "", ("../../token", "")).is_err(), "whatever an authority calls it");
+        here.untell("a.example", "to-ken_1");
+        assert!(there.shown("a.example").is_none() && there.said("to-ken_1").is_none());
+    }
+}

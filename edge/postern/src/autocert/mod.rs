@@ -1,0 +1,117 @@
+//! Certificates from an authority (`autocert`, 01 §1.5): ordered for every host of a route that has none of its own, kept in a
+//! folder, and renewed long before they expire. Whatever goes wrong here stops nothing that is served.
+//!
+//! Each name has a task of its own, which waits until its certificate is due. A few orders are under way at once.
+
+mod account;
+mod folder;
+mod http;
+mod order;
+mod pace;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use postern_edge::{CertificateReader, Challenges, EdgeConfig, IssuedCertificates};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info};
+
+use crate::config::Autocert;
+use work::Work;
+
+/// Orders what the configuration in force asks for, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    /// What is served of it.
+    issued: IssuedCertificates,
+    challenges: Challenges,
+    metrics: Metrics,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    settings: Autocert,
+    work: Arc<Work>,
+    tasks: BTreeMap<String, AbortOnDropHandle<()>>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone)]
+struct Metrics {
+    orders: IntCounterVec,
+    missing: IntGauge,
+}
+
+impl Orders {
+    /// Nothing is ordered yet.
+    ///
+    /// # Errors
+    /// A metric's name is taken.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new("postern_autocert_orders_total", "Certificates that were ordered, by outcome.");
+        let metrics = Metrics {
+            orders: IntCounterVec::new(opts, &["outcome"])?,
+            missing: IntGauge::new(
+                "postern_autocert_names_without_certificate",
+                "Names whose certificate has not been issued yet, or has expired.",
+            )?,
+        };
+        registry.register(Box::new(metrics.orders.clone()))?;
+        registry.register(Box::new(metrics.missing.clone()))?;
+        Ok(Self { issued: IssuedCertificates::default(), challenges: Challenges::default(), metrics, running: None })
+    }
+
+    /// Lets the edge serve what is issued, now and later.
+    pub(crate) fn lend(&self, edge: &mut EdgeConfig) {
+        edge.certificates.issued = self.issued.clone();
+        edge.certificates.challenges = self.challenges.clone();
+    }
+
+    /// Takes what the folder of this configuration holds, so that it is served from the start.
+    pub(crate) fn open(&mut self, settings: Option<&Autocert>) {
+        self.running = settings.and_then(|settings| {
+            let begun = Work::begin(settings, &self.issued, &self.challenges, self.metrics.clone());
+            // The same authorities were read with the configuration.
+            let work = begun.inspect_err(|error| error!(%error, "no certificates are ordered")).ok()?;
+            Some(Running { settings: settings.clone(), work: Arc::new(work), tasks: BTreeMap::new() })
+        });
+        if self.running.is_none() {
+            self.issued.replace(Vec::new());
+            self.challenges.look_elsewhere(None);
+            self.metrics.missing.set(0);
+        }
+    }
+
+    /// Orders what is missing or due from now on, and tells `reader` of what comes.
+    pub(crate) fn start(&mut self, reader: &CertificateReader) {
+        let Some(Running { settings, work, tasks }) = &mut self.running else { return };
+        work.take(&settings.names);
+        let wanted: BTreeSet<_> = settings.names.iter().cloned().collect();
+        tasks.retain(|name, _| wanted.contains(name));
+        for name in wanted {
+            tasks.entry(name).or_insert_with_key(|name| {
+                let keeping = Arc::clone(work).keep(name.clone(), reader.clone());
+                AbortOnDropHandle::new(tokio::spawn(keeping))
+            });
+        }
+    }
+
+    /// Takes another configuration. Names that both have go on as they are, so that nothing is ordered twice.
+    pub(crate) fn reload(&mut self, settings: Option<&Autocert>, reader: &CertificateReader) {
+        match (&mut self.running, settings) {
+            (Some(running), Some(settings)) if running.settings.orders_as(settings) => {
+                running.settings = settings.clone();
+            }
+            (None, None) => return,
+            _ => {
+                info!(on = settings.is_some(), "ordering certificates begins anew");
+                self.open(settings);
+            }
+        }
+        self.start(reader);
+        reader.read();
+    }
+}

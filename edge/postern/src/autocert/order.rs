@@ -1,0 +1,209 @@
+//! One order: the authority looks at a challenge of ours, and then issues the certificate (RFC 8555 §7.4).
+
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AuthorizationHandle, AuthorizationStatus, ChallengeType, Error, Identifier, KeyAuthorization, NewOrder,
+    Order, OrderStatus, RetryPolicy,
+};
+use postern_edge::Challenges;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+
+use super::account::NoAccount;
+use super::folder::{Folder, Held};
+
+/// Until when the authority must have looked, and then issued.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OrderError {
+    #[error(transparent)]
+    Account(#[from] NoAccount),
+    #[error("the authority: {0}")]
+    Authority(#[from] Error),
+    /// It looked, and did not find what it had asked for.
+    #[error("the authority could not see that the name is ours, by {kind}: {why}")]
+    Unseen { kind: &'static str, why: String },
+    /// It does not look in a way that we can answer.
+    #[error("the authority does not offer {0}")]
+    NotOffered(&'static str),
+    #[error("what was issued is no certificate of that name with our key")]
+    Unfit,
+    #[error("no key or request can be made")]
+    Key(#[from] rcgen::Error),
+    #[error("the challenge cannot be answered")]
+    Challenge,
+    #[error("the authority did not finish in time")]
+    Late,
+}
+
+impl OrderError {
+    /// What an operator can do about it.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Unseen { .. } => {
+                "let DNS of that name lead here, and let the authority reach port 443 (TLS-ALPN-01) or 80 (`http_redirect_addr`, HTTP-01)"
+            }
+            Self::NotOffered(_) => {
+                "write `http_redirect_addr: :80` for HTTP-01, or give the name a certificate under `certificates`"
+            }
+            Self::Account(_) => {
+                "check `autocert_ca`, `autocert_trusted_ca_file`, `autocert_eab_key_id`, and that this host reaches the authority"
+            }
+            Self::Authority(Error::Api(problem))
+                if problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":rateLimited")) =>
+            {
+                "the authority allows no more for now: wait, or write `autocert_use_staging: true` while trying out"
+            }
+            Self::Authority(_) | Self::Late => {
+                "check that this host reaches the authority, and what the authority says of the name"
+            }
+            Self::Unfit | Self::Key(_) | Self::Challenge => {
+                "look at the log around it; the old certificate stays in force"
+            }
+        }
+    }
+}
+
+/// How the authority looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// At the public listener.
+    TlsAlpn,
+    /// At the listener that sends everybody to https.
+    Http,
+}
+
+impl Look {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::TlsAlpn => "TLS-ALPN-01",
+            Self::Http => "HTTP-01",
+        }
+    }
+
+    const fn kind(self) -> ChallengeType {
+        match self {
+            Self::TlsAlpn => ChallengeType::TlsAlpn01,
+            Self::Http => ChallengeType::Http01,
+        }
+    }
+}
+
+/// Where challenges are answered.
+#[derive(Debug, Clone)]
+pub(super) struct Answers {
+    pub(super) here: Challenges,
+    /// Where other processes find them.
+    pub(super) folder: Option<Folder>,
+}
+
+/// A challenge that is answered for as long as this lives.
+struct Answered<'a> {
+    answers: &'a Answers,
+    name: &'a str,
+    token: String,
+}
+
+impl Answers {
+    fn begin<'a>(
+        &'a self,
+        name: &'a str,
+        token: &str,
+        authorization: &KeyAuthorization,
+    ) -> Result<Answered<'a>, OrderError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.distinguished_name = DistinguishedName::new();
+        params.custom_extensions = vec![CustomExtension::new_acme_identifier(authorization.digest().as_ref())];
+        let certificate = params.self_signed(&key)?.pem();
+        let key = key.serialize_pem();
+        self.here.show(name, certificate.as_bytes(), key.as_bytes()).map_err(|_| OrderError::Challenge)?;
+        self.here.say(token, authorization.as_str());
+        let answered = Answered { answers: self, name, token: token.to_owned() };
+        let told = self
+            .folder
+            .as_ref()
+            .map(|folder| folder.tell(name, &format!("{key}{certificate}"), (token, authorization.as_str())));
+        if let Some(Err(error)) = told {
+            tracing::warn!(%error, name, "other processes cannot answer this challenge");
+        }
+        Ok(answered)
+    }
+}
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.answers.here.end(self.name, &self.token);
+        if let Some(folder) = &self.answers.folder {
+            folder.untell(self.name, &self.token);
+        }
+    }
+}
+
+/// Orders a certificate for `name`; a new key each time.
+pub(super) async fn order(account: &Account, name: &str, answers: &Answers, look: Look) -> Result<Held, OrderError> {
+    let work = ordered(account, name, answers, look);
+    tokio::time::timeout(PATIENCE * 2, work).await.map_err(|_| OrderError::Late)?
+}
+
+async fn ordered(account: &Account, name: &str, answers: &Answers, look: Look) -> Result<Held, OrderError> {
+    let identifiers = [Identifier::Dns(name.to_owned())];
+    let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
+    let _answered = challenged(&mut order, name, answers, look).await?;
+    let patience = RetryPolicy::new().timeout(PATIENCE);
+    if order.state().status != OrderStatus::Ready {
+        match order.poll_ready(&patience).await {
+            Ok(OrderStatus::Ready) => {}
+            Ok(_) | Err(Error::Api(_)) => return Err(unseen(&mut order, look).await),
+            Err(Error::Timeout(_)) => return Err(OrderError::Late),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec![name.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    order.finalize_csr(params.serialize_request(&key)?.der()).await?;
+    let chain = order.poll_certificate(&patience).await?;
+    Held::new(name, &chain, &key.serialize_pem()).ok_or(OrderError::Unfit)
+}
+
+/// Begins to answer what the authority wants to see, and tells it to look; nothing, if it has seen enough before.
+async fn challenged<'a>(
+    order: &mut Order,
+    name: &'a str,
+    answers: &'a Answers,
+    look: Look,
+) -> Result<Option<Answered<'a>>, OrderError> {
+    let mut answered = None;
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        let mut challenge = authorization.challenge(look.kind()).ok_or(OrderError::NotOffered(look.name()))?;
+        answered = Some(answers.begin(name, &challenge.token, &challenge.key_authorization())?);
+        challenge.set_ready().await?;
+    }
+    Ok(answered)
+}
+
+/// What the authority says of the challenge that failed.
+async fn unseen(order: &mut Order, look: Look) -> OrderError {
+    let mut why = "it does not say why".to_owned();
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        if let Some(said) = said(&mut authorization).await {
+            why = said;
+        }
+    }
+    OrderError::Unseen { kind: look.name(), why }
+}
+
+async fn said(authorization: &mut AuthorizationHandle<'_>) -> Option<String> {
+    let state = authorization.refresh().await.ok()?;
+    let problem = state.challenges.iter().find_map(|challenge| challenge.error.as_ref())?;
+    problem.detail.clone().or_else(|| problem.r#type.clone())
+}
