@@ -15,7 +15,8 @@ use crate::Host;
 use crate::assertion::SigningKeys;
 use crate::listener::{Challenges, IssuedCertificates};
 use crate::mtls::DownstreamMtls;
-use crate::route::{Route, UpstreamEndpoint};
+use crate::route::{CircuitBreakers, Route, UpstreamEndpoint};
+use crate::upstream::{Dns, SourceAddress};
 
 /// A whole edge.
 #[derive(Debug, Clone)]
@@ -236,6 +237,12 @@ pub struct ProxyConfig {
     pub skip_xff_append: bool,
     /// PEM of `certificate_authority(_file)`: added to the system's roots for upstreams.
     pub extra_roots: Option<Vec<u8>>,
+    /// `circuit_breaker_thresholds` of all routes.
+    pub breakers: CircuitBreakers,
+    /// How names of upstreams are looked up.
+    pub dns: Dns,
+    /// Where connections to upstreams come from; `None`: wherever the system says.
+    pub source: Option<SourceAddress>,
 }
 
 /// Time-outs of the public listener; `None` is none.

@@ -12,6 +12,7 @@ use pingora_core::apps::{HttpServerOptions, ServerApp as _};
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -106,7 +107,7 @@ impl Edge {
         options: EdgeOptions,
     ) -> Result<RunningEdge, StartError> {
         let snapshot = gate.snapshot();
-        let upstreams = Arc::new(Upstreams::new(metrics.clone()));
+        let upstreams = Arc::new(Upstreams::new(&snapshot.config, Handle::current(), metrics.clone()));
         let tls = open_tls(&bound.listeners, &snapshot.config)?;
         let proxy_protocol = bound.listeners.proxy_protocol;
         let store = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
@@ -125,6 +126,7 @@ impl Edge {
         let sockets = bound.into_sockets(options.workers.max(1))?;
         let begin = |(core, sockets)| Worker::begin(core, sockets, parts.clone(), (stopped.clone(), deadlines.clone()));
         let workers = sockets.into_iter().enumerate().map(begin).collect::<io::Result<Vec<_>>>()?;
+        upstreams.tend(&snapshot);
         let watching = watch.clone().map(|watch| tokio::spawn(watch.run()).abort_handle());
         Ok(RunningEdge { workers, stop, deadline, gate, upstreams, acceptor, watch, watching })
     }
@@ -183,12 +185,14 @@ impl RunningEdge {
     ///
     /// # Errors
     /// [`ReloadError`]; the old configuration stays in force.
-    pub fn reload(&self, snapshot: Snapshot) -> Result<(), ReloadError> {
+    pub fn reload(&self, mut snapshot: Snapshot) -> Result<(), ReloadError> {
         if let Some(acceptor) = &self.acceptor {
             acceptor.ask(&snapshot.config.downstream_mtls)?;
         }
+        snapshot.inherit(&self.gate.snapshot());
         self.upstreams.reload(&snapshot.config);
         self.gate.replace(snapshot);
+        self.upstreams.tend(&self.gate.snapshot());
         self.reload_certificates();
         Ok(())
     }

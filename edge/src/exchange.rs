@@ -22,6 +22,7 @@ use crate::refusal::{Asked, Failure, Refusal};
 use crate::request::Upgrade;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
+use crate::upstream::{Outcome, Way, key_of};
 
 /// What is known of an exchange while it runs.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Exchange {
     /// That of the chosen endpoint, as the configuration writes it.
     pub(crate) authority: String,
     pub(crate) upstream: Option<SocketAddr>,
+    /// What it holds of its upstream.
+    pub(crate) way: Way,
     pub(crate) forwarded_for: Option<String>,
     pub(crate) request_complete: bool,
     pub(crate) end: End,
@@ -90,6 +93,7 @@ impl Exchange {
             attempts: 0,
             authority: String::new(),
             upstream: None,
+            way: Way::default(),
             forwarded_for: None,
             request_complete: false,
             end: End::Upstream,
@@ -164,6 +168,30 @@ impl Exchange {
         self.permit().is_some_and(|permit| permit.upgrade().is_some() || permit.is_tunnel())
     }
 
+    /// The hash of what the client is known by, where the same client gets to the same endpoint; else nothing is hashed.
+    pub(crate) fn key(&self, route: &Route) -> u64 {
+        let balancer = self.snapshot.clusters.of(route).and_then(|cluster| cluster.balancer.as_deref());
+        let (Some(admission), true) = (&self.admission, balancer.is_some_and(|balancer| balancer.is_sticky())) else {
+            return 0;
+        };
+        let session = admission.subject.session().map(|session| session.handle);
+        let client = admission.request.as_ref().map(|request| request.client.address);
+        client.map_or(0, |client| key_of(session.as_ref().map(|handle| handle.as_bytes().as_slice()), client))
+    }
+
+    /// What came of the request at its endpoint.
+    pub(crate) fn note(&self, outcome: Outcome) {
+        let Some((route, cause)) = self.way.note(outcome) else { return };
+        let (cause, endpoint) = (cause.as_str(), self.upstream.map(|address| address.to_string()));
+        self.metrics.0.upstream_ejections.with_label_values(&[route, cause]).inc();
+        tracing::warn!(
+            postern.route = route,
+            upstream.address = endpoint,
+            cause,
+            "an endpoint is left out for a while"
+        );
+    }
+
     /// The head that goes up. Without a permit nothing does.
     pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
         let id = self.id_value()?;
@@ -217,6 +245,11 @@ impl Exchange {
     /// Why an exchange failed whose time is over.
     pub(crate) const fn overdue(&self) -> Refusal {
         Refusal::Failed(if self.request_complete { Failure::UpstreamTimeout } else { Failure::BodyTimeout })
+    }
+
+    /// Counts a second attempt, or that there is none.
+    pub(crate) fn count_retry(&self, outcome: &str) {
+        self.metrics.0.upstream_retries.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a panic that was caught.

@@ -11,7 +11,7 @@ use postern_identity::{EDGE_TOKEN_HEADER, Session, Timestamp};
 use postern_policy::{DeviceRecord, Trace};
 
 use crate::admit::{Admission, Reply, Verdict, facts};
-use crate::route::Miss;
+use crate::route::{LoadBalancing, Miss};
 use crate::{Asked, ClientCert, Connection, Request, Snapshot, prepare};
 
 /// What is asked about.
@@ -64,8 +64,10 @@ pub struct Upward {
     pub scheme: &'static str,
     /// Over TLS.
     pub tls: bool,
-    /// How many endpoints take turns; this is the first of them.
+    /// How many endpoints there are; this is the first of them.
     pub endpoints: usize,
+    /// How one of them is chosen.
+    pub policy: LoadBalancing,
     /// Path and query.
     pub target: String,
     /// The fields; `[assertion]` stands for the assertion.
@@ -177,6 +179,8 @@ impl Finding<'_> {
         let Verdict::Pass(permit) = &self.admission.verdict else { return None };
         let endpoint = permit.upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
         let (endpoint, endpoints) = endpoint.unwrap_or((None, 1));
+        let balancing = permit.upstream().and_then(|(_, upstream)| upstream.balancing.as_deref());
+        let policy = balancing.map(|balancing| balancing.policy).unwrap_or_default();
         if permit.is_tunnel() {
             let endpoint = endpoint?;
             return Some(Upward {
@@ -184,6 +188,7 @@ impl Finding<'_> {
                 scheme: endpoint.scheme.name(),
                 tls: endpoint.scheme.is_tls(),
                 endpoints,
+                policy,
                 target: String::new(),
                 fields: HeaderMap::new(),
                 claims: None,
@@ -212,6 +217,7 @@ impl Finding<'_> {
             scheme: endpoint.map_or("http", |endpoint| endpoint.scheme.name()),
             tls: endpoint.is_some_and(|endpoint| endpoint.scheme.is_tls()),
             endpoints,
+            policy,
             target: String::from_utf8_lossy(head.raw_path()).into_owned(),
             fields,
             claims: token.and_then(crate::assertion::payload),

@@ -56,5 +56,5 @@ pub use mtls::{
 pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request, Upgrade, is_upgrade};
 pub use snapshot::{Snapshot, SnapshotError};
-pub use upstream::UpstreamTlsError;
+pub use upstream::{Dns, DnsFamily, DnsServer, SourceAddress, UpstreamTlsError};
 pub use vigil::Vigilance;

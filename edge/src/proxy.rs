@@ -32,7 +32,7 @@ use crate::listener::{Connection, Patience};
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal, streams_both_ways};
 use crate::tunnel::Dialler;
-use crate::upstream::{Line, Upstreams, Wants, hurry};
+use crate::upstream::{Line, NoMember, NoWay, Outcome, Overflow, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
 
@@ -111,9 +111,11 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        let late = error.etype == ErrorType::ConnectTimedout;
+        exchange.note(if late { Outcome::Late } else { Outcome::Unreachable });
         // Nothing was sent, so another endpoint may be asked: once, and not if the first took all the time there is.
-        let again = exchange.attempts == 1 && !exchange.bound.has_passed() && error.etype != ErrorType::ConnectTimedout;
-        error.set_retry(again);
+        let again = exchange.attempts == 1 && !exchange.bound.has_passed() && !late;
+        error.set_retry(again && exchange.may_go_again());
         error
     }
 
@@ -143,6 +145,9 @@ impl ProxyHttp for Proxy {
         if head.version == http::Version::HTTP_2 {
             // Other exchanges use this connection too: nobody may cut it under them.
             exchange.bound.hold(None);
+        } else if let Err(overflow) = exchange.way.take_connection() {
+            // It was not known before that this upstream speaks HTTP/1.1 alone.
+            return self.overflowed(exchange, overflow);
         }
         exchange.prepare_request(head)
     }
@@ -169,6 +174,9 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            exchange.note(Outcome::Status(head.status.as_u16()));
+        }
         // The connection is a pipe once the request is whole, not before.
         response::check(head, exchange.upgrade().filter(|_| exchange.request_complete))
     }
@@ -243,10 +251,15 @@ impl ProxyHttp for Proxy {
         // The upstream may have acted on it; only a safe method without a body may be sent again, and only where a pooled
         // connection turned out to be dead.
         let harmless = downstream.req_header().method.is_safe() && downstream.is_body_empty();
-        if harmless && !exchange.bound.has_passed() {
+        if harmless && !exchange.bound.has_passed() && error.etype != OVERFLOW {
             error.retry.decide_reuse(reused);
         } else {
             error.set_retry(false);
+        }
+        if error.retry() {
+            error.set_retry(exchange.may_go_again());
+        } else if let Some(outcome) = exchange.blamed(&error) {
+            exchange.note(outcome);
         }
         error
     }
@@ -259,6 +272,7 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, downstream: &mut Downstream, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.vigil = None;
         exchange.bound.hold(None);
+        exchange.way.end();
         if let Some(reason) = exchange.bound.reason() {
             exchange.end = End::Cut(reason);
         }
@@ -322,22 +336,39 @@ impl Proxy {
 
     /// A peer for what was permitted; without a permit there is none.
     pub(crate) async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
-        let wants = Wants { upgrade: exchange.upgrade().is_some(), older };
+        // What an attempt before has taken.
+        let mut way = std::mem::take(&mut exchange.way);
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
             let peer = self.upstreams.authn_peer(&exchange.snapshot).await;
             return peer.map_err(|error| Error::because(NO_ENDPOINT, "authn", error));
         }
-        let choose = |upstream| self.upstreams.choose(upstream, &exchange.authority);
-        let chosen = permit.upstream().and_then(|(route, upstream)| Some((route, choose(upstream)?)));
+        let Some((route, upstream)) = permit.upstream() else {
+            return Error::e_explain(NO_ENDPOINT, "the route has no endpoint");
+        };
         if let Some(token) = permit.identity_token() {
             token.tried().await;
         }
-        let (route, endpoint) = chosen.ok_or_else(|| Error::explain(NO_ENDPOINT, "the route has no endpoint"))?;
-        let peer = self.upstreams.peer(route, endpoint, &exchange.snapshot, wants).await;
-        let peer = peer.map_err(|error| Error::because(NO_ENDPOINT, "upstream", error))?;
-        exchange.authority = endpoint.authority.clone();
-        Ok(peer)
+        let wants = Wants { upgrade: exchange.upgrade().is_some(), older, key: exchange.key(route) };
+        let found = self.upstreams.peer((route, upstream), &exchange.snapshot, wants, &mut way).await;
+        let found = found.map(|(peer, endpoint)| (peer, endpoint.authority.clone()));
+        exchange.way = way;
+        match found {
+            Ok((peer, authority)) => {
+                exchange.authority = authority;
+                Ok(peer)
+            }
+            Err(NoWay::Overflow(overflow)) => self.overflowed(exchange, overflow),
+            Err(error @ NoWay::Member(NoMember::Unhealthy)) => Err(Error::because(NO_HEALTHY, "upstream", error)),
+            Err(error) => Err(Error::because(NO_ENDPOINT, "upstream", error)),
+        }
+    }
+
+    /// The upstream has too much to do already.
+    fn overflowed<T>(&self, exchange: &Exchange, overflow: Overflow) -> Result<T> {
+        let route = exchange.route().map_or("", |route| &route.name);
+        self.metrics.0.upstream_overflows.with_label_values(&[route, overflow.as_str()]).inc();
+        Error::e_explain(OVERFLOW, "circuit breaker")
     }
 }
 
@@ -435,6 +466,8 @@ impl Exchange {
         }
         let failure = match (error.esource(), error.etype()) {
             (_, etype) if *etype == NO_ENDPOINT => Failure::NoEndpoint,
+            (_, etype) if *etype == NO_HEALTHY => Failure::NoHealthyEndpoint,
+            (_, etype) if *etype == OVERFLOW => Failure::UpstreamOverflow,
             (ErrorSource::Downstream, ErrorType::ReadTimedout) => Failure::BodyTimeout,
             (ErrorSource::Downstream, _) => return None,
             // Authn is a part of us: that it cannot be asked is a 503, whatever the reason.
@@ -443,6 +476,30 @@ impl Exchange {
             (ErrorSource::Internal | ErrorSource::Unset, etype) => internal_failure(etype),
         };
         Some(Refusal::Failed(failure))
+    }
+
+    /// What an error says of the endpoint; `None`: nothing.
+    fn blamed(&self, error: &Error) -> Option<Outcome> {
+        if self.violation().is_some() || self.is_for_authn() {
+            return None;
+        }
+        if self.bound.has_passed() {
+            // Who has not got the whole request yet owes no answer.
+            return (self.request_complete && self.bound.reason().is_none()).then_some(Outcome::Late);
+        }
+        match (error.esource(), self.upstream_failure(error.etype())) {
+            (ErrorSource::Upstream, Failure::ConnectTimeout | Failure::UpstreamTimeout) => Some(Outcome::Late),
+            (ErrorSource::Upstream, Failure::BodyTimeout) => None,
+            (ErrorSource::Upstream, _) => Some(Outcome::Broken),
+            (ErrorSource::Downstream | ErrorSource::Internal | ErrorSource::Unset, _) => None,
+        }
+    }
+
+    /// Whether the request may be sent once more, and counts what was decided.
+    fn may_go_again(&mut self) -> bool {
+        let may = self.way.may_go_again();
+        self.count_retry(if may { "tried" } else { "refused" });
+        may
     }
 
     fn upstream_failure(&self, etype: &ErrorType) -> Failure {
@@ -513,6 +570,10 @@ impl HttpServerApp for App {
 
 /// The route leads nowhere at the moment.
 const NO_ENDPOINT: ErrorType = ErrorType::Custom("NoEndpoint");
+/// It leads to nobody who is healthy.
+const NO_HEALTHY: ErrorType = ErrorType::Custom("NoHealthyEndpoint");
+/// Its upstream has too much to do.
+const OVERFLOW: ErrorType = ErrorType::Custom("Overflow");
 /// What can go wrong before a request is sent.
 const UNREACHABLE: [ErrorType; 9] = [
     ErrorType::ConnectRefused,
@@ -545,11 +606,11 @@ mod tests {
 
     /// A proxy, and one exchange of it that was admitted and has this request behind it.
     async fn admitted(request: &str) -> (Proxy, Downstream, Exchange) {
-        let world =
-            World::new(config(vec![Route { upgrades: Upgrades::websockets(), ..route("app.example.com", "/") }])).await;
+        let world_config = config(vec![Route { upgrades: Upgrades::websockets(), ..route("app.example.com", "/") }]);
+        let world = World::new(world_config.clone()).await;
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let proxy = Proxy {
-            upstreams: Arc::new(Upstreams::new(metrics.clone())),
+            upstreams: Arc::new(Upstreams::new(&world_config, tokio::runtime::Handle::current(), metrics.clone())),
             gate: Arc::new(world.gate),
             metrics,
             in_flight: Arc::default(),

@@ -92,6 +92,11 @@ impl Snapshot {
         })
     }
 
+    /// Takes over from the one before what is known of upstreams, and nothing else.
+    pub(crate) fn inherit(&mut self, before: &Self) {
+        self.clusters.inherit(&self.config, &before.clusters, &before.config);
+    }
+
     /// Whether `host` asks clients for certificates of other authorities than the host that the connection was opened for: a
     /// browser would show another one there (S-029). Without SNI there is nothing to compare with.
     pub(crate) fn asks_otherwise(&self, sni: Option<&str>, host: &Host) -> bool {

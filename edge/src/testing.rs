@@ -62,6 +62,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
                 host: "up.internal".to_owned(),
                 port: 8080,
                 authority: "up.internal:8080".to_owned(),
+                weight: 1,
             }]),
             ..Upstream::default()
         }),
@@ -104,6 +105,7 @@ pub(crate) fn tunnel(name: &str, proxy: Option<&str>, authorities: &[&str]) -> R
                 host: "up.internal".to_owned(),
                 port: 5432,
                 authority: "up.internal:5432".to_owned(),
+                weight: 1,
             }]),
             ..Upstream::default()
         }),

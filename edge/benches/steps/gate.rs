@@ -141,6 +141,7 @@ fn config(keyring: Arc<Keyring>) -> EdgeConfig {
         host: "up.internal".to_owned(),
         port: 8080,
         authority: "up.internal:8080".to_owned(),
+        weight: 1,
     };
     let target = Target::Upstream(Upstream { endpoints: Box::new([endpoint]), ..Upstream::default() });
     let route = Route { policy, target, host_rewrite: HostRewrite::Upstream, ..lookups::plain_route(HOST) };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, header};
-use postern_edge::route::{HostPattern, PathMatcher, PathRegex, Redirect, Route, Target};
+use postern_edge::route::{HostPattern, LoadBalancing, PathMatcher, PathRegex, Redirect, Route, Target};
 use postern_identity::{ClaimValues, CompactSession, Timestamp};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -204,13 +204,24 @@ pub(crate) fn expression(regex: &PathRegex) -> &str {
     text.strip_prefix(r"\A(?:").and_then(|text| text.strip_suffix(r")\z")).unwrap_or(text)
 }
 
-/// Where a route leads.
+/// Where a route leads, with the weights of its upstreams where they differ.
 pub(crate) fn target(route: &Route) -> Vec<String> {
     match &route.target {
-        Target::Upstream(upstream) => upstream.endpoints.iter().map(ToString::to_string).collect(),
+        Target::Upstream(upstream) => {
+            let weighted = upstream.endpoints.iter().any(|endpoint| endpoint.weight != 1);
+            let weight = |weight: u32| if weighted { format!(",{weight}") } else { String::new() };
+            upstream.endpoints.iter().map(|endpoint| format!("{endpoint}{}", weight(endpoint.weight))).collect()
+        }
         Target::Redirect(redirect) => vec![redirected(redirect)],
         Target::Response { status, .. } => vec![format!("answer {}", status.as_u16())],
     }
+}
+
+/// How one of its upstreams is chosen, unless they take turns.
+pub(crate) fn policy(route: &Route) -> Option<&'static str> {
+    let Target::Upstream(upstream) = &route.target else { return None };
+    let policy = upstream.balancing.as_deref()?.policy;
+    (policy != LoadBalancing::RoundRobin).then(|| policy.name())
 }
 
 fn redirected(redirect: &Redirect) -> String {

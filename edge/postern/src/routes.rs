@@ -156,11 +156,13 @@ impl Row<'_> {
             Audience::Chosen => shortened(&policy.summary()),
             Audience::Nobody => page.red("nobody"),
         };
+        let policy = ask::policy(self.route).map(|policy| format!(" by {policy}")).unwrap_or_default();
+        let leads_to = ask::target(self.route).join(", ") + &policy;
         vec![
             ask::key(self.at),
             ask::place(file, self.at).unwrap_or_default(),
             ask::matcher(self.route),
-            ask::target(self.route).join(", "),
+            leads_to,
             who,
             self.route.name.clone(),
             self.route.id.clone(),
@@ -189,6 +191,7 @@ impl Row<'_> {
                 tunnel.authorities.iter().map(ToString::to_string).collect::<Vec<_>>()
             }),
             "to": ask::target(route),
+            "load_balancing_policy": ask::policy(route),
             "who": route.policy.audience().as_str(),
             "policy": route.policy.summary(),
             "name": route.name,
@@ -329,6 +332,22 @@ mod tests {
         assert_eq!(rows[0]["path"], json!({ "prefix": "/" }));
         assert_eq!(rows[2]["path"], json!({ "regex": "/reports/[0-9]+" }));
         assert_eq!((&rows[0]["port"], &json["sign_in_host"]), (&json!(8443), &json!("auth.example.com")));
+    }
+
+    #[test]
+    fn several_upstreams_are_listed_with_their_weights_and_how_one_is_chosen() {
+        let text = file().replacen(
+            "    to: ",
+            "    load_balancing_policy: least_request\n    to: ['http://a:1,3', 'http://b:2,1']\n    description: ",
+            1,
+        );
+        let line = "postern routes config.yaml";
+        let (human, json) = listed(&text, line, |told| (told.to_human(Colour::Plain), told.to_json())).unwrap();
+        assert!(human.contains("http://a:1,3, http://b:2,1 by least_request"), "{human}");
+        let row =
+            json["routes"].as_array().unwrap().iter().find(|row| !row["load_balancing_policy"].is_null()).unwrap();
+        assert_eq!(row["to"], json!(["http://a:1,3", "http://b:2,1"]));
+        assert_eq!(row["load_balancing_policy"], "least_request");
     }
 
     #[test]

@@ -644,7 +644,7 @@ impl Permit {
     /// Nobody tells an upstream anything that is no HTTP.
     const fn to_connection(request: Arc<Request>, route: Arc<Route>) -> Self {
         let passage = Passage::Route { route, rewritten: None };
-        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None }
+        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
     }
 
     /// The upstream to choose an endpoint of; `None`: authn is where it leads.

@@ -63,6 +63,10 @@ pub enum Refusal {
 pub enum Failure {
     /// No endpoint of the upstream can be used.
     NoEndpoint,
+    /// No endpoint of the upstream is healthy, and those that are not may not be used.
+    NoHealthyEndpoint,
+    /// The upstream has as much to do as it is given.
+    UpstreamOverflow,
     /// The endpoint could not be reached.
     Connect,
     /// The endpoint was not reached in time.
@@ -89,7 +93,9 @@ impl Failure {
     const fn status(self) -> StatusCode {
         match self {
             Self::Connect | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
-            Self::NoEndpoint | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::NoHealthyEndpoint | Self::UpstreamOverflow | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::AuthnLoop => StatusCode::LOOP_DETECTED,
@@ -100,6 +106,8 @@ impl Failure {
     const fn reason(self) -> &'static str {
         match self {
             Self::NoEndpoint => "no-endpoint",
+            Self::NoHealthyEndpoint => "no-healthy-endpoint",
+            Self::UpstreamOverflow => "upstream-overflow",
             Self::Connect => "upstream-unreachable",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::UpstreamTimeout => "upstream-timeout",

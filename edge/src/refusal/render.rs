@@ -78,9 +78,9 @@ impl Refusal {
             Self::StoreUnavailable { retry_after } => {
                 draft.field(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)))
             }
-            Self::Failed(Failure::Overloaded | Failure::NoEndpoint) => {
-                draft.field(header::RETRY_AFTER, HeaderValue::from_static("1"))
-            }
+            Self::Failed(
+                Failure::Overloaded | Failure::NoEndpoint | Failure::NoHealthyEndpoint | Failure::UpstreamOverflow,
+            ) => draft.field(header::RETRY_AFTER, HeaderValue::from_static("1")),
             Self::BadRequest(_)
             | Self::AmbiguousPath
             | Self::Misdirected
@@ -193,12 +193,14 @@ impl Refusal {
             Self::SessionEnded => "Your session is over.",
             Self::StoreUnavailable { .. } => "Who you are cannot be checked just now. Please try again in a moment.",
             Self::Failed(failure) => match failure {
-                Failure::NoEndpoint => "The application is not available just now.",
+                Failure::NoEndpoint | Failure::NoHealthyEndpoint => "The application is not available just now.",
                 Failure::Connect | Failure::ConnectTimeout => "The application could not be reached.",
                 Failure::UpstreamTimeout => "The application did not answer in time.",
                 Failure::UpstreamProtocol => "The application gave an answer that cannot be passed on.",
                 Failure::BodyTimeout => sentence_of(failure.status()),
-                Failure::Overloaded => "There is too much to do just now. Please try again in a moment.",
+                Failure::Overloaded | Failure::UpstreamOverflow => {
+                    "There is too much to do just now. Please try again in a moment."
+                }
                 Failure::AuthnLoop => "Sign-in cannot be reached from here.",
                 Failure::PathRewrite | Failure::HostRewrite => {
                     "This address cannot be put in the way that the application wants it."

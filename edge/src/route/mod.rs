@@ -1,5 +1,6 @@
 //! Routes: what to match, who may pass, and where it leads.
 
+mod balancing;
 mod credentials;
 mod glob;
 mod matcher;
@@ -23,6 +24,10 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use postern_identity::{IdpId, Secret};
 
+pub use balancing::{
+    Balancing, CircuitBreakers, Consecutive, FailureShare, GrpcCheck, HealthCheck, HttpCheck, LoadBalancing,
+    OutlierDetection, Payload, Probe, StatusRange, SuccessRate, TcpCheck,
+};
 pub use credentials::{IdentityToken, UpstreamCredentials, bearer};
 pub(crate) use glob::matches as matches_pattern;
 pub use regexes::PathRegex;
@@ -158,6 +163,8 @@ pub struct Upstream {
     pub endpoints: Box<[UpstreamEndpoint]>,
     /// How TLS is spoken to those that want it; `None`: as to most.
     pub tls: Option<Box<UpstreamTls>>,
+    /// How one of them is chosen, and how they are looked after; `None`: as in most.
+    pub balancing: Option<Box<Balancing>>,
 }
 
 /// What a route says of TLS to its upstream (01 §2.12).
@@ -193,6 +200,8 @@ pub struct UpstreamEndpoint {
     pub port: u16,
     /// `host[:port]` exactly as written: the default `Host`. Of a socket empty.
     pub authority: String,
+    /// Its share of the requests, against those of the others: at least 1.
+    pub weight: u32,
 }
 
 impl fmt::Display for UpstreamEndpoint {

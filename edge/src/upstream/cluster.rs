@@ -2,18 +2,28 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
+use super::balance::Balancer;
+use super::line::{Dial, Dialler};
+use super::load::Load;
+use super::table::mixed;
 use super::tls::{Identity, UpstreamTlsError};
-use crate::route::{Route, Target, Upstream, UpstreamScheme};
+use crate::route::{CircuitBreakers, Route, Target, Upstream, UpstreamScheme};
 use crate::{AuthnUpstream, EdgeConfig};
 
 /// All of them.
-#[derive(Debug)]
 pub(crate) struct Clusters {
-    /// By the id of its route; of those that are spoken to in the clear and in HTTP/1.1 there is nothing to know.
-    routes: HashMap<String, Cluster>,
-    authn: Option<Cluster>,
+    /// By the address of its route, which lives as long as the configuration. Of those that are spoken to in the clear and in
+    /// HTTP/1.1, have one endpoint and say nothing of it, there is nothing to know.
+    routes: HashMap<usize, Cluster>,
+    /// What these have to do, once they have something to do.
+    plain: Plain,
+    /// `circuit_breaker_thresholds` of all routes.
+    breakers: CircuitBreakers,
+    dial: Dialler,
+    authn: Option<Arc<Identity>>,
 }
 
 /// The upstream of one route, or authn.
@@ -23,6 +33,10 @@ pub(crate) struct Cluster {
     pub(crate) tls: Option<Arc<Identity>>,
     /// What is spoken over that.
     pub(crate) http: Http,
+    /// How much it has to do.
+    pub(crate) load: Arc<Load>,
+    /// Chooses among its endpoints, where there is something to choose.
+    pub(crate) balancer: Option<Arc<Balancer>>,
 }
 
 /// The versions of HTTP that an upstream is spoken to in (01 §2.5).
@@ -54,7 +68,11 @@ impl Http {
     }
 }
 
-const PLAIN: Cluster = Cluster { tls: None, http: Http::One };
+impl std::fmt::Debug for Clusters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clusters").field("routes", &self.routes.len()).finish_non_exhaustive()
+    }
+}
 
 impl Clusters {
     /// Those of `config`.
@@ -71,26 +89,126 @@ impl Clusters {
         for (route, upstream) in config.routes.iter().filter_map(|route| Some((route, upstream(route)?))) {
             let tls = identities.of(&route.name, upstream)?;
             let http = Http::of(upstream, route.upgrades.has_websockets());
-            if tls.is_some() || http != Http::One {
-                routes.insert(route.id.clone(), Cluster { tls, http });
+            let balancer = Balancer::of(&route.name, upstream);
+            let plain = tls.is_none() && http == Http::One && balancer.is_none() && upstream.balancing.is_none();
+            if !plain {
+                let load = Load::new(breakers(config, upstream));
+                routes.insert(key(route), Cluster { tls, http, load, balancer });
             }
         }
         let authn = match &config.authenticate.upstream {
             AuthnUpstream::Here(_) => None,
-            AuthnUpstream::Elsewhere(_) => Some(Cluster { tls: Some(identities.common()?), http: Http::One }),
+            AuthnUpstream::Elsewhere(_) => Some(identities.common()?),
         };
-        Ok(Self { routes, authn })
+        Ok(Self {
+            routes,
+            plain: Plain::default(),
+            breakers: config.proxy.breakers,
+            dial: Dial::from(config.proxy.source),
+            authn,
+        })
     }
 
-    /// That of a route.
-    pub(crate) fn of(&self, route: &Route) -> &Cluster {
-        self.routes.get(&route.id).unwrap_or(&PLAIN)
+    /// Takes over what is known of the upstreams of an older configuration: what they have to do, and how they are. Both with
+    /// the configurations that they were made from.
+    pub(crate) fn inherit(&mut self, config: &EdgeConfig, before: &Self, old: &EdgeConfig) {
+        let known: HashMap<&str, &Arc<Route>> = old.routes.iter().map(|route| (route.id.as_str(), route)).collect();
+        for route in &config.routes {
+            let (Some(upstream), Some(known)) = (upstream(route), known.get(route.id.as_str())) else { continue };
+            let Some(load) = before.known_load(known) else { continue };
+            load.limit(breakers(config, upstream));
+            let Some(cluster) = self.routes.get_mut(&key(route)) else {
+                self.plain.put(key(route), load);
+                continue;
+            };
+            cluster.load = load;
+            let known = before.of(known).and_then(|known| known.balancer.as_ref());
+            if let (Some(balancer), Some(known)) = (&cluster.balancer, known) {
+                balancer.inherit(known);
+            }
+        }
     }
 
-    /// Authn, if it is elsewhere.
-    pub(crate) const fn authn(&self) -> Option<&Cluster> {
+    /// What a route has to do, if it has had something to do.
+    fn known_load(&self, route: &Route) -> Option<Arc<Load>> {
+        self.of(route).map(|cluster| Arc::clone(&cluster.load)).or_else(|| self.plain.get(key(route)))
+    }
+
+    /// What a route of the same configuration has to do.
+    pub(crate) fn load(&self, route: &Route) -> Arc<Load> {
+        self.known_load(route).unwrap_or_else(|| self.plain.put(key(route), Load::new(self.breakers)))
+    }
+
+    /// That of a route of the same configuration, if there is something to know of it.
+    pub(crate) fn of(&self, route: &Route) -> Option<&Cluster> {
+        self.routes.get(&key(route))
+    }
+
+    /// All that choose among endpoints, with how they are spoken to.
+    pub(super) fn balanced<'c>(
+        &'c self,
+        config: &'c EdgeConfig,
+    ) -> impl Iterator<Item = (&'c Arc<Route>, &'c Cluster)> {
+        let clusters = config.routes.iter().filter_map(|route| Some((route, self.of(route)?)));
+        clusters.filter(|(_, cluster)| cluster.balancer.is_some())
+    }
+
+    /// Makes the connections to all of them.
+    pub(crate) const fn dial(&self) -> &Dialler {
+        &self.dial
+    }
+
+    /// How TLS is spoken to authn, if it is elsewhere.
+    pub(crate) const fn authn(&self) -> Option<&Arc<Identity>> {
         self.authn.as_ref()
     }
+}
+
+/// What upstreams have to do that nothing else is known of. Made when it is needed: most routes of a large configuration have
+/// nothing to do. Reading takes no lock; what is new is put into a copy of its part.
+#[derive(Debug)]
+struct Plain([ArcSwap<HashMap<usize, Arc<Load>>>; PARTS]);
+
+/// So many that a copy is small.
+const PARTS: usize = 64;
+
+impl Default for Plain {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| ArcSwap::default()))
+    }
+}
+
+impl Plain {
+    fn part(&self, key: usize) -> Option<&ArcSwap<HashMap<usize, Arc<Load>>>> {
+        // Addresses of values of one size differ in their upper bits.
+        self.0.get(usize::try_from(mixed(key as u64) % PARTS as u64).unwrap_or_default())
+    }
+
+    fn get(&self, key: usize) -> Option<Arc<Load>> {
+        self.part(key)?.load().get(&key).map(Arc::clone)
+    }
+
+    /// Puts it there, unless somebody was faster; gives what is there.
+    fn put(&self, key: usize, load: Arc<Load>) -> Arc<Load> {
+        let Some(part) = self.part(key) else { return load };
+        part.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.entry(key).or_insert_with(|| Arc::clone(&load));
+            all
+        });
+        part.load().get(&key).map(Arc::clone).unwrap_or(load)
+    }
+}
+
+/// A route has one place in memory for as long as there is a configuration with it.
+fn key(route: &Route) -> usize {
+    std::ptr::from_ref(route).addr()
+}
+
+/// What the route says, and what all routes have where it says nothing.
+fn breakers(config: &EdgeConfig, upstream: &Upstream) -> CircuitBreakers {
+    let own = upstream.balancing.as_ref().map(|balancing| balancing.breakers).unwrap_or_default();
+    own.or(config.proxy.breakers)
 }
 
 /// Makes identities, and the one that most routes share once.
@@ -141,6 +259,7 @@ mod tests {
                 host: "a".to_owned(),
                 port: 1,
                 authority: "a:1".to_owned(),
+                weight: 1,
             };
             let upstream = Upstream { endpoints: schemes.iter().map(endpoint).collect(), ..Upstream::default() };
             Http::of(&upstream, websockets)

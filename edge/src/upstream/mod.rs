@@ -1,28 +1,47 @@
 //! Where permitted requests go: one endpoint is chosen, its name resolved, and a peer made of it.
 
+mod balance;
 mod cluster;
+mod dns;
+mod health;
 mod line;
+mod load;
+mod member;
+mod outlier;
 mod peer;
 mod resolve;
+mod table;
+mod tend;
 mod tls;
+mod way;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pingora_core::upstreams::peer::HttpPeer;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
+use self::balance::Choosing;
+pub(crate) use self::balance::{NoMember, key_of};
 pub(crate) use self::cluster::Clusters;
 use self::cluster::{Cluster, Http, upstream};
+pub use self::dns::{Dns, DnsFamily, DnsServer};
 pub(crate) use self::line::Line;
+pub use self::line::SourceAddress;
+pub(crate) use self::load::Overflow;
+use self::load::Uses;
+pub(crate) use self::outlier::Outcome;
 pub(crate) use self::peer::hurry;
 use self::peer::{PATIENT, PeerSpec, Place};
-use self::resolve::Resolver;
-pub(crate) use self::resolve::Unresolved;
+use self::resolve::{Resolver, Unresolved};
+use self::tend::Tended;
 use self::tls::Identity;
 pub use self::tls::UpstreamTlsError;
+pub(crate) use self::way::Way;
 use crate::metrics::Metrics;
 use crate::route::{Route, Upstream, UpstreamEndpoint};
 use crate::{AuthnUpstream, EdgeConfig, Snapshot};
@@ -30,14 +49,58 @@ use crate::{AuthnUpstream, EdgeConfig, Snapshot};
 /// What all exchanges share on their way up.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    resolver: Resolver,
-    turn: AtomicUsize,
+    resolver: Arc<Resolver>,
+    control: Handle,
+    metrics: Metrics,
+    /// What is looked after; each ends when it is dropped.
+    tended: Mutex<Vec<AbortOnDropHandle<()>>>,
+}
+
+/// Why there is no way up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoWay {
+    /// There is no address to dial, or none of which anything good is known.
+    #[error(transparent)]
+    Member(#[from] NoMember),
+    /// The upstream has too much to do.
+    #[error("the upstream has too much to do")]
+    Overflow(Overflow),
+    /// The configuration has found it before.
+    #[error("the endpoint cannot be dialled as it is written")]
+    Unusable,
+}
+
+impl From<Unresolved> for NoWay {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::Member(unresolved.into())
+    }
+}
+
+impl From<Overflow> for NoWay {
+    fn from(overflow: Overflow) -> Self {
+        Self::Overflow(overflow)
+    }
 }
 
 impl Upstreams {
-    /// Nothing is known yet.
-    pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { resolver: Resolver::new(metrics), turn: AtomicUsize::new(0) }
+    /// Nothing is known yet. Whatever is done aside is done in the runtime `control`.
+    pub(crate) fn new(config: &EdgeConfig, control: Handle, metrics: Metrics) -> Self {
+        let resolver = Arc::new(Resolver::new(&config.proxy.dns, control.clone(), metrics.clone()));
+        Self { resolver, control, metrics, tended: Mutex::default() }
+    }
+
+    /// Looks after the endpoints of this configuration from now on, and after no others.
+    pub(crate) fn tend(&self, snapshot: &Snapshot) {
+        let mut tended = self.tended.lock().unwrap_or_else(PoisonError::into_inner);
+        tended.clear();
+        // Routes that are gone are not told of for ever.
+        self.metrics.0.upstream_endpoints.reset();
+        for (route, cluster) in snapshot.clusters.balanced(&snapshot.config) {
+            let one = Tended::of(route, cluster, (snapshot.clusters.dial(), snapshot.version), &self.metrics);
+            let Some(one) = one else { continue };
+            let tending = self.control.spawn(one.tend(Arc::clone(&self.resolver)));
+            tended.push(AbortOnDropHandle::new(tending));
+        }
     }
 
     /// Takes over the names of a new configuration.
@@ -48,72 +111,85 @@ impl Upstreams {
         };
         let up = config.routes.iter().filter_map(|route| upstream(route)).flat_map(|upstream| &upstream.endpoints);
         let dialled: HashSet<_> = up.chain(authn).map(|endpoint| &*endpoint.host).collect();
-        self.resolver.keep(|name| dialled.contains(name));
+        self.resolver.reload(&config.proxy.dns, |name| dialled.contains(name));
     }
 
-    /// The endpoint of the next attempt: each in turn, but if there is another, not the one of this authority that has `failed`.
-    pub(crate) fn choose<'a>(&self, upstream: &'a Upstream, failed: &str) -> Option<&'a UpstreamEndpoint> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let at = turn.checked_rem(upstream.endpoints.len())?;
-        let (earlier, from) = upstream.endpoints.split_at_checked(at)?;
-        let mut in_turn = from.iter().chain(earlier);
-        in_turn.clone().find(|endpoint| endpoint.authority != failed).or_else(|| in_turn.next())
-    }
-
-    /// A peer for `endpoint` of `route` under `snapshot`, for such a request.
+    /// A peer for a request to `upstream` of `route` under `snapshot`, and the endpoint that it is; `way` is what the request
+    /// holds of the upstream from now on, and says what came of an attempt before.
     ///
     /// # Errors
-    /// [`Unresolved`].
-    pub(crate) async fn peer(
+    /// [`NoWay`].
+    pub(crate) async fn peer<'r>(
         &self,
-        route: &Route,
-        endpoint: &UpstreamEndpoint,
+        (route, upstream): (&Route, &'r Upstream),
         snapshot: &Snapshot,
-        Wants { upgrade, older }: Wants,
-    ) -> Result<HttpPeer, Unresolved> {
+        wants: Wants,
+        way: &mut Way,
+    ) -> Result<(HttpPeer, &'r UpstreamEndpoint), NoWay> {
         let cluster = snapshot.clusters.of(route);
-        let place = if endpoint.scheme.is_socket() {
-            Place::Socket(Path::new(&endpoint.host))
-        } else {
-            let address = self.resolver.resolve(&endpoint.host).await?;
-            if route.tunnel.is_some() && is_inward(endpoint, address) {
-                tracing::warn!(postern.route = route.name, upstream.host = endpoint.host, %address,
-                    "a tunnel may lead to this machine only where its route names it");
-                return Err(Unresolved);
+        let spoken = cluster.map_or(Http::One, |cluster| cluster.http);
+        let one = wants.upgrade || (wants.older && spoken == Http::Negotiated);
+        let http = if one { Http::One } else { spoken };
+        let uses = if http == Http::One { Uses::Connection } else { Uses::Stream };
+        way.enter(|| snapshot.clusters.load(route), uses).await?;
+        let (endpoint, address) = match cluster.and_then(|cluster| cluster.balancer.as_ref()) {
+            None => {
+                let endpoint = upstream.endpoints.first().ok_or(Unresolved)?;
+                let address = if endpoint.scheme.is_socket() {
+                    None
+                } else {
+                    Some(SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port))
+                };
+                (endpoint, address)
             }
-            Place::Address(SocketAddr::new(address, endpoint.port))
+            Some(balancer) => {
+                let failed = way.state().cloned();
+                let choosing = Choosing { key: wants.key, failed: failed.as_ref() };
+                let chosen = balancer.choose(&self.resolver, choosing).await?;
+                let endpoint = upstream.endpoints.get(chosen.endpoint).ok_or(NoWay::Unusable)?;
+                way.begin(balancer, chosen.busy);
+                (endpoint, chosen.address)
+            }
         };
-        let one = upgrade || (older && cluster.http == Http::Negotiated);
-        let http = if one { Http::One } else { cluster.http };
+        if let Some(address) = address.map(|address| address.ip())
+            && route.tunnel.is_some()
+            && is_inward(endpoint, address)
+        {
+            tracing::warn!(postern.route = route.name, upstream.host = endpoint.host, %address,
+                "a tunnel may lead to this machine only where its route names it");
+            return Err(Unresolved.into());
+        }
         let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
         let spec = PeerSpec {
-            place,
+            place: address.map_or_else(|| Place::Socket(Path::new(&endpoint.host)), Place::Address),
             tls: tls(cluster, endpoint)?,
             http,
             cluster: &route.id,
             version: snapshot.version,
             connect: CONNECT,
-            silence: if upgrade { route.idle_timeout } else { silence },
+            dial: snapshot.clusters.dial(),
+            silence: if wants.upgrade { route.idle_timeout } else { silence },
         };
-        let mut peer = spec.peer().map_err(|_| Unresolved)?;
+        let mut peer = spec.peer().map_err(|_| NoWay::Unusable)?;
         if route.tunnel.is_some() {
             peer.options.tcp_keepalive = Some(PATIENT);
         }
-        Ok(peer)
+        Ok((peer, endpoint))
     }
 
     /// A peer for authn: its answers wait for nothing but the identity provider.
     ///
     /// # Errors
-    /// [`Unresolved`].
-    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot) -> Result<HttpPeer, Unresolved> {
+    /// [`NoWay`].
+    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot) -> Result<HttpPeer, NoWay> {
         let (address, tls) = match &snapshot.config.authenticate.upstream {
             AuthnUpstream::Here(address) => (*address, None),
             AuthnUpstream::Elsewhere(endpoint) => {
                 // A dead authn is told in time, whatever of it is dead.
                 let resolved = tokio::time::timeout(AUTHN_NAME, self.resolver.resolve(&endpoint.host)).await;
                 let address = SocketAddr::new(resolved.unwrap_or(Err(Unresolved))?, endpoint.port);
-                (address, tls(snapshot.clusters.authn().ok_or(Unresolved)?, endpoint)?)
+                let identity = &**snapshot.clusters.authn().ok_or(NoWay::Unusable)?;
+                (address, endpoint.scheme.is_tls().then(|| (identity, identity.server_name(endpoint))))
             }
         };
         let spec = PeerSpec {
@@ -123,9 +199,10 @@ impl Upstreams {
             cluster: "authn",
             version: snapshot.version,
             connect: AUTHN_CONNECT,
+            dial: snapshot.clusters.dial(),
             silence: Some(AUTHN_SILENCE),
         };
-        spec.peer().map_err(|_| Unresolved)
+        spec.peer().map_err(|_| NoWay::Unusable)
     }
 }
 
@@ -136,18 +213,20 @@ pub(crate) struct Wants {
     pub(crate) upgrade: bool,
     /// It is better carried in HTTP/1.1 where both are spoken.
     pub(crate) older: bool,
+    /// The hash of what its client is known by, where the same client gets to the same endpoint.
+    pub(crate) key: u64,
 }
 
 /// How TLS is spoken to `endpoint`, and the name that its certificate must have. Without an identity nothing is dialled that
 /// wants one.
 fn tls<'a>(
-    cluster: &'a Cluster,
+    cluster: Option<&'a Cluster>,
     endpoint: &'a UpstreamEndpoint,
-) -> Result<Option<(&'a Identity, &'a str)>, Unresolved> {
+) -> Result<Option<(&'a Identity, &'a str)>, NoWay> {
     if !endpoint.scheme.is_tls() {
         return Ok(None);
     }
-    let identity = cluster.tls.as_deref().ok_or(Unresolved)?;
+    let identity = cluster.and_then(|cluster| cluster.tls.as_deref()).ok_or(NoWay::Unusable)?;
     Ok(Some((identity, identity.server_name(endpoint))))
 }
 
@@ -172,32 +251,3 @@ const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
 const AUTHN_NAME: Duration = Duration::from_millis(400);
 /// A callback waits for the provider, which has 10 s a call (03 §2).
 const AUTHN_SILENCE: Duration = Duration::from_secs(25);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::UpstreamScheme;
-
-    #[test]
-    fn a_second_attempt_asks_another_endpoint_whoever_else_took_a_turn() {
-        let upstreams = Upstreams::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-        let endpoint = |authority: &str| UpstreamEndpoint {
-            scheme: UpstreamScheme::Http,
-            host: authority.to_owned(),
-            port: 80,
-            authority: authority.to_owned(),
-        };
-        let chosen = |upstream: &Upstream, failed: &str| upstreams.choose(upstream, failed).unwrap().authority.clone();
-        let two = Upstream { endpoints: [endpoint("a"), endpoint("b")].into(), ..Upstream::default() };
-        assert_eq!([chosen(&two, ""), chosen(&two, ""), chosen(&two, "")], ["a", "b", "a"]);
-        for _ in 0..3 {
-            assert_eq!(chosen(&two, "a"), "b");
-        }
-        assert_eq!(
-            chosen(&Upstream { endpoints: [endpoint("a")].into(), ..Upstream::default() }, "a"),
-            "a",
-            "there is no other"
-        );
-        assert!(upstreams.choose(&Upstream::default(), "").is_none());
-    }
-}

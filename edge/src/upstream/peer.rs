@@ -10,11 +10,11 @@ use pingora_core::protocols::l4::ext::TcpKeepalive;
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer, HttpUpstreamRequestPolicy};
 
 use super::cluster::Http;
-use super::line::Dial;
+use super::line::Dialler;
 use super::tls::Identity;
 
 /// Everything that tells one upstream connection from another.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct PeerSpec<'a> {
     /// Where to dial.
     pub(crate) place: Place<'a>,
@@ -28,6 +28,8 @@ pub(crate) struct PeerSpec<'a> {
     pub(crate) http: Http,
     /// To connect, TLS included.
     pub(crate) connect: Duration,
+    /// Makes the connection.
+    pub(crate) dial: &'a Dialler,
     /// Without a byte, once connected. `None` for what may be silent.
     pub(crate) silence: Option<Duration>,
 }
@@ -66,7 +68,7 @@ impl PeerSpec<'_> {
         // Room for all streams at once: a client that does not read holds up its own stream and no other.
         options.h2_connection_window_size = Some(STREAM_WINDOW * STREAMS);
         options.client_config = self.tls.map(|(identity, _)| Arc::clone(&identity.config));
-        options.custom_l4 = Some(Dial::shared());
+        options.custom_l4 = Some(Arc::clone(self.dial));
         options.connection_timeout = Some(self.connect);
         options.total_connection_timeout = Some(self.connect);
         options.read_timeout = self.silence;
@@ -104,7 +106,7 @@ pub(crate) fn hurry(peer: &mut HttpPeer, left: Duration, complete: bool) {
 }
 
 /// Streams of one connection.
-const STREAMS: u32 = 100;
+pub(super) const STREAMS: u32 = 100;
 /// What an upstream may send of one answer before somebody has read it.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
@@ -134,8 +136,11 @@ mod tests {
 
     use pingora_core::upstreams::peer::Peer as _;
 
+    use super::super::line::Dial;
     use super::*;
     use crate::route::UpstreamTls;
+
+    static DIAL: LazyLock<Dialler> = LazyLock::new(|| Dial::from(None));
 
     /// The same each time.
     fn identity(index: usize) -> &'static Identity {
@@ -154,6 +159,7 @@ mod tests {
             version: 1,
             http: Http::One,
             connect: Duration::from_secs(5),
+            dial: &DIAL,
             silence: Some(Duration::from_secs(30)),
         }
     }
@@ -171,7 +177,7 @@ mod tests {
             PeerSpec { http: Http::Negotiated, ..spec() },
             PeerSpec { place: Place::Socket(Path::new("/run/a")), ..spec() },
         ] {
-            assert_ne!(same, other.peer().unwrap().reuse_hash(), "{other:?}");
+            assert_ne!(same, other.peer().unwrap().reuse_hash(), "{:?}", other.place);
         }
     }
 

@@ -7,13 +7,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::dns::{Client, Dns, Found};
 use crate::metrics::Metrics;
 
 /// The name has no address that can be used now.
@@ -21,14 +23,24 @@ use crate::metrics::Metrics;
 #[error("the name of the upstream cannot be resolved")]
 pub(crate) struct Unresolved;
 
-/// Looks names up. The system's resolver outside of tests.
-pub(crate) type Lookup = dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync;
+/// Looks names up. A client of name servers outside of tests.
+type Lookup = dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Found>> + Send>> + Send + Sync;
 
 /// All names of upstreams that were ever asked for; they come from the configuration, which bounds them.
 pub(crate) struct Resolver {
     names: ArcSwap<HashMap<String, Arc<Name>>>,
-    lookup: Arc<Lookup>,
+    how: ArcSwap<How>,
+    /// Grows when a name has other addresses than before.
+    changes: Arc<AtomicU64>,
+    /// Where is looked up: never on a core that carries requests.
+    control: Handle,
     metrics: Metrics,
+}
+
+/// How is looked up.
+struct How {
+    dns: Dns,
+    lookup: Arc<Lookup>,
 }
 
 #[derive(Default)]
@@ -39,25 +51,50 @@ struct Name {
     turn: AtomicUsize,
 }
 
+/// What is known of a name.
+#[derive(Debug, PartialEq, Eq)]
 struct Answer {
-    addresses: Vec<IpAddr>,
-    at: Instant,
+    /// None: there are none, or they could not be found out.
+    addresses: Box<[IpAddr]>,
+    /// Until then nobody is asked.
+    fresh: Instant,
+    /// Until then it serves.
+    good: Instant,
+}
+
+impl Answer {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now < self.fresh
+    }
+
+    fn is_good(&self, now: Instant) -> bool {
+        now < self.good && !self.addresses.is_empty()
+    }
+}
+
+/// What can be used of a name at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) addresses: Vec<IpAddr>,
+    /// When is to be looked again; `None`: never.
+    pub(super) due: Option<Instant>,
 }
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Resolver").field("names", &self.names.load().len()).finish()
+        f.debug_struct("Resolver").field("names", &self.names.load().len()).finish_non_exhaustive()
     }
 }
 
 impl Resolver {
-    /// A resolver that asks the system.
-    pub(crate) fn new(metrics: Metrics) -> Self {
-        Self::with(Arc::new(|name| Box::pin(system(name))), metrics)
+    /// One that looks up as `dns` says, in this runtime.
+    pub(crate) fn new(dns: &Dns, control: Handle, metrics: Metrics) -> Self {
+        Self::with(How::new(dns), control, metrics)
     }
 
-    fn with(lookup: Arc<Lookup>, metrics: Metrics) -> Self {
-        Self { names: ArcSwap::default(), lookup, metrics }
+    fn with(how: How, control: Handle, metrics: Metrics) -> Self {
+        let how = ArcSwap::from_pointee(how);
+        Self { names: ArcSwap::default(), how, changes: Arc::default(), control, metrics }
     }
 
     /// The next address of `host`; each in turn.
@@ -65,29 +102,51 @@ impl Resolver {
     /// # Errors
     /// There is none, and none came in time.
     pub(crate) async fn resolve(&self, host: &str) -> Result<IpAddr, Unresolved> {
-        if host.eq_ignore_ascii_case("localhost") {
-            return Ok(Ipv4Addr::LOCALHOST.into());
-        }
-        if let Ok(literal) = host.trim_start_matches('[').trim_end_matches(']').parse() {
+        if let Some(literal) = literal(host) {
             return Ok(literal);
         }
         let name = self.name(host);
         let now = Instant::now();
         match name.answer.load().as_deref() {
-            Some(answer) if now < answer.at + FRESH => return name.next(answer),
-            Some(answer) if now < answer.at + LAST_GOOD => {
+            Some(answer) if answer.is_fresh(now) => return name.next(answer),
+            Some(answer) if answer.is_good(now) => {
                 self.ask(host, &name);
                 return name.next(answer);
             }
             _ => {}
         }
-        let answered = name.answered.notified();
-        self.ask(host, &name);
-        let _late_is_unresolved = timeout(PATIENCE, answered).await;
+        self.settle(host, &name).await;
         match name.answer.load().as_deref() {
-            Some(answer) if Instant::now() < answer.at + LAST_GOOD => name.next(answer),
+            Some(answer) if answer.is_good(Instant::now()) => name.next(answer),
             _ => Err(Unresolved),
         }
+    }
+
+    /// The addresses of `host` that can be used, without waiting unless there are none yet. Whatever is due is looked up aside.
+    pub(super) async fn all_of(&self, host: &str) -> Known {
+        if let Some(literal) = literal(host) {
+            return Known { addresses: vec![literal], due: None };
+        }
+        let name = self.name(host);
+        let now = Instant::now();
+        match name.answer.load().as_deref() {
+            Some(answer) if answer.is_fresh(now) => {}
+            Some(answer) if answer.is_good(now) => self.ask(host, &name),
+            _ => self.settle(host, &name).await,
+        }
+        let now = Instant::now();
+        match name.answer.load().as_deref() {
+            // While somebody asks, the answer is not far.
+            Some(answer) if answer.is_good(now) => {
+                Known { addresses: answer.addresses.to_vec(), due: Some(answer.fresh.max(now + SOON)) }
+            }
+            answer => Known { addresses: Vec::new(), due: Some(answer.map_or(now, |answer| answer.fresh)) },
+        }
+    }
+
+    /// Grows when any name has other addresses than before.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     fn name(&self, host: &str) -> Arc<Name> {
@@ -102,38 +161,96 @@ impl Resolver {
         self.names.load().get(host).map(Arc::clone).unwrap_or_default()
     }
 
+    /// Waits for an answer, not longer than a request can.
+    async fn settle(&self, host: &str, name: &Arc<Name>) {
+        let answered = name.answered.notified();
+        self.ask(host, name);
+        let _late_is_unresolved = timeout(PATIENCE, answered).await;
+    }
+
     /// Looks up once, however many ask.
     fn ask(&self, host: &str, name: &Arc<Name>) {
         if name.asking.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (name, lookup) = (Arc::clone(name), (self.lookup)(host.to_owned()));
-        let (metrics, host) = (self.metrics.clone(), host.to_owned());
-        tokio::spawn(async move {
-            let outcome = timeout(PATIENCE, lookup).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            let label = match outcome {
-                Ok(addresses) if !addresses.is_empty() => {
-                    name.answer.store(Some(Arc::new(Answer { addresses, at: Instant::now() })));
-                    "ok"
-                }
-                Ok(_) => "empty",
-                Err(error) => {
-                    tracing::warn!(%error, upstream.host = host, "upstream name not resolved");
-                    "error"
-                }
+        let how = self.how.load_full();
+        let (name, lookup) = (Arc::clone(name), (how.lookup)(host.to_owned()));
+        let (metrics, host, changes) = (self.metrics.clone(), host.to_owned(), Arc::clone(&self.changes));
+        self.control.spawn(async move {
+            let outcome = timeout(how.longest(), lookup).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let label = match &outcome {
+                Ok(found) if found.addresses.is_empty() => "empty",
+                Ok(_) => "ok",
+                Err(_) => "error",
             };
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, upstream.host = host, "upstream name not resolved");
+            }
+            let before = name.answer.load_full();
+            let answer = how.answer(outcome.ok(), before.as_deref(), Instant::now());
+            let changed = before.is_none_or(|before| before.addresses != answer.addresses);
+            name.answer.store(Some(Arc::new(answer)));
+            if changed {
+                changes.fetch_add(1, Ordering::AcqRel);
+            }
             metrics.0.upstream_lookups.with_label_values(&[label]).inc();
             name.asking.store(false, Ordering::Release);
             name.answered.notify_waiters();
         });
     }
 
-    /// Forgets the names that a new configuration no longer has.
-    pub(crate) fn keep(&self, wanted: impl Fn(&str) -> bool) {
+    /// Forgets the names that a new configuration no longer has; all of them, if it has them looked up otherwise.
+    pub(crate) fn reload(&self, dns: &Dns, wanted: impl Fn(&str) -> bool) {
+        let same = self.how.load().dns == *dns;
+        // Also where nothing was changed: the machine's own settings may have been.
+        self.how.store(Arc::new(How::new(dns)));
         self.names.rcu(|names| {
-            let kept = names.iter().filter(|(name, _)| wanted(name));
+            let kept = names.iter().filter(|(name, _)| same && wanted(name));
             kept.map(|(name, state)| (name.clone(), Arc::clone(state))).collect::<HashMap<_, _>>()
         });
+        if !same {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl How {
+    fn new(dns: &Dns) -> Self {
+        let client = Arc::new(Client::new(dns));
+        let lookup = move |name: String| {
+            let client = Arc::clone(&client);
+            Box::pin(async move { client.look_up(&name).await }) as Pin<Box<_>>
+        };
+        Self { dns: dns.clone(), lookup: Arc::new(lookup) }
+    }
+
+    /// What is known after a look-up, in place of what was `before`.
+    fn answer(&self, found: Option<Found>, before: Option<&Answer>, now: Instant) -> Answer {
+        match found {
+            Some(Found { addresses, lives }) if !addresses.is_empty() => {
+                let said = lives.filter(|lives| !lives.is_zero());
+                let fresh = said.map_or_else(|| self.dns.refresh, |said| said.clamp(SHORTEST, LONGEST));
+                let addresses = addresses.into_iter().take(ADDRESSES).collect();
+                Answer { addresses, fresh: now + fresh, good: now + fresh + LAST_GOOD }
+            }
+            _ => {
+                let again = now + self.dns.failure_refresh;
+                let last = before.filter(|before| before.is_good(now));
+                let addresses = last.map(|last| last.addresses.clone()).unwrap_or_default();
+                Answer {
+                    addresses,
+                    fresh: last.map_or(again, |last| again.min(last.good)),
+                    good: last.map_or(again, |last| last.good),
+                }
+            }
+        }
+    }
+
+    /// For a look-up, all its queries included.
+    fn longest(&self) -> Duration {
+        let tries = self.dns.tries.unwrap_or(1).clamp(1, 100);
+        let configured = self.dns.timeout.map_or(Duration::ZERO, |timeout| timeout * tries * 2);
+        configured.clamp(LOOKUP, LONGEST_LOOKUP)
     }
 }
 
@@ -145,18 +262,28 @@ impl Name {
     }
 }
 
-/// Addresses of the older protocol if there are any, else of the newer (`V4_PREFERRED`).
-async fn system(name: String) -> io::Result<Vec<IpAddr>> {
-    let all: Vec<IpAddr> = tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect();
-    let v4: Vec<IpAddr> = all.iter().copied().filter(IpAddr::is_ipv4).collect();
-    Ok(if v4.is_empty() { all } else { v4 })
+/// What is an address already. `localhost` is 127.0.0.1 (01 §2.5).
+fn literal(host: &str) -> Option<IpAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// The system's resolver does not tell the life time of an answer; this is what we give it.
-const FRESH: Duration = Duration::from_secs(30);
-/// How long an answer serves while the resolver fails.
+/// Life times that names are given are taken to be no shorter, and no longer.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(3600);
+/// How long an answer serves that should be looked up again, while look-ups fail.
 const LAST_GOOD: Duration = Duration::from_secs(600);
+/// So long a request waits for the first answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// So long a look-up takes at most, unless the configuration gives its queries more time; and however much it gives them.
+const LOOKUP: Duration = Duration::from_secs(10);
+const LONGEST_LOOKUP: Duration = Duration::from_secs(60);
+/// Addresses of one name.
+const ADDRESSES: usize = 256;
+/// An answer that is waited for is looked at so often.
+const SOON: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -164,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    type Answers = Arc<Mutex<Vec<io::Result<Vec<IpAddr>>>>>;
+    type Answers = Arc<Mutex<Vec<io::Result<Found>>>>;
 
     fn resolver(answers: &Answers) -> (Resolver, Arc<AtomicUsize>) {
         let (answers, asked) = (Arc::clone(answers), Arc::new(AtomicUsize::new(0)));
@@ -174,7 +301,22 @@ mod tests {
             let answer = answers.lock().unwrap().pop().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
             Box::pin(async move { answer })
         });
-        (Resolver::with(lookup, Metrics::register(&prometheus::Registry::new()).unwrap()), asked)
+        (with(lookup, Dns::default()), asked)
+    }
+
+    fn with(lookup: Arc<Lookup>, dns: Dns) -> Resolver {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Resolver::with(How { dns, lookup }, Handle::current(), metrics)
+    }
+
+    fn found(addresses: &[IpAddr], lives: u64) -> io::Result<Found> {
+        Ok(Found { addresses: addresses.to_vec(), lives: Some(Duration::from_secs(lives)) })
+    }
+
+    async fn look_ups_end() {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn ip(last: u8) -> IpAddr {
@@ -192,7 +334,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_address_has_its_turn_and_one_look_up_serves_many() {
-        let answers = Answers::new(Mutex::new(vec![Ok(vec![ip(1), ip(2)])]));
+        let answers = Answers::new(Mutex::new(vec![found(&[ip(1), ip(2)], 30)]));
         let (resolver, asked) = resolver(&answers);
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(2)));
@@ -202,12 +344,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r_034_the_last_good_address_outlives_a_failing_resolver_within_a_bound() {
-        let answers = Answers::new(Mutex::new(vec![Ok(vec![ip(1)])]));
+        let answers = Answers::new(Mutex::new(vec![found(&[ip(1)], 30)]));
         let (resolver, asked) = resolver(&answers);
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
-        tokio::time::sleep(FRESH).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
-        tokio::task::yield_now().await;
+        look_ups_end().await;
         assert_eq!(asked.load(Ordering::SeqCst), 2, "asked again, aside");
         tokio::time::sleep(LAST_GOOD).await;
         assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
@@ -215,19 +357,81 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn r_034_a_changed_address_is_picked_up() {
-        let answers = Answers::new(Mutex::new(vec![Ok(vec![ip(2)]), Ok(vec![ip(1)])]));
+        let answers = Answers::new(Mutex::new(vec![found(&[ip(2)], 30), found(&[ip(1)], 30)]));
         let (resolver, _) = resolver(&answers);
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
-        tokio::time::sleep(FRESH).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)), "the old one serves while it is looked up");
-        tokio::task::yield_now().await;
+        look_ups_end().await;
         assert_eq!(resolver.resolve("a.example").await, Ok(ip(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r_034_an_answer_is_fresh_as_long_as_it_says_within_bounds() {
+        for (lives, fresh) in
+            [(0, Dns::default().refresh), (1, SHORTEST), (77, Duration::from_secs(77)), (1_000_000, LONGEST)]
+        {
+            let (resolver, asked) = resolver(&Answers::new(Mutex::new(vec![found(&[ip(1)], lives)])));
+            resolver.resolve("a.example").await.unwrap();
+            tokio::time::sleep(fresh - Duration::from_millis(1)).await;
+            resolver.resolve("a.example").await.unwrap();
+            look_ups_end().await;
+            assert_eq!(asked.load(Ordering::SeqCst), 1, "{lives}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            resolver.resolve("a.example").await.unwrap();
+            look_ups_end().await;
+            assert_eq!(asked.load(Ordering::SeqCst), 2, "{lives}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_nobody_is_asked_for_a_while() {
+        let (resolver, asked) = resolver(&Answers::default());
+        for _ in 0..3 {
+            assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        tokio::time::sleep(Dns::default().failure_refresh).await;
+        assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_chooses_among_all_addresses_hears_of_changes_and_of_nothing_else() {
+        let answers =
+            Answers::new(Mutex::new(vec![found(&[ip(1), ip(2)], 30), found(&[ip(1)], 30), found(&[ip(1)], 30)]));
+        let (resolver, _) = resolver(&answers);
+        let known = resolver.all_of("a.example").await;
+        assert_eq!((known.addresses, known.due), (vec![ip(1)], Some(Instant::now() + Duration::from_secs(30))));
+        let heard = resolver.changes();
+        for (addresses, changed) in [(vec![ip(1)], false), (vec![ip(1), ip(2)], true)] {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            let known = resolver.all_of("a.example").await;
+            assert_eq!((known.addresses, known.due), (vec![ip(1)], Some(Instant::now() + SOON)));
+            look_ups_end().await;
+            assert_eq!(resolver.changes() > heard, changed);
+            assert_eq!(resolver.all_of("a.example").await.addresses, addresses);
+        }
+        assert_eq!(resolver.all_of("127.0.0.1").await, Known { addresses: vec![[127, 0, 0, 1].into()], due: None });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_forgets_what_it_does_not_name_and_all_if_it_asks_otherwise() {
+        let (resolver, _) = resolver(&Answers::new(Mutex::new(vec![found(&[ip(1)], 30), found(&[ip(1)], 30)])));
+        resolver.resolve("a.example").await.unwrap();
+        resolver.resolve("b.example").await.unwrap();
+        let names = || resolver.names.load().keys().cloned().collect::<Vec<_>>();
+        resolver.reload(&Dns::default(), |name| name == "a.example");
+        assert_eq!(names(), ["a.example"]);
+        resolver.reload(&Dns { tcp: true, ..Dns::default() }, |_| true);
+        assert_eq!(names(), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_resolver_that_hangs_is_given_up() {
         let lookup: Arc<Lookup> = Arc::new(|_| Box::pin(std::future::pending()));
-        let resolver = Resolver::with(lookup, Metrics::register(&prometheus::Registry::new()).unwrap());
+        let (resolver, begun) = (with(lookup, Dns::default()), Instant::now());
         assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+        assert_eq!(begun.elapsed(), PATIENCE);
     }
 }

@@ -77,7 +77,8 @@ fn tunnel(to: SocketAddr) -> Route {
 }
 
 fn leads_to(scheme: UpstreamScheme, host: &str, port: u16) -> Target {
-    let endpoint = UpstreamEndpoint { scheme, host: host.to_owned(), port, authority: format!("{host}:{port}") };
+    let endpoint =
+        UpstreamEndpoint { scheme, host: host.to_owned(), port, authority: format!("{host}:{port}"), weight: 1 };
     Target::Upstream(RouteUpstream { endpoints: [endpoint].into(), ..RouteUpstream::default() })
 }
 
@@ -296,6 +297,7 @@ async fn an_upstream_that_cannot_be_had_is_told_in_our_words() {
                 host: at.ip().to_string(),
                 port: at.port(),
                 authority: at.to_string(),
+                weight: 1,
             })
             .into(),
         ..RouteUpstream::default()

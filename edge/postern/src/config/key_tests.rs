@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, Route, Target};
+use postern_edge::route::{
+    Balancing, CircuitBreakers, Consecutive, FailureShare, HealthCheck, HostPattern, HostRewrite, LoadBalancing,
+    PathMatcher, Payload, Probe, Route, StatusRange, Target,
+};
+use postern_edge::{Dns, DnsFamily, DnsServer};
 use proptest::prelude::*;
 
-use super::planned::{
-    Carried, DnsFamily, LoadBalancing, Mcp, OtlpProtocol, Payload, PlannedRoute, Probe, Scheme, StatusRange,
-    TokenFormat,
-};
+use super::planned::{Carried, Mcp, OtlpProtocol, PlannedRoute, Scheme, TokenFormat};
 use super::tests::BASE;
 use super::*;
 
@@ -345,12 +346,20 @@ fn from_of_what_is_not_carried_yet_names_hosts() {
 }
 
 #[test]
-fn upstreams_that_are_not_dialled_yet_keep_scheme_and_weight() {
-    let loaded = routed("to: ['h2c://a:81,3', 'https://b/path,1']\n");
+fn upstreams_keep_scheme_and_weight() {
+    let loaded = routed("to: ['tcp://a:81,3', 'tcp://b:82,1']\n");
     let (key, endpoints) = loaded.planned.endpoints.first().unwrap();
     assert_eq!(key, "routes[0]");
     let told: Vec<_> = endpoints.iter().map(|one| (one.scheme, one.address.as_str(), one.weight)).collect();
-    assert_eq!(told, [(Scheme::H2c, "a:81", Some(3)), (Scheme::Https, "b", Some(1))]);
+    assert_eq!(told, [(Scheme::Tcp, "a:81", Some(3)), (Scheme::Tcp, "b:82", Some(1))]);
+    let loaded = routed("to: ['h2c://a:81,3', 'https://b/path,4294967295']\n");
+    let Target::Upstream(upstream) = &loaded.config.as_ref().unwrap().edge.routes[0].target else { panic!() };
+    let weights: Vec<_> = upstream.endpoints.iter().map(|one| (one.authority.as_str(), one.weight)).collect();
+    assert_eq!(weights, [("a:81", 3), ("b", u32::MAX)]);
+    for weight in ["0", "-1", "1.5", "x", "", "4294967296"] {
+        assert_eq!(wrong(&routed(&format!("to: ['http://a,{weight}']\n"))), ["PST-0602 routes[0].to[0]"], "{weight}");
+    }
+    assert_eq!(wrong(&routed("to: ['http://a,1', 'http://b']\n")), ["PST-0602 routes[0].to[1]"]);
     let served = |to: &str| {
         let loaded = routed(&format!("to: '{to}'\n"));
         let config = loaded.config.as_ref().unwrap_or_else(|| panic!("{to}: {:?}", wrong(&loaded)));
@@ -375,21 +384,15 @@ fn upstreams_that_are_not_dialled_yet_keep_scheme_and_weight() {
 #[test]
 fn keys_at_the_top_mean_what_they_say() {
     let planned = loaded(
-        "dns_lookup_family: all\ndns_query_timeout: 2500ms\n\
-         dns_resolvers: ['tcp://10.0.0.53:5353']\nbearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\n\
-         circuit_breaker_thresholds: {max_retries: 7}\nprimary_color: abc\n\
+        "bearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\nprimary_color: abc\n\
          otel_traces_exporter: OTLP\notel_exporter_otlp_endpoint: http://c:4318\notel_exporter_otlp_protocol: HTTP/protobuf\n\
          otel_exporter_otlp_timeout: 2500\notel_bsp_schedule_delay: 1\notel_traces_sampler_arg: 7\n\
          mcp_allowed_client_id_domains: '*.Example.com'\n",
     )
     .planned;
-    assert_eq!((planned.dns.family, planned.dns.timeout), (DnsFamily::All, Some(Duration::from_secs(2))));
-    assert_eq!(planned.dns.resolvers[0].address, "10.0.0.53:5353".parse::<SocketAddr>().unwrap());
-    assert!(planned.dns.resolvers[0].tcp);
     assert_eq!(planned.tokens.format, TokenFormat::IdToken, "understood, and refused");
     assert_eq!(planned.tokens.audiences, Some(Vec::new()), "none allowed is not the same as not looked at");
     assert_eq!(planned.tokens.programmatic_hosts, ["localhost"]);
-    assert_eq!((planned.circuit_breakers.retries, planned.circuit_breakers.requests), (Some(7), None));
     assert_eq!(planned.branding.primary.as_deref(), Some("#aabbcc"));
     let otlp = planned.tracing.otlp.unwrap();
     assert_eq!(
@@ -405,7 +408,7 @@ fn keys_at_the_top_mean_what_they_say() {
 fn whole_numbers_are_read_as_go_reads_them() {
     let tries = |written: &str| {
         let loaded = loaded(&format!("dns_query_tries: {written}\n"));
-        (wrong(&loaded).len(), loaded.planned.dns.tries)
+        (wrong(&loaded).len(), loaded.config.and_then(|config| config.edge.proxy.dns.tries))
     };
     for (written, number) in
         [("3", 3), ("'3'", 3), ("0x10", 16), ("'0x10'", 16), ("'0o17'", 15), ("3.0", 3), ("true", 1)]
@@ -420,7 +423,6 @@ fn whole_numbers_are_read_as_go_reads_them() {
 #[test]
 fn what_is_not_written_has_its_default() {
     let planned = loaded("auto_apply_changesets: false\n").planned;
-    assert_eq!((planned.dns.family, planned.dns.udp_max_queries), (DnsFamily::V4Preferred, None));
     assert_eq!((planned.tokens.format, planned.tokens.audiences), (TokenFormat::Passed, None));
     assert_eq!((planned.tracing.batch, planned.tracing.longest_value), (512, 256));
     assert!(planned.tracing.otlp.is_none());
@@ -432,21 +434,79 @@ fn planned(keys: &str) -> PlannedRoute {
 }
 
 #[test]
+fn how_names_are_looked_up_is_as_it_is_written() {
+    let dns = |keys: &str| {
+        let loaded = loaded(keys);
+        loaded.config.unwrap_or_else(|| panic!("{keys}")).edge.proxy.dns
+    };
+    assert_eq!(dns(""), Dns::default());
+    let written =
+        dns("dns_lookup_family: all\ndns_query_timeout: 2500ms\ndns_refresh_rate: 30s\ndns_failure_refresh_rate: 5s\n\
+         dns_query_tries: 3\ndns_use_tcp: true\ndns_resolvers: ['tcp://10.0.0.53:5353']\n");
+    let server = DnsServer { tcp: true, address: "10.0.0.53:5353".parse::<SocketAddr>().unwrap() };
+    let expected = Dns {
+        family: DnsFamily::All,
+        refresh: Duration::from_secs(30),
+        failure_refresh: Duration::from_secs(5),
+        timeout: Some(Duration::from_secs(2)),
+        tries: Some(3),
+        tcp: true,
+        servers: vec![server],
+    };
+    assert_eq!(written, expected);
+    assert_eq!(dns("dns_query_timeout: 999ms\ndns_query_tries: 0\n"), Dns::default(), "0 is the machine's");
+    for family in ["AUTO", "V4_ONLY", "v6_only", "V4_PREFERRED"] {
+        assert_eq!(wrong(&loaded(&format!("dns_lookup_family: {family}\n"))), [] as [&str; 0], "{family}");
+    }
+    assert_eq!(wrong(&loaded("dns_lookup_family: V6\n")), ["PST-0204 dns_lookup_family"]);
+}
+
+/// How the one route of these keys balances.
+fn balancing(keys: &str) -> Balancing {
+    let loaded = routed(keys);
+    let config = loaded.config.as_ref().unwrap_or_else(|| panic!("{keys}: {:?}", wrong(&loaded)));
+    let Target::Upstream(upstream) = &config.edge.routes[0].target else { panic!("{keys}") };
+    upstream.balancing.as_deref().cloned().unwrap_or_default()
+}
+
+#[test]
+fn how_endpoints_are_chosen_is_as_it_is_written() {
+    assert_eq!(balancing(""), Balancing::default());
+    assert_eq!(balancing("").panic_threshold, 50);
+    let written = balancing(
+        "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\n\
+         circuit_breaker_thresholds: {max_requests: 5, max_connection_pools: 9}\noutlier_detection: {consecutive_5xx: 3}\n",
+    );
+    assert_eq!((written.policy, written.panic_threshold), (LoadBalancing::RingHash, 0));
+    assert_eq!(written.breakers, CircuitBreakers { requests: Some(5), ..CircuitBreakers::default() });
+    let outliers = written.outliers.unwrap();
+    assert_eq!(outliers.server_errors, Consecutive { failures: 3, enforced: 100 });
+    assert_eq!(outliers.gateway_failures, Consecutive { failures: 5, enforced: 0 });
+    assert_eq!((outliers.max_ejected, outliers.interval), (10, Duration::from_secs(10)));
+    let share = FailureShare { threshold: 85, hosts: 5, requests: 50, enforced: 0, enforced_local: 0 };
+    assert_eq!((outliers.failure_share, outliers.split_local), (share, false));
+    for (name, policy) in [
+        ("round_robin", LoadBalancing::RoundRobin),
+        ("least_request", LoadBalancing::LeastRequest),
+        ("random", LoadBalancing::Random),
+        ("MAGLEV", LoadBalancing::Maglev),
+    ] {
+        assert_eq!(balancing(&format!("load_balancing_policy: {name}\n")).policy, policy);
+    }
+    let global = loaded("circuit_breaker_thresholds: {max_retries: 7}\n").config.unwrap().edge.proxy.breakers;
+    assert_eq!(global, CircuitBreakers { retries: Some(7), ..CircuitBreakers::default() });
+    let idle = routed("redirect: {https_redirect: true}\nload_balancing_policy: random\n");
+    let told: Vec<_> = idle.problems.iter().map(|problem| format!("{} {}", problem.code, problem.at.key)).collect();
+    assert!(told.contains(&"PST-0104 routes[0].load_balancing_policy".to_owned()), "{told:?}");
+}
+
+#[test]
 fn keys_of_a_route_mean_what_they_say() {
     let route = planned(
-        "load_balancing_policy: LOAD_BALANCING_POLICY_RING_HASH\nhealthy_panic_threshold: 0\n\
-         circuit_breaker_thresholds: {max_requests: 5}\noutlier_detection: {consecutive_5xx: 3}\ndepends_on: ['https://b.example.com:8/x']\n\
-         mcp: {server: {}}\n\
+        "depends_on: ['https://b.example.com:8/x']\nmcp: {server: {}}\n\
          sub_policies: [{id: x, allowed_users: a, allowed_idp_claims: {g: [h]}}]\nsession_recording: {enabled: true}\n",
     );
-    assert_eq!((route.key.as_str(), route.balancing.policy), ("routes[0]", LoadBalancing::RingHash));
-    assert_eq!((route.balancing.panic_threshold, route.balancing.breakers.requests), (Some(0), Some(5)));
-    let outliers = route.outlier_detection.unwrap();
-    assert_eq!(
-        (outliers.server_errors, outliers.max_ejected, outliers.interval),
-        ((3, 100), 10, Duration::from_secs(10))
-    );
-    assert_eq!((outliers.failure_share, outliers.split_local), ((85, 5, 50), false));
+    assert_eq!(route.key, "routes[0]");
     assert_eq!(route.access.depends_on, ["b.example.com:8"]);
     let Some(Mcp::Server(server)) = route.mcp else { panic!() };
     assert_eq!((server.max_request_bytes, server.path.as_str()), (4096, "/"));
@@ -459,7 +519,7 @@ fn keys_of_a_route_mean_what_they_say() {
 fn health_checks_mean_what_they_say() {
     let check = |probe: &str| {
         let keys = "timeout: 0.5s, interval: 10s, unhealthy_threshold: 3, healthy_threshold: 1";
-        planned(&format!("health_checks: {{{keys}, {probe}}}\n")).health_checks.remove(0)
+        balancing(&format!("health_checks: {{{keys}, {probe}}}\n")).health_checks.remove(0)
     };
     let http =
         check("http_health_check: {path: /h, expected_statuses: {start: 200, end: 300}, codec_client_type: http2}");
@@ -472,6 +532,19 @@ fn health_checks_mean_what_they_say() {
     assert_eq!((tcp.send, tcp.receive), (Some(Payload(b"PI".to_vec())), vec![Payload(b"PO".to_vec())]));
     let Probe::Grpc(grpc) = check("grpc_health_check: {}").probe else { panic!() };
     assert_eq!((grpc.service.as_str(), grpc.authority), ("", None));
+    let one = "{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}";
+    let many = |count: usize| format!("health_checks: [{}]\n", vec![one; count].join(", "));
+    assert_eq!(balancing(&many(HealthCheck::MOST)).health_checks.len(), HealthCheck::MOST);
+    assert_eq!(wrong(&routed(&many(HealthCheck::MOST + 1))), ["PST-0213 routes[0].health_checks"]);
+    for (old, new, key) in [
+        ("timeout: 1s", "timeout: 0s", "timeout"),
+        ("interval: 1s", "interval: 0s", "interval"),
+        ("timeout: 1s", "timeout: 1m", "timeout"),
+        ("timeout: 1s", "unhealthy_interval: 0s, timeout: 1s", "unhealthy_interval"),
+    ] {
+        let keys = many(1).replace(old, new);
+        assert_eq!(wrong(&routed(&keys)), [format!("PST-0202 routes[0].health_checks[0].{key}")], "{keys}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Which routes were added, removed or changed.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use postern_edge::route::Route;
+use postern_edge::route::{Balancing, Route, Target, Upstream, UpstreamEndpoint};
 
 use super::Side;
 use crate::ask;
@@ -81,9 +82,25 @@ fn differences(old: &Route, new: &Route) -> Vec<&'static str> {
     WHAT.into_iter().zip(differs).filter_map(|(word, differs)| differs.then_some(word)).collect()
 }
 
-/// Whether both lead to different places.
+/// Whether both lead to different places. Who gets how many requests of several is a setting.
 pub(super) fn leads_elsewhere(old: &Route, new: &Route) -> bool {
-    format!("{:?}", old.target) != format!("{:?}", new.target)
+    let place = |route: &Route| match &route.target {
+        Target::Upstream(upstream) => format!("{:?} {:?}", places(upstream), upstream.tls),
+        target @ (Target::Redirect(_) | Target::Response { .. }) => format!("{target:?}"),
+    };
+    place(old) != place(new)
+}
+
+fn places(upstream: &Upstream) -> Vec<UpstreamEndpoint> {
+    upstream.endpoints.iter().map(|endpoint| UpstreamEndpoint { weight: 1, ..endpoint.clone() }).collect()
+}
+
+/// How one of several is chosen, and how they are looked after.
+fn balancing(route: &Route) -> Option<(Vec<u32>, &Balancing)> {
+    let Target::Upstream(upstream) = &route.target else { return None };
+    static USUAL: LazyLock<Balancing> = LazyLock::new(Balancing::default);
+    let weights = upstream.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    Some((weights, upstream.balancing.as_deref().unwrap_or(&USUAL)))
 }
 
 fn settings_differ(old: &Route, new: &Route) -> bool {
@@ -104,7 +121,10 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
     };
     let fields =
         |route: &Route| (route.host_rewrite.clone(), route.request_headers.clone(), route.response_headers.clone());
-    plain(old) != plain(new) || fields(old) != fields(new) || old.credentials != new.credentials
+    plain(old) != plain(new)
+        || fields(old) != fields(new)
+        || old.credentials != new.credentials
+        || balancing(old) != balancing(new)
 }
 
 fn signature(route: &Route) -> &postern_policy::Policy {

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use http::header;
 use postern_edge::Upward;
-use postern_edge::route::Miss;
+use postern_edge::route::{LoadBalancing, Miss};
 use postern_policy::document::Place;
 use postern_policy::{Origin, Reasons, RuleTrace, Trace};
 
@@ -178,7 +178,13 @@ impl Explanation<'_> {
         let who = match (upward.address.as_str(), upward.endpoints) {
             ("", _) => "Postern's own sign-in gets".to_owned(),
             (address, 1) => format!("{scheme}://{address} gets"),
-            (address, endpoints) => format!("{scheme}://{address} gets, or in turn another of {endpoints} endpoints"),
+            (address, endpoints) if upward.policy == LoadBalancing::RoundRobin => {
+                format!("{scheme}://{address} gets, or in turn another of {endpoints} endpoints")
+            }
+            (address, endpoints) => {
+                let policy = upward.policy.name();
+                format!("{scheme}://{address} gets, or another of {endpoints} endpoints, by {policy}")
+            }
         };
         if self.question.address.is_tunnel() {
             return writeln!(out, "\n{}\n  a connection, and every byte of it", page.bold(&who));

@@ -43,6 +43,7 @@ impl Explanation<'_> {
                 "address": upward.address,
                 "tls": upward.tls,
                 "endpoints": upward.endpoints,
+                "load_balancing_policy": upward.policy.name(),
                 "method": self.question.method().as_str(),
                 "target": upward.target,
                 "headers": fields(&upward.fields),

@@ -39,6 +39,8 @@ mod tls;
 mod tls_derive;
 mod tools;
 mod tunnel;
+mod upstream_balancing;
+mod upstream_faults;
 mod upstream_http;
 mod upstream_tls;
 mod use_proxy_protocol;

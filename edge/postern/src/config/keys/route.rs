@@ -30,7 +30,7 @@ pub(crate) static ROUTE: Scope = Scope {
         works("description", Text, "none"),
         harmless("logo_url", Url, "none"),
         works("from", Special("URL, required", Form::Text), ""),
-        works("to", Special("URL or list of URLs", Form::Texts), "none"),
+        works("to", Special("URL or list of URLs, each alone or as `URL,WEIGHT`", Form::Texts), "none"),
         works("redirect", Block(&REDIRECT), "none"),
         works("response", Block(&RESPONSE), "none"),
         works("prefix", Text, "`/`").differs("matched in the spelling that requests are normalized to"),
@@ -61,15 +61,17 @@ pub(crate) static ROUTE: Scope = Scope {
         works("allow_websockets", Bool, "`false`"),
         works("allow_spdy", Bool, "`false`"),
         works("allow_upgrades", TEXTS, "the global ones").differs(UPGRADES),
-        harmless(
+        works(
             "load_balancing_policy",
             Choice(&["round_robin", "least_request", "random", "ring_hash", "maglev"]),
             "`round_robin`",
-        ),
-        harmless("health_checks", Blocks(&HEALTH_CHECK), "none"),
-        harmless("outlier_detection", Block(&OUTLIER_DETECTION), "none"),
-        harmless("healthy_panic_threshold", Kind::PERCENT, "`50`"),
-        harmless("circuit_breaker_thresholds", Block(&CIRCUIT_BREAKERS), "the global ones"),
+        )
+        .differs("who is not signed in is told apart by the client's address"),
+        works("health_checks", Blocks(&HEALTH_CHECK), "none")
+            .differs("16 at most; the first look decides alone; until then an endpoint is used"),
+        works("outlier_detection", Block(&OUTLIER_DETECTION), "none"),
+        works("healthy_panic_threshold", Kind::PERCENT, "`50`"),
+        works("circuit_breaker_thresholds", Block(&CIRCUIT_BREAKERS), "the global ones"),
         works("tls_skip_verify", Bool, "`false`"),
         works("tls_server_name", Host, "the host of the URL"),
         works("tls_upstream_server_name", Host, "as `tls_server_name`"),

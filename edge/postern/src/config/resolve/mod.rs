@@ -5,6 +5,7 @@ mod authenticate;
 pub(super) mod autocert;
 mod certificates;
 mod cookies;
+mod dns;
 mod flags;
 mod google;
 mod headers;
@@ -24,7 +25,7 @@ mod upgrades;
 use std::sync::Arc;
 
 use postern_authn::AuthnConfig;
-use postern_edge::{EdgeConfig, Listeners, PublicListener};
+use postern_edge::{EdgeConfig, Listeners, ProxyConfig, PublicListener};
 use postern_identity::Keyring;
 
 use super::Config;
@@ -89,7 +90,12 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let admin = admin::resolve(cx, settings, secrets.is_configured);
     let log_levels = logs::levels(cx, settings);
     let logs = logs::fields(cx, settings);
-    let proxy = requests::forwarded(cx, settings, extra_roots.clone());
+    let proxy = ProxyConfig {
+        breakers: routes::breakers(cx, settings),
+        dns: dns::resolve(cx, settings),
+        source: requests::source(cx, settings),
+        ..requests::forwarded(cx, settings, extra_roots.clone())
+    };
 
     let keyring = Arc::new(Keyring::derive(&secrets.shared, &secrets.cookie));
     let authenticate = authenticate?;

@@ -1,6 +1,6 @@
 //! How requests are made canonical, and who is believed about the client (01 §1.3).
 
-use postern_edge::{EscapedSlashes, PathConfig, ProxyConfig, UnderscoreHeaders};
+use postern_edge::{EscapedSlashes, PathConfig, ProxyConfig, SourceAddress, UnderscoreHeaders};
 use postern_policy::IpMatcher;
 
 use super::flags::Flags;
@@ -39,7 +39,8 @@ pub(super) fn forwarded(cx: &mut Context<'_>, settings: &Block<'_>, extra_roots:
     // Those that send PROXY headers are believed too.
     let proxied = settings.find("use_proxy_protocol").is_some();
     let trusted_peers = settings.find(PEERS).and_then(|field| peers(cx, field, trusted_hops, proxied));
-    ProxyConfig { trusted_hops, trusted_peers, skip_xff_append: settings.flag(cx, "skip_xff_append"), extra_roots }
+    let skip_xff_append = settings.flag(cx, "skip_xff_append");
+    ProxyConfig { trusted_hops, trusted_peers, skip_xff_append, extra_roots, ..ProxyConfig::default() }
 }
 
 const PEERS: &str = "xff_trusted_peers";
@@ -65,4 +66,23 @@ fn peers(cx: &mut Context<'_>, field: &Field<'_>, hops: u32, proxied: bool) -> O
         cx.advise(Code::NoEffect, &field.at, "a range that is everybody restricts nothing", hint);
     }
     Some(peers)
+}
+
+/// Where connections to upstreams come from (01 §1.3).
+pub(super) fn source(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<SourceAddress> {
+    let freebind = settings.flag(cx, "envoy_bind_config_freebind");
+    let Some(text) = settings.filled(cx, "envoy_bind_config_source_address") else {
+        if freebind {
+            let what = "`envoy_bind_config_freebind` has no effect without an address";
+            let hint = "write `envoy_bind_config_source_address`, or remove it";
+            cx.advise(Code::NoEffect, &settings.at("envoy_bind_config_freebind"), what, hint);
+        }
+        return None;
+    };
+    let Ok(ip) = text.value.trim().parse() else {
+        let what = format!("{} is no IP address", quoted(&text.value));
+        cx.fatal(Code::BadAddress, &text.at, what, "write an address of this machine, without a port");
+        return None;
+    };
+    Some(SourceAddress { ip, freebind })
 }

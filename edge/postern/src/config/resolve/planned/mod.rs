@@ -2,15 +2,11 @@
 //! is not supported yet until then.
 
 mod access;
-mod balancing;
 mod branding;
 mod cluster;
-mod dns;
-mod health;
 mod listener;
 mod mcp;
 mod metrics;
-mod outliers;
 mod ssh;
 mod tokens;
 mod tracing;
@@ -20,15 +16,11 @@ use postern_identity::Secret;
 use regex::Regex;
 
 pub use access::{RouteAccess, SubPolicy};
-pub use balancing::{Balancing, CircuitBreakers, LoadBalancing};
 pub use branding::Branding;
 pub use cluster::{BlobStorage, Cluster, ClusterNode};
-pub use dns::{Dns, DnsFamily, DnsResolver};
-pub use health::{GrpcCheck, HealthCheck, HttpCheck, Payload, Probe, StatusRange, TcpCheck};
 pub use listener::Listener;
 pub use mcp::{Mcp, McpOauth2, McpServer};
 pub use metrics::MetricsTls;
-pub use outliers::OutlierDetection;
 pub use ssh::Ssh;
 pub(super) use tokens::format as token_format;
 pub use tokens::{BearerTokens, IdentityProvider, TokenFormat};
@@ -47,8 +39,6 @@ use crate::config::{At, Code};
 pub struct Planned {
     /// Listeners.
     pub listener: Listener,
-    /// How names of upstreams are looked up.
-    pub dns: Dns,
     /// Bearer tokens in place of a session.
     pub tokens: BearerTokens,
     /// SSH.
@@ -57,8 +47,6 @@ pub struct Planned {
     pub cluster: Cluster,
     /// `blob_storage`.
     pub blob_storage: Option<BlobStorage>,
-    /// `circuit_breaker_thresholds` of all routes.
-    pub circuit_breakers: CircuitBreakers,
     /// How metrics are encrypted.
     pub metrics_tls: Option<MetricsTls>,
     /// Where traces go.
@@ -82,12 +70,6 @@ pub struct Planned {
 pub struct PlannedRoute {
     /// Its key: `routes[3]`.
     pub key: String,
-    /// How an endpoint is chosen.
-    pub balancing: Balancing,
-    /// `health_checks`.
-    pub health_checks: Vec<HealthCheck>,
-    /// `outlier_detection`.
-    pub outlier_detection: Option<OutlierDetection>,
     /// Who may pass, with what, and what else is opened for them.
     pub access: RouteAccess,
     /// `mcp`.
@@ -104,12 +86,10 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, flags: Flags, 
     }
     cx.planned = Planned {
         listener: listener::resolve(cx, settings),
-        dns: dns::resolve(cx, settings),
         tokens: tokens::resolve(cx, settings, format),
         ssh: ssh::resolve(cx, settings),
         cluster: cluster::resolve(cx, settings),
         blob_storage: cluster::blob_storage(cx, settings),
-        circuit_breakers: balancing::breakers(cx, settings),
         metrics_tls: metrics::tls(cx, settings),
         tracing: tracing::resolve(cx, settings),
         branding: branding::resolve(cx, settings),
@@ -129,9 +109,6 @@ pub(super) fn of_route(cx: &mut Context<'_>, route: &Block<'_>, format: Option<T
     let identity_providers = tokens::of_route(cx, route, format);
     let planned = PlannedRoute {
         key: route.at.key.as_str().to_owned(),
-        balancing: balancing::resolve(cx, route),
-        health_checks: health::resolve(cx, route),
-        outlier_detection: outliers::resolve(cx, route),
         access: access::resolve(cx, route),
         mcp: mcp::resolve(cx, route),
         identity_providers,

@@ -1,11 +1,14 @@
 //! Routes: `policy` (the old name), then `routes` (01 §1.1, §2).
 
 mod access;
+mod balancing;
 mod connections;
 mod credentials;
 mod from;
+mod health;
 mod lints;
 mod odd;
+mod outliers;
 mod path;
 mod policies;
 mod rewriting;
@@ -14,6 +17,7 @@ mod to;
 mod upstream_tls;
 
 pub(super) use access::{claims, tell as tell_policy};
+pub(super) use balancing::breakers;
 pub(super) use from::is_authority;
 
 use std::collections::HashMap;
@@ -146,6 +150,7 @@ fn route(
     let path = path::resolve(cx, block, defaults.normalize);
     let mut target = target::resolve(cx, block);
     upstream_tls::resolve(cx, block, target.as_mut().map(|written| &mut written.target));
+    balancing::resolve(cx, block, target.as_mut().map(|written| &mut written.target));
     let policy = access::resolve(cx, block, policies);
     let public = policy.as_ref().is_some_and(postern_policy::Policy::is_public);
     let policy = policy.map(|policy| if mtls.denies() { policy.with_client_certificates() } else { policy });

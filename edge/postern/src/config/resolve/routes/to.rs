@@ -129,25 +129,22 @@ fn entry(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Entry> {
         Scheme::Tcp => Some(UpstreamScheme::Tcp),
         Scheme::Udp | Scheme::Ssh => None,
     };
-    let Some(served) = served.filter(|_| weight.is_none()) else {
-        let (what, hint) = if weight.is_some() {
-            ("weights of upstreams are not supported yet".to_owned(), "write the URL alone")
-        } else {
-            (format!("upstreams of the scheme `{name}` are not supported yet"), "write an http or https URL")
-        };
-        cx.fatal(Code::NotYet, &text.at, what, hint);
+    let Some(served) = served else {
+        let what = format!("upstreams of the scheme `{name}` are not supported yet");
+        cx.fatal(Code::NotYet, &text.at, what, "write an http or https URL");
         let planned = Some(Endpoint { scheme, address, weight });
         return Some(Entry { scheme, weighted: weight.is_some(), endpoint: None, planned, path: String::new() });
     };
+    let (weighted, weight) = (weight.is_some(), weight.unwrap_or(1));
     let (endpoint, path) = if served.is_socket() {
-        let endpoint = UpstreamEndpoint { scheme: served, host: address, port: 0, authority: String::new() };
+        let endpoint = UpstreamEndpoint { scheme: served, host: address, port: 0, authority: String::new(), weight };
         (endpoint, String::new())
     } else {
         let Some(host) = host(&url) else { return refuse(cx, format!("{} has no host", quoted(written))) };
         let port = url.port().unwrap_or(if served.is_tls() { 443 } else { 80 });
-        (UpstreamEndpoint { scheme: served, host, port, authority: address }, path(written).to_owned())
+        (UpstreamEndpoint { scheme: served, host, port, authority: address, weight }, path(written).to_owned())
     };
-    Some(Entry { scheme, weighted: false, endpoint: Some(endpoint), planned: None, path })
+    Some(Entry { scheme, weighted, endpoint: Some(endpoint), planned: None, path })
 }
 
 /// What follows the comma: a whole number, not 0.
@@ -155,7 +152,12 @@ fn weight(cx: &mut Context<'_>, text: &Spanned<String>, weight: &str) -> Option<
     let found = weight.trim().parse().ok().filter(|weight| *weight > 0);
     if found.is_none() {
         let what = format!("{} is no weight", quoted(weight));
-        cx.fatal(Code::BadTo, &text.at, what, "write one URL in each entry of the list");
+        cx.fatal(
+            Code::BadTo,
+            &text.at,
+            what,
+            "write a whole number from 1 behind the comma, and one URL in each entry of the list",
+        );
     }
     found
 }

@@ -3,56 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use postern_edge::{Dns, DnsFamily, DnsServer};
+
 use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::value::quoted;
-
-/// `dns_*`. What is `None` is left to the resolver.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Dns {
-    /// `dns_lookup_family`.
-    pub family: DnsFamily,
-    /// `dns_refresh_rate`; `None` is the time to live of the record.
-    pub refresh: Option<Duration>,
-    /// `dns_failure_refresh_rate`.
-    pub failure_refresh: Option<Duration>,
-    /// `dns_query_timeout`, in whole seconds.
-    pub timeout: Option<Duration>,
-    /// `dns_query_tries`.
-    pub tries: Option<u32>,
-    /// `dns_udp_max_queries`.
-    pub udp_max_queries: Option<u32>,
-    /// `dns_use_tcp`.
-    pub tcp: bool,
-    /// `dns_resolvers`; none: the system's.
-    pub resolvers: Vec<DnsResolver>,
-}
-
-/// `dns_lookup_family`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DnsFamily {
-    /// IPv6 first, else IPv4.
-    Auto,
-    /// IPv4 alone.
-    V4Only,
-    /// IPv6 alone.
-    V6Only,
-    /// IPv4 first, else IPv6.
-    #[default]
-    V4Preferred,
-    /// Both.
-    All,
-}
-
-/// One server to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DnsResolver {
-    /// Over TCP from the beginning.
-    pub tcp: bool,
-    /// Where.
-    pub address: SocketAddr,
-}
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Dns {
     let families = [
@@ -65,15 +21,16 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Dns {
     // An empty text is the default of this key, which is not its first value.
     let family = settings.filled(cx, "dns_lookup_family").and(settings.find("dns_lookup_family"));
     let timeout = settings.duration(cx, "dns_query_timeout");
+    let usual = Dns::default();
     Dns {
         family: family.and_then(|field| field.choice(cx, "", &families)).unwrap_or_default(),
-        refresh: rate(cx, settings, "dns_refresh_rate"),
-        failure_refresh: rate(cx, settings, "dns_failure_refresh_rate"),
-        timeout: timeout.map(|timeout| Duration::from_secs(timeout.as_secs())),
-        tries: settings.number(cx, "dns_query_tries"),
-        udp_max_queries: settings.number(cx, "dns_udp_max_queries"),
+        refresh: rate(cx, settings, "dns_refresh_rate").unwrap_or(usual.refresh),
+        failure_refresh: rate(cx, settings, "dns_failure_refresh_rate").unwrap_or(usual.failure_refresh),
+        // Less than a second is none, and none is left to the machine, as in the reference.
+        timeout: timeout.map(|timeout| Duration::from_secs(timeout.as_secs())).filter(|timeout| !timeout.is_zero()),
+        tries: settings.number(cx, "dns_query_tries").filter(|tries| *tries > 0),
         tcp: settings.flag(cx, "dns_use_tcp"),
-        resolvers: resolvers(cx, settings),
+        servers: servers(cx, settings),
     }
 }
 
@@ -88,7 +45,7 @@ fn rate(cx: &mut Context<'_>, settings: &Block<'_>, key: &str) -> Option<Duratio
     Some(rate)
 }
 
-fn resolvers(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<DnsResolver> {
+fn servers(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<DnsServer> {
     let mut found = Vec::new();
     for text in settings.texts(cx, "dns_resolvers").unwrap_or_default() {
         let written = text.value.trim();
@@ -99,7 +56,7 @@ fn resolvers(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<DnsResolver> {
                 _ => return None,
             };
             let address: SocketAddr = address.parse().ok()?;
-            (address.port() > 0).then_some(DnsResolver { tcp, address })
+            (address.port() > 0).then_some(DnsServer { tcp, address })
         });
         if parsed.is_none() {
             let what = format!("{} is no server to ask for names", quoted(written));

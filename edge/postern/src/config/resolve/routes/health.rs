@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use postern_edge::route::{GrpcCheck, HealthCheck, HttpCheck, Payload, Probe, StatusRange, TcpCheck};
 
 use crate::config::Code;
 use crate::config::block::Block;
@@ -11,144 +12,61 @@ use crate::config::keys::{
     GRPC_HEALTH_CHECK, HEADER, HEADER_OPTION, HEALTH_CHECK, HTTP_HEALTH_CHECK, PAYLOAD, STATUS_RANGE, TCP_HEALTH_CHECK,
 };
 use crate::config::resolve::headers;
+use crate::config::resolve::planned::host;
 use crate::config::value::{Field, Spanned, quoted};
-
-/// An entry of `health_checks`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// How often is asked.
-    pub interval: Duration,
-    /// After so many failures an endpoint is out.
-    pub unhealthy_threshold: u32,
-    /// After so many successes it is in again.
-    pub healthy_threshold: u32,
-    /// What is asked.
-    pub probe: Probe,
-    /// `initial_jitter`, `interval_jitter`.
-    pub jitter: (Duration, Duration),
-    /// `interval_jitter_percent`.
-    pub jitter_percent: u32,
-    /// `no_traffic_interval`: how often, while nobody uses the route.
-    pub no_traffic_interval: Duration,
-    /// `no_traffic_healthy_interval`.
-    pub no_traffic_healthy_interval: Option<Duration>,
-    /// `unhealthy_interval`.
-    pub unhealthy_interval: Option<Duration>,
-    /// `unhealthy_edge_interval`: before the first look after a failure.
-    pub unhealthy_edge_interval: Option<Duration>,
-    /// `healthy_edge_interval`.
-    pub healthy_edge_interval: Option<Duration>,
-    /// `alt_port`: another port than that of requests.
-    pub port: Option<u16>,
-    /// `reuse_connection`.
-    pub reuse_connection: bool,
-    /// `always_log_health_check_failures` and `_success`.
-    pub log: (bool, bool),
-}
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// `http_health_check`.
-    Http(HttpCheck),
-    /// `tcp_health_check`.
-    Tcp(TcpCheck),
-    /// `grpc_health_check`.
-    Grpc(GrpcCheck),
-}
-
-/// `http_health_check`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// `host`; `None` is that of the endpoint.
-    pub host: Option<String>,
-    /// `path`.
-    pub path: String,
-    /// `method`.
-    pub method: http::Method,
-    /// `send`.
-    pub send: Option<Payload>,
-    /// `receive`: what must be in the answer.
-    pub receive: Vec<Payload>,
-    /// `expected_statuses`; none: 200.
-    pub expected: Vec<StatusRange>,
-    /// `retriable_statuses`: they count as failures, and not at once.
-    pub retriable: Vec<StatusRange>,
-    /// `request_headers_to_add`.
-    pub add: Vec<(HeaderName, HeaderValue)>,
-    /// `request_headers_to_remove`.
-    pub remove: Vec<HeaderName>,
-    /// `codec_client_type: http2`.
-    pub http2: bool,
-}
-
-/// `tcp_health_check`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TcpCheck {
-    /// `send`; `None`: connecting is enough.
-    pub send: Option<Payload>,
-    /// `receive`, in this order.
-    pub receive: Vec<Payload>,
-}
-
-/// `grpc_health_check`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GrpcCheck {
-    /// `service_name`; empty is the whole server.
-    pub service: String,
-    /// `authority`.
-    pub authority: Option<String>,
-    /// `initial_metadata`.
-    pub metadata: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Bytes on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payload(pub Vec<u8>);
-
-/// Statuses from `start` to the one before `end`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatusRange {
-    /// The first.
-    pub start: u16,
-    /// The first that is no part of it.
-    pub end: u16,
-}
 
 const NO_TRAFFIC: Duration = Duration::from_secs(60);
 
 pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<HealthCheck> {
     let blocks = route.list(cx, "health_checks", &HEALTH_CHECK);
+    if blocks.len() > HealthCheck::MOST {
+        let what = format!("a route has {} health checks at most", HealthCheck::MOST);
+        cx.fatal(Code::OutOfRange, &route.at("health_checks"), what, "leave out those that tell nothing of their own");
+    }
     blocks.iter().filter_map(|block| check(cx, block)).collect()
 }
 
 fn check(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HealthCheck> {
-    let timeout = required(cx, block, "timeout", |cx, field| field.seconds(cx));
-    let interval = required(cx, block, "interval", |cx, field| field.seconds(cx));
+    let timeout = required(cx, block, "timeout", positive);
+    let interval = required(cx, block, "interval", positive);
     let unhealthy_threshold = required(cx, block, "unhealthy_threshold", |cx, field| field.number(cx));
     let healthy_threshold = required(cx, block, "healthy_threshold", |cx, field| field.number(cx));
     let probe = probe(cx, block);
-    let jitter = ["initial_jitter", "interval_jitter"].map(|key| block.seconds(cx, key).unwrap_or_default());
+    let mut seconds = |key: &str| block.find(key).and_then(|field| positive(cx, field));
+    let (no_traffic_interval, no_traffic_healthy_interval) =
+        (seconds("no_traffic_interval").unwrap_or(NO_TRAFFIC), seconds("no_traffic_healthy_interval"));
+    let (unhealthy_interval, unhealthy_edge_interval, healthy_edge_interval) =
+        (seconds("unhealthy_interval"), seconds("unhealthy_edge_interval"), seconds("healthy_edge_interval"));
     let port = block.find("alt_port").and_then(|field| field.within(cx, 0, u16::MAX.into()));
     Some(HealthCheck {
-        jitter: jitter.into(),
+        initial_jitter: block.seconds(cx, "initial_jitter").unwrap_or_default(),
+        interval_jitter: block.seconds(cx, "interval_jitter").unwrap_or_default(),
         jitter_percent: block.number(cx, "interval_jitter_percent").unwrap_or(0),
-        no_traffic_interval: block.seconds(cx, "no_traffic_interval").unwrap_or(NO_TRAFFIC),
-        no_traffic_healthy_interval: block.seconds(cx, "no_traffic_healthy_interval"),
-        unhealthy_interval: block.seconds(cx, "unhealthy_interval"),
-        unhealthy_edge_interval: block.seconds(cx, "unhealthy_edge_interval"),
-        healthy_edge_interval: block.seconds(cx, "healthy_edge_interval"),
+        no_traffic_interval,
+        no_traffic_healthy_interval,
+        unhealthy_interval,
+        unhealthy_edge_interval,
+        healthy_edge_interval,
         port: port.filter(|port| *port > 0),
         reuse_connection: block.boolean(cx, "reuse_connection").unwrap_or(true),
-        log: (block.flag(cx, "always_log_health_check_failures"), block.flag(cx, "always_log_health_check_success")),
+        log_failures: block.flag(cx, "always_log_health_check_failures"),
+        log_successes: block.flag(cx, "always_log_health_check_success"),
         timeout: timeout?,
         interval: interval?,
         unhealthy_threshold: unhealthy_threshold?,
         healthy_threshold: healthy_threshold?,
         probe: probe?,
     })
+}
+
+/// A time that is not 0.
+fn positive(cx: &mut Context<'_>, field: &Field<'_>) -> Option<Duration> {
+    let time = field.seconds(cx)?;
+    if time.is_zero() {
+        cx.fatal(Code::BadDuration, &field.at, "this time must be longer than 0", "write `5s`, for example");
+        return None;
+    }
+    Some(time)
 }
 
 fn required<T>(
@@ -171,7 +89,7 @@ fn probe(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Probe> {
     let tcp = block.inner(cx, "tcp_health_check", &TCP_HEALTH_CHECK);
     let grpc = block.inner(cx, "grpc_health_check", &GRPC_HEALTH_CHECK);
     match (http, tcp, grpc) {
-        (Some(http), None, None) => self::http(cx, &http).map(Probe::Http),
+        (Some(http), None, None) => self::http(cx, &http).map(|http| Probe::Http(Box::new(http))),
         (None, Some(tcp), None) => {
             let send = tcp.inner(cx, "send", &PAYLOAD);
             let receive = tcp.list(cx, "receive", &PAYLOAD);
@@ -183,7 +101,7 @@ fn probe(cx: &mut Context<'_>, block: &Block<'_>) -> Option<Probe> {
         }
         (None, None, Some(grpc)) => Some(Probe::Grpc(GrpcCheck {
             service: grpc.text(cx, "service_name").unwrap_or_default(),
-            authority: super::host(cx, &grpc, "authority"),
+            authority: host(cx, &grpc, "authority"),
             metadata: added(cx, &grpc, "initial_metadata"),
         })),
         (None, None, None) => {
@@ -205,6 +123,9 @@ fn http(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HttpCheck> {
     if path.as_ref().is_none_or(|path| !path.value.starts_with('/')) {
         let what = "`http_health_check` needs a path that begins with `/`";
         cx.fatal(Code::MissingKey, &block.at("path"), what, "write `path: /healthz`, for example");
+    } else if let Some(path) = path.as_ref().filter(|path| path.value.parse::<http::uri::PathAndQuery>().is_err()) {
+        let what = format!("{} is no path that can be asked for", quoted(&path.value));
+        cx.fatal(Code::BadTarget, &path.at, what, "write `path: /healthz`, for example");
     }
     let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "METHOD_UNSPECIFIED"];
     let method = block.choice(cx, "method", "", &methods.map(|name| (name, name)));
@@ -216,7 +137,7 @@ fn http(cx: &mut Context<'_>, block: &Block<'_>) -> Option<HttpCheck> {
     let codecs = [("http1", false), ("http2", true), ("http3", true)];
     let remove = block.texts(cx, "request_headers_to_remove").unwrap_or_default();
     Some(HttpCheck {
-        host: super::host(cx, block, "host"),
+        host: host(cx, block, "host"),
         method: method.unwrap_or_default(),
         send: send.and_then(|block| payload(cx, &block)),
         receive: receive.iter().filter_map(|block| payload(cx, block)).collect(),

@@ -1,0 +1,674 @@
+//! Chooses one address of an upstream for each request (01 §2.5, §2.11). Every address of a name is an endpoint of its own
+//! (01 §1.4). Requests only read what was made when an address came or went.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::member::{Busy, Member, State, Where};
+use super::outlier::{Cause, Outcome};
+use super::resolve::{Resolver, Unresolved};
+use super::table::{self, Table};
+use crate::route::{Balancing, LoadBalancing, Upstream, UpstreamEndpoint};
+
+/// Chooses among the endpoints of one upstream.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    /// The name of its route.
+    pub(super) route: String,
+    pub(super) balancing: Balancing,
+    sources: Box<[Source]>,
+    members: ArcSwapOption<Members>,
+    /// Requests so far.
+    turn: AtomicU64,
+    /// When is to be looked again what there is, in microseconds since [`Self::made`]; 0: at once.
+    due: AtomicU64,
+    /// The changes of names that were known when it was looked.
+    seen: AtomicU64,
+    made: Instant,
+    /// Somebody has used it.
+    used: AtomicBool,
+    /// Members came or went, or somebody used it for the first time.
+    pub(super) changed: Notify,
+}
+
+/// One entry of `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    host: String,
+    port: u16,
+    weight: u32,
+    socket: bool,
+}
+
+/// What there is to choose from.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) list: Box<[Member]>,
+    table: Table,
+}
+
+/// Who asks and who has failed already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Choosing<'a> {
+    /// The hash of what the client is known by.
+    pub(crate) key: u64,
+    /// Not this one, if there is another.
+    pub(crate) failed: Option<&'a Arc<State>>,
+}
+
+/// A member that was chosen.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    /// Which entry of `to` it comes from.
+    pub(crate) endpoint: usize,
+    /// Its address; a socket has none.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) busy: Busy,
+}
+
+/// Why no member was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoMember {
+    /// No name has an address.
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+    /// Something speaks against each.
+    #[error("no endpoint of the upstream is healthy")]
+    Unhealthy,
+}
+
+impl Balancer {
+    /// One for an upstream that needs one: where there is one endpoint and nothing is said of it, its addresses take turns, and
+    /// that is all.
+    pub(super) fn of(route: &str, upstream: &Upstream) -> Option<Arc<Self>> {
+        let balancing = upstream.balancing.as_deref();
+        let chooses = balancing.is_some_and(|balancing| {
+            let Balancing { policy, outliers, health_checks, .. } = balancing;
+            *policy != LoadBalancing::RoundRobin || outliers.is_some() || !health_checks.is_empty()
+        });
+        (upstream.endpoints.len() > 1 || chooses).then(|| {
+            Arc::new(Self {
+                route: route.to_owned(),
+                balancing: balancing.cloned().unwrap_or_default(),
+                sources: upstream.endpoints.iter().map(Source::of).collect(),
+                members: ArcSwapOption::empty(),
+                turn: AtomicU64::new(0),
+                due: AtomicU64::new(0),
+                seen: AtomicU64::new(0),
+                made: Instant::now(),
+                used: AtomicBool::new(false),
+                changed: Notify::new(),
+            })
+        })
+    }
+
+    /// Takes over what is known of the members of `before`, that of the same route under an older configuration.
+    pub(super) fn inherit(&self, before: &Self) {
+        self.used.store(before.used.load(Ordering::Relaxed), Ordering::Relaxed);
+        let Some(old) = before.members.load_full() else { return };
+        for member in &old.list {
+            if before.balancing.health_checks != self.balancing.health_checks {
+                member.state.forget_checks();
+            }
+            if before.balancing.outliers != self.balancing.outliers {
+                super::outlier::readmit(&member.state);
+            }
+        }
+        // Looked at before it is used: it may not be what this one chooses from.
+        self.members.store(Some(old));
+    }
+
+    /// Whether the same client gets to the same endpoint.
+    pub(crate) const fn is_sticky(&self) -> bool {
+        self.balancing.policy.is_sticky()
+    }
+
+    /// Somebody uses it.
+    pub(super) fn note_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Whether somebody has used it.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The member for a request.
+    ///
+    /// # Errors
+    /// [`NoMember`].
+    pub(crate) async fn choose(&self, resolver: &Resolver, choosing: Choosing<'_>) -> Result<Chosen, NoMember> {
+        self.note_use();
+        if let Some(members) = &*self.current(resolver) {
+            return self.pick(members, choosing);
+        }
+        let members = self.look(resolver).await.ok_or(Unresolved)?;
+        self.pick(&members, choosing)
+    }
+
+    /// What there is, unless it is to be looked at again.
+    fn current(&self, resolver: &Resolver) -> Guard<Option<Arc<Members>>> {
+        let due = self.due.load(Ordering::Acquire);
+        let known = due > 0 && self.seen.load(Ordering::Relaxed) == resolver.changes();
+        let fresh = known && (due == u64::MAX || self.micros(Instant::now()) < due);
+        if fresh { self.members.load() } else { Guard::from_inner(None) }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.made).as_micros().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Looks what there is now. `None`: nothing.
+    async fn look(&self, resolver: &Resolver) -> Option<Arc<Members>> {
+        let changes = resolver.changes();
+        let (mut places, mut due) = (Vec::new(), None::<Instant>);
+        for (at, source) in self.sources.iter().enumerate() {
+            if source.socket {
+                places.push((at, Where::Socket(source.host.as_str().into())));
+                continue;
+            }
+            let known = resolver.all_of(&source.host).await;
+            due = due.into_iter().chain(known.due).min();
+            let addresses = known.addresses.into_iter().map(|ip| Where::Address(SocketAddr::new(ip, source.port)));
+            places.extend(addresses.map(|place| (at, place)));
+        }
+        places.truncate(table::MOST);
+        let before = self.members.load_full();
+        // What an older configuration had may have been chosen from in another way.
+        let same = self.due.load(Ordering::Acquire) > 0;
+        let members = match before {
+            Some(before) if same && before.is_at(&places) => before,
+            before => {
+                let members = Arc::new(self.members_of(&places, before.as_deref()));
+                self.members.store(Some(Arc::clone(&members)));
+                self.changed.notify_waiters();
+                members
+            }
+        };
+        self.seen.store(changes, Ordering::Relaxed);
+        self.due.store(due.map_or(u64::MAX, |due| self.micros(due).max(1)), Ordering::Release);
+        (!members.list.is_empty()).then_some(members)
+    }
+
+    /// Looks what there is, if that is due.
+    pub(super) async fn refresh(&self, resolver: &Resolver) {
+        if self.current(resolver).is_none() {
+            self.look(resolver).await;
+        }
+    }
+
+    /// Members at these places; those that were there `before` stay who they are.
+    fn members_of(&self, places: &[(usize, Where)], before: Option<&Members>) -> Members {
+        let known: HashMap<_, _> = before
+            .map(|before| before.list.iter().map(|member| (&member.place, &member.state)).collect())
+            .unwrap_or_default();
+        let weight = |at: usize| self.sources.get(at).map_or(1, |source| source.weight);
+        let member = |(at, place): &(usize, Where)| Member {
+            endpoint: *at,
+            place: place.clone(),
+            weight: weight(*at),
+            state: known.get(place).map_or_else(Arc::default, |state| Arc::clone(state)),
+        };
+        let named: Vec<_> = places.iter().map(|(at, place)| (place.to_string(), weight(*at))).collect();
+        Members { list: places.iter().map(member).collect(), table: Table::of(self.balancing.policy, &named) }
+    }
+
+    /// All members at the moment.
+    pub(super) fn members(&self) -> Option<Arc<Members>> {
+        self.members.load_full()
+    }
+
+    fn pick(&self, members: &Members, Choosing { key, failed }: Choosing<'_>) -> Result<Chosen, NoMember> {
+        if members.list.is_empty() {
+            return Err(Unresolved.into());
+        }
+        let everybody = members.are_in_panic(self.balancing.panic_threshold);
+        let usable = |member: &Member| everybody || member.state.is_usable();
+        let another = |member: &Member| failed.is_none_or(|failed| !Arc::ptr_eq(failed, &member.state));
+        let found = self.first(members, key, |member| usable(member) && another(member));
+        // Rather the one that has failed than none.
+        let found = found.or_else(|| self.first(members, key, usable)).ok_or(NoMember::Unhealthy)?;
+        Ok(Chosen {
+            endpoint: found.endpoint,
+            address: match found.place {
+                Where::Address(address) => Some(address),
+                Where::Socket(_) => None,
+            },
+            busy: Busy::at(&found.state),
+        })
+    }
+
+    /// The first that will do, as the policy goes through them.
+    fn first<'m>(&self, members: &'m Members, key: u64, will_do: impl Fn(&Member) -> bool) -> Option<&'m Member> {
+        let at = |turn: u64, step: usize| members.list.get(members.table.at(turn, step)?);
+        let walk =
+            |turn: u64| (0..members.table.steps()).filter_map(|step| at(turn, step)).find(|member| will_do(member));
+        match self.balancing.policy {
+            // Each step is a turn of its own: who comes after one that is left out does not get its requests on top.
+            LoadBalancing::RoundRobin => (0..members.table.steps())
+                .filter_map(|_| at(self.turn.fetch_add(1, Ordering::Relaxed), 0))
+                .find(|member| will_do(member))
+                .or_else(|| walk(0)),
+            LoadBalancing::Random => walk(self.draw()),
+            LoadBalancing::RingHash | LoadBalancing::Maglev => walk(key),
+            LoadBalancing::LeastRequest => {
+                let one = walk(self.draw())?;
+                let other =
+                    (0..DRAWS).filter_map(|_| walk(self.draw())).find(|other| !Arc::ptr_eq(&other.state, &one.state));
+                // Draws are as the weights say, and so is who has more to do; of two who have the same, the first.
+                let busier = |one: &Member, other: &Member| {
+                    let busy = |member: &Member| u64::from(member.state.active());
+                    busy(one) * u64::from(other.weight) > busy(other) * u64::from(one.weight)
+                };
+                Some(other.filter(|other| busier(one, other)).unwrap_or(one))
+            }
+        }
+    }
+
+    fn draw(&self) -> u64 {
+        table::draw(self.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What came of a request at a member; gives why it is left out from now on, if it is.
+    pub(super) fn note(&self, state: &Arc<State>, outcome: Outcome) -> Option<Cause> {
+        let rules = self.balancing.outliers.as_ref()?;
+        let cause = state.conduct.note(rules, outcome)?;
+        let members = self.members.load();
+        let out = super::outlier::eject(rules, members.as_deref()?, state, cause);
+        if out {
+            self.changed.notify_waiters();
+        }
+        out.then_some(cause)
+    }
+}
+
+/// So often a second one is drawn until it is another one.
+const DRAWS: usize = 4;
+
+impl Source {
+    fn of(endpoint: &UpstreamEndpoint) -> Self {
+        Self {
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            weight: endpoint.weight.max(1),
+            socket: endpoint.scheme.is_socket(),
+        }
+    }
+}
+
+impl Members {
+    fn is_at(&self, places: &[(usize, Where)]) -> bool {
+        let same = |(member, (at, place)): (&Member, &(usize, Where))| member.endpoint == *at && member.place == *place;
+        self.list.len() == places.len() && self.list.iter().zip(places).all(same)
+    }
+
+    /// Whether so few are healthy that all are used.
+    fn are_in_panic(&self, threshold: u8) -> bool {
+        let usable = self.list.iter().filter(|member| member.state.is_usable()).count();
+        usable < self.list.len() && usable * 100 < usize::from(threshold) * self.list.len()
+    }
+}
+
+/// The hash of what a client is known by.
+pub(crate) fn key_of(session: Option<&[u8]>, client: std::net::IpAddr) -> u64 {
+    session.map_or_else(
+        || {
+            let mut address = Vec::with_capacity(17);
+            match client {
+                std::net::IpAddr::V4(v4) => address.extend_from_slice(&v4.octets()),
+                std::net::IpAddr::V6(v6) => address.extend_from_slice(&v6.octets()),
+            }
+            table::hash_of_bytes(&address)
+        },
+        table::hash_of_bytes,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::runtime::Handle;
+
+    use super::super::dns::Dns;
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::route::{Consecutive, FailureShare, OutlierDetection, SuccessRate, UpstreamScheme};
+
+    fn resolver() -> Resolver {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Resolver::new(&Dns::default(), Handle::current(), metrics)
+    }
+
+    fn upstream(endpoints: &[(&str, u32)], balancing: Balancing) -> Upstream {
+        let endpoint = |(host, weight): &(&str, u32)| UpstreamEndpoint {
+            scheme: UpstreamScheme::Http,
+            host: (*host).to_owned(),
+            port: 80,
+            authority: (*host).to_owned(),
+            weight: *weight,
+        };
+        Upstream {
+            endpoints: endpoints.iter().map(endpoint).collect(),
+            balancing: Some(Box::new(balancing)),
+            ..Upstream::default()
+        }
+    }
+
+    fn balancer(policy: LoadBalancing, endpoints: &[(&str, u32)]) -> Arc<Balancer> {
+        Balancer::of("a", &upstream(endpoints, Balancing { policy, ..Balancing::default() })).unwrap()
+    }
+
+    const THREE: &[(&str, u32)] = &[("192.0.2.1", 1), ("192.0.2.2", 1), ("192.0.2.3", 1)];
+
+    /// How often each endpoint is chosen; each request ends before the next comes.
+    async fn chosen(balancer: &Balancer, resolver: &Resolver, times: u64) -> BTreeMap<usize, usize> {
+        let mut counts = BTreeMap::new();
+        for time in 0..times {
+            let choosing = Choosing { key: table::mixed(time), failed: None };
+            let chosen = balancer.choose(resolver, choosing).await.unwrap();
+            *counts.entry(chosen.endpoint).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Something speaks against these.
+    fn against(balancer: &Balancer, which: &[usize]) {
+        let members = balancer.members().unwrap();
+        for (at, member) in members.list.iter().enumerate() {
+            member.state.set(1, which.contains(&at));
+        }
+    }
+
+    #[tokio::test]
+    async fn turns_and_draws_are_as_the_weights_say() {
+        let resolver = resolver();
+        let weighted = &[("192.0.2.1", 70), ("192.0.2.2", 30)];
+        let turns = chosen(&balancer(LoadBalancing::RoundRobin, weighted), &resolver, 100).await;
+        assert_eq!(turns, [(0, 70), (1, 30)].into());
+        for policy in
+            [LoadBalancing::Random, LoadBalancing::LeastRequest, LoadBalancing::RingHash, LoadBalancing::Maglev]
+        {
+            let counts = chosen(&balancer(policy, weighted), &resolver, 10_000).await;
+            assert!((5_500..=8_400).contains(&counts[&0]), "{policy:?} {counts:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_out_gets_nothing_and_the_others_share_evenly() {
+        let resolver = resolver();
+        for policy in [
+            LoadBalancing::RoundRobin,
+            LoadBalancing::Random,
+            LoadBalancing::LeastRequest,
+            LoadBalancing::RingHash,
+            LoadBalancing::Maglev,
+        ] {
+            let balancer = balancer(policy, THREE);
+            chosen(&balancer, &resolver, 1).await;
+            against(&balancer, &[1]);
+            let counts = chosen(&balancer, &resolver, 6_000).await;
+            assert!(!counts.contains_key(&1), "{policy:?} {counts:?}");
+            assert!(counts[&0].abs_diff(counts[&2]) < 2_200, "{policy:?} {counts:?}");
+        }
+        let balancer = balancer(LoadBalancing::RoundRobin, THREE);
+        chosen(&balancer, &resolver, 1).await;
+        against(&balancer, &[1]);
+        assert_eq!(
+            chosen(&balancer, &resolver, 100).await,
+            [(0, 50), (2, 50)].into(),
+            "not all of its turns to the next"
+        );
+    }
+
+    #[tokio::test]
+    async fn with_too_few_who_are_well_all_are_used_unless_nobody_may_panic() {
+        let resolver = resolver();
+        let with = |panic_threshold| {
+            Balancer::of("a", &upstream(THREE, Balancing { panic_threshold, ..Balancing::default() })).unwrap()
+        };
+        for (threshold, out, used) in [
+            (50, &[0][..], 2),
+            (50, &[0, 1], 3),
+            (50, &[0, 1, 2], 3),
+            (30, &[0, 1], 1),
+            (34, &[0, 1], 3),
+            (100, &[0], 3),
+        ] {
+            let balancer = with(threshold);
+            chosen(&balancer, &resolver, 1).await;
+            against(&balancer, out);
+            assert_eq!(chosen(&balancer, &resolver, 30).await.len(), used, "{threshold} {out:?}");
+        }
+        let never = with(0);
+        chosen(&never, &resolver, 1).await;
+        against(&never, &[0, 1, 2]);
+        assert_eq!(never.choose(&resolver, Choosing::default()).await.unwrap_err(), NoMember::Unhealthy);
+    }
+
+    #[tokio::test]
+    async fn who_has_failed_is_not_asked_again_if_there_is_another() {
+        let resolver = resolver();
+        for policy in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequest, LoadBalancing::Maglev] {
+            let balancer = balancer(policy, THREE);
+            for key in (0..20).map(table::mixed) {
+                let first = balancer.choose(&resolver, Choosing { key, failed: None }).await.unwrap();
+                let again = Choosing { key, failed: Some(first.busy.state()) };
+                assert_ne!(balancer.choose(&resolver, again).await.unwrap().endpoint, first.endpoint);
+            }
+        }
+        let alone = balancer(LoadBalancing::Random, &THREE[..1]);
+        let first = alone.choose(&resolver, Choosing::default()).await.unwrap();
+        let again = Choosing { key: 0, failed: Some(first.busy.state()) };
+        assert_eq!(alone.choose(&resolver, again).await.unwrap().endpoint, 0, "there is no other");
+    }
+
+    #[tokio::test]
+    async fn who_has_less_to_do_is_preferred() {
+        let (resolver, balancer) = (resolver(), balancer(LoadBalancing::LeastRequest, THREE));
+        let mut held = Vec::new();
+        for _ in 0..300 {
+            held.push(balancer.choose(&resolver, Choosing::default()).await.unwrap());
+        }
+        let active = |at: usize| balancer.members().unwrap().list[at].state.active();
+        assert!((0..3).all(|at| (80..=120).contains(&active(at))), "{:?}", [active(0), active(1), active(2)]);
+        drop(held);
+        assert_eq!([active(0), active(1), active(2)], [0; 3]);
+    }
+
+    #[tokio::test]
+    async fn the_same_client_gets_to_the_same_endpoint_and_in_every_process() {
+        let resolver = resolver();
+        for policy in [LoadBalancing::RingHash, LoadBalancing::Maglev] {
+            let (here, there) = (balancer(policy, THREE), balancer(policy, THREE));
+            for client in 0..50_u8 {
+                let key = key_of(None, [192, 0, 2, client].into());
+                let first = here.choose(&resolver, Choosing { key, failed: None }).await.unwrap().endpoint;
+                for balancer in [&here, &there] {
+                    let next = balancer.choose(&resolver, Choosing { key, failed: None }).await.unwrap();
+                    assert_eq!(next.endpoint, first, "{policy:?}");
+                }
+            }
+        }
+        assert_ne!(key_of(Some(b"a"), [192, 0, 2, 1].into()), key_of(Some(b"b"), [192, 0, 2, 1].into()));
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_an_address_outlives_the_configuration() {
+        let (resolver, old) = (resolver(), balancer(LoadBalancing::RoundRobin, THREE));
+        chosen(&old, &resolver, 1).await;
+        against(&old, &[2]);
+        let new = balancer(LoadBalancing::Maglev, &[("192.0.2.3", 1), ("192.0.2.4", 1), ("192.0.2.5", 1)]);
+        new.inherit(&old);
+        let counts = chosen(&new, &resolver, 100).await;
+        assert!(!counts.contains_key(&0) && counts.len() == 2, "{counts:?}");
+        assert!(matches!(new.members().unwrap().table, Table::Maglev(_)));
+        let checked = Balancing { outliers: Some(rules()), ..Balancing::default() };
+        let other = Balancer::of("a", &upstream(THREE, checked)).unwrap();
+        other.inherit(&new);
+        assert!(old.members().unwrap().list[2].state.is_unhealthy(), "the same checks");
+    }
+
+    #[tokio::test]
+    async fn one_endpoint_of_which_nothing_is_said_needs_no_balancer() {
+        let one = upstream(
+            &THREE[..1],
+            Balancing { breakers: crate::route::CircuitBreakers::default(), ..Balancing::default() },
+        );
+        assert!(Balancer::of("a", &one).is_none());
+        assert!(Balancer::of("a", &upstream(THREE, Balancing::default())).is_some());
+        let outliers = Balancing { outliers: Some(rules()), ..Balancing::default() };
+        assert!(Balancer::of("a", &upstream(&THREE[..1], outliers)).is_some());
+    }
+
+    pub(crate) fn rules() -> OutlierDetection {
+        let second = std::time::Duration::from_secs(1);
+        OutlierDetection {
+            interval: second * 10,
+            server_errors: Consecutive { failures: 3, enforced: 100 },
+            gateway_failures: Consecutive { failures: 2, enforced: 0 },
+            local_failures: Consecutive { failures: 2, enforced: 100 },
+            base_ejection: second * 30,
+            max_ejection: second * 70,
+            ejection_jitter: std::time::Duration::ZERO,
+            max_ejected: 50,
+            success_rate: SuccessRate { hosts: 3, requests: 10, deviation: 1000, enforced: 100, enforced_local: 100 },
+            failure_share: FailureShare { threshold: 80, hosts: 1, requests: 10, enforced: 0, enforced_local: 0 },
+            split_local: false,
+            healthy_readmits: true,
+            always_one: false,
+        }
+    }
+
+    /// A balancer with these rules, all members known.
+    async fn judged(rules: OutlierDetection) -> Arc<Balancer> {
+        let balancing = Balancing { outliers: Some(rules), ..Balancing::default() };
+        let balancer = Balancer::of("a", &upstream(THREE, balancing)).unwrap();
+        chosen(&balancer, &resolver(), 1).await;
+        balancer
+    }
+
+    fn note(balancer: &Balancer, at: usize, outcome: Outcome) -> Option<Cause> {
+        balancer.note(&balancer.members().unwrap().list[at].state, outcome)
+    }
+
+    /// What comes of three errors in a row.
+    fn three_errors(balancer: &Balancer, at: usize) -> Option<Cause> {
+        let mut cause = None;
+        for _ in 0..3 {
+            cause = note(balancer, at, Outcome::Status(500));
+        }
+        cause
+    }
+
+    #[tokio::test]
+    async fn so_many_failures_in_a_row_put_an_endpoint_out_and_one_success_begins_anew() {
+        let balancer = judged(rules()).await;
+        for outcome in
+            [Outcome::Status(500), Outcome::Unreachable, Outcome::Status(404), Outcome::Late, Outcome::Broken]
+        {
+            assert_eq!(note(&balancer, 0, outcome), None, "{outcome:?}");
+        }
+        assert_eq!(note(&balancer, 0, Outcome::Status(599)), Some(Cause::ServerErrors));
+        let state = Arc::clone(&balancer.members().unwrap().list[0].state);
+        assert!(state.is_ejected() && !state.is_usable() && !state.is_unhealthy());
+        for _ in 0..9 {
+            assert_eq!(note(&balancer, 1, Outcome::Status(503)), None, "no more than half of three may be out");
+        }
+        assert!(super::super::outlier::readmit(&state) && state.is_usable());
+    }
+
+    #[tokio::test]
+    async fn one_may_be_out_whatever_the_share_says_if_that_is_wanted() {
+        let few = OutlierDetection { max_ejected: 10, ..rules() };
+        for (always_one, out) in [(false, None), (true, Some(Cause::ServerErrors))] {
+            let balancer = judged(OutlierDetection { always_one, ..few.clone() }).await;
+            let third = three_errors(&balancer, 0);
+            assert_eq!(third, out);
+            let third = three_errors(&balancer, 1);
+            assert_eq!(third, None, "one and no more");
+        }
+    }
+
+    #[tokio::test]
+    async fn gateway_failures_and_what_never_was_an_answer_have_rows_of_their_own() {
+        let gateway = OutlierDetection {
+            server_errors: Consecutive { failures: 9, enforced: 100 },
+            gateway_failures: Consecutive { failures: 2, enforced: 100 },
+            ..rules()
+        };
+        let balancer = judged(gateway.clone()).await;
+        assert_eq!(note(&balancer, 0, Outcome::Status(502)), None);
+        assert_eq!(note(&balancer, 0, Outcome::Status(500)), None, "an error, and the gateway works");
+        assert_eq!(note(&balancer, 0, Outcome::Unreachable), None);
+        assert_eq!(note(&balancer, 0, Outcome::Late), Some(Cause::GatewayFailures));
+        let balancer = judged(OutlierDetection { split_local: true, ..gateway }).await;
+        assert_eq!(note(&balancer, 0, Outcome::Unreachable), None);
+        assert_eq!(note(&balancer, 0, Outcome::Status(502)), None, "it was reached");
+        assert_eq!(note(&balancer, 0, Outcome::Late), None);
+        assert_eq!(note(&balancer, 0, Outcome::Broken), Some(Cause::LocalFailures));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_time_out_is_longer_up_to_a_bound_and_quiet_takes_one_back() {
+        let balancer = judged(rules()).await;
+        let members = balancer.members().unwrap();
+        let look = || super::super::outlier::look(&rules(), &members, Instant::now());
+        let seconds_out = async || {
+            let third = three_errors(&balancer, 0);
+            assert_eq!(third, Some(Cause::ServerErrors));
+            let begun = Instant::now();
+            while members.list[0].state.is_ejected() {
+                tokio::time::sleep(rules().interval).await;
+                look();
+            }
+            begun.elapsed().as_secs()
+        };
+        assert_eq!([seconds_out().await, seconds_out().await, seconds_out().await], [30, 60, 70]);
+        look();
+        look();
+        assert_eq!(seconds_out().await, 60, "two quiet intervals");
+    }
+
+    #[tokio::test]
+    async fn who_succeeds_less_than_the_others_is_put_out_once_enough_is_known() {
+        let quiet = Consecutive { failures: 1000, enforced: 0 };
+        let rated = OutlierDetection { server_errors: quiet, gateway_failures: quiet, ..rules() };
+        let outcomes = |balancer: &Balancer, requests: u32| {
+            for at in 0..3 {
+                for request in 0..requests {
+                    let status = if at == 2 && request % 2 == 0 { 500 } else { 200 };
+                    note(balancer, at, Outcome::Status(status));
+                }
+            }
+        };
+        let look = |rules: &OutlierDetection, balancer: &Balancer| {
+            let members = balancer.members().unwrap();
+            let out = super::super::outlier::look(rules, &members, Instant::now());
+            out.into_iter().map(|(place, cause)| (place.to_string(), cause)).collect::<Vec<_>>()
+        };
+        let balancer = judged(rated.clone()).await;
+        outcomes(&balancer, 9);
+        assert_eq!(look(&rated, &balancer), [], "too few requests");
+        outcomes(&balancer, 10);
+        assert_eq!(look(&rated, &balancer), [("192.0.2.3:80".to_owned(), Cause::SuccessRate)]);
+        let few = OutlierDetection { success_rate: SuccessRate { hosts: 4, ..rated.success_rate }, ..rated.clone() };
+        let balancer = judged(few.clone()).await;
+        outcomes(&balancer, 10);
+        assert_eq!(look(&few, &balancer), [], "too few endpoints");
+        let share = FailureShare { threshold: 50, enforced: 100, ..rated.failure_share };
+        let shared = OutlierDetection { failure_share: share, ..few };
+        let balancer = judged(shared.clone()).await;
+        outcomes(&balancer, 10);
+        assert_eq!(look(&shared, &balancer), [("192.0.2.3:80".to_owned(), Cause::FailureShare)]);
+    }
+}
