@@ -347,11 +347,11 @@ fn from_of_what_is_not_carried_yet_names_hosts() {
 
 #[test]
 fn upstreams_keep_scheme_and_weight() {
-    let loaded = routed("to: ['tcp://a:81,3', 'tcp://b:82,1']\n");
+    let loaded = routed("to: ['udp://a:81,3', 'udp://b:82,1']\n");
     let (key, endpoints) = loaded.planned.endpoints.first().unwrap();
     assert_eq!(key, "routes[0]");
     let told: Vec<_> = endpoints.iter().map(|one| (one.scheme, one.address.as_str(), one.weight)).collect();
-    assert_eq!(told, [(Scheme::Tcp, "a:81", Some(3)), (Scheme::Tcp, "b:82", Some(1))]);
+    assert_eq!(told, [(Scheme::Udp, "a:81", Some(3)), (Scheme::Udp, "b:82", Some(1))]);
     let loaded = routed("to: ['h2c://a:81,3', 'https://b/path,4294967295']\n");
     let Target::Upstream(upstream) = &loaded.config.as_ref().unwrap().edge.routes[0].target else { panic!() };
     let weights: Vec<_> = upstream.endpoints.iter().map(|one| (one.authority.as_str(), one.weight)).collect();
