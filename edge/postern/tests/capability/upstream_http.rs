@@ -191,3 +191,39 @@ async fn r_014_a_pooled_connection_is_closed_soon_after_its_upstream_has_left_an
     assert!(head.contains("\r\nx-odd-name: 1\r\n"), "{head}");
     Ok(())
 }
+
+#[tokio::test]
+async fn what_an_upstream_has_said_goes_down_while_it_thinks_about_the_rest() -> Result<()> {
+    let world = World::new()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let _postern = Postern::run(&world, &world.config(NO_PROVIDER, &world.route("app", &url, PUBLIC))).await?;
+    let seen = Notify::new();
+    let upstream = async {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await?;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await?);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\nhalf ").await?;
+            seen.notified().await;
+            stream.write_all(b"whole").await?;
+        }
+        anyhow::Ok(())
+    };
+    let client = async {
+        for old in [true, false] {
+            let browser = if old { Browser::over_http1(&world.ca_pem())? } else { Browser::new(&world.ca_pem())? };
+            let mut answer = browser.request(Method::GET, world.url("app", "/")).send().await?;
+            assert_eq!(answer.chunk().await?.as_deref(), Some(&b"half "[..]), "{:?}", answer.version());
+            seen.notify_one();
+            assert_eq!(answer.chunk().await?.as_deref(), Some(&b"whole"[..]));
+        }
+        anyhow::Ok(())
+    };
+    let both = async { tokio::join!(upstream, client) };
+    let (upstream, client) = bounded(DEADLINE, "what was said", Box::pin(both)).await?;
+    upstream?;
+    client
+}

@@ -222,8 +222,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         }
     }
 
-    /// While an exchange is under way, the client may only leave; what it sends ahead is kept, up to a bound.
+    /// While an exchange is under way, the client may only leave; what it sends ahead is kept, up to a bound. That this is asked
+    /// means that nothing more is to be written now, so what was kept for a moment goes.
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.written.is_empty()
+            && let Poll::Ready(Err(error)) = Pin::new(&mut *self).poll_flush(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         while self.inbox.len() < READ_AHEAD {
             if ready!(poll_read_into(&mut self.io, cx, &mut self.inbox))? == 0 {
                 // A client that asked ahead and closed its half still wants its answers.
