@@ -112,7 +112,11 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let late = error.etype == ErrorType::ConnectTimedout;
-        exchange.note(if late { Outcome::Late } else { Outcome::Unreachable });
+        // Neither what we lack ourselves nor that we left it no time is the endpoint's.
+        let own = [ErrorType::BindError, ErrorType::SocketError].contains(&error.etype);
+        if !own && !exchange.bound.has_passed() {
+            exchange.note(if late { Outcome::Late } else { Outcome::Unreachable });
+        }
         // Nothing was sent, so another endpoint may be asked: once, and not if the first took all the time there is.
         let again = exchange.attempts == 1 && !exchange.bound.has_passed() && !late;
         error.set_retry(again && exchange.may_go_again());
@@ -258,7 +262,7 @@ impl ProxyHttp for Proxy {
         }
         if error.retry() {
             error.set_retry(exchange.may_go_again());
-        } else if let Some(outcome) = exchange.blamed(&error) {
+        } else if let Some(outcome) = exchange.blamed(&error, downstream.response_written().is_some()) {
             exchange.note(outcome);
         }
         error
@@ -478,17 +482,20 @@ impl Exchange {
         Some(Refusal::Failed(failure))
     }
 
-    /// What an error says of the endpoint; `None`: nothing.
-    fn blamed(&self, error: &Error) -> Option<Outcome> {
+    /// What an error says of the endpoint, which has `answered` or not; `None`: nothing. How long an answer takes from its head on
+    /// is as much the client's.
+    fn blamed(&self, error: &Error, answered: bool) -> Option<Outcome> {
         if self.violation().is_some() || self.is_for_authn() {
             return None;
         }
         if self.bound.has_passed() {
             // Who has not got the whole request yet owes no answer.
-            return (self.request_complete && self.bound.reason().is_none()).then_some(Outcome::Late);
+            return (self.request_complete && !answered && self.bound.reason().is_none()).then_some(Outcome::Late);
         }
         match (error.esource(), self.upstream_failure(error.etype())) {
-            (ErrorSource::Upstream, Failure::ConnectTimeout | Failure::UpstreamTimeout) => Some(Outcome::Late),
+            (ErrorSource::Upstream, Failure::ConnectTimeout | Failure::UpstreamTimeout) => {
+                (!answered).then_some(Outcome::Late)
+            }
             (ErrorSource::Upstream, Failure::BodyTimeout) => None,
             (ErrorSource::Upstream, _) => Some(Outcome::Broken),
             (ErrorSource::Downstream | ErrorSource::Internal | ErrorSource::Unset, _) => None,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwapOption, Guard};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -171,12 +173,13 @@ impl Balancer {
     async fn look(&self, resolver: &Resolver) -> Option<Arc<Members>> {
         let changes = resolver.changes();
         let (mut places, mut due) = (Vec::new(), None::<Instant>);
+        self.first_known(resolver).await;
         for (at, source) in self.sources.iter().enumerate() {
             if source.socket {
                 places.push((at, Where::Socket(source.host.as_str().into())));
                 continue;
             }
-            let known = resolver.all_of(&source.host).await;
+            let known = resolver.known(&source.host);
             due = due.into_iter().chain(known.due).min();
             let addresses = known.addresses.into_iter().map(|ip| Where::Address(SocketAddr::new(ip, source.port)));
             places.extend(addresses.map(|place| (at, place)));
@@ -197,6 +200,18 @@ impl Balancer {
         self.seen.store(changes, Ordering::Relaxed);
         self.due.store(due.map_or(u64::MAX, |due| self.micros(due).max(1)), Ordering::Release);
         (!members.list.is_empty()).then_some(members)
+    }
+
+    /// Waits until some endpoint can be chosen, or none could be found: a name that nobody answers for holds up nobody.
+    async fn first_known(&self, resolver: &Resolver) {
+        let mut names = FuturesUnordered::new();
+        for source in &self.sources {
+            if source.socket || !resolver.known(&source.host).addresses.is_empty() {
+                return;
+            }
+            names.push(resolver.all_of(&source.host));
+        }
+        while names.next().await.is_some_and(|known| known.addresses.is_empty()) {}
     }
 
     /// Looks what there is, if that is due.
@@ -337,6 +352,7 @@ pub(crate) fn key_of(session: Option<&[u8]>, client: std::net::IpAddr) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
+    use futures_util::FutureExt as _;
     use tokio::runtime::Handle;
 
     use super::super::dns::Dns;
@@ -387,6 +403,14 @@ mod tests {
         for (at, member) in members.list.iter().enumerate() {
             member.state.set(1, which.contains(&at));
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_answers_for_holds_up_nobody() {
+        let (resolver, two) = (resolver(), &[("silent.invalid", 1), ("192.0.2.1", 1)]);
+        let balancer = balancer(LoadBalancing::RoundRobin, two);
+        let chosen = balancer.choose(&resolver, Choosing { key: 0, failed: None }).now_or_never();
+        assert_eq!(chosen.map(|chosen| chosen.unwrap().endpoint), Some(1), "it waits");
     }
 
     #[tokio::test]

@@ -113,7 +113,7 @@ impl Client {
     pub(super) async fn look_up(&self, name: &str) -> io::Result<Found> {
         match self {
             Self::Dns { resolver, family } => {
-                let asked = Name::from_utf8(name).map_err(io::Error::other)?;
+                let asked = asked(name)?;
                 if let Some(addresses) = in_hosts(asked.clone(), *family).await {
                     return Ok(Found { addresses, lives: None });
                 }
@@ -226,6 +226,11 @@ const fn over(mut connection: ConnectionConfig, port: u16) -> ConnectionConfig {
     connection
 }
 
+/// A name as it is asked for. Those of machines may have a `_`, as in Compose.
+fn asked(name: &str) -> io::Result<Name> {
+    Name::from_str_relaxed(name).map_err(io::Error::other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +263,12 @@ mod tests {
         let made = resolver(&dns).unwrap();
         assert_eq!((made.options().attempts, made.options().timeout), (2, Duration::from_secs(7)));
         assert_eq!(made.options().ip_strategy, LookupIpStrategy::Ipv4thenIpv6);
+    }
+
+    #[test]
+    fn names_of_machines_may_have_an_underscore() {
+        assert_eq!(asked("my_app").unwrap().to_string(), "my_app");
+        asked(&"a".repeat(64)).unwrap_err();
     }
 
     #[tokio::test]

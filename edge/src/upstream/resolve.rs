@@ -1,7 +1,7 @@
 //! Names of upstreams to addresses, without ever blocking a core: looked up aside, kept for a while, and the last good
 //! answer outlives a failing resolver within a bound.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -122,25 +122,32 @@ impl Resolver {
         }
     }
 
-    /// The addresses of `host` that can be used, without waiting unless there are none yet. Whatever is due is looked up aside.
+    /// The addresses of `host` that can be used, once there are any or they were asked for in vain.
     pub(super) async fn all_of(&self, host: &str) -> Known {
+        let known = self.known(host);
+        if !known.addresses.is_empty() {
+            return known;
+        }
+        let name = self.name(host);
+        self.settle(host, &name).await;
+        self.known(host)
+    }
+
+    /// Those that are known, without waiting. Whatever is due is looked up aside.
+    pub(super) fn known(&self, host: &str) -> Known {
         if let Some(literal) = literal(host) {
             return Known { addresses: vec![literal], due: None };
         }
-        let name = self.name(host);
-        let now = Instant::now();
-        match name.answer.load().as_deref() {
-            Some(answer) if answer.is_fresh(now) => {}
-            Some(answer) if answer.is_good(now) => self.ask(host, &name),
-            _ => self.settle(host, &name).await,
+        let (name, now) = (self.name(host), Instant::now());
+        let answer = name.answer.load();
+        if !answer.as_ref().is_some_and(|answer| answer.is_fresh(now)) {
+            self.ask(host, &name);
         }
-        let now = Instant::now();
-        match name.answer.load().as_deref() {
-            // While somebody asks, the answer is not far.
-            Some(answer) if answer.is_good(now) => {
-                Known { addresses: answer.addresses.to_vec(), due: Some(answer.fresh.max(now + SOON)) }
-            }
-            answer => Known { addresses: Vec::new(), due: Some(answer.map_or(now, |answer| answer.fresh)) },
+        // While somebody asks, the answer is not far.
+        let due = |answer: &Answer| Some(answer.fresh.max(now + SOON));
+        match answer.as_deref() {
+            Some(answer) if answer.is_good(now) => Known { addresses: answer.addresses.to_vec(), due: due(answer) },
+            answer => Known { addresses: Vec::new(), due: answer.map_or(Some(now + SOON), due) },
         }
     }
 
@@ -230,6 +237,8 @@ impl How {
             Some(Found { addresses, lives }) if !addresses.is_empty() => {
                 let said = lives.filter(|lives| !lives.is_zero());
                 let fresh = said.map_or_else(|| self.dns.refresh, |said| said.clamp(SHORTEST, LONGEST));
+                // Name servers turn them: another order is no other answer.
+                let addresses: BTreeSet<_> = addresses.into_iter().collect();
                 let addresses = addresses.into_iter().take(ADDRESSES).collect();
                 Answer { addresses, fresh: now + fresh, good: now + fresh + LAST_GOOD }
             }
