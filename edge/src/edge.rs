@@ -48,6 +48,14 @@ pub struct EdgeOptions {
     pub vigilance: Vigilance,
 }
 
+impl EdgeOptions {
+    /// How many of the requests in flight may be WebSockets, other upgrades and tunnels: half of them, so that these cannot keep
+    /// all others out.
+    const fn tunnels(&self) -> usize {
+        self.requests_in_flight.div_ceil(2)
+    }
+}
+
 impl Default for EdgeOptions {
     fn default() -> Self {
         Self {
@@ -119,6 +127,7 @@ impl Edge {
             upstreams: Arc::clone(&upstreams),
             metrics: metrics.clone(),
             in_flight: Arc::new(AtomicUsize::new(0)),
+            tunnels: Arc::new(AtomicUsize::new(0)),
             options,
         };
         let (stop, stopped) = watch::channel(false);
@@ -149,6 +158,7 @@ fn door(tls: Option<Tls>, gate: Arc<Gate>, options: EdgeOptions, metrics: &Metri
         ("connections", options.connections.connections),
         ("handshakes", options.connections.handshakes),
         ("requests_in_flight", options.requests_in_flight),
+        ("tunnels", options.tunnels()),
     ];
     for (name, bound) in bounds {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
@@ -239,6 +249,7 @@ struct Parts {
     upstreams: Arc<Upstreams>,
     metrics: Metrics,
     in_flight: Arc<AtomicUsize>,
+    tunnels: Arc<AtomicUsize>,
     options: EdgeOptions,
 }
 
@@ -351,6 +362,8 @@ fn app(parts: &Parts, stop: watch::Receiver<bool>) -> App {
         metrics: parts.metrics.clone(),
         in_flight: Arc::clone(&parts.in_flight),
         most_in_flight: parts.options.requests_in_flight,
+        tunnels: Arc::clone(&parts.tunnels),
+        most_tunnels: parts.options.tunnels(),
         patience: parts.door.patience,
         vigilance: parts.options.vigilance,
         dialler: Dialler::new(),

@@ -52,6 +52,7 @@ pub(crate) struct Exchange {
     pub(crate) recorded: bool,
     metrics: Metrics,
     places: Option<(Place<Arc<AtomicUsize>>, Raised)>,
+    tunnel_place: Option<Place<Arc<AtomicUsize>>>,
 }
 
 /// How an exchange ended.
@@ -103,6 +104,7 @@ impl Exchange {
             recorded: false,
             metrics,
             places: None,
+            tunnel_place: None,
         }
     }
 
@@ -163,9 +165,26 @@ impl Exchange {
         self.permit()?.upgrade()
     }
 
-    /// It becomes a connection: no time is set to its end.
-    fn is_long_lived(&self) -> bool {
+    /// It asks for a connection. Whether it becomes one is for the upstream to say.
+    pub(crate) fn may_be_long_lived(&self) -> bool {
         self.permit().is_some_and(|permit| permit.upgrade().is_some() || permit.is_tunnel())
+    }
+
+    /// It has become a connection: the route's time is for answers, and no longer counts (01 §2.6).
+    pub(crate) fn became_long_lived(&self) {
+        self.bound.set(self.until(self.snapshot.config.timeouts.write));
+    }
+
+    /// Takes a place among the connections that last, which are fewer than the requests in flight, so that those still pass
+    /// when all of them are taken; `false` if there is none left.
+    pub(crate) fn take_tunnel_place(&mut self, count: &Arc<AtomicUsize>, most: usize) -> bool {
+        self.tunnel_place = Place::take(Arc::clone(count), most);
+        self.tunnel_place.is_some()
+    }
+
+    /// It stays a request: the upstream has declined.
+    pub(crate) fn give_tunnel_place_back(&mut self) {
+        self.tunnel_place = None;
     }
 
     /// The hash of what the client is known by, where the same client gets to the same endpoint; else nothing is hashed.
@@ -226,7 +245,7 @@ impl Exchange {
         if std::mem::replace(&mut self.request_complete, true) {
             return;
         }
-        let route = self.route().and_then(|route| route.timeout).filter(|_| !self.is_long_lived());
+        let route = self.route().and_then(|route| route.timeout);
         let route = route.map(|timeout| Instant::now() + timeout);
         let whole = self.until(self.snapshot.config.timeouts.write);
         self.bound.set(route.into_iter().chain(whole).min());

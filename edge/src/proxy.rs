@@ -44,6 +44,9 @@ pub(crate) struct Proxy {
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) most_in_flight: usize,
+    /// Those of them that are, or may become, connections that last.
+    pub(crate) tunnels: Arc<AtomicUsize>,
+    pub(crate) most_tunnels: usize,
     pub(crate) patience: Patience,
     pub(crate) vigilance: Vigilance,
     /// For what is no request: tunnels, and WebSockets over HTTP/2.
@@ -237,9 +240,12 @@ impl ProxyHttp for Proxy {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // Silence is no request that stalls: only the route's `idle_timeout` ends it (01 §2.6).
             downstream.set_read_timeout(None);
+            exchange.became_long_lived();
             let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
                 .ok_or_else(|| Error::explain(ErrorType::InternalError, "nothing to look after"))?;
             exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
+        } else if !head.status.is_informational() {
+            exchange.give_tunnel_place_back();
         }
         Ok(())
     }
@@ -335,6 +341,9 @@ impl Proxy {
             self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.now).await
         };
         exchange.admission = Some(caught(admitting).await.map_err(|Panicked| exchange.panicked())?);
+        if exchange.may_be_long_lived() && !exchange.take_tunnel_place(&self.tunnels, self.most_tunnels) {
+            return Err(Refusal::Failed(Failure::Overloaded));
+        }
         Ok(())
     }
 
@@ -622,6 +631,8 @@ mod tests {
             metrics,
             in_flight: Arc::default(),
             most_in_flight: 1,
+            tunnels: Arc::default(),
+            most_tunnels: 1,
             patience: Patience::DEFAULT,
             vigilance: Vigilance::default(),
             dialler: Dialler::new(),

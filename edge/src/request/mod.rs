@@ -193,6 +193,11 @@ impl Request {
         let query = read_query(head)?;
         let path = read_path(head, &target, &rules.path)?;
         refuse_unclear_framing(head)?;
+        let length = head.headers.get(header::CONTENT_LENGTH).filter(|_| websocket);
+        if length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0')) {
+            // What follows is the WebSocket, and no body.
+            return Err(BadRequest::Framing);
+        }
         refuse_odd_expectations(head)?;
         let client = Client::behind(rules.hops(connection), connection, &head.headers);
         let mut request = Self {

@@ -42,13 +42,19 @@ impl Answered {
     }
 }
 
-/// Sends `head`, which has no body, and reads the head of the answer: each byte of it within `silence`.
+/// Sends `head`, which has no body, and reads the head of the answer, all of it within `patience`; so long, too, each piece of a body
+/// may take that is read later.
 ///
 /// # Errors
 /// What went wrong, as the upstream's.
-pub(super) async fn ask(stream: Stream, head: RequestHeader, silence: Duration) -> Result<Answered> {
+pub(super) async fn ask(stream: Stream, head: RequestHeader, patience: Duration) -> Result<Answered> {
     let mut session = HttpSession::new(stream);
-    (session.read_timeout, session.write_timeout) = (Some(silence), Some(silence));
+    (session.read_timeout, session.write_timeout) = (Some(patience), Some(patience));
+    let asking = tokio::time::timeout(patience, ask_on(session, head)).await;
+    asking.unwrap_or_else(|_| Err(Error::explain(ErrorType::ReadTimedout, "the head of an answer").into_up()))
+}
+
+async fn ask_on(mut session: HttpSession, head: RequestHeader) -> Result<Answered> {
     session.write_request_header(Box::new(head)).await.map_err(|error| error.into_up())?;
     let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     for _ in 0..MOST_INTERIM {
@@ -116,5 +122,27 @@ mod tests {
             assert!(!key.is_accepted_by(&answer(other)), "{other:?}");
         }
         assert_ne!(Key::draw().unwrap().as_str(), Key::draw().unwrap().as_str());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r_005_an_answer_that_drips_has_no_longer_than_one_that_does_not_come() {
+        let (ours, mut upstream) = tokio::io::duplex(4096);
+        let dripping = async {
+            for byte in b"HTTP/1.1 101 Switching Protocols\r\n".iter().cycle() {
+                tokio::time::sleep(Duration::from_secs(29)).await;
+                if tokio::io::AsyncWriteExt::write_all(&mut upstream, &[*byte]).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let head = RequestHeader::build("GET", b"/", None).unwrap();
+        let began = tokio::time::Instant::now();
+        let patience = Duration::from_secs(30);
+        let asked = tokio::select! {
+            asked = ask(Box::new(ours), head, patience) => asked,
+            () = dripping => panic!("it took all of it"),
+        };
+        assert_eq!(asked.err().map(|error| error.etype), Some(ErrorType::ReadTimedout));
+        assert_eq!(began.elapsed(), patience);
     }
 }

@@ -19,7 +19,7 @@ use pingora_proxy::Session as Downstream;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::ask::{ACCEPT, Answered, KEY, Key, ask};
-use self::pipe::{Ended, Ends, Meter, pipe};
+use self::pipe::{Ended, Ends, LAST_WORDS, Meter, pipe};
 use crate::exchange::{End, Exchange};
 use crate::listener::{Farewell, Tunnel};
 use crate::proxy::{Proxy, overdue};
@@ -141,14 +141,15 @@ impl Proxy {
     /// Says yes to the client, and carries bytes from then on.
     async fn carry(&self, downstream: &mut Downstream, exchange: &mut Exchange, opened: Opened) -> Result<()> {
         let Opened { head, stream, first } = opened;
-        downstream.write_response_header(Box::new(head), false).await?;
+        downstream.write_response_header(Box::new(head), false).await.map_err(|error| error.into_down())?;
+        exchange.became_long_lived();
         let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
             .or_err(ErrorType::InternalError, "nothing to look after")?;
         exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
         let meter = Meter::new(std::sync::Arc::clone(&exchange.bound));
         let idle = exchange.route().and_then(|route| route.idle_timeout);
         let websocket = exchange.upgrade().is_some();
-        let ends = Ends { idle, half: websocket.then_some(LAST_WORDS) };
+        let ends = Ends { idle, half: websocket.then_some(LAST_WORDS), resets: downstream.is_http2() };
         let _open = crate::metrics::Raised::new(&self.metrics.0.tunnels);
         let up = (stream, first);
         let ended = match downstream.as_downstream_mut() {
@@ -192,12 +193,12 @@ async fn pass_on(mut answered: Answered, downstream: &mut Downstream, exchange: 
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "the protocol was not changed").into_up());
     }
     exchange.prepare_response(&mut head)?;
-    downstream.write_response_header(Box::new(head), false).await?;
+    downstream.write_response_header(Box::new(head), false).await.map_err(|error| error.into_down())?;
     while let Some(piece) = answered.body().await? {
         exchange.bound.note_activity();
-        downstream.write_response_body(Some(piece), false).await?;
+        downstream.write_response_body(Some(piece), false).await.map_err(|error| error.into_down())?;
     }
-    downstream.write_response_body(None, true).await
+    downstream.write_response_body(None, true).await.map_err(|error| error.into_down())
 }
 
 impl Exchange {
@@ -209,9 +210,9 @@ impl Exchange {
         Ok(head)
     }
 
-    /// How long an upstream may take for each byte of its answer.
+    /// How long an upstream may take for the head of its answer, and for each piece of its body.
     fn patience(&self) -> Duration {
-        self.route().and_then(|route| route.timeout).unwrap_or(FIRST_BYTE)
+        self.route().and_then(|route| route.timeout).unwrap_or(HEAD)
     }
 
     /// Whether the upstream speaks HTTP, though the route is for connections.
@@ -267,7 +268,5 @@ impl Exchange {
     }
 }
 
-/// For the answer to an upgrade, where the route sets no time (03 §2).
-const FIRST_BYTE: Duration = Duration::from_secs(30);
-/// A WebSocket of which one side is done is over: the other has so long for what it still has to say.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For the head of the answer to an upgrade, where the route sets no time (03 §2).
+const HEAD: Duration = Duration::from_secs(30);

@@ -1,7 +1,8 @@
 //! Carries bytes both ways between two streams, counts them, and ends what is silent for too long. Either side may end its half
 //! and still hear the other (03 S-106); a side that does not read holds up whoever sends to it, and nobody else.
+//! A side that breaks off ends the direction in which it failed, and what was read before is carried all the same.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -35,6 +36,8 @@ pub(super) struct Ends {
     pub(super) idle: Option<Duration>,
     /// So long after one side is done; `None`: only once the other is, too.
     pub(super) half: Option<Duration>,
+    /// The client is told by a reset that the upstream broke off.
+    pub(super) resets: bool,
 }
 
 /// What has passed.
@@ -47,12 +50,21 @@ pub(super) struct Meter {
     up: AtomicU64,
     down: AtomicU64,
     half: Notify,
+    broken: Notify,
 }
 
 impl Meter {
     pub(super) fn new(bound: Arc<Bound>) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { bound, began: Instant::now(), last: zero(), up: zero(), down: zero(), half: Notify::new() }
+        Self {
+            bound,
+            began: Instant::now(),
+            last: zero(),
+            up: zero(),
+            down: zero(),
+            half: Notify::new(),
+            broken: Notify::new(),
+        }
     }
 
     /// The bytes that went up, and those that went down.
@@ -60,8 +72,13 @@ impl Meter {
         (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
     }
 
-    fn note(&self, direction: &AtomicU64, bytes: usize) {
+    /// So many bytes are on their way for good.
+    fn carried(direction: &AtomicU64, bytes: usize) {
         direction.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Something moves.
+    fn stir(&self) {
         let since = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(since, Ordering::Relaxed);
         self.bound.note_activity();
@@ -85,6 +102,12 @@ impl Meter {
         self.half.notified().await;
         sleep(half).await;
     }
+
+    /// Until the other direction has had its time after one broke.
+    async fn end_of_broken(&self) {
+        self.broken.notified().await;
+        sleep(LAST_WORDS).await;
+    }
 }
 
 /// Carries until both sides are done, or as `ends` says. `first` came from the upstream before.
@@ -93,82 +116,181 @@ where
     D: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut down = Side { io: down, first: Bytes::new(), meter, direction: &meter.down, failed: false, ended: false };
-    let mut up = Side { io: up, first, meter, direction: &meter.up, failed: false, ended: false };
-    let outcome = tokio::select! {
-        copied = copy_bidirectional_with_sizes(&mut down, &mut up, BUFFER, BUFFER) => copied.map(|_| Ended::Whole),
-        () = meter.silence(ends.idle) => Ok(Ended::Silent),
-        () = meter.end_of_half(ends.half) => Ok(Ended::Whole),
+    let mut down = Side { io: down, first: Bytes::new(), gone: false, ended: false, resets: ends.resets };
+    let mut up = Side { io: up, first, gone: false, ended: false, resets: false };
+    let (mut upwards, mut downwards) = (Way::new(&meter.up), Way::new(&meter.down));
+    let mut broke = None;
+    let carrying = std::future::poll_fn(|cx| {
+        loop {
+            let gone = (down.gone, up.gone);
+            let one = upwards.poll(cx, &mut down, &mut up, meter);
+            broke = broke.or(upwards.failed.and_then(|at| match at {
+                At::Source => (!down.ended).then_some(Ended::Downstream),
+                At::Sink => Some(Ended::Upstream),
+            }));
+            let other = downwards.poll(cx, &mut up, &mut down, meter);
+            broke = broke.or(downwards.failed.and_then(|at| match at {
+                At::Source => Some(Ended::Upstream),
+                // A client that was told of the end may leave as it likes.
+                At::Sink => (!down.ended).then_some(Ended::Downstream),
+            }));
+            if one.is_ready() && other.is_ready() {
+                return Poll::Ready(());
+            }
+            // Who is gone for one direction is gone for the other, which may have been looked at before.
+            if gone == (down.gone, up.gone) {
+                return Poll::Pending;
+            }
+        }
+    });
+    let silent = tokio::select! {
+        () = carrying => false,
+        () = meter.silence(ends.idle) => true,
+        () = meter.end_of_half(ends.half) => false,
+        () = meter.end_of_broken() => false,
     };
-    // A client that was told of the end may leave as it likes.
-    outcome.unwrap_or(match (down.failed, down.ended) {
-        (true, true) => Ended::Whole,
-        (true, false) => Ended::Downstream,
-        (false, _) => Ended::Upstream,
-    })
+    broke.unwrap_or(if silent { Ended::Silent } else { Ended::Whole })
 }
 
-/// One of both streams. What is written to it has passed in its direction.
-struct Side<'m, S> {
+/// One of both streams.
+struct Side<S> {
     io: S,
     /// Read before anything else.
     first: Bytes,
-    meter: &'m Meter,
-    direction: &'m AtomicU64,
-    failed: bool,
+    /// Its connection is no more, either way.
+    gone: bool,
     /// All that was written to it is on its way, and its end.
     ended: bool,
+    /// It is told of a break by a reset, which must not look like an end (RFC 9113 §8.5).
+    resets: bool,
 }
 
-impl<S> Side<'_, S> {
-    fn noted<T>(&mut self, outcome: io::Result<T>) -> Poll<io::Result<T>> {
-        self.failed |= outcome.is_err();
-        Poll::Ready(outcome)
+impl<S> Side<S> {
+    fn note(&mut self, error: &io::Error) {
+        let gone = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+        self.gone |= gone.contains(&error.kind());
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Side<'_, S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.first.is_empty() {
-            let take = this.first.len().min(buf.remaining());
-            buf.put_slice(&this.first.split_to(take));
-            return Poll::Ready(Ok(()));
+/// At which end of a direction something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Source,
+    Sink,
+}
+
+/// What is next in one direction.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Read,
+    Write,
+    Flush,
+    Shut,
+    Done,
+}
+
+/// One direction.
+struct Way<'m> {
+    carried: &'m AtomicU64,
+    buffer: Box<[u8]>,
+    /// What of the buffer was written, and what of it was read.
+    written: usize,
+    read: usize,
+    step: Step,
+    failed: Option<At>,
+}
+
+impl<'m> Way<'m> {
+    fn new(carried: &'m AtomicU64) -> Self {
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Self { carried, buffer, written: 0, read: 0, step: Step::Read, failed: None }
+    }
+
+    /// Carries on, to the end. What was read is written and flushed whatever comes after it.
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut Side<R>, to: &mut Side<W>, meter: &Meter) -> Poll<()>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            if to.gone && !matches!(self.step, Step::Done) {
+                self.step = Step::Done;
+            }
+            match self.step {
+                Step::Read => match ready!(self.poll_fill(cx, from)) {
+                    Ok(0) => {
+                        meter.half.notify_one();
+                        self.step = Step::Shut;
+                    }
+                    Ok(_) => self.step = Step::Write,
+                    Err(error) => {
+                        from.note(&error);
+                        self.fail(At::Source, Step::Shut, meter);
+                    }
+                },
+                Step::Write => {
+                    let rest = self.buffer.get(self.written..self.read).unwrap_or_default();
+                    if rest.is_empty() {
+                        self.step = Step::Flush;
+                        continue;
+                    }
+                    let wrote = ready!(Pin::new(&mut to.io).poll_write(cx, rest));
+                    match wrote.and_then(|bytes| if bytes == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(bytes) })
+                    {
+                        Ok(bytes) => {
+                            meter.stir();
+                            self.written += bytes;
+                        }
+                        Err(error) => {
+                            to.note(&error);
+                            self.fail(At::Sink, Step::Done, meter);
+                        }
+                    }
+                }
+                Step::Flush => match ready!(Pin::new(&mut to.io).poll_flush(cx)) {
+                    Ok(()) => {
+                        Meter::carried(self.carried, self.written);
+                        self.step = Step::Read;
+                    }
+                    Err(error) => {
+                        to.note(&error);
+                        self.fail(At::Sink, Step::Done, meter);
+                    }
+                },
+                Step::Shut if to.resets && self.failed.is_some() => self.step = Step::Done,
+                Step::Shut => {
+                    // Who is gone already is not told any more, and what it sent before is carried all the same.
+                    let _gone_already = ready!(Pin::new(&mut to.io).poll_shutdown(cx));
+                    to.ended |= self.failed.is_none();
+                    self.step = Step::Done;
+                }
+                Step::Done => return Poll::Ready(()),
+            }
         }
-        let before = buf.filled().len();
-        let outcome = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
-        if outcome.is_ok() && buf.filled().len() == before {
-            this.meter.half.notify_one();
+    }
+
+    /// The number of bytes that are in the buffer now; 0 at the end.
+    fn poll_fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, from: &mut Side<R>) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        if from.first.is_empty() {
+            ready!(Pin::new(&mut from.io).poll_read(cx, &mut buffer))?;
+        } else {
+            let take = from.first.len().min(buffer.remaining());
+            buffer.put_slice(&from.first.split_to(take));
         }
-        this.noted(outcome)
+        (self.written, self.read) = (0, buffer.filled().len());
+        Poll::Ready(Ok(self.read))
+    }
+
+    fn fail(&mut self, at: At, next: Step, meter: &Meter) {
+        self.failed = Some(at);
+        self.step = next;
+        meter.broken.notify_one();
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Side<'_, S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = ready!(Pin::new(&mut this.io).poll_write(cx, buf));
-        if let Ok(bytes) = outcome {
-            this.meter.note(this.direction, bytes);
-        }
-        this.noted(outcome)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let outcome = ready!(Pin::new(&mut this.io).poll_flush(cx));
-        this.noted(outcome)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // Who is gone already is not told any more, and what it sent before is carried all the same.
-        let _gone_already = ready!(Pin::new(&mut this.io).poll_shutdown(cx));
-        this.ended = true;
-        Poll::Ready(Ok(()))
-    }
-}
-
+/// A direction whose other one has broken has so long for what is still on its way; so has a WebSocket of which one side is done.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What is held of each direction.
 const BUFFER: usize = 16 * 1024;
 
@@ -178,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    const FOREVER: Ends = Ends { idle: None, half: None };
+    const FOREVER: Ends = Ends { idle: None, half: None, resets: false };
     type Piping = tokio::task::JoinHandle<(Ended, (u64, u64))>;
 
     /// The client's end, the upstream's end, and what becomes of the pipe between them.
@@ -219,7 +341,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_ends_it_and_a_byte_either_way_puts_that_off() {
         let idle = Some(Duration::from_secs(10));
-        let (mut client, mut upstream, piping) = open(b"", Ends { idle, half: None });
+        let (mut client, mut upstream, piping) = open(b"", Ends { idle, half: None, resets: false });
         let began = Instant::now();
         sleep(Duration::from_secs(8)).await;
         client.write_all(b"a").await.unwrap();
@@ -232,7 +354,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_one_side_is_not_enough_the_other_is_waited_for_a_moment_only() {
         let half = Some(Duration::from_secs(5));
-        let (_client, upstream, piping) = open(b"", Ends { idle: None, half });
+        let (_client, upstream, piping) = open(b"", Ends { idle: None, half, resets: false });
         let began = Instant::now();
         drop(upstream);
         assert_eq!(piping.await.unwrap().0, Ended::Whole);
@@ -247,5 +369,71 @@ mod tests {
         upstream.read_to_end(&mut heard).await.unwrap();
         upstream.write_all(b"to nobody").await.unwrap();
         assert_eq!(piping.await.unwrap().0, Ended::Downstream);
+    }
+
+    /// Says this, and breaks off in the same breath; hears nothing.
+    struct Breaks(&'static [u8], ErrorKind);
+
+    impl AsyncRead for Breaks {
+        fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            if this.0.is_empty() {
+                return Poll::Ready(Err(this.1.into()));
+            }
+            buf.put_slice(std::mem::take(&mut this.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Breaks {
+        fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s_106_what_was_said_before_a_break_is_carried() {
+        for (kind, waits) in [(ErrorKind::ConnectionReset, 0), (ErrorKind::UnexpectedEof, 5)] {
+            let (mut client, down) = duplex(64);
+            let meter = Meter::new(Arc::default());
+            let began = Instant::now();
+            let piping =
+                pipe(tokio::io::BufWriter::new(down), (Breaks(b"last words", kind), Bytes::new()), &meter, FOREVER);
+            let mut heard = Vec::new();
+            let (ended, read) = tokio::join!(piping, client.read_to_end(&mut heard));
+            read.unwrap();
+            assert_eq!(
+                (ended, heard.as_slice(), meter.total()),
+                (Ended::Upstream, &b"last words"[..], (0, 10)),
+                "{kind}"
+            );
+            assert_eq!(began.elapsed().as_secs(), waits, "{kind}: what is not gone is still heard a moment");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s_106_who_broke_off_one_half_still_gets_its_answer() {
+        let (up, mut upstream) = duplex(64);
+        let meter = Meter::new(Arc::default());
+        let down = Breaks(b"question", ErrorKind::UnexpectedEof);
+        let piping = pipe(down, (tokio::io::BufWriter::new(up), Bytes::new()), &meter, FOREVER);
+        let answering = async {
+            let mut asked = Vec::new();
+            upstream.read_to_end(&mut asked).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            upstream.write_all(b"answer").await.unwrap();
+            drop(upstream);
+            asked
+        };
+        let (ended, asked) = tokio::join!(piping, answering);
+        assert_eq!((ended, asked.as_slice(), meter.total()), (Ended::Downstream, &b"question"[..], (8, 6)));
     }
 }

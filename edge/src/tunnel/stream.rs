@@ -3,9 +3,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use h2::SendStream;
 use pingora_core::protocols::http::v2::server::HttpSession;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,13 +26,53 @@ pub(super) struct Stream<'s> {
     /// What is still to be sent of that.
     owed: &'static [u8],
     ended: bool,
+    queue: Arc<Queue>,
+}
+
+/// The pieces that the connection was given and has not sent yet. A reset would discard them.
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: AtomicUsize,
+    empty: AtomicWaker,
+}
+
+/// One of them; the connection drops it once it is sent.
+struct Piece {
+    data: Box<[u8]>,
+    queue: Arc<Queue>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if self.queue.pieces.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.queue.empty.wake();
+        }
+    }
+}
+
+impl Queue {
+    fn piece(self: &Arc<Self>, data: &[u8]) -> Bytes {
+        self.pieces.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Piece { data: data.into(), queue: Arc::clone(self) })
+    }
+
+    fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
+        self.empty.register(cx.waker());
+        if self.pieces.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 impl<'s> Stream<'s> {
     /// That of `session`, whose head was answered; `None` if it was not.
     pub(super) fn of(session: &'s mut HttpSession, farewell: Option<Farewell>) -> Option<Self> {
         let send = session.take_response_body_writer()?;
-        Some(Self { session, send, rest: Bytes::new(), farewell, owed: &[], ended: false })
+        Some(Self { session, send, rest: Bytes::new(), farewell, owed: &[], ended: false, queue: Arc::default() })
     }
 
     /// Sends as much of `data` as there is room for.
@@ -41,11 +84,13 @@ impl<'s> Stream<'s> {
         loop {
             let room = match ready!(self.send.poll_capacity(cx)) {
                 Some(Ok(room)) => room.min(data.len()),
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                Some(Err(error)) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, error)));
+                }
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };
             if let Some(part) = data.get(..room).filter(|part| !part.is_empty()) {
-                let sent = self.send.send_data(Bytes::copy_from_slice(part), false);
+                let sent = self.send.send_data(self.queue.piece(part), false);
                 return Poll::Ready(sent.map(|()| room).map_err(io::Error::other));
             }
         }
@@ -73,7 +118,10 @@ impl AsyncRead for Stream<'_> {
         this.poll_farewell(cx)?;
         while this.rest.is_empty() {
             match ready!(this.session.poll_read_body_bytes(cx)) {
-                Some(bytes) => this.rest = bytes.map_err(io::Error::other)?,
+                // The stream is gone, either way.
+                Some(bytes) => {
+                    this.rest = bytes.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error))?
+                }
                 None => return Poll::Ready(Ok(())),
             }
         }
@@ -99,9 +147,14 @@ impl AsyncWrite for Stream<'_> {
         Poll::Ready(Ok(sent))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The connection sends what it was given by itself.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // The connection sends what it was given by itself, or drops it where the client has reset the stream.
+        ready!(this.queue.poll_empty(cx));
+        match this.send.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -16,7 +16,7 @@ mod tls;
 mod way;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -168,6 +168,7 @@ impl Upstreams {
             version: snapshot.version,
             connect: CONNECT,
             dial: snapshot.clusters.dial(),
+            // The bound of the exchange keeps the route's time until the connection has become something else.
             silence: if wants.upgrade { route.idle_timeout } else { silence },
         };
         let mut peer = spec.peer().map_err(|_| NoWay::Unusable)?;
@@ -234,14 +235,19 @@ fn tls<'a>(
 fn is_inward(endpoint: &UpstreamEndpoint, address: IpAddr) -> bool {
     let named = endpoint.host.parse::<IpAddr>().is_ok() || endpoint.host.eq_ignore_ascii_case("localhost");
     let inward = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6 == METADATA,
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || METADATA_V4.contains(&v4),
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || METADATA_V6.contains(&v6)
+        }
     };
     inward && !named
 }
 
-/// Where one cloud tells of its machines over IPv6; the others use link-local addresses.
-const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Where clouds tell of their machines over IPv4, other than at link-local addresses: Alibaba Cloud and Oracle Cloud.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+/// And over IPv6: Amazon and Google.
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 /// To connect, TLS included (03 §2).
 const CONNECT: Duration = Duration::from_secs(5);
@@ -251,3 +257,45 @@ const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
 const AUTHN_NAME: Duration = Duration::from_millis(400);
 /// A callback waits for the provider, which has 10 s a call (03 §2).
 const AUTHN_SILENCE: Duration = Duration::from_secs(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::UpstreamScheme;
+
+    #[test]
+    fn s_105_no_name_leads_inward_and_what_is_written_out_does() {
+        for (address, inward) in [
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("0.0.0.0", true),
+            ("::", true),
+            ("::ffff:0.0.0.0", true),
+            ("169.254.169.254", true),
+            ("169.254.0.1", true),
+            ("::ffff:169.254.169.254", true),
+            ("fe80::1", true),
+            ("100.100.100.200", true),
+            ("::ffff:100.100.100.200", true),
+            ("192.0.0.192", true),
+            ("fd00:ec2::254", true),
+            ("fd20:ce::254", true),
+            ("10.0.0.5", false),
+            ("100.100.100.201", false),
+            ("192.0.0.193", false),
+            ("fd00:ec2::253", false),
+            ("2001:db8::1", false),
+        ] {
+            let parsed = address.parse().unwrap();
+            let to = |host: &str| {
+                let (scheme, authority) = (UpstreamScheme::Tcp, format!("{host}:5432"));
+                let endpoint = UpstreamEndpoint { scheme, host: host.to_owned(), port: 5432, authority, weight: 1 };
+                is_inward(&endpoint, parsed)
+            };
+            assert_eq!(to("db.internal"), inward, "{address}");
+            assert!(!to(address) && !to("localhost"), "{address}: the route names it");
+        }
+    }
+}

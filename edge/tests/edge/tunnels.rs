@@ -561,3 +561,93 @@ async fn r_033_a_websocket_over_http_2_is_told_to_leave_between_two_frames() {
     drop((client, stream, body));
     tokio::time::timeout(Duration::from_secs(20), drain).await.expect("nothing else is waited for").unwrap();
 }
+
+/// Greets whoever connects; says this to whoever says something, and breaks off in the same breath.
+async fn breaking(said: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(b"hello\n").await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(said).await.unwrap();
+            stream.set_zero_linger().unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn s_106_what_an_upstream_said_before_it_broke_off_arrives() {
+    const SAID: &[u8] = b"last words";
+    let server = Server::start().await;
+    let address = breaking(SAID).await;
+    let leads = |route: &mut Route| route.target = leads_to(UpstreamScheme::Tcp, "127.0.0.1", address.port());
+    let world = world(&server, leads).await;
+    for _ in 0..20 {
+        let mut wire = granted(&world, &connect("app.localhost:5432", "")).await;
+        wire.send("?").await;
+        assert_eq!(wire.raw(SAID.len()).await, SAID);
+        let mut client = h2_client(&world).await;
+        let (answer, mut stream) = asked(&mut client, Request::builder().uri("app.localhost:5432")).await;
+        let mut body = answer.into_body();
+        assert_eq!(heard(&mut body, 6).await, b"hello\n");
+        stream.send_data(Bytes::from_static(b"?"), false).unwrap();
+        assert_eq!(heard(&mut body, SAID.len()).await, SAID);
+        assert_eq!(end(&mut body).await, Some(Reason::CONNECT_ERROR), "a break is no end (RFC 9113 section 8.5)");
+    }
+    until("its bytes are counted", || {
+        world.metric("postern_edge_tunnel_bytes_total", &[("direction", "down")]) > (40 * (6 + SAID.len())) as f64 - 0.5
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn s_106_what_a_client_said_before_it_left_without_a_word_arrives() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = Server::start().await;
+    let world = world(&server, |route| route.target = leads_to(UpstreamScheme::Tcp, "127.0.0.1", port)).await;
+    for _ in 0..20 {
+        let mut wire = world.wire().await;
+        wire.send(&connect("app.localhost:5432", "")).await;
+        let (mut upstream, _) = listener.accept().await.unwrap();
+        assert!(wire.head().await.unwrap().starts_with("HTTP/1.1 200 "));
+        wire.send("last words").await;
+        // The end of the connection, without that of TLS.
+        wire.stream.get_mut().0.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        let reading = upstream.read_to_end(&mut said);
+        tokio::time::timeout(Duration::from_secs(20), reading).await.expect("in time").unwrap();
+        assert_eq!(said, b"last words");
+    }
+}
+
+#[tokio::test]
+async fn r_030_tunnels_take_half_of_the_places_at_most_and_requests_still_pass() {
+    let server = Server::start().await;
+    let route = tunnel(server.address);
+    let builder = WorldBuilder::new().await.change(|config| config.routes.insert(0, Arc::new(route)));
+    let world = builder.options(|options| options.requests_in_flight = 4).start();
+    assert_eq!(world.metric("postern_edge_limit", &[("limit", "tunnels")]), 2.0);
+    let request = connect("app.localhost:5432", "");
+    let first = granted(&world, &request).await;
+    let _second = granted(&world, &request).await;
+    assert_eq!((refused(&world, &request).await, server.accepted()), (503, 2), "nothing was dialled for it");
+    let mut wire = world.wire().await;
+    wire.send("GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+    assert_eq!(wire.response().await.unwrap().status, 200);
+    drop(first);
+    until("its place is given back", || world.metric("postern_edge_tunnels", &[]) == 1.0).await;
+    until("the request is over", || world.metric("postern_edge_requests_in_flight", &[]) == 1.0).await;
+    granted(&world, &request).await;
+}
+
+#[tokio::test]
+async fn a_websocket_over_http_2_with_a_body_is_a_bad_request() {
+    let server = Server::start().await;
+    let world = world(&server, |_| {}).await;
+    let mut client = h2_client(&world).await;
+    let (answer, _stream) = asked(&mut client, socket("/socket").header("content-length", "3")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+}

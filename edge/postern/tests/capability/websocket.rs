@@ -6,13 +6,14 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::StatusCode;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{Browser, DEADLINE, Postern, Provider, Upstream, World, bounded};
+use crate::support::{Browser, DEADLINE, NO_PROVIDER, PUBLIC, Postern, Provider, Upstream, World, bounded};
 
 /// How long the many echo; a whole minute with `POSTERN_TEST_WEBSOCKET_SECONDS=60`.
 fn duration() -> Duration {
@@ -107,5 +108,57 @@ async fn s_037_an_upgrade_is_refused_unless_the_route_and_the_policy_allow_it() 
             other => anyhow::bail!("{name}, signed in: {signed_in}: {other:?}"),
         }
     }
+    Ok(())
+}
+
+/// What an upstream does with whoever asks for another protocol.
+async fn answer(mut stream: TcpStream) -> Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let (head, pieces) = match head.split(|byte| *byte == b' ').nth(1) {
+        Some(b"/declines") => ("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", 100_000),
+        Some(b"/agrees") => {
+            ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: spdy/3.1\r\n\r\n", 30)
+        }
+        // It hangs for as long as it is let.
+        _ => ("", 0),
+    };
+    stream.write_all(head.as_bytes()).await?;
+    for _ in 0..pieces {
+        stream.write_all(b"x").await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if pieces == 0 {
+        let _until_it_is_cut = stream.read(&mut [0]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_014_only_a_connection_that_has_become_something_else_has_more_time_than_its_route() -> Result<()> {
+    let (world, listener) = (World::new()?, TcpListener::bind("127.0.0.1:0").await?);
+    let to = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
+        }
+    });
+    let routes = world.route("app", &to, &[PUBLIC, &["allow_spdy: true", "timeout: 1s"]].concat());
+    let postern = Postern::run(&world, &world.config(NO_PROVIDER, &routes)).await?;
+    let ask = async |path: &str| {
+        let fields = "Connection: Upgrade\r\nUpgrade: spdy/3.1\r\n\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{fields}", world.host("app"));
+        world.exchange("app", &request).await
+    };
+    let told = ask("/hangs").await.with_context(|| postern.told())?;
+    assert!(told.starts_with("HTTP/1.1 504 "), "{told}");
+    let told = ask("/declines").await.with_context(|| postern.told())?;
+    assert!(told.len() < 10_000, "it was cut, whatever of it had been passed on: {}", told.len());
+    let told = ask("/agrees").await.with_context(|| postern.told())?;
+    let carried = told.split_once("\r\n\r\n").context("no head")?.1;
+    assert!(told.starts_with("HTTP/1.1 101 "), "{told}");
+    assert_eq!(carried, "x".repeat(30), "it outlives the time of its route");
     Ok(())
 }
