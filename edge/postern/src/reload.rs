@@ -232,6 +232,7 @@ impl Config {
     /// Takes from `running` what cannot change live, so that all rooms go on to agree on it: the store is sealed with the
     /// secrets that it was opened with, and sessions that are named by others would never be found in it.
     pub fn keep_what_cannot_change(&mut self, running: &Self) {
+        self.keep_certificates(running);
         if self.role != running.role {
             self.role = running.role;
             self.edge.authenticate.upstream = running.edge.authenticate.upstream.clone();
@@ -247,6 +248,25 @@ impl Config {
         self.session_max_age = running.session_max_age;
         self.edge.keyring = Arc::clone(&running.edge.keyring);
         self.authn.keyring = Arc::clone(&running.authn.keyring);
+    }
+}
+
+impl Config {
+    /// Takes from `running` what is ordered, derived and trusted, where it hangs on what a reload cannot change: what is served
+    /// stays then as it is.
+    fn keep_certificates(&mut self, running: &Self) {
+        let (new, old) = (&self.edge.listeners, &running.edge.listeners);
+        if is_plain(&new.public) != is_plain(&old.public) || self.role != running.role {
+            self.autocert.clone_from(&running.autocert);
+        } else if let Some(autocert) = &mut self.autocert {
+            autocert.answers_http = !old.redirect.is_empty();
+        }
+        // Derived from a secret that is not in force: nobody trusts it.
+        if !self.edge.certificates.last.is_empty() && self.shared_secret_differs(running) {
+            self.edge.certificates.last.clone_from(&running.edge.certificates.last);
+            self.edge.proxy.extra_roots.clone_from(&running.edge.proxy.extra_roots);
+            self.authn.extra_roots.clone_from(&running.authn.extra_roots);
+        }
     }
 }
 
@@ -527,6 +547,36 @@ mod tests {
             new.needs_restart(&old).is_empty(),
             "what is not taken is told again only when it changes back and forth"
         );
+    }
+
+    #[test]
+    fn what_is_ordered_derived_and_trusted_stays_where_what_it_hangs_on_does() {
+        let environment = Environment::of::<&str, &str>([]).unwrap();
+        let load = |text: &str| {
+            let text = format!("address: 127.0.0.1:1\ncookie_secret: {SECRET}\n{text}");
+            config::load_text(Some("config.yaml"), &text, false, &environment).config.unwrap()
+        };
+        let kept = |running: &Config, text: &str| {
+            let mut new = load(text);
+            new.keep_what_cannot_change(running);
+            new
+        };
+        let ordering = format!("shared_secret: {SECRET}\nautocert: true\n");
+        let running = load(&ordering);
+        assert!(kept(&running, &format!("{ordering}insecure_server: true\n")).autocert.is_some());
+        let plain = load(&format!("shared_secret: {SECRET}\ninsecure_server: true\n"));
+        assert!(kept(&plain, &ordering).autocert.is_none());
+        let redirected = kept(&running, &format!("{ordering}http_redirect_addr: 127.0.0.1:2\n"));
+        assert!(!redirected.autocert.unwrap().answers_http, "nobody listens there before the next start");
+        assert!(kept(&running, &format!("shared_secret: {SECRET}\n")).autocert.is_none(), "it is switched off live");
+
+        let derived = |secret: &str| format!("shared_secret: {secret}\ntls_derive: example.com\n");
+        let running = load(&derived(SECRET));
+        let new = kept(&running, &derived(OTHER));
+        assert!(!running.edge.certificates.last.is_empty() && running.edge.proxy.extra_roots.is_some());
+        assert_eq!(new.edge.certificates.last[0].0, running.edge.certificates.last[0].0);
+        assert_eq!(new.edge.proxy.extra_roots, running.edge.proxy.extra_roots);
+        assert_eq!(new.authn.extra_roots, running.authn.extra_roots);
     }
 
     #[test]

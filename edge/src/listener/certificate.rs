@@ -185,13 +185,21 @@ impl CertificateStore {
     /// Reads everything that is configured.
     ///
     /// # Errors
-    /// [`CertificateError`]: at start, one bad pair is enough.
+    /// [`CertificateError`]: at start, one bad pair is enough, unless it was issued: who issues it again mends that.
     pub(crate) fn open(
         configured: &config::Certificates,
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<Self>, CertificateError> {
-        let read = |source: &Source<'_>| source.read().and_then(|pem| pem.parse(&provider));
-        let certificates = sources(configured).iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut certificates = Vec::new();
+        for source in sources(configured) {
+            match (source.read().and_then(|pem| pem.parse(&provider)), &source) {
+                (Ok(certificate), _) => certificates.push(certificate),
+                (Err(error), Source::Issued(issued)) => {
+                    tracing::warn!(%error, name = issued.name, "what was issued is not served");
+                }
+                (Err(error), Source::Here(..) | Source::Files(_)) => return Err(error),
+            }
+        }
         if certificates.is_empty() {
             return Err(CertificateError::None);
         }
@@ -461,6 +469,15 @@ mod tests {
         assert_eq!(names(), ["a.example", "b.example", "*"]);
         assert_eq!((served(&store, Some("b.example")), served(&store, Some("c.example"))), (0, 1));
         assert!(!store.reload(&configured).0, "nothing changed");
+    }
+
+    #[test]
+    fn what_was_issued_and_cannot_be_served_does_not_keep_the_listener_from_opening() {
+        let (chain, _) = pair(&["b.example"]);
+        let configured = config::Certificates { last: vec![pair(&["*"])], ..config::Certificates::default() };
+        configured.issued.replace(vec![Issued { name: "b.example".to_owned(), chain, key: pair(&["c.example"]).1 }]);
+        let store = CertificateStore::open(&configured, Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        assert_eq!(store.unwrap().current().certificates.len(), 1);
     }
 
     #[test]

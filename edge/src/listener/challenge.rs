@@ -1,15 +1,17 @@
 //! What an authority looks at before it issues a certificate: that we answer for the name, in TLS (TLS-ALPN-01, RFC 8737) or
 //! in plain HTTP (HTTP-01, RFC 8555 §8.3). Nothing else is answered with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::sync::Semaphore;
 
 use super::tls::provider;
 
@@ -25,7 +27,19 @@ pub struct Challenges(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     open: ArcSwap<Open>,
-    elsewhere: ArcSwapOption<Arc<dyn ChallengesElsewhere>>,
+    elsewhere: ArcSwapOption<Elsewhere>,
+    /// Elsewhere is looked for these names alone.
+    expected: ArcSwap<HashSet<String>>,
+}
+
+/// Looks elsewhere under way at once; one that hangs keeps its place.
+const PLACES: usize = 4;
+/// A look elsewhere is not waited for longer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+struct Elsewhere {
+    at: Arc<dyn ChallengesElsewhere>,
+    places: Arc<Semaphore>,
 }
 
 /// Where the challenges of other processes are found: the authority may look at this one. It may block; what is asked for
@@ -76,7 +90,13 @@ impl Challenges {
 
     /// Looks there for what is not open here.
     pub fn look_elsewhere(&self, elsewhere: Option<Arc<dyn ChallengesElsewhere>>) {
-        self.0.elsewhere.store(elsewhere.map(Arc::new));
+        let places = Arc::new(Semaphore::new(PLACES));
+        self.0.elsewhere.store(elsewhere.map(|at| Arc::new(Elsewhere { at, places })));
+    }
+
+    /// Looks elsewhere for these names (in lower case) and no other: strangers make nobody look.
+    pub fn expect(&self, names: &[String]) {
+        self.0.expected.store(Arc::new(names.iter().cloned().collect()));
     }
 
     fn change(&self, change: impl Fn(&mut Open)) {
@@ -94,27 +114,40 @@ impl Challenges {
         if here.is_some() {
             return here;
         }
-        let (certificate, key) = self.elsewhere(move |elsewhere| elsewhere.shown(&name)).await?;
+        let (certificate, key) = self.elsewhere(name, |elsewhere, name| elsewhere.shown(name)).await?;
         config(&certificate, &key).ok()
     }
 
-    /// What to say to who asks for this path.
-    pub(super) async fn said(&self, path: &str) -> Option<String> {
-        let token = path.strip_prefix(PATH)?.to_owned();
-        let here = self.0.open.load().http.get(&token).cloned();
+    /// What to say to who asks `host` for this path.
+    pub(super) async fn said(&self, host: Option<&str>, path: &str) -> Option<String> {
+        let token = path.strip_prefix(PATH)?;
+        let here = self.0.open.load().http.get(token).cloned();
         if here.is_some() {
             return here;
         }
-        self.elsewhere(move |elsewhere| elsewhere.said(&token)).await
+        let (host, token) = (host?.to_ascii_lowercase(), token.to_owned());
+        self.elsewhere(host, move |elsewhere, _| elsewhere.said(&token)).await
     }
 
-    /// On a thread that may block.
+    /// On a thread that may block, if the name is one that somebody orders for; not for long, and few at once.
     async fn elsewhere<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&dyn ChallengesElsewhere) -> Option<T> + Send + 'static,
+        name: String,
+        ask: impl FnOnce(&dyn ChallengesElsewhere, &str) -> Option<T> + Send + 'static,
     ) -> Option<T> {
+        if !self.0.expected.load().contains(&name) {
+            return None;
+        }
         let elsewhere = self.0.elsewhere.load_full()?;
-        tokio::task::spawn_blocking(move || ask(elsewhere.as_ref().as_ref())).await.ok()?
+        let look = async move {
+            let place = Arc::clone(&elsewhere.places).acquire_owned().await.ok()?;
+            let looking = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                ask(elsewhere.at.as_ref(), &name)
+            });
+            looking.await.ok()?
+        };
+        tokio::time::timeout(PATIENCE, look).await.ok()?
     }
 }
 
@@ -162,13 +195,16 @@ mod tests {
         challenges.show("App.example", certificate.as_bytes(), key.as_bytes()).unwrap();
         challenges.say("abc", "abc.print");
         assert!(other.shown("app.EXAMPLE").await.is_some() && other.shown("b.example").await.is_none());
-        assert_eq!(other.said("/.well-known/acme-challenge/abc").await.as_deref(), Some("abc.print"));
+        assert_eq!(
+            other.said(Some("App.example"), "/.well-known/acme-challenge/abc").await.as_deref(),
+            Some("abc.print")
+        );
         for path in ["/.well-known/acme-challenge/", "/.well-known/acme-challenge/abcd", "/abc", "/"] {
-            assert_eq!(other.said(path).await, None, "{path}");
+            assert_eq!(other.said(Some("App.example"), path).await, None, "{path}");
         }
         challenges.end("app.example", "abc");
         assert!(other.shown("app.example").await.is_none());
-        assert!(other.said("/.well-known/acme-challenge/abc").await.is_none());
+        assert!(other.said(Some("App.example"), "/.well-known/acme-challenge/abc").await.is_none());
         assert_eq!(challenges.show("a", b"text", key.as_bytes()), Err(NoCertificate));
     }
 
@@ -190,11 +226,57 @@ mod tests {
         let (certificate, key) = made();
         let challenges = Challenges::default();
         challenges.look_elsewhere(Some(Arc::new(Other(certificate, key))));
+        assert!(challenges.shown("app.example").await.is_none(), "nobody orders for it");
+        assert!(challenges.said(Some("app.example"), "/.well-known/acme-challenge/abc").await.is_none());
+        challenges.expect(&["app.example".to_owned()]);
+        for host in [None, Some("b.example")] {
+            assert!(challenges.said(host, "/.well-known/acme-challenge/abc").await.is_none());
+        }
         assert!(challenges.shown("App.example").await.is_some() && challenges.shown("b.example").await.is_none());
-        assert_eq!(challenges.said("/.well-known/acme-challenge/abc").await.as_deref(), Some("abc.other"));
+        assert_eq!(
+            challenges.said(Some("App.example"), "/.well-known/acme-challenge/abc").await.as_deref(),
+            Some("abc.other")
+        );
         challenges.say("abc", "abc.here");
-        assert_eq!(challenges.said("/.well-known/acme-challenge/abc").await.as_deref(), Some("abc.here"));
+        assert_eq!(
+            challenges.said(Some("App.example"), "/.well-known/acme-challenge/abc").await.as_deref(),
+            Some("abc.here")
+        );
         challenges.look_elsewhere(None);
         assert!(challenges.shown("app.example").await.is_none());
+    }
+
+    /// Looks only end when it is dropped elsewhere.
+    #[derive(Debug)]
+    struct Hangs(std::sync::atomic::AtomicUsize, std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl ChallengesElsewhere for Hangs {
+        fn shown(&self, _: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+            None
+        }
+
+        fn said(&self, _: &str) -> Option<String> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let _until = self.1.lock().unwrap().recv();
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn r_004_where_elsewhere_hangs_few_threads_do_and_nobody_waits_for_long() {
+        let (release, until) = std::sync::mpsc::channel();
+        let hangs = Arc::new(Hangs(0.into(), std::sync::Mutex::new(until)));
+        let challenges = Challenges::default();
+        challenges.look_elsewhere(Some(Arc::clone(&hangs) as Arc<dyn ChallengesElsewhere>));
+        challenges.expect(&["app.example".to_owned()]);
+        let ask = || {
+            let challenges = challenges.clone();
+            tokio::spawn(async move { challenges.said(Some("app.example"), "/.well-known/acme-challenge/abc").await })
+        };
+        for asked in (0..PLACES * 3).map(|_| ask()).collect::<Vec<_>>() {
+            assert_eq!(asked.await.unwrap(), None);
+        }
+        assert_eq!(hangs.0.load(std::sync::atomic::Ordering::Relaxed), PLACES);
+        drop(release);
     }
 }

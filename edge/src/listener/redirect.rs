@@ -57,10 +57,17 @@ async fn answer<S>(
     }
     let answer = match connection.violation() {
         Some(violation) => refusal(violation.status().as_str()),
-        None => match challenged(&head, challenges).await {
-            Some(authorization) => said(&authorization),
-            None => location(&head).map_or_else(|| refusal("400"), |location| redirect(&location)),
-        },
+        None => {
+            let told = tokio::select! {
+                biased;
+                told = challenged(&head, challenges) => told,
+                () = &mut stopped => return,
+            };
+            match told {
+                Some(authorization) => said(&authorization),
+                None => location(&head).map_or_else(|| refusal("400"), |location| redirect(&location)),
+            }
+        }
     };
     if stream.write_all(answer.as_bytes()).await.is_ok() {
         pingora_core::protocols::Shutdown::shutdown(&mut stream).await;
@@ -69,9 +76,20 @@ async fn answer<S>(
 
 /// What an authority is told that looks at a challenge.
 async fn challenged(head: &[u8], challenges: &Challenges) -> Option<String> {
-    let (method, rest) = std::str::from_utf8(head).ok()?.split_once(' ')?;
+    let (request_line, fields) = std::str::from_utf8(head).ok()?.split_once("\r\n")?;
+    let (method, rest) = request_line.split_once(' ')?;
     let (path, _) = rest.split_once(' ')?;
-    if method == "GET" { challenges.said(path).await } else { None }
+    let host = host(fields);
+    if method == "GET" { challenges.said(host.as_ref().map(Host::name), path).await } else { None }
+}
+
+/// The host that is asked for.
+fn host(fields: &str) -> Option<Host> {
+    let host = fields.split("\r\n").find_map(|field| {
+        let (name, value) = field.split_once(':')?;
+        name.eq_ignore_ascii_case("host").then(|| value.trim())
+    })?;
+    Host::parse(host.as_bytes()).ok()
 }
 
 /// Where the request belongs: https, the host without its port, path and query as they came.
@@ -79,11 +97,7 @@ fn location(head: &[u8]) -> Option<String> {
     let head = std::str::from_utf8(head).ok()?;
     let (request_line, fields) = head.split_once("\r\n")?;
     let target = request_line.split(' ').nth(1).filter(|target| target.starts_with('/'))?;
-    let host = fields.split("\r\n").find_map(|field| {
-        let (name, value) = field.split_once(':')?;
-        name.eq_ignore_ascii_case("host").then(|| value.trim())
-    })?;
-    let host = Host::parse(host.as_bytes()).ok()?;
+    let host = host(fields)?;
     let sound = !host.is_unnamed() && !target.starts_with("//") && !target.contains('\\');
     sound.then(|| format!("https://{}{target}", host.name()))
 }

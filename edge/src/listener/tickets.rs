@@ -2,9 +2,8 @@
 //! was started again, goes on without a whole handshake.
 //!
 //! Their keys are derived from the shared secret, one for each [`WINDOW`] of time: the newest seals, and the ones beside it
-//! open as well, so that clocks may differ. What clients are asked for is a part of the key: a ticket from a connection that was
-//! asked for no certificate, or for those of other authorities, opens nothing where somebody asks. TLS 1.2 gets none, since
-//! there whoever learns a ticket's key reads the connection that it is from.
+//! open as well, so that clocks may differ. Where clients are asked for certificates there are none: a ticket would carry what
+//! its client showed. TLS 1.2 gets none either, since there whoever learns a ticket's key reads the connection that it is from.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +13,6 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use postern_identity::{Keyring, Purpose, Timestamp, random};
 use rustls::server::ProducesTickets;
 
-use crate::mtls::DownstreamMtls;
-
 /// So long a key seals tickets; for as long again it opens them.
 const WINDOW: Duration = Duration::from_secs(6 * 3600);
 /// TLS 1.3, as it is written on the wire.
@@ -24,14 +21,12 @@ const TLS13: u16 = 0x0304;
 /// Seals and opens tickets.
 pub(super) struct Tickets {
     keyring: Arc<Keyring>,
-    /// What clients are asked for.
-    asked: Vec<u8>,
     clock: fn() -> Timestamp,
 }
 
 impl Tickets {
-    pub(super) fn new(keyring: Arc<Keyring>, mtls: &DownstreamMtls) -> Arc<Self> {
-        Arc::new(Self { keyring, asked: mtls.digest(), clock: || SystemTime::now().into() })
+    pub(super) fn new(keyring: Arc<Keyring>) -> Arc<Self> {
+        Arc::new(Self { keyring, clock: || SystemTime::now().into() })
     }
 
     /// The number of the window that it is now.
@@ -41,7 +36,7 @@ impl Tickets {
     }
 
     fn key(&self, window: u32) -> Option<LessSafeKey> {
-        let key = self.keyring.mac(Purpose::TlsTickets, &[&window.to_be_bytes(), &self.asked]);
+        let key = self.keyring.mac(Purpose::TlsTickets, &[&window.to_be_bytes()]);
         UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
     }
 }
@@ -109,9 +104,9 @@ mod tests {
 
     use super::*;
 
-    fn tickets(secret: u8, asked: &[u8], clock: fn() -> Timestamp) -> Tickets {
+    fn tickets(secret: u8, clock: fn() -> Timestamp) -> Tickets {
         let keyring = Arc::new(Keyring::derive(&Secret::new([secret; 32]), &Secret::new([2; 32])));
-        Tickets { keyring, asked: asked.to_vec(), clock }
+        Tickets { keyring, clock }
     }
 
     const LENGTH: i64 = 6 * 3600;
@@ -124,7 +119,7 @@ mod tests {
 
     #[test]
     fn tls_1_2_gets_no_ticket() {
-        let here = tickets(1, b"", || at(0, 0));
+        let here = tickets(1, || at(0, 0));
         let named = |version: [u8; 2]| [&[1, 3][..], b"a.b", &version, &[0x13, 1]].concat();
         assert!(here.encrypt(SESSION).is_some() && here.encrypt(&named([3, 4])).is_some());
         let older = [vec![0, 3, 3, 0xc0, 0x2f], named([3, 3]), Vec::new(), vec![0], vec![1], vec![1, 9, 3, 4]];
@@ -135,7 +130,7 @@ mod tests {
 
     #[test]
     fn s_112_a_key_seals_for_one_window_and_opens_for_one_more_on_every_edge() {
-        let made = tickets(1, b"", || at(0, 7)).encrypt(SESSION).unwrap();
+        let made = tickets(1, || at(0, 7)).encrypt(SESSION).unwrap();
         for (opens, clock) in [
             (true, (|| at(0, 8)) as fn() -> Timestamp),
             (true, || at(1, 0)),
@@ -144,18 +139,17 @@ mod tests {
             (false, || at(2, 0)),
             (false, || at(-2, 0)),
         ] {
-            assert_eq!(tickets(1, b"", clock).decrypt(&made).is_some(), opens, "{}", clock());
+            assert_eq!(tickets(1, clock).decrypt(&made).is_some(), opens, "{}", clock());
         }
-        assert_eq!(tickets(1, b"", || at(0, 8)).decrypt(&made).unwrap(), SESSION);
+        assert_eq!(tickets(1, || at(0, 8)).decrypt(&made).unwrap(), SESSION);
     }
 
     #[test]
-    fn a_ticket_opens_nothing_where_clients_are_asked_for_something_else_nor_with_one_bit_changed() {
+    fn a_ticket_opens_nothing_at_another_deployment_nor_with_one_bit_changed() {
         let here = || at(0, 0);
-        let ours = tickets(1, b"nobody", here);
+        let ours = tickets(1, here);
         let made = ours.encrypt(SESSION).unwrap();
-        assert_eq!(tickets(1, b"somebody", here).decrypt(&made), None);
-        assert_eq!(tickets(3, b"nobody", here).decrypt(&made), None, "another deployment");
+        assert_eq!(tickets(3, here).decrypt(&made), None, "another deployment");
         for at in 0..made.len() {
             let mut damaged = made.clone();
             damaged[at] ^= 1;

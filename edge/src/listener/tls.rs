@@ -42,7 +42,7 @@ struct Shared {
 /// How handshakes go.
 #[derive(Debug)]
 struct Current {
-    /// For who knows TLS 1.3, with tickets.
+    /// For who knows TLS 1.3: with tickets that every edge opens, unless clients are asked for certificates.
     config: Arc<ServerConfig>,
     /// For everybody else, without.
     older: Arc<ServerConfig>,
@@ -131,7 +131,11 @@ impl Current {
         config.alpn_protocols = alpn.to_vec();
         config.max_early_data_size = 0;
         let older = Arc::new(config.clone());
-        config.ticketer = Tickets::new(Arc::clone(keyring), mtls);
+        // A ticket carries the certificate that was shown, and a new one comes with each resumption: one that every edge opens
+        // would stand for its client for ever, wherever its bytes are. Where one is asked for, sessions stay in this process.
+        if asking.is_none() {
+            config.ticketer = Tickets::new(Arc::clone(keyring));
+        }
         Ok(Self { config: Arc::new(config), older, mtls: mtls.clone(), asking })
     }
 }

@@ -319,8 +319,11 @@ fn show_credentials(permit: &Permit, route: &Route, now: Timestamp, head: &mut R
         }
     }
     if let Some(fields) = &permit.impersonation {
-        for (name, _) in fields {
-            head.remove_header(name);
+        let others = head.headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned();
+        let ours = fields.iter().map(|(name, _)| name.clone());
+        // `Impersonate-Uid` and `Impersonate-Extra-…` would add to whom ours name.
+        for name in others.chain(ours).collect::<Vec<_>>() {
+            head.remove_header(&name);
         }
         for (name, value) in fields {
             let _appended = head.append_header(name.clone(), value.clone());

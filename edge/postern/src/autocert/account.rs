@@ -64,10 +64,13 @@ impl Accounts {
 }
 
 async fn found_or_made(settings: &Autocert, folder: Option<&Folder>, http: &Http) -> Result<Account, Error> {
-    let kept = folder.map(Folder::account).transpose();
+    let kept = match folder {
+        Some(folder) => folder.aside(Folder::account).await,
+        None => Ok(None),
+    };
     let kept =
         kept.inspect_err(|error| warn!(%error, "the account at the authority cannot be read: a new one is made"));
-    if let Some(kept) = kept.ok().flatten().flatten() {
+    if let Some(kept) = kept.ok().flatten() {
         match serde_json::from_str::<AccountCredentials>(&kept) {
             Ok(kept) => return Account::builder_with_http(Box::new(http.clone())).from_credentials(kept).await,
             Err(_) => warn!("the account at the authority is not what was kept: a new one is made"),
@@ -82,8 +85,10 @@ async fn found_or_made(settings: &Autocert, folder: Option<&Folder>, http: &Http
     let builder = Account::builder_with_http(Box::new(http.clone()));
     let (account, credentials) = builder.create(&new, settings.directory.to_string(), elsewhere.as_ref()).await?;
     info!(authority = %settings.directory, account = account.id(), "there is an account at the authority");
-    let kept = folder.map(|folder| folder.keep_account(&serde_json::to_string(&credentials).unwrap_or_default()));
-    if let Some(Err(error)) = kept {
+    let text = serde_json::to_string(&credentials).unwrap_or_default();
+    if let Some(folder) = folder
+        && let Err(error) = folder.aside(move |folder| folder.keep_account(&text)).await
+    {
         warn!(%error, "the account at the authority cannot be kept: the next start makes another one");
     }
     Ok(account)

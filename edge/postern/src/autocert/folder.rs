@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use postern_edge::{ChallengesElsewhere, Issued};
@@ -13,6 +15,8 @@ use postern_identity::{Secret, Timestamp};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use url::Url;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -23,9 +27,17 @@ const LARGEST: u64 = 1 << 20;
 /// What begins a certificate in a file that begins with a key.
 const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
 
+/// A look into the folder is not waited for longer: it may be on a disk that hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Looks into one folder under way at once; one that hangs keeps its place.
+const PLACES: usize = 4;
+
 /// The folder of one authority.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder {
+    path: PathBuf,
+    places: Arc<Semaphore>,
+}
 
 /// A certificate that was issued, and its life.
 #[derive(Debug, Clone)]
@@ -37,25 +49,58 @@ pub(super) struct Held {
 
 /// Held while one process orders for a name; the others wait for what comes of it.
 #[derive(Debug)]
-pub(super) struct Turn(#[expect(dead_code, reason = "the lock ends with the file")] File);
+pub(super) struct Turn(Option<File>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // To close a file may hang as well.
+        if let (Ok(runtime), Some(file)) = (Handle::try_current(), self.0.take()) {
+            runtime.spawn_blocking(move || drop(file));
+        }
+    }
+}
 
 impl Folder {
-    /// The folder of this authority below `root`, made if it is not there.
-    pub(super) fn open(root: &Path, directory: &Url) -> io::Result<Self> {
+    /// The folder of this authority below `root`, whether it is there or not.
+    pub(super) fn at(root: &Path, directory: &Url) -> Self {
         let id = hex::encode(digest(&SHA256, directory.as_str().as_bytes()));
         let name = format!("{}-{}", directory.host_str().unwrap_or("authority"), id.get(..8).unwrap_or_default());
-        let path = root.join(name);
-        private::make_folder(&path)?;
-        Ok(Self(path))
+        Self { path: root.join(name), places: Arc::new(Semaphore::new(PLACES)) }
+    }
+
+    /// Does something in the folder on a thread that may block, in bounded time; everything else here blocks.
+    ///
+    /// # Errors
+    /// That of `act`, or that it took too long: it may still be done later, and nobody waits for it.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let folder = self.clone();
+        let look = async move {
+            let place = Arc::clone(&folder.places).acquire_owned().await.map_err(io::Error::other)?;
+            let looking = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                act(&folder)
+            });
+            looking.await.map_err(io::Error::other)?
+        };
+        let late = |_| Err(io::Error::new(ErrorKind::TimedOut, "the folder does not answer in time"));
+        tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(late)
+    }
+
+    /// Makes the folder if it is not there.
+    pub(super) fn make(&self) -> io::Result<()> {
+        private::make_folder(&self.path)
     }
 
     /// What was kept of the account.
     pub(super) fn account(&self) -> io::Result<Option<String>> {
-        read(&self.0.join("account.json"))
+        read(&self.path.join("account.json"))
     }
 
     pub(super) fn keep_account(&self, account: &str) -> io::Result<()> {
-        private::write(&self.0.join("account.json"), account.as_bytes())
+        private::write(&self.path.join("account.json"), account.as_bytes())
     }
 
     /// The certificate of this name, if there is one that can be served.
@@ -77,7 +122,7 @@ impl Folder {
         let path = self.of(name, "lock")?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Turn(file))),
+            Ok(()) => Ok(Some(Turn(Some(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -100,13 +145,13 @@ impl Folder {
 
     /// The file of that name and end; what comes from elsewhere leads to no other folder.
     fn of(&self, name: &str, end: &str) -> io::Result<PathBuf> {
-        if is_name(name) { Ok(self.0.join(format!("{name}.{end}"))) } else { Err(ErrorKind::InvalidFilename.into()) }
+        if is_name(name) { Ok(self.path.join(format!("{name}.{end}"))) } else { Err(ErrorKind::InvalidFilename.into()) }
     }
 
     fn answer(&self, token: &str) -> io::Result<PathBuf> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let sound = !token.is_empty() && token.len() <= 200 && token.bytes().all(plain);
-        if sound { Ok(self.0.join(format!("{token}.answer"))) } else { Err(ErrorKind::InvalidFilename.into()) }
+        if sound { Ok(self.path.join(format!("{token}.answer"))) } else { Err(ErrorKind::InvalidFilename.into()) }
     }
 }
 
@@ -143,6 +188,10 @@ impl Held {
         let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
         let leaf = ders.first()?.clone();
         CertifiedKey::from_der(ders, private, &rustls::crypto::aws_lc_rs::default_provider()).ok()?;
+        // Nobody could be shown it: there is no staple to show with it.
+        if postern_edge::demands_staple(&leaf) {
+            return None;
+        }
         let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
         let names = leaf.subject_alternative_name().ok().flatten()?;
         let named =
@@ -173,7 +222,9 @@ mod tests {
     }
 
     fn folder(root: &Path) -> Folder {
-        Folder::open(root, &Url::parse("https://acme.example/directory").unwrap()).unwrap()
+        let folder = Folder::at(root, &Url::parse("https://acme.example/directory").unwrap());
+        folder.make().unwrap();
+        folder
     }
 
     #[test]
@@ -186,13 +237,12 @@ mod tests {
         folder.keep_account("{}").unwrap();
         let found = folder.certificate("a.example").unwrap().unwrap();
         assert_eq!((found.issued.chain, found.issued.key.expose()), (held.issued.chain, held.issued.key.expose()));
-        for entry in fs::read_dir(&folder.0).unwrap() {
+        for entry in fs::read_dir(&folder.path).unwrap() {
             let mode = entry.unwrap().metadata().unwrap().permissions().mode() & 0o777;
             assert_eq!(mode, 0o600);
         }
-        let other =
-            Folder::open(&root.path().join("deep/autocert"), &Url::parse("https://acme.example/other").unwrap());
-        assert!(other.unwrap().certificate("a.example").unwrap().is_none());
+        let other = Folder::at(&root.path().join("deep/autocert"), &Url::parse("https://acme.example/other").unwrap());
+        assert!(other.certificate("a.example").unwrap().is_none());
     }
 
     #[test]
@@ -203,11 +253,34 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let (key, chain) = (text(a.issued.key.expose()), text(&a.issued.chain));
         for content in [String::new(), key.clone(), chain, key + &text(&b.issued.chain), "x".repeat(2 << 20)] {
-            fs::write(folder.0.join("a.example.pem"), &content).unwrap();
+            fs::write(folder.path.join("a.example.pem"), &content).unwrap();
             assert!(folder.certificate("a.example").is_err(), "{} bytes", content.len());
         }
         folder.keep(&Issued { name: "b.example".to_owned(), ..a.issued }).unwrap();
         assert!(folder.certificate("b.example").is_err(), "it is for another name");
+    }
+
+    #[test]
+    fn what_must_be_stapled_is_not_served() {
+        let made = |status: u8| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            let features = [1, 3, 6, 1, 5, 5, 7, 1, 24];
+            params.custom_extensions =
+                vec![rcgen::CustomExtension::from_oid_content(&features, vec![0x30, 3, 2, 1, status])];
+            Held::new("a.example", &params.self_signed(&key).unwrap().pem(), &key.serialize_pem())
+        };
+        assert!(made(17).is_some() && made(5).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r_021_a_folder_that_hangs_is_not_waited_for_and_keeps_few_threads() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path());
+        // As long as all places are taken nothing else is begun.
+        let _taken = Arc::clone(&folder.places).acquire_many_owned(4).await.unwrap();
+        let late = folder.aside(|folder| folder.certificate("a.example")).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
     }
 
     #[test]

@@ -70,25 +70,31 @@ impl Orders {
         edge.certificates.challenges = self.challenges.clone();
     }
 
-    /// Takes what the folder of this configuration holds, so that it is served from the start.
+    /// Takes what the folder of this configuration holds, so that it is served from the start. What was issued before is served
+    /// until there is something in its place, whoever is asked from now on.
     pub(crate) fn open(&mut self, settings: Option<&Autocert>) {
-        self.running = settings.and_then(|settings| {
-            let begun = Work::begin(settings, &self.issued, &self.challenges, self.metrics.clone());
-            // The same authorities were read with the configuration.
-            let work = begun.inspect_err(|error| error!(%error, "no certificates are ordered")).ok()?;
-            Some(Running { settings: settings.clone(), work: Arc::new(work), tasks: BTreeMap::new() })
-        });
-        if self.running.is_none() {
+        let Some(settings) = settings else {
+            if let Some(running) = self.running.take() {
+                running.work.retire();
+            }
             self.issued.replace(Vec::new());
             self.challenges.look_elsewhere(None);
+            self.challenges.expect(&[]);
             self.metrics.missing.set(0);
-        }
+            return;
+        };
+        let begun = Work::begin(settings, &self.issued, &self.challenges, self.metrics.clone());
+        // The same authorities were read with the configuration.
+        let begun = begun.inspect_err(|error| error!(%error, "certificates are ordered as before, or not at all"));
+        let Ok(work) = begun else { return };
+        let before = self.running.take().map(|running| running.work.retire());
+        work.take(&settings.names, before.unwrap_or_default());
+        self.running = Some(Running { settings: settings.clone(), work: Arc::new(work), tasks: BTreeMap::new() });
     }
 
     /// Orders what is missing or due from now on, and tells `reader` of what comes.
     pub(crate) fn start(&mut self, reader: &CertificateReader) {
         let Some(Running { settings, work, tasks }) = &mut self.running else { return };
-        work.take(&settings.names);
         let wanted: BTreeSet<_> = settings.names.iter().cloned().collect();
         tasks.retain(|name, _| wanted.contains(name));
         for name in wanted {
@@ -104,6 +110,7 @@ impl Orders {
         match (&mut self.running, settings) {
             (Some(running), Some(settings)) if running.settings.orders_as(settings) => {
                 running.settings = settings.clone();
+                running.work.take(&settings.names, BTreeMap::new());
             }
             (None, None) => return,
             _ => {

@@ -8,6 +8,7 @@ use instant_acme::{
 };
 use postern_edge::Challenges;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use tokio::runtime::Handle;
 
 use super::account::NoAccount;
 use super::folder::{Folder, Held};
@@ -104,10 +105,12 @@ struct Answered<'a> {
     answers: &'a Answers,
     name: &'a str,
     token: String,
+    /// The other processes do not answer it any more.
+    ended: bool,
 }
 
 impl Answers {
-    fn begin<'a>(
+    async fn begin<'a>(
         &'a self,
         name: &'a str,
         token: &str,
@@ -121,37 +124,68 @@ impl Answers {
         let key = key.serialize_pem();
         self.here.show(name, certificate.as_bytes(), key.as_bytes()).map_err(|_| OrderError::Challenge)?;
         self.here.say(token, authorization.as_str());
-        let answered = Answered { answers: self, name, token: token.to_owned() };
-        let told = self
-            .folder
-            .as_ref()
-            .map(|folder| folder.tell(name, &format!("{key}{certificate}"), (token, authorization.as_str())));
-        if let Some(Err(error)) = told {
+        let answered = Answered { answers: self, name, token: token.to_owned(), ended: false };
+        let (of, token, said) = (name.to_owned(), token.to_owned(), authorization.as_str().to_owned());
+        let tell = move |folder: &Folder| folder.tell(&of, &format!("{key}{certificate}"), (&token, &said));
+        if let Some(folder) = &self.folder
+            && let Err(error) = folder.aside(tell).await
+        {
             tracing::warn!(%error, name, "other processes cannot answer this challenge");
         }
         Ok(answered)
     }
 }
 
+impl Answered<'_> {
+    /// The challenge is over, for all processes.
+    async fn end(mut self) {
+        let Some(folder) = self.answers.folder.as_ref().filter(|_| !std::mem::replace(&mut self.ended, true)) else {
+            return;
+        };
+        let (name, token) = (self.name.to_owned(), self.token.clone());
+        let untold = folder.aside(move |folder| {
+            folder.untell(&name, &token);
+            Ok(())
+        });
+        if let Err(error) = untold.await {
+            tracing::warn!(%error, name = self.name, "what answered a challenge stays in the folder");
+        }
+    }
+}
+
 impl Drop for Answered<'_> {
     fn drop(&mut self) {
         self.answers.here.end(self.name, &self.token);
-        if let Some(folder) = &self.answers.folder {
-            folder.untell(self.name, &self.token);
+        // Whoever was cut before the end cannot wait for a disk.
+        if let (Some(folder), Ok(runtime)) = (self.answers.folder.clone(), Handle::try_current())
+            && !self.ended
+        {
+            let (name, token) = (self.name.to_owned(), self.token.clone());
+            runtime.spawn_blocking(move || folder.untell(&name, &token));
         }
     }
 }
 
 /// Orders a certificate for `name`; a new key each time.
 pub(super) async fn order(account: &Account, name: &str, answers: &Answers, look: Look) -> Result<Held, OrderError> {
-    let work = ordered(account, name, answers, look);
-    tokio::time::timeout(PATIENCE * 2, work).await.map_err(|_| OrderError::Late)?
+    let mut answered = None;
+    let work = ordered(account, name, (answers, &mut answered), look);
+    let held = tokio::time::timeout(PATIENCE * 2, work).await.unwrap_or(Err(OrderError::Late));
+    if let Some(answered) = answered {
+        answered.end().await;
+    }
+    held
 }
 
-async fn ordered(account: &Account, name: &str, answers: &Answers, look: Look) -> Result<Held, OrderError> {
+async fn ordered<'a>(
+    account: &Account,
+    name: &'a str,
+    (answers, answered): (&'a Answers, &mut Option<Answered<'a>>),
+    look: Look,
+) -> Result<Held, OrderError> {
     let identifiers = [Identifier::Dns(name.to_owned())];
     let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
-    let _answered = challenged(&mut order, name, answers, look).await?;
+    challenged(&mut order, name, (answers, answered), look).await?;
     let patience = RetryPolicy::new().timeout(PATIENCE);
     if order.state().status != OrderStatus::Ready {
         match order.poll_ready(&patience).await {
@@ -173,10 +207,9 @@ async fn ordered(account: &Account, name: &str, answers: &Answers, look: Look) -
 async fn challenged<'a>(
     order: &mut Order,
     name: &'a str,
-    answers: &'a Answers,
+    (answers, answered): (&'a Answers, &mut Option<Answered<'a>>),
     look: Look,
-) -> Result<Option<Answered<'a>>, OrderError> {
-    let mut answered = None;
+) -> Result<(), OrderError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -184,10 +217,11 @@ async fn challenged<'a>(
             continue;
         }
         let mut challenge = authorization.challenge(look.kind()).ok_or(OrderError::NotOffered(look.name()))?;
-        answered = Some(answers.begin(name, &challenge.token, &challenge.key_authorization())?);
+        let begun = answers.begin(name, &challenge.token, &challenge.key_authorization()).await?;
+        *answered = Some(begun);
         challenge.set_ready().await?;
     }
-    Ok(answered)
+    Ok(())
 }
 
 /// What the authority says of the challenge that failed.

@@ -1,12 +1,14 @@
 //! What the tasks of all names share, and the task of one name.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, SystemTime};
 
 use postern_edge::{CertificateReader, Challenges, ChallengesElsewhere, IssuedCertificates};
 use postern_identity::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -37,6 +39,8 @@ pub(super) struct Work {
     held: Mutex<BTreeMap<String, Kept>>,
     /// How many names are to have one.
     wanted: AtomicUsize,
+    /// Another one has taken over: nothing is published any more.
+    over: AtomicBool,
     issued: IssuedCertificates,
     metrics: Metrics,
 }
@@ -49,43 +53,54 @@ struct Kept {
 }
 
 impl Work {
-    /// Opens the folder and serves what is in it.
+    /// Opens the folder. Nothing is served of it before [`Self::take`].
     pub(super) fn begin(
         settings: &Autocert,
         issued: &IssuedCertificates,
         challenges: &Challenges,
         metrics: Metrics,
     ) -> Result<Self, HttpsError> {
-        let folder = Folder::open(&settings.folder, &settings.directory).inspect_err(|error| {
+        let http = Http::new(settings.trusted_ca.as_deref())?;
+        let folder = Folder::at(&settings.folder, &settings.directory);
+        let made = at_once(folder.aside(Folder::make)).inspect_err(|error| {
             let folder = settings.folder.display();
             warn!(%error, %folder, "certificates cannot be kept: each start orders them anew; let `autocert_dir` be a folder that Postern may write");
         });
-        let folder = folder.ok();
+        // One that hangs may come back.
+        let is_lost = made.is_err_and(|error| error.kind() != ErrorKind::TimedOut);
+        let folder = (!is_lost).then_some(folder);
         challenges.look_elsewhere(folder.clone().map(|folder| Arc::new(folder) as Arc<dyn ChallengesElsewhere>));
-        let work = Self {
-            http: Http::new(settings.trusted_ca.as_deref())?,
+        Ok(Self {
+            http,
             answers: Answers { here: challenges.clone(), folder },
             settings: settings.clone(),
             accounts: Accounts::default(),
             places: Semaphore::new(PLACES),
             held: Mutex::default(),
             wanted: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
             issued: issued.clone(),
             metrics,
-        };
-        work.take(&settings.names);
-        Ok(work)
+        })
     }
 
-    /// Holds the certificates of these names and no other, as far as the folder has them.
-    pub(super) fn take(&self, names: &[String]) {
+    /// Holds the certificates of these names and no other, as far as the folder has them; else those of `before`, which are
+    /// good and due at once.
+    pub(super) fn take(&self, names: &[String], before: BTreeMap<String, Held>) {
+        let wanted: BTreeSet<_> = names.iter().collect();
+        self.answers.here.expect(names);
+        let missing = self.with(|held| {
+            held.retain(|name, _| wanted.contains(name));
+            names.iter().filter(|name| !held.contains_key(*name)).cloned().collect()
+        });
+        let (found, now) = (self.found_at_once(missing), now());
         self.with(|held| {
-            held.retain(|name, _| names.contains(name));
-            for name in names {
-                if !held.contains_key(name)
-                    && let Some(found) = self.found(name)
-                {
-                    held.insert(name.clone(), found);
+            for (name, kept) in found {
+                held.entry(name).or_insert(kept);
+            }
+            for (name, one) in before.into_iter().filter(|(name, one)| wanted.contains(name) && now < one.until) {
+                if held.get(&name).is_none_or(|kept| kept.held.until <= now) {
+                    held.insert(name, Kept { held: one, due: now });
                 }
             }
         });
@@ -93,22 +108,50 @@ impl Work {
         self.publish();
     }
 
+    /// Publishes nothing from now on, and gives what was held.
+    pub(super) fn retire(&self) -> BTreeMap<String, Held> {
+        self.with(|held| {
+            self.over.store(true, Ordering::Relaxed);
+            std::mem::take(held).into_iter().map(|(name, kept)| (name, kept.held)).collect()
+        })
+    }
+
     /// What the folder holds for a name.
-    fn found(&self, name: &str) -> Option<Kept> {
-        let folder = self.answers.folder.as_ref()?;
-        let found = aside(|| folder.certificate(name));
-        let found =
-            found.inspect_err(|error| warn!(%error, name, "a kept certificate is not served: it is ordered anew"));
-        found.ok().flatten().map(kept)
+    async fn found(&self, name: &str) -> Option<Kept> {
+        let (folder, of) = (self.answers.folder.as_ref()?, name.to_owned());
+        told(name, folder.aside(move |folder| folder.certificate(&of)).await)
+    }
+
+    /// What the folder holds for these names, as far as it says so in time. The others are looked for again, each by its task.
+    fn found_at_once(&self, names: Vec<String>) -> Vec<(String, Kept)> {
+        let Some(folder) = self.answers.folder.as_ref().filter(|_| !names.is_empty()) else { return Vec::new() };
+        let (tell, all) = mpsc::channel();
+        let look = folder.aside(move |folder| {
+            for name in names {
+                let found = folder.certificate(&name);
+                if tell.send((name, found)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = at_once(look) {
+            warn!(%error, "not all kept certificates are served yet");
+        }
+        all.try_iter().filter_map(|(name, found)| told(&name, found).map(|kept| (name, kept))).collect()
     }
 
     /// Has the edge serve what is held.
     fn publish(&self) {
         let (now, wanted) = (now(), self.wanted.load(Ordering::Relaxed));
-        let held = self.with(|held| held.values().map(|kept| kept.held.clone()).collect::<Vec<_>>());
-        let good = held.iter().filter(|held| now < held.until).count();
-        self.metrics.missing.set(i64::try_from(wanted.saturating_sub(good)).unwrap_or(i64::MAX));
-        self.issued.replace(held.into_iter().map(|held| held.issued).collect());
+        self.with(|held| {
+            if self.over.load(Ordering::Relaxed) {
+                return;
+            }
+            let good = held.values().filter(|kept| now < kept.held.until).count();
+            self.metrics.missing.set(i64::try_from(wanted.saturating_sub(good)).unwrap_or(i64::MAX));
+            self.issued.replace(held.values().map(|kept| kept.held.issued.clone()).collect());
+        });
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Kept>) -> T) -> T {
@@ -171,7 +214,11 @@ impl Work {
     /// `None`: another process orders it.
     async fn obtain(&self, name: &str) -> Result<Option<Kept>, OrderError> {
         let Ok(_place) = self.places.acquire().await else { return Ok(None) };
-        let turn = self.answers.folder.as_ref().map(|folder| aside(|| folder.turn(name))).transpose();
+        let (folder, of) = (self.answers.folder.as_ref(), name.to_owned());
+        let turn = match folder {
+            Some(folder) => folder.aside(move |folder| folder.turn(&of)).await.map(Some),
+            None => Ok(None),
+        };
         let turn = match turn {
             Ok(Some(None)) => return Ok(None),
             Ok(turn) => turn.flatten(),
@@ -181,10 +228,10 @@ impl Work {
             }
         };
         let fresh = |kept: &Kept| now() < kept.due;
-        if let Some(found) = self.found(name).filter(fresh) {
+        if let Some(found) = self.found(name).await.filter(fresh) {
             return Ok(Some(found));
         }
-        let account = self.accounts.account(&self.settings, self.answers.folder.as_ref(), &self.http).await?;
+        let account = self.accounts.account(&self.settings, folder, &self.http).await?;
         let looks = [Some(Look::TlsAlpn), self.settings.answers_http.then_some(Look::Http)];
         let mut outcome = Err(OrderError::NotOffered("any challenge"));
         for look in looks.into_iter().flatten() {
@@ -199,7 +246,10 @@ impl Work {
         }
         let held = outcome?;
         self.metrics.orders.with_label_values(&["ok"]).inc();
-        if let Some(Err(error)) = self.answers.folder.as_ref().map(|folder| aside(|| folder.keep(&held.issued))) {
+        let issued = held.issued.clone();
+        if let Some(folder) = folder
+            && let Err(error) = folder.aside(move |folder| folder.keep(&issued)).await
+        {
             warn!(%error, name, "the certificate cannot be kept: the next start orders it anew");
         }
         drop(turn);
@@ -207,9 +257,15 @@ impl Work {
     }
 }
 
-/// A disk, or what stands for one, may hang: the other tasks of this thread go on elsewhere.
-fn aside<T>(act: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(act)
+/// Waits here for something that is bounded in time: the other tasks of this thread go on elsewhere.
+fn at_once<T>(bounded: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| Handle::current().block_on(bounded))
+}
+
+/// What was found for a name, or a line on why there is none.
+fn told(name: &str, found: io::Result<Option<Held>>) -> Option<Kept> {
+    let found = found.inspect_err(|error| warn!(%error, name, "a kept certificate is not served: it is ordered anew"));
+    found.ok().flatten().map(kept)
 }
 
 fn kept(held: Held) -> Kept {

@@ -804,6 +804,12 @@ fn response_headers_have_defaults_without_preload_and_routes_win() {
     certificate(folder.path());
     let text = format!("certificates: [{{cert: {0}/tls.crt, key: {0}/tls.key}}]\n", folder.path().display());
     assert_eq!(names(&config(&text))[2], "strict-transport-security: max-age=31536000; includeSubDomains");
+    let trying = BASE.replace("insecure_server: true\n", "autocert: true\nautocert_use_staging: true\n") + &text;
+    assert_eq!(
+        names(&load_text(None, &trying, false, &environment(&[])).config.unwrap()).len(),
+        2,
+        "nobody trusts what is issued for trying out"
+    );
     assert!(names(&config("set_response_headers: {}\n")).is_empty());
     let own = config(
         &(route_text("    to: http://127.0.0.1\n    set_response_headers: {X-Frame-Options: DENY}\n")

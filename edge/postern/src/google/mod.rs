@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The clock is looked at so often: it may be set, and machines sleep.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// Keeps the tokens of all routes of a configuration fresh, until it is dropped.
 #[derive(Debug)]
 pub struct Keepers {
@@ -98,8 +101,12 @@ async fn keep(source: Arc<Source>, tokens: Arc<[Arc<IdentityToken>]>, asked: Int
     let Some(first) = tokens.first().map(Arc::clone) else { return };
     let mut failures = 0;
     loop {
-        if let Some(due) = first.refresh_at().filter(|_| failures == 0) {
-            tokio::time::sleep(due.since(now())).await;
+        while let Some(due) = first.refresh_at().filter(|_| failures == 0) {
+            let left = due.since(now());
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left.min(LOOK)).await;
         }
         match fetch(&source, &tokens).await {
             Ok(()) => {

@@ -96,6 +96,36 @@ async fn each_host_without_a_certificate_gets_one_which_is_kept_for_the_next_sta
 }
 
 #[tokio::test]
+async fn r_021_what_was_issued_is_served_on_while_an_authority_that_was_changed_to_does_not_answer() -> Result<()> {
+    let (world, upstream, nobody) = (World::new()?, Upstream::start().await?, free_port()?);
+    let pebble = Pebble::start(&world, &Behaviour { ports: (world.port, 1), ..Behaviour::default() }).await?;
+    let root = pebble.root().await?;
+    let settings = format!("{NO_PROVIDER}{}", pebble.settings(&world));
+    let config = without_certificate(&world.config(&settings, &world.route("app", &upstream.url(), PUBLIC)));
+    let postern = Postern::run(&world, &config).await?;
+    let served = async || (visit(&world, &root, "app").await.ok()? == 200).then_some(());
+    eventually("a certificate", served).await.with_context(|| postern.told())?;
+    let before = shown(&world, "app").await?;
+    let other: String = config
+        .lines()
+        .map(|line| match line.starts_with("autocert_ca:") {
+            true => format!("autocert_ca: https://127.0.0.1:{nobody}/dir\n"),
+            false => format!("{line}\n"),
+        })
+        .collect();
+    world.write_config(&other)?;
+    eventually("a line on the failure", async || {
+        let mut log = postern.log().into_iter();
+        log.find(|line| line["message"] == "no certificate was issued; what was served before is served on")
+    })
+    .await
+    .with_context(|| postern.told())?;
+    assert_eq!(shown(&world, "app").await?, before);
+    assert_eq!(visit(&world, &root, "app").await?, 200);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_certificate_is_renewed_while_it_is_served() -> Result<()> {
     let (world, upstream) = (World::new()?, Upstream::start().await?);
     let behaviour = Behaviour { ports: (world.port, 1), validity: Some(30), ..Behaviour::default() };

@@ -120,6 +120,10 @@ fn taken(header: &HeaderName) -> Option<&'static str> {
         "x-pomerium-jwt-assertion" | "x-pomerium-jwt-assertion-for" => Some("the assertion"),
         "host" | "cookie" | "authorization" | "connection" | "content-length" | "transfer-encoding" | "upgrade"
         | "te" | "trailer" => Some("part of HTTP itself"),
+        // Kubernetes believes them of whoever has a token for it, in whatever spelling somebody on the way makes of them.
+        name if name.replace(['_', '.'], "-").starts_with("impersonate-") => {
+            Some("what a Kubernetes API takes for somebody's name")
+        }
         _ => None,
     }
 }

@@ -46,7 +46,9 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let (certificates, certified) = (certificates.certificates, certificates.names);
     let cookies = cookies::resolve(cx, settings);
     let timeouts = listeners::timeouts(cx, settings);
-    let response_headers = headers::global(cx, settings, certificates::configured(settings));
+    // Nobody trusts what an authority issues for trying out: a browser that was promised more would be kept out for a year.
+    let promises = certificates::configured(settings) && !(ordered && settings.flag(cx, "autocert_use_staging"));
+    let response_headers = headers::global(cx, settings, promises);
     let identity = identity::resolve(cx, settings, flags);
     let mut idps = idp::resolve(cx, settings, role);
     let request = requests::resolve(cx, settings, flags);
