@@ -120,7 +120,7 @@ impl AsyncRead for Stream<'_> {
             match ready!(this.session.poll_read_body_bytes(cx)) {
                 // The stream is gone, either way.
                 Some(bytes) => {
-                    this.rest = bytes.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error))?
+                    this.rest = bytes.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error))?;
                 }
                 None => return Poll::Ready(Ok(())),
             }
