@@ -171,6 +171,10 @@ impl Resolver {
     /// Waits for an answer, not longer than a request can.
     async fn settle(&self, host: &str, name: &Arc<Name>) {
         let answered = name.answered.notified();
+        // Also that there is no address is an answer, for as long as it is fresh.
+        if name.answer.load().as_ref().is_some_and(|answer| answer.is_fresh(Instant::now())) {
+            return;
+        }
         self.ask(host, name);
         let _late_is_unresolved = timeout(PATIENCE, answered).await;
     }

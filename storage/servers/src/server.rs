@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -18,10 +19,15 @@ pub struct Redis {
     process: Process,
 }
 
-/// A port of the loopback that nobody listens on just now.
+/// A port of the loopback that nobody listens on just now, and which the system gives to nobody who does not name it: whoever asks
+/// for any port, to listen or to connect, gets one above these.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id().wrapping_mul(97);
+    let port = || 10_240 + u16::try_from(own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000).unwrap();
+    let mut ports = std::iter::repeat_with(port).take(9_000);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 /// How long a server may take to answer, on a machine that is busy.
