@@ -261,7 +261,9 @@ impl ProxyHttp for Proxy {
         // The upstream may have acted on it; only a safe method without a body may be sent again, and only where a pooled
         // connection turned out to be dead.
         let harmless = downstream.req_header().method.is_safe() && downstream.is_body_empty();
-        if harmless && !exchange.bound.has_passed() && error.etype != OVERFLOW {
+        // Nor is one that is silent dead, and there would be no time left.
+        let settled = [OVERFLOW, ErrorType::ReadTimedout, ErrorType::WriteTimedout].contains(&error.etype);
+        if harmless && !exchange.bound.has_passed() && !settled {
             error.retry.decide_reuse(reused);
         } else {
             error.set_retry(false);
