@@ -80,7 +80,7 @@ async fn what_http_2_upstreams_do_not_get_goes_up_in_http_1() -> Result<()> {
     for (arguments, version) in [
         (&["--http1.1"][..], "HTTP/2.0"),
         (&["--no-alpn", "--http1.0"], "HTTP/1.1"),
-        (&["--http1.1", "--header", "Expect: 100-continue", "--data", "x"], "HTTP/1.1"),
+        (&["--http1.1", "--header", "Expect: 100-continue", "--request", "PUT", "--data", "x"], "HTTP/1.1"),
         (&["--http1.1", "--limit-rate", "70k", "--data-binary", &large], "HTTP/1.1"),
     ] {
         let mut curl = Command::new("curl");

@@ -51,6 +51,8 @@ pub(crate) struct GuardedStream<S> {
     outbox: BytesMut,
     read_clock: ReadClock,
     written: BytesMut,
+    /// Below us lies what was written and is not sent yet, as TLS keeps it for a slow client.
+    unflushed: bool,
     write_stall: Option<Instant>,
     write_alarm: Alarm,
     /// What a WebSocket is told when this process leaves.
@@ -85,6 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
             outbox: BytesMut::new(),
             read_clock: ReadClock::new(patience, Instant::now()),
             written: BytesMut::new(),
+            unflushed: false,
             write_stall: None,
             write_alarm: Alarm::default(),
             farewell: None,
@@ -193,6 +196,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         let bytes = match read {
             Poll::Ready(bytes) => bytes?,
             Poll::Pending => {
+                // An answer may have begun before the request is complete.
+                self.push(cx)?;
                 ready!(self.read_clock.poll_expired(cx));
                 return Poll::Ready(self.expire());
             }
@@ -222,14 +227,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         }
     }
 
-    /// While an exchange is under way, the client may only leave; what it sends ahead is kept, up to a bound. That this is asked
-    /// means that nothing more is to be written now, so what was kept for a moment goes.
-    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.written.is_empty()
-            && let Poll::Ready(Err(error)) = Pin::new(&mut *self).poll_flush(cx)
-        {
-            return Poll::Ready(Err(error));
+    /// Sends what was kept for a moment. To be asked where a read waits: nothing more is to be written now.
+    fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.written.is_empty() && !self.unflushed {
+            return Ok(());
         }
+        match Pin::new(self).poll_flush(cx) {
+            Poll::Ready(outcome) => outcome,
+            // Woken for it, whoever reads comes back here.
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// While an exchange is under way, the client may only leave; what it sends ahead is kept, up to a bound.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.push(cx)?;
         while self.inbox.len() < READ_AHEAD {
             if ready!(poll_read_into(&mut self.io, cx, &mut self.inbox))? == 0 {
                 // A client that asked ahead and closed its half still wants its answers.
@@ -251,10 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         if !farewell.is_said() {
             return Ok(());
         }
-        match Pin::new(self).poll_flush(cx) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => Ok(()),
-        }
+        self.push(cx)
     }
 
     /// Takes what is to be sent, and keeps it for a moment if it is small.
@@ -268,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         }
         match Pin::new(&mut self.io).poll_write(cx, buf) {
             Poll::Ready(outcome) => {
-                self.write_stall = None;
+                (self.write_stall, self.unflushed) = (None, true);
                 Poll::Ready(outcome)
             }
             Poll::Pending => self.poll_stalled(cx),
@@ -282,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => {
                     self.written.advance(bytes);
-                    self.write_stall = None;
+                    (self.write_stall, self.unflushed) = (None, true);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return self.poll_stalled(cx),
@@ -401,7 +410,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
         ready!(this.poll_drain(cx))?;
         match Pin::new(&mut this.io).poll_flush(cx) {
             Poll::Ready(outcome) => {
-                this.write_stall = None;
+                (this.write_stall, this.unflushed) = (None, false);
                 Poll::Ready(outcome)
             }
             Poll::Pending => this.poll_stalled(cx),

@@ -232,6 +232,64 @@ async fn a_client_that_takes_nothing_is_left_after_thirty_seconds() {
     assert_eq!(began.elapsed().as_secs(), 30);
 }
 
+/// Takes everything at once and sends it only when it is flushed, which it is ready for when it is told so; as TLS for a slow client.
+#[derive(Default)]
+struct Lazy {
+    kept: Vec<u8>,
+    sent: Arc<std::sync::Mutex<Vec<u8>>>,
+    ready: Arc<std::sync::atomic::AtomicBool>,
+    said: &'static [u8],
+}
+
+impl AsyncRead for Lazy {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let said = std::mem::take(&mut self.get_mut().said);
+        buf.put_slice(said);
+        if said.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl AsyncWrite for Lazy {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().kept.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.ready.load(std::sync::atomic::Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        this.sent.lock().unwrap().append(&mut this.kept);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_flush_that_had_to_wait_is_not_forgotten() {
+    for request in
+        [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+    {
+        let io = Lazy { said: request, ..Lazy::default() };
+        let (sent, ready) = (Arc::clone(&io.sent), Arc::clone(&io.ready));
+        let wire = Wire { fd: -1, alpn: None, tls: None };
+        let mut stream = GuardedStream::new(io, wire, connection(), Limits::DEFAULT, Patience::DEFAULT);
+        let now = |stream: &mut GuardedStream<Lazy>| {
+            futures_now(std::pin::pin!(stream.read_buf(&mut Vec::with_capacity(1024)))).is_some()
+        };
+        assert!(now(&mut stream), "the request");
+        stream.write_all(b"the head of an answer").await.unwrap();
+        assert!(!now(&mut stream) && sent.lock().unwrap().is_empty());
+        ready.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(!now(&mut stream));
+        assert_eq!(*sent.lock().unwrap(), b"the head of an answer");
+    }
+}
+
 /// The output of a future that is ready at once.
 fn futures_now<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {
