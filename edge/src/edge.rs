@@ -15,7 +15,7 @@ use pingora_proxy::http_proxy;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::admit::Gate;
@@ -287,7 +287,8 @@ impl Worker {
 
 async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Signals) -> io::Result<()> {
     let (mut stop, mut deadline) = signals;
-    let app = Arc::new(app(&parts, stop.clone()));
+    let (end, ends) = watch::channel(false);
+    let app = Arc::new(app(&parts, (stop.clone(), ends)));
     let (tracker, accepting) = (TaskTracker::new(), TaskTracker::new());
     // Each core has its own: every request waits on it.
     let (tell, told) = watch::channel(false);
@@ -305,7 +306,12 @@ async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Sign
     tracker.close();
     tokio::select! {
         () = tracker.wait() => {}
-        () = passed(&mut deadline) => tracing::warn!(connections = tracker.len(), "connections cut at the end of the drain"),
+        () = passed(&mut deadline) => {
+            tracing::warn!(connections = tracker.len(), "connections cut at the end of the drain");
+            // What has lasted gets its record.
+            end.send_replace(true);
+            let _cut_now = timeout(LAST_LINES, tracker.wait()).await;
+        }
     }
     Ok(())
 }
@@ -353,7 +359,7 @@ async fn carry(app: Arc<App>, door: Arc<Door>, accepted: Accepted, stop: watch::
     }
 }
 
-fn app(parts: &Parts, stop: watch::Receiver<bool>) -> App {
+fn app(parts: &Parts, (stop, end): (watch::Receiver<bool>, watch::Receiver<bool>)) -> App {
     let conf =
         ServerConf { threads: 1, max_retries: ATTEMPTS, upstream_keepalive_pool_size: POOL, ..ServerConf::default() };
     let proxy = Proxy {
@@ -368,6 +374,7 @@ fn app(parts: &Parts, stop: watch::Receiver<bool>) -> App {
         vigilance: parts.options.vigilance,
         dialler: Dialler::new(),
         stop,
+        end,
     };
     let mut proxy = http_proxy(&Arc::new(conf), proxy);
     let mut options = HttpServerOptions::default();
@@ -400,6 +407,8 @@ const ATTEMPTS: usize = 2;
 /// Idle upstream connections a core.
 const POOL: usize = 512;
 const REQUESTS_PER_CONNECTION: u32 = 1000;
+/// In which the records of what was cut are written.
+const LAST_LINES: Duration = Duration::from_millis(250);
 /// Where the configuration sets no bound, memory still needs one.
 const H2_IDLE: Duration = Duration::from_secs(3600);
 

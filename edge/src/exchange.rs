@@ -23,6 +23,7 @@ use crate::request::Upgrade;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Outcome, Way, key_of};
+use crate::vigil::CUT;
 
 /// What is known of an exchange while it runs.
 #[derive(Debug)]
@@ -291,7 +292,7 @@ impl Drop for Exchange {
         if self.recorded || self.id.is_empty() {
             return;
         }
-        let reason = self.bound.reason().unwrap_or("cut");
+        let reason = self.bound.reason().unwrap_or(CUT);
         self.metrics.0.refusals.with_label_values(&[reason]).inc();
         let route = self.route().map(|route| route.name.as_str());
         tracing::warn!(request.id = self.id, postern.route = route, reason, "exchange cut");

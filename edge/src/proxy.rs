@@ -53,6 +53,8 @@ pub(crate) struct Proxy {
     pub(crate) dialler: Dialler,
     /// Says that this process leaves.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Says that what is still under way ends now.
+    pub(crate) end: watch::Receiver<bool>,
 }
 
 #[async_trait]
@@ -114,15 +116,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let late = error.etype == ErrorType::ConnectTimedout;
-        // Neither what we lack ourselves nor that we left it no time is the endpoint's.
-        let own = [ErrorType::BindError, ErrorType::SocketError].contains(&error.etype);
-        if !own && !exchange.bound.has_passed() {
-            exchange.note(if late { Outcome::Late } else { Outcome::Unreachable });
-        }
-        // Nothing was sent, so another endpoint may be asked: once, and not if the first took all the time there is.
-        let again = exchange.attempts == 1 && !exchange.bound.has_passed() && !late;
-        error.set_retry(again && exchange.may_go_again());
+        let again = exchange.not_connected(&error);
+        error.set_retry(again);
         error
     }
 
@@ -241,7 +236,7 @@ impl ProxyHttp for Proxy {
             // Silence is no request that stalls: only the route's `idle_timeout` ends it (01 §2.6).
             downstream.set_read_timeout(None);
             exchange.became_long_lived();
-            let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
+            let vigil = Vigil::over(exchange, downstream.req_header(), self)
                 .ok_or_else(|| Error::explain(ErrorType::InternalError, "nothing to look after"))?;
             exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
         } else if !head.status.is_informational() {
@@ -270,7 +265,7 @@ impl ProxyHttp for Proxy {
         }
         if error.retry() {
             error.set_retry(exchange.may_go_again());
-        } else if let Some(outcome) = exchange.blamed(&error, downstream.response_written().is_some()) {
+        } else if let Some(outcome) = exchange.blamed(&error, has_begun(downstream)) {
             exchange.note(outcome);
         }
         error
@@ -355,7 +350,8 @@ impl Proxy {
         let mut way = std::mem::take(&mut exchange.way);
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
         if permit.is_to_authn() {
-            let peer = self.upstreams.authn_peer(&exchange.snapshot).await;
+            let peer = self.upstreams.authn_peer(&exchange.snapshot, &mut way).await;
+            exchange.way = way;
             return peer.map_err(|error| Error::because(NO_ENDPOINT, "authn", error));
         }
         let Some((route, upstream)) = permit.upstream() else {
@@ -421,6 +417,12 @@ fn is_bodiless(method: &http::Method, head: &ResponseHeader) -> bool {
     !head.status.is_informational() && (status || *method == http::Method::HEAD || empty())
 }
 
+/// Whether the client has the head of the answer; an interim one is none yet.
+pub(crate) fn has_begun(downstream: &Downstream) -> bool {
+    let begun = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    downstream.response_written().is_some_and(|head| begun(head.status))
+}
+
 pub(crate) fn overdue<T>() -> Result<T> {
     Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over")
 }
@@ -441,8 +443,7 @@ async fn fail(downstream: &mut Downstream, error: &Error, exchange: &mut Exchang
         exchange.end = End::ClientGone;
         return 0;
     };
-    let begun = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
-    if downstream.response_written().is_some_and(|head| begun(head.status)) {
+    if has_begun(downstream) {
         exchange.end = End::Cut(refusal.reason());
         return 0;
     }
@@ -493,9 +494,21 @@ impl Exchange {
         Some(Refusal::Failed(failure))
     }
 
+    /// There is no connection: notes what that says of the endpoint, and gives whether another may be asked, since nothing was
+    /// sent. Once, and not if the first took all the time there is.
+    pub(crate) fn not_connected(&mut self, error: &Error) -> bool {
+        let late = error.etype == ErrorType::ConnectTimedout;
+        // Neither what we lack ourselves nor that we left it no time is the endpoint's.
+        let own = [ErrorType::BindError, ErrorType::SocketError].contains(&error.etype);
+        if !own && !self.bound.has_passed() {
+            self.note(if late { Outcome::Late } else { Outcome::Unreachable });
+        }
+        self.attempts == 1 && !self.bound.has_passed() && !late && self.may_go_again()
+    }
+
     /// What an error says of the endpoint, which has `answered` or not; `None`: nothing. How long an answer takes from its head on
     /// is as much the client's.
-    fn blamed(&self, error: &Error, answered: bool) -> Option<Outcome> {
+    pub(crate) fn blamed(&self, error: &Error, answered: bool) -> Option<Outcome> {
         if self.violation().is_some() || self.is_for_authn() {
             return None;
         }
@@ -614,7 +627,7 @@ mod tests {
     use std::io::{ErrorKind, Read as _};
     use std::os::unix::net::UnixStream;
 
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncWriteExt as _, DuplexStream};
     use tokio::time::Instant;
 
     use super::*;
@@ -624,6 +637,12 @@ mod tests {
 
     /// A proxy, and one exchange of it that was admitted and has this request behind it.
     async fn admitted(request: &str) -> (Proxy, Downstream, Exchange) {
+        let (proxy, downstream, exchange, _gone) = asked(request).await;
+        (proxy, downstream, exchange)
+    }
+
+    /// The same, and its client.
+    async fn asked(request: &str) -> (Proxy, Downstream, Exchange, DuplexStream) {
         let world_config = config(vec![Route { upgrades: Upgrades::websockets(), ..route("app.example.com", "/") }]);
         let world = World::new(world_config.clone()).await;
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
@@ -639,6 +658,7 @@ mod tests {
             vigilance: Vigilance::default(),
             dialler: Dialler::new(),
             stop: watch::channel(false).1,
+            end: watch::channel(false).1,
         };
         let (ours, mut client) = tokio::io::duplex(4096);
         client.write_all(request.as_bytes()).await.unwrap();
@@ -649,7 +669,7 @@ mod tests {
         let mut exchange = proxy.new_ctx();
         proxy.early_request_filter(&mut downstream, &mut exchange).await.unwrap();
         assert!(!proxy.request_filter(&mut downstream, &mut exchange).await.unwrap());
-        (proxy, downstream, exchange)
+        (proxy, downstream, exchange, client)
     }
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: app.example.com\r\n\r\n";
@@ -694,6 +714,18 @@ mod tests {
         }
         for (method, status, length) in [("GET", 200, Some("5")), ("GET", 200, None), ("HEAD", 103, None)] {
             assert!(holds_after(method, status, length).await, "{method} {status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn r_015_an_upstream_that_says_to_go_on_and_then_nothing_has_not_answered() {
+        let (_proxy, mut downstream, exchange, _client) = asked(GET).await;
+        downstream.set_ignore_info_resp(false);
+        for (status, blamed) in [(100, Some(Outcome::Late)), (200, None)] {
+            let head = ResponseHeader::build(status, None).unwrap();
+            downstream.write_response_header(Box::new(head), false).await.unwrap();
+            let silent = Error::explain(ErrorType::ReadTimedout, "").into_up();
+            assert_eq!(exchange.blamed(&silent, has_begun(&downstream)), blamed, "{status}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pingora_http::RequestHeader;
 use postern_identity::Timestamp;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::admit::{Gate, Verdict};
@@ -13,7 +14,7 @@ use crate::bound::Bound;
 use crate::exchange::Exchange;
 use crate::identify::Subject;
 use crate::listener::Connection;
-use crate::proxy::caught;
+use crate::proxy::{Proxy, caught};
 use crate::request::Upgrade;
 use crate::snapshot::Snapshot;
 use crate::{Admission, Refusal};
@@ -36,6 +37,8 @@ impl Default for Vigilance {
 /// What it rests on.
 pub(crate) struct Vigil {
     gate: Arc<Gate>,
+    /// Says that the drain is over.
+    end: watch::Receiver<bool>,
     head: RequestHeader,
     connection: Arc<Connection>,
     bound: Arc<Bound>,
@@ -48,14 +51,10 @@ pub(crate) struct Vigil {
 
 impl Vigil {
     /// For an exchange that was just upgraded.
-    pub(crate) fn over(
-        exchange: &Exchange,
-        head: &RequestHeader,
-        gate: &Arc<Gate>,
-        vigilance: Vigilance,
-    ) -> Option<Self> {
+    pub(crate) fn over(exchange: &Exchange, head: &RequestHeader, proxy: &Proxy) -> Option<Self> {
         Some(Self {
-            gate: Arc::clone(gate),
+            gate: Arc::clone(&proxy.gate),
+            end: proxy.end.clone(),
             head: head.clone(),
             connection: exchange.connection.clone()?,
             bound: Arc::clone(&exchange.bound),
@@ -63,13 +62,18 @@ impl Vigil {
             subject: exchange.admission.as_ref()?.subject.clone(),
             upgrade: exchange.upgrade().cloned(),
             version: exchange.snapshot.version,
-            vigilance,
+            vigilance: proxy.vigilance,
         })
     }
 
     /// Until the exchange is to end; then ends it.
     pub(crate) async fn keep(mut self) {
-        let reason = caught(self.watch()).await.unwrap_or(INTERNAL);
+        let mut end = self.end.clone();
+        let reason = tokio::select! {
+            reason = caught(self.watch()) => reason.unwrap_or(INTERNAL),
+            // What this gives is a lock: it is not kept.
+            () = async { drop(end.wait_for(|end| *end).await) } => CUT,
+        };
         self.bound.end(reason);
     }
 
@@ -129,3 +133,5 @@ impl Vigil {
 }
 
 const INTERNAL: &str = "internal-error";
+/// It ended with the drain.
+pub(crate) const CUT: &str = "cut";

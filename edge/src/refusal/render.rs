@@ -250,11 +250,18 @@ impl Asked<'_> {
     fn sign_in_url(&self) -> String {
         match self.request {
             Some(request) if request.method == http::Method::GET && request.upgrades.is_empty() => request.url(),
-            // Where a connection is asked for nobody can browse.
-            Some(request) if request.tunnel => self.snapshot.config.authenticate.url.to_string(),
+            Some(request) if request.tunnel => self.door(request),
             Some(request) => format!("https://{}/", request.host),
             None => String::new(),
         }
+    }
+
+    /// Where a connection is asked for nobody can browse, but on the host that clients connect to: its session is what they
+    /// show. Browsers reach it at the port at which they sign in.
+    fn door(&self, request: &crate::Request) -> String {
+        let proxy = self.route.and_then(|route| route.tunnel.as_ref()?.proxy.as_deref());
+        let port = self.snapshot.config.authenticate.url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("https://{}{port}/.pomerium/user", proxy.unwrap_or(request.host.name()))
     }
 }
 

@@ -50,6 +50,27 @@ async fn s_088_only_a_browser_that_navigates_is_sent_to_sign_in() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_connection_signs_in_on_the_host_that_is_connected_to() {
+    let own = |route: Route| Route { policy: any_user(), public: false, ..route };
+    let routes = vec![
+        own(tunnel("behind", Some("proxy.example.com"), &["db.internal:5432"])),
+        own(tunnel("named", None, &["db.example.com:5432"])),
+        own(tunnel("pattern", None, &["*.ssh.example.com:22"])),
+    ];
+    let world = World::new(config(routes)).await;
+    for (authority, host) in [
+        ("db.internal:5432", "proxy.example.com"),
+        ("db.example.com:5432", "db.example.com"),
+        ("a.ssh.example.com:22", "a.ssh.example.com"),
+    ] {
+        let answer = world.answer(&head("CONNECT", authority, &[("host", authority)])).await.unwrap();
+        assert_eq!(json(&answer)["sign_in_url"], format!("https://{host}/.pomerium/user"));
+        let door = head("GET", "/.pomerium/user", &[("host", host), ("accept", "text/html")]);
+        assert_eq!(world.status(&door).await, 302, "{host}: it leads to sign-in");
+    }
+}
+
+#[tokio::test]
 async fn s_087_a_request_with_a_body_is_never_redirected_with_it() {
     let world = World::new(closed()).await;
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {

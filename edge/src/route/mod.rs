@@ -212,7 +212,7 @@ impl fmt::Display for UpstreamEndpoint {
 }
 
 /// How an upstream is spoken to (01 §2.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamScheme {
     /// HTTP/1.1 in the clear.
     Http,

@@ -69,8 +69,9 @@ pub(super) struct Tunnels {
     exact: HashMap<Box<str>, HashMap<u16, Order>>,
     /// In the order of the file.
     wildcards: Vec<(Authority, Order)>,
-    /// The hosts of ours, or of theirs, that people sign in on for them.
+    /// The hosts of ours, or of theirs, that people sign in on for them; and patterns of theirs, in the order of the file.
     doors: HashMap<Box<str>, Order>,
+    wild_doors: Vec<(Box<str>, Order)>,
 }
 
 impl Tunnels {
@@ -80,8 +81,10 @@ impl Tunnels {
             let Some(tunnel) = route.tunnel.as_deref() else { continue };
             for authority in &tunnel.authorities {
                 all.add(authority, order);
-                if tunnel.proxy.is_none() && !authority.is_wildcard() {
-                    all.doors.entry(authority.host.clone()).or_insert(order);
+                match &tunnel.proxy {
+                    Some(_) => {}
+                    None if authority.is_wildcard() => all.wild_doors.push((authority.host.clone(), order)),
+                    None => drop(all.doors.entry(authority.host.clone()).or_insert(order)),
                 }
             }
             if let Some(proxy) = &tunnel.proxy {
@@ -108,7 +111,9 @@ impl Tunnels {
 
     /// The first route for which people sign in on this host.
     pub(super) fn behind(&self, host: &Host) -> Option<Order> {
-        self.doors.get(host.name()).copied()
+        let exact = self.doors.get(host.name()).copied();
+        let is_wild = |(pattern, _): &&(Box<str>, Order)| !host.is_literal() && glob::matches(pattern, host.name());
+        exact.or_else(|| self.wild_doors.iter().find(is_wild).map(|(_, order)| *order))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -162,6 +167,8 @@ mod tests {
         let routes = [
             tunnel("postgres", None, &["db.example.com:5432"]),
             tunnel("mysql", Some("proxy.example.com"), &["mysql.internal:3306"]),
+            tunnel("ssh", None, &["*.ssh.example.com:22"]),
+            tunnel("ops", Some("proxy.example.com"), &["*.ops.internal:22"]),
         ];
         let table = RouteTable::new(&routes.map(std::sync::Arc::new), [], true);
         let host = |text: &str| Host::parse(text.as_bytes()).unwrap();
@@ -171,7 +178,10 @@ mod tests {
         let first = |text: &str| table.first_on(&host(text)).map(|route| route.name.as_str());
         assert_eq!(first("db.example.com"), Some("postgres"));
         assert_eq!(first("proxy.example.com:8443"), Some("mysql"));
-        assert_eq!(first("mysql.internal"), None, "that is nobody's door");
+        assert_eq!(first("a.ssh.example.com"), Some("ssh"));
+        for nobodys in ["mysql.internal", "a.ops.internal", "ssh.example.com"] {
+            assert_eq!(first(nobodys), None, "{nobodys}");
+        }
         assert!(table.knows(&host("proxy.example.com")) && !table.knows(&host("mysql.internal")));
     }
 }

@@ -22,11 +22,11 @@ use self::ask::{ACCEPT, Answered, KEY, Key, ask};
 use self::pipe::{Ended, Ends, LAST_WORDS, Meter, pipe};
 use crate::exchange::{End, Exchange};
 use crate::listener::{Farewell, Tunnel};
-use crate::proxy::{Proxy, overdue};
+use crate::proxy::{Proxy, has_begun, overdue};
 use crate::refusal::{Failure, Refusal};
 use crate::response;
 use crate::route::UpstreamScheme;
-use crate::upstream::hurry;
+use crate::upstream::{Outcome, hurry};
 use crate::vigil::Vigil;
 
 /// Opens the connections of tunnels; none is ever used twice.
@@ -62,8 +62,13 @@ impl Proxy {
     pub(crate) async fn tunnel(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
         exchange.request_completed();
         let bound = std::sync::Arc::clone(&exchange.bound);
-        let opened = bound.within(Box::pin(self.open(downstream, exchange))).await.unwrap_or_else(overdue)?;
-        match opened {
+        let Some(opened) = bound.within(Box::pin(self.open(downstream, exchange))).await else {
+            if !has_begun(downstream) {
+                exchange.note(Outcome::Late);
+            }
+            return overdue();
+        };
+        match opened? {
             Some(opened) => self.carry(downstream, exchange, opened).await,
             None => Ok(()),
         }
@@ -72,9 +77,26 @@ impl Proxy {
     /// Dials the upstream and asks it for what is wanted. `None`: it said no, and that was passed on.
     async fn open(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Option<Opened>> {
         let stream = self.dial(exchange).await?;
-        if exchange.upgrade().is_none() {
-            return self.connect(stream, downstream, exchange).await;
+        let opened = if exchange.upgrade().is_some() {
+            self.upgrade(stream, downstream, exchange).await
+        } else {
+            self.connect(stream, downstream, exchange).await
+        };
+        if let Err(error) = &opened
+            && let Some(outcome) = exchange.blamed(error, has_begun(downstream))
+        {
+            exchange.note(outcome);
         }
+        opened
+    }
+
+    /// What a WebSocket over HTTP/2 becomes on the way up: one of HTTP/1.1.
+    async fn upgrade(
+        &self,
+        stream: Stream,
+        downstream: &mut Downstream,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Opened>> {
         let key = Key::draw().or_err(ErrorType::InternalError, "WebSocket key")?;
         let head = exchange.upgrade_asked(downstream.req_header(), &key)?;
         let answered = ask(stream, head, exchange.patience()).await?;
@@ -86,6 +108,7 @@ impl Proxy {
         if !key.is_accepted_by(answered.head()?) {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "the key was not accepted").into_up());
         }
+        exchange.note(Outcome::Status(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
         let head = exchange.upgrade_granted(answered.head()?)?;
         let (stream, first) = answered.into_pipe()?;
         Ok(Some(Opened { head, stream, first }))
@@ -100,6 +123,8 @@ impl Proxy {
     ) -> Result<Option<Opened>> {
         let head = exchange.tunnel_granted()?;
         if !exchange.leads_to_proxy() {
+            // That it can be reached is all that is ever known of it.
+            exchange.note(Outcome::Status(StatusCode::OK.as_u16()));
             return Ok(Some(Opened { head, stream, first: Bytes::new() }));
         }
         let answered = ask(stream, exchange.tunnel_asked()?, exchange.patience()).await?;
@@ -111,6 +136,7 @@ impl Proxy {
         if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| is_said(&answered, name)) {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a grant with a body").into_up());
         }
+        exchange.note(Outcome::Status(StatusCode::OK.as_u16()));
         let (stream, first) = answered.into_pipe()?;
         Ok(Some(Opened { head, stream, first }))
     }
@@ -130,9 +156,7 @@ impl Proxy {
                     self.metrics.0.upstream_connections.with_label_values(&["opened"]).inc();
                     return Ok(stream);
                 }
-                Err(error) if exchange.attempts > 1 || error.etype == ErrorType::ConnectTimedout => {
-                    return Err(error.into_up());
-                }
+                Err(error) if !exchange.not_connected(&error) => return Err(error.into_up()),
                 Err(_) => {}
             }
         }
@@ -143,7 +167,7 @@ impl Proxy {
         let Opened { head, stream, first } = opened;
         downstream.write_response_header(Box::new(head), false).await.map_err(|error| error.into_down())?;
         exchange.became_long_lived();
-        let vigil = Vigil::over(exchange, downstream.req_header(), &self.gate, self.vigilance)
+        let vigil = Vigil::over(exchange, downstream.req_header(), self)
             .or_err(ErrorType::InternalError, "nothing to look after")?;
         exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
         let meter = Meter::new(std::sync::Arc::clone(&exchange.bound));
@@ -188,10 +212,12 @@ fn is_said(answered: &Answered, name: &header::HeaderName) -> bool {
 /// Passes the answer of an upstream on that does not want a WebSocket. One that says that all is well has not understood: over
 /// HTTP/2 that would be consent (RFC 8441 §5).
 async fn pass_on(mut answered: Answered, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
+    exchange.give_tunnel_place_back();
     let mut head = answered.head()?.clone();
     if head.status.is_success() {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "the protocol was not changed").into_up());
     }
+    exchange.note(Outcome::Status(head.status.as_u16()));
     exchange.prepare_response(&mut head)?;
     downstream.write_response_header(Box::new(head), false).await.map_err(|error| error.into_down())?;
     while let Some(piece) = answered.body().await? {

@@ -149,7 +149,13 @@ where
         () = meter.end_of_half(ends.half) => false,
         () = meter.end_of_broken() => false,
     };
-    broke.unwrap_or(if silent { Ended::Silent } else { Ended::Whole })
+    match broke {
+        // It wanted no more and said all that it had to say, to the end.
+        Some(Ended::Upstream) if down.ended => Ended::Whole,
+        Some(broke) => broke,
+        None if silent => Ended::Silent,
+        None => Ended::Whole,
+    }
 }
 
 /// One of both streams.
@@ -417,6 +423,43 @@ mod tests {
             );
             assert_eq!(began.elapsed().as_secs(), waits, "{kind}: what is not gone is still heard a moment");
         }
+    }
+
+    /// Takes nothing any more; says this, and ends in order.
+    struct Deaf(&'static [u8]);
+
+    impl AsyncRead for Deaf {
+        fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buf.put_slice(std::mem::take(&mut self.get_mut().0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s_106_who_wants_no_more_and_ends_in_order_has_not_broken_off() {
+        let (mut client, down) = duplex(64);
+        client.write_all(b"more than was wanted").await.unwrap();
+        let meter = Meter::new(Arc::default());
+        let ends = Ends { resets: true, ..FOREVER };
+        let piping = pipe(tokio::io::BufWriter::new(down), (Deaf(b"that will do"), Bytes::new()), &meter, ends);
+        let mut heard = Vec::new();
+        let (ended, read) = tokio::join!(piping, client.read_to_end(&mut heard));
+        read.unwrap();
+        assert_eq!((ended, heard.as_slice()), (Ended::Whole, &b"that will do"[..]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Chooses one address of an upstream for each request (01 §2.5, §2.11). Every address of a name is an endpoint of its own
 //! (01 §1.4). Requests only read what was made when an address came or went.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwapOption, Guard};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::member::{Busy, Member, State, Where};
+use super::inward;
+use super::member::{Busy, Member, Origin, Same, State, Where};
 use super::outlier::{Cause, Outcome};
 use super::resolve::{Resolver, Unresolved};
 use super::table::{self, Table};
-use crate::route::{Balancing, LoadBalancing, Upstream, UpstreamEndpoint};
+use crate::route::{Balancing, LoadBalancing, Route, Upstream, UpstreamEndpoint};
 
 /// Chooses among the endpoints of one upstream.
 #[derive(Debug)]
@@ -25,7 +26,12 @@ pub(crate) struct Balancer {
     pub(super) route: String,
     pub(super) balancing: Balancing,
     sources: Box<[Source]>,
+    names: Names,
     members: ArcSwapOption<Members>,
+    /// Held by who looks what there is.
+    looking: Mutex<()>,
+    /// How often that was done.
+    looks: AtomicU64,
     /// Requests so far.
     turn: AtomicU64,
     /// When is to be looked again what there is, in microseconds since [`Self::made`]; 0: at once.
@@ -39,13 +45,30 @@ pub(crate) struct Balancer {
     pub(super) changed: Notify,
 }
 
-/// One entry of `to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One entry of `to`; those that are written alike are one.
+#[derive(Debug)]
 struct Source {
-    host: String,
+    /// Which one, the first of those.
+    endpoint: usize,
+    origin: Origin,
     port: u16,
     weight: u32,
-    socket: bool,
+}
+
+/// Where names may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Anywhere.
+    Anywhere,
+    /// Not inward, as those of tunnels (S-105).
+    Outward,
+}
+
+impl Names {
+    /// Those of a route.
+    pub(super) const fn of(route: &Route) -> Self {
+        if route.tunnel.is_some() { Self::Outward } else { Self::Anywhere }
+    }
 }
 
 /// What there is to choose from.
@@ -53,6 +76,8 @@ struct Source {
 pub(super) struct Members {
     pub(super) list: Box<[Member]>,
     table: Table,
+    /// So few are usable that all are used. Kept, since requests would have to look at every one.
+    panic: AtomicBool,
 }
 
 /// Who asks and who has failed already.
@@ -88,7 +113,7 @@ pub(crate) enum NoMember {
 impl Balancer {
     /// One for an upstream that needs one: where there is one endpoint and nothing is said of it, its addresses take turns, and
     /// that is all.
-    pub(super) fn of(route: &str, upstream: &Upstream) -> Option<Arc<Self>> {
+    pub(super) fn of(route: &str, upstream: &Upstream, names: Names) -> Option<Arc<Self>> {
         let balancing = upstream.balancing.as_deref();
         let chooses = balancing.is_some_and(|balancing| {
             let Balancing { policy, outliers, health_checks, .. } = balancing;
@@ -98,8 +123,11 @@ impl Balancer {
             Arc::new(Self {
                 route: route.to_owned(),
                 balancing: balancing.cloned().unwrap_or_default(),
-                sources: upstream.endpoints.iter().map(Source::of).collect(),
+                sources: Source::all(&upstream.endpoints),
+                names,
                 members: ArcSwapOption::empty(),
+                looking: Mutex::default(),
+                looks: AtomicU64::new(0),
                 turn: AtomicU64::new(0),
                 due: AtomicU64::new(0),
                 seen: AtomicU64::new(0),
@@ -114,16 +142,14 @@ impl Balancer {
     pub(super) fn inherit(&self, before: &Self) {
         self.used.store(before.used.load(Ordering::Relaxed), Ordering::Relaxed);
         let Some(old) = before.members.load_full() else { return };
-        for member in &old.list {
-            if before.balancing.health_checks != self.balancing.health_checks {
-                member.state.forget_checks();
-            }
-            if before.balancing.outliers != self.balancing.outliers {
-                super::outlier::readmit(&member.state);
-            }
-        }
-        // Looked at before it is used: it may not be what this one chooses from.
-        self.members.store(Some(old));
+        let same = Same {
+            health_checks: before.balancing.health_checks == self.balancing.health_checks,
+            outliers: before.balancing.outliers == self.balancing.outliers,
+        };
+        let inherited = |member: &Member| Member { state: Arc::new(member.state.under(same)), ..member.clone() };
+        let list = old.list.iter().map(inherited).collect();
+        // Looked at before anything is chosen: it may not be what this one chooses from.
+        self.members.store(Some(Arc::new(Members::of(list, Table::NONE, self.balancing.panic_threshold))));
     }
 
     /// Whether the same client gets to the same endpoint.
@@ -148,13 +174,20 @@ impl Balancer {
     ///
     /// # Errors
     /// [`NoMember`].
-    pub(crate) async fn choose(&self, resolver: &Resolver, choosing: Choosing<'_>) -> Result<Chosen, NoMember> {
+    pub(crate) async fn choose(
+        self: &Arc<Self>,
+        resolver: &Resolver,
+        choosing: Choosing<'_>,
+    ) -> Result<Chosen, NoMember> {
         self.note_use();
         if let Some(members) = &*self.current(resolver) {
             return self.pick(members, choosing);
         }
-        let members = self.look(resolver).await.ok_or(Unresolved)?;
-        self.pick(&members, choosing)
+        self.look(resolver).await;
+        match &*self.members.load() {
+            Some(members) => self.pick(members, choosing),
+            None => Err(Unresolved.into()),
+        }
     }
 
     /// What there is, unless it is to be looked at again.
@@ -169,53 +202,87 @@ impl Balancer {
         at.saturating_duration_since(self.made).as_micros().try_into().unwrap_or(u64::MAX)
     }
 
-    /// Looks what there is now. `None`: nothing.
-    async fn look(&self, resolver: &Resolver) -> Option<Arc<Members>> {
-        let changes = resolver.changes();
-        let (mut places, mut due) = (Vec::new(), None::<Instant>);
-        self.first_known(resolver).await;
-        for (at, source) in self.sources.iter().enumerate() {
-            if source.socket {
-                places.push((at, Where::Socket(source.host.as_str().into())));
-                continue;
+    /// Looks what there is now. One at a time: whoever comes meanwhile takes what there was, or waits for it where there was
+    /// nothing.
+    async fn look(self: &Arc<Self>, resolver: &Resolver) {
+        let Ok(_one) = self.looking.try_lock() else {
+            let before = self.looks.load(Ordering::Acquire);
+            if self.has_looked() && self.members.load().as_ref().is_some_and(|members| !members.list.is_empty()) {
+                return;
             }
-            let known = resolver.known(&source.host);
-            due = due.into_iter().chain(known.due).min();
-            let addresses = known.addresses.into_iter().map(|ip| Where::Address(SocketAddr::new(ip, source.port)));
-            places.extend(addresses.map(|place| (at, place)));
-        }
-        places.truncate(table::MOST);
-        let before = self.members.load_full();
-        // What an older configuration had may have been chosen from in another way.
-        let same = self.due.load(Ordering::Acquire) > 0;
-        let members = match before {
-            Some(before) if same && before.is_at(&places) => before,
-            before => {
-                let members = Arc::new(self.members_of(&places, before.as_deref()));
-                self.members.store(Some(Arc::clone(&members)));
-                self.changed.notify_waiters();
-                members
+            let _next = self.looking.lock().await;
+            if self.looks.load(Ordering::Acquire) == before {
+                // Whoever was at it has left in between.
+                self.look_alone(resolver).await;
             }
+            return;
         };
+        self.look_alone(resolver).await;
+    }
+
+    /// Whether it is known what there is, under this configuration: what an older one had may have been chosen from in another
+    /// way.
+    fn has_looked(&self) -> bool {
+        self.due.load(Ordering::Acquire) > 0
+    }
+
+    async fn look_alone(self: &Arc<Self>, resolver: &Resolver) {
+        let changes = resolver.changes();
+        self.first_known(resolver).await;
+        let (places, due) = self.places(resolver);
+        let before = self.members.load_full();
+        let same = self.has_looked() && before.as_ref().is_some_and(|before| before.is_at(&places, &self.sources));
+        if !same {
+            let few = places.len() <= FEW;
+            let this = Arc::clone(self);
+            let work = move || this.members_of(&places, before.as_deref());
+            let members = if few { Some(work()) } else { resolver.aside(work).await };
+            self.members.store(members.map(Arc::new));
+            self.changed.notify_waiters();
+        }
         self.seen.store(changes, Ordering::Relaxed);
         self.due.store(due.map_or(u64::MAX, |due| self.micros(due).max(1)), Ordering::Release);
-        (!members.list.is_empty()).then_some(members)
+        self.looks.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Where members are at the moment, and when that may be otherwise.
+    fn places(&self, resolver: &Resolver) -> (Vec<(usize, Where)>, Option<Instant>) {
+        let (mut places, mut due) = (Vec::new(), None::<Instant>);
+        for (at, source) in self.sources.iter().enumerate() {
+            let host = &*source.origin.host;
+            if source.origin.scheme.is_socket() {
+                places.push((at, Where::Socket(host.into())));
+                continue;
+            }
+            let known = resolver.known(host);
+            due = due.into_iter().chain(known.due).min();
+            for ip in known.addresses {
+                if self.names == Names::Outward && inward::leads_inward(host, ip) {
+                    inward::tell(&self.route, host, ip);
+                } else {
+                    places.push((at, Where::Address(SocketAddr::new(ip, source.port))));
+                }
+            }
+        }
+        places.truncate(table::MOST);
+        (places, due)
     }
 
     /// Waits until some endpoint can be chosen, or none could be found: a name that nobody answers for holds up nobody.
     async fn first_known(&self, resolver: &Resolver) {
         let mut names = FuturesUnordered::new();
         for source in &self.sources {
-            if source.socket || !resolver.known(&source.host).addresses.is_empty() {
+            let Origin { scheme, host } = &source.origin;
+            if scheme.is_socket() || !resolver.known(host).addresses.is_empty() {
                 return;
             }
-            names.push(resolver.all_of(&source.host));
+            names.push(resolver.all_of(host));
         }
         while names.next().await.is_some_and(|known| known.addresses.is_empty()) {}
     }
 
     /// Looks what there is, if that is due.
-    pub(super) async fn refresh(&self, resolver: &Resolver) {
+    pub(super) async fn refresh(self: &Arc<Self>, resolver: &Resolver) {
         if self.current(resolver).is_none() {
             self.look(resolver).await;
         }
@@ -223,18 +290,30 @@ impl Balancer {
 
     /// Members at these places; those that were there `before` stay who they are.
     fn members_of(&self, places: &[(usize, Where)], before: Option<&Members>) -> Members {
-        let known: HashMap<_, _> = before
-            .map(|before| before.list.iter().map(|member| (&member.place, &member.state)).collect())
-            .unwrap_or_default();
-        let weight = |at: usize| self.sources.get(at).map_or(1, |source| source.weight);
-        let member = |(at, place): &(usize, Where)| Member {
-            endpoint: *at,
-            place: place.clone(),
-            weight: weight(*at),
-            state: known.get(place).map_or_else(Arc::default, |state| Arc::clone(state)),
-        };
-        let named: Vec<_> = places.iter().map(|(at, place)| (place.to_string(), weight(*at))).collect();
-        Members { list: places.iter().map(member).collect(), table: Table::of(self.balancing.policy, &named) }
+        let known = before.into_iter().flat_map(|before| &before.list);
+        let known: HashMap<_, _> =
+            known.map(|member| ((&member.origin, &member.place), Arc::clone(&member.state))).collect();
+        let mut met = HashSet::new();
+        let (mut list, mut named) = (Vec::new(), Vec::new());
+        for (at, place) in places {
+            let Some(Source { endpoint, origin, weight, .. }) = self.sources.get(*at) else { continue };
+            let state = known.get(&(origin, place)).cloned().unwrap_or_default();
+            // Two endpoints at one address have points of their own on a ring.
+            let apart =
+                if met.insert(place) { String::new() } else { format!(" {}://{}", origin.scheme.name(), origin.host) };
+            named.push((format!("{place}{apart}"), *weight));
+            let (origin, place) = (origin.clone(), place.clone());
+            list.push(Member { endpoint: *endpoint, origin, place, weight: *weight, state });
+        }
+        let table = Table::of(self.balancing.policy, &named);
+        Members::of(list.into_boxed_slice(), table, self.balancing.panic_threshold)
+    }
+
+    /// Something speaks against a member, or does so no more.
+    pub(super) fn take_stock(&self) {
+        if let Some(members) = &*self.members.load() {
+            members.take_stock(self.balancing.panic_threshold);
+        }
     }
 
     /// All members at the moment.
@@ -246,7 +325,7 @@ impl Balancer {
         if members.list.is_empty() {
             return Err(Unresolved.into());
         }
-        let everybody = members.are_in_panic(self.balancing.panic_threshold);
+        let everybody = members.panic.load(Ordering::Relaxed);
         let usable = |member: &Member| everybody || member.state.is_usable();
         let another = |member: &Member| failed.is_none_or(|failed| !Arc::ptr_eq(failed, &member.state));
         let found = self.first(members, key, |member| usable(member) && another(member));
@@ -264,29 +343,36 @@ impl Balancer {
 
     /// The first that will do, as the policy goes through them.
     fn first<'m>(&self, members: &'m Members, key: u64, will_do: impl Fn(&Member) -> bool) -> Option<&'m Member> {
-        let at = |turn: u64, step: usize| members.list.get(members.table.at(turn, step)?);
-        let walk =
-            |turn: u64| (0..members.table.steps()).filter_map(|step| at(turn, step)).find(|member| will_do(member));
         match self.balancing.policy {
             // Each step is a turn of its own: who comes after one that is left out does not get its requests on top.
             LoadBalancing::RoundRobin => (0..members.table.steps())
-                .filter_map(|_| at(self.turn.fetch_add(1, Ordering::Relaxed), 0))
+                .filter_map(|_| members.at(self.turn.fetch_add(1, Ordering::Relaxed), 0))
                 .find(|member| will_do(member))
-                .or_else(|| walk(0)),
-            LoadBalancing::Random => walk(self.draw()),
-            LoadBalancing::RingHash | LoadBalancing::Maglev => walk(key),
+                .or_else(|| members.onwards(0).find(|member| will_do(member))),
+            LoadBalancing::Random => self.drawn(members, will_do),
+            LoadBalancing::RingHash | LoadBalancing::Maglev => members.onwards(key).find(|member| will_do(member)),
             LoadBalancing::LeastRequest => {
-                let one = walk(self.draw())?;
-                let other =
-                    (0..DRAWS).filter_map(|_| walk(self.draw())).find(|other| !Arc::ptr_eq(&other.state, &one.state));
+                let one = self.drawn(members, &will_do)?;
+                let other = |member: &Member| will_do(member) && !Arc::ptr_eq(&member.state, &one.state);
                 // Draws are as the weights say, and so is who has more to do; of two who have the same, the first.
                 let busier = |one: &Member, other: &Member| {
                     let busy = |member: &Member| u64::from(member.state.active());
                     busy(one) * u64::from(other.weight) > busy(other) * u64::from(one.weight)
                 };
-                Some(other.filter(|other| busier(one, other)).unwrap_or(one))
+                Some(self.drawn(members, other).filter(|other| busier(one, other)).unwrap_or(one))
             }
         }
+    }
+
+    /// One that will do, drawn as the weights say: among those alone, since who is next to one that will not do is not to be
+    /// drawn for it.
+    fn drawn<'m>(&self, members: &'m Members, will_do: impl Fn(&Member) -> bool) -> Option<&'m Member> {
+        let drawn = (0..DRAWS).find_map(|_| members.at(self.draw(), 0).filter(|member| will_do(member)));
+        drawn.or_else(|| {
+            let fit = || members.onwards(0).filter(|member| will_do(member));
+            let at = self.draw().checked_rem(u64::try_from(fit().count()).ok()?)?;
+            fit().nth(usize::try_from(at).ok()?)
+        })
     }
 
     fn draw(&self) -> u64 {
@@ -300,36 +386,62 @@ impl Balancer {
         let members = self.members.load();
         let out = super::outlier::eject(rules, members.as_deref()?, state, cause);
         if out {
+            self.take_stock();
             self.changed.notify_waiters();
         }
         out.then_some(cause)
     }
 }
 
-/// So often a second one is drawn until it is another one.
-const DRAWS: usize = 4;
+/// So often is drawn before those are counted that will do.
+const DRAWS: usize = 8;
+/// Of so many members a table is made while a request waits; of more, aside.
+const FEW: usize = 8;
 
 impl Source {
-    fn of(endpoint: &UpstreamEndpoint) -> Self {
-        Self {
-            host: endpoint.host.clone(),
-            port: endpoint.port,
-            weight: endpoint.weight.max(1),
-            socket: endpoint.scheme.is_socket(),
+    fn all(endpoints: &[UpstreamEndpoint]) -> Box<[Self]> {
+        let mut all: Vec<Self> = Vec::new();
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            let origin = Origin { scheme: endpoint.scheme, host: endpoint.host.as_str().into() };
+            let weight = endpoint.weight.max(1);
+            match all.iter_mut().find(|source| source.origin == origin && source.port == endpoint.port) {
+                Some(same) => same.weight = same.weight.saturating_add(weight),
+                None => all.push(Self { endpoint: at, origin, port: endpoint.port, weight }),
+            }
         }
+        all.into_boxed_slice()
     }
 }
 
 impl Members {
-    fn is_at(&self, places: &[(usize, Where)]) -> bool {
-        let same = |(member, (at, place)): (&Member, &(usize, Where))| member.endpoint == *at && member.place == *place;
+    fn of(list: Box<[Member]>, table: Table, panic_threshold: u8) -> Self {
+        let members = Self { list, table, panic: AtomicBool::new(false) };
+        members.take_stock(panic_threshold);
+        members
+    }
+
+    fn is_at(&self, places: &[(usize, Where)], sources: &[Source]) -> bool {
+        let same = |(member, (at, place)): (&Member, &(usize, Where))| {
+            sources.get(*at).is_some_and(|source| source.endpoint == member.endpoint) && member.place == *place
+        };
         self.list.len() == places.len() && self.list.iter().zip(places).all(same)
     }
 
-    /// Whether so few are healthy that all are used.
-    fn are_in_panic(&self, threshold: u8) -> bool {
+    /// Looks whether so few are healthy that all are to be used.
+    fn take_stock(&self, threshold: u8) {
         let usable = self.list.iter().filter(|member| member.state.is_usable()).count();
-        usable < self.list.len() && usable * 100 < usize::from(threshold) * self.list.len()
+        let panic = usable < self.list.len() && usable * 100 < usize::from(threshold) * self.list.len();
+        self.panic.store(panic, Ordering::Relaxed);
+    }
+
+    /// The member at a step from a turn, or from a hash, on.
+    fn at(&self, turn: u64, step: usize) -> Option<&Member> {
+        self.list.get(self.table.at(turn, step)?)
+    }
+
+    /// All of them from there on, each at least once.
+    fn onwards(&self, turn: u64) -> impl Iterator<Item = &Member> {
+        (0..self.table.steps()).filter_map(move |step| self.at(turn, step))
     }
 }
 
@@ -381,13 +493,13 @@ mod tests {
     }
 
     fn balancer(policy: LoadBalancing, endpoints: &[(&str, u32)]) -> Arc<Balancer> {
-        Balancer::of("a", &upstream(endpoints, Balancing { policy, ..Balancing::default() })).unwrap()
+        Balancer::of("a", &upstream(endpoints, Balancing { policy, ..Balancing::default() }), Names::Anywhere).unwrap()
     }
 
     const THREE: &[(&str, u32)] = &[("192.0.2.1", 1), ("192.0.2.2", 1), ("192.0.2.3", 1)];
 
     /// How often each endpoint is chosen; each request ends before the next comes.
-    async fn chosen(balancer: &Balancer, resolver: &Resolver, times: u64) -> BTreeMap<usize, usize> {
+    async fn chosen(balancer: &Arc<Balancer>, resolver: &Resolver, times: u64) -> BTreeMap<usize, usize> {
         let mut counts = BTreeMap::new();
         for time in 0..times {
             let choosing = Choosing { key: table::mixed(time), failed: None };
@@ -401,8 +513,9 @@ mod tests {
     fn against(balancer: &Balancer, which: &[usize]) {
         let members = balancer.members().unwrap();
         for (at, member) in members.list.iter().enumerate() {
-            member.state.set(1, which.contains(&at));
+            member.state.health.set(1, which.contains(&at));
         }
+        balancer.take_stock();
     }
 
     #[tokio::test]
@@ -458,7 +571,8 @@ mod tests {
     async fn with_too_few_who_are_well_all_are_used_unless_nobody_may_panic() {
         let resolver = resolver();
         let with = |panic_threshold| {
-            Balancer::of("a", &upstream(THREE, Balancing { panic_threshold, ..Balancing::default() })).unwrap()
+            Balancer::of("a", &upstream(THREE, Balancing { panic_threshold, ..Balancing::default() }), Names::Anywhere)
+                .unwrap()
         };
         for (threshold, out, used) in [
             (50, &[0][..], 2),
@@ -537,9 +651,89 @@ mod tests {
         assert!(!counts.contains_key(&0) && counts.len() == 2, "{counts:?}");
         assert!(matches!(new.members().unwrap().table, Table::Maglev(_)));
         let checked = Balancing { outliers: Some(rules()), ..Balancing::default() };
-        let other = Balancer::of("a", &upstream(THREE, checked)).unwrap();
+        let other = Balancer::of("a", &upstream(THREE, checked), Names::Anywhere).unwrap();
         other.inherit(&new);
         assert!(old.members().unwrap().list[2].state.is_unhealthy(), "the same checks");
+    }
+
+    #[tokio::test]
+    async fn what_rules_have_found_out_ends_with_them_also_where_requests_still_go_by_them() {
+        let resolver = resolver();
+        let all_out = OutlierDetection { max_ejected: 100, ..rules() };
+        let old = judged(all_out.clone()).await;
+        assert_eq!(three_errors(&old, 0), Some(Cause::ServerErrors));
+        for (outliers, used) in
+            [(None, 3), (Some(OutlierDetection { max_ejected: 90, ..all_out.clone() }), 3), (Some(all_out), 1)]
+        {
+            let balancing = Balancing { outliers, panic_threshold: 0, ..Balancing::default() };
+            let new = Balancer::of("a", &upstream(THREE, balancing), Names::Anywhere).unwrap();
+            new.inherit(&old);
+            // A request that began under the older configuration ends.
+            three_errors(&old, 1);
+            assert_eq!(chosen(&new, &resolver, 30).await.len(), used, "{:?}", new.balancing.outliers);
+        }
+    }
+
+    #[tokio::test]
+    async fn two_entries_at_one_address_are_two_endpoints_and_an_entry_that_is_written_twice_is_one() {
+        let resolver = resolver();
+        for policy in [LoadBalancing::RingHash, LoadBalancing::Maglev, LoadBalancing::RoundRobin] {
+            let two = balancer(policy, &[("localhost", 1), ("127.0.0.1", 1)]);
+            let counts = chosen(&two, &resolver, 2_000).await;
+            assert!(counts.len() == 2 && counts.values().all(|count| *count > 600), "{policy:?} {counts:?}");
+            against(&two, &[0]);
+            two.due.store(0, Ordering::SeqCst);
+            let counts = chosen(&two, &resolver, 20).await;
+            assert_eq!(counts, [(1, 20)].into(), "{policy:?}: each is still who it was");
+        }
+        let twice = balancer(LoadBalancing::RoundRobin, &[("192.0.2.1", 1), ("192.0.2.1", 2), ("192.0.2.2", 1)]);
+        assert_eq!(chosen(&twice, &resolver, 4).await, [(0, 3), (2, 1)].into());
+    }
+
+    #[tokio::test]
+    async fn who_is_next_to_one_that_is_out_is_not_drawn_for_it() {
+        let (resolver, five) =
+            (resolver(), [(THREE[0].0, 1), (THREE[1].0, 1), (THREE[2].0, 1), ("192.0.2.4", 1), ("192.0.2.5", 1)]);
+        for out in [&[1][..], &[0, 1, 2]] {
+            for policy in [LoadBalancing::Random, LoadBalancing::LeastRequest] {
+                let balancing = Balancing { policy, panic_threshold: 0, ..Balancing::default() };
+                let balancer = Balancer::of("a", &upstream(&five, balancing), Names::Anywhere).unwrap();
+                chosen(&balancer, &resolver, 1).await;
+                against(&balancer, out);
+                let counts = chosen(&balancer, &resolver, 12_000).await;
+                let fair = 12_000 / (5 - out.len());
+                assert_eq!(counts.len(), 5 - out.len());
+                assert!(counts.values().all(|count| count.abs_diff(fair) < fair / 8), "{policy:?} {out:?} {counts:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_table_is_made_once_however_many_ask_and_nobody_waits_for_another_one() {
+        let (resolver, names) = (resolver(), (0..200).map(|last| format!("192.0.2.{last}")).collect::<Vec<_>>());
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let balancer = balancer(LoadBalancing::Maglev, &many);
+        let asked = (0..50).map(|key| balancer.choose(&resolver, Choosing { key, failed: None }));
+        assert!(futures_util::future::join_all(asked).await.iter().all(Result::is_ok));
+        assert_eq!(balancer.looks.load(Ordering::SeqCst), 1);
+        let _somebody_looks = balancer.looking.lock().await;
+        balancer.due.store(1, Ordering::SeqCst);
+        assert!(balancer.choose(&resolver, Choosing::default()).now_or_never().is_some_and(|chosen| chosen.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn s_105_no_name_of_a_tunnel_leads_inward_and_so_nobody_checks_it() {
+        let resolver = Resolver::leading_to([127, 0, 0, 1].into());
+        for (names, host, reached) in [
+            (Names::Anywhere, "db.internal", true),
+            (Names::Outward, "db.internal", false),
+            (Names::Outward, "127.0.0.1", true),
+        ] {
+            let named = upstream(&[(host, 1)], Balancing { policy: LoadBalancing::Random, ..Balancing::default() });
+            let balancer = Balancer::of("a", &named, names).unwrap();
+            assert_eq!(balancer.choose(&resolver, Choosing::default()).await.is_ok(), reached, "{names:?} {host}");
+            assert_eq!(balancer.members().unwrap().list.len(), usize::from(reached));
+        }
     }
 
     #[tokio::test]
@@ -548,10 +742,10 @@ mod tests {
             &THREE[..1],
             Balancing { breakers: crate::route::CircuitBreakers::default(), ..Balancing::default() },
         );
-        assert!(Balancer::of("a", &one).is_none());
-        assert!(Balancer::of("a", &upstream(THREE, Balancing::default())).is_some());
+        assert!(Balancer::of("a", &one, Names::Anywhere).is_none());
+        assert!(Balancer::of("a", &upstream(THREE, Balancing::default()), Names::Anywhere).is_some());
         let outliers = Balancing { outliers: Some(rules()), ..Balancing::default() };
-        assert!(Balancer::of("a", &upstream(&THREE[..1], outliers)).is_some());
+        assert!(Balancer::of("a", &upstream(&THREE[..1], outliers), Names::Anywhere).is_some());
     }
 
     pub(crate) fn rules() -> OutlierDetection {
@@ -576,7 +770,7 @@ mod tests {
     /// A balancer with these rules, all members known.
     async fn judged(rules: OutlierDetection) -> Arc<Balancer> {
         let balancing = Balancing { outliers: Some(rules), ..Balancing::default() };
-        let balancer = Balancer::of("a", &upstream(THREE, balancing)).unwrap();
+        let balancer = Balancer::of("a", &upstream(THREE, balancing), Names::Anywhere).unwrap();
         chosen(&balancer, &resolver(), 1).await;
         balancer
     }

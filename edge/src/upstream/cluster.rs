@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
-use super::balance::Balancer;
+use super::balance::{Balancer, Names};
 use super::line::{Dial, Dialler};
 use super::load::Load;
 use super::table::mixed;
@@ -89,7 +89,7 @@ impl Clusters {
         for (route, upstream) in config.routes.iter().filter_map(|route| Some((route, upstream(route)?))) {
             let tls = identities.of(&route.name, upstream)?;
             let http = Http::of(upstream, route.upgrades.has_websockets());
-            let balancer = Balancer::of(&route.name, upstream);
+            let balancer = Balancer::of(&route.name, upstream, Names::of(route));
             let plain = tls.is_none() && http == Http::One && balancer.is_none() && upstream.balancing.is_none();
             if !plain {
                 let load = Load::new(breakers(config, upstream));

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use pingora_core::connectors::L4Connect;
 use pingora_core::connectors::l4::BindTo;
 use pingora_core::protocols::Digest;
@@ -85,6 +87,8 @@ async fn from_anywhere(address: &net::SocketAddr, source: IpAddr) -> Result<TcpS
     let socket = socket.or_err(ErrorType::SocketError, "a socket")?;
     let free = if address.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
     free.or_err(ErrorType::SocketError, "IP_FREEBIND")?;
+    // The port is chosen with the other end known: else each would be taken once, whoever is at the other end.
+    setsockopt(&socket, IpBindAddressNoPort, &true).or_err(ErrorType::SocketError, "IP_BIND_ADDRESS_NO_PORT")?;
     socket.bind(&net::SocketAddr::new(source, 0).into()).or_err(ErrorType::BindError, "source address")?;
     let connected = TcpSocket::from_std_stream(socket.into()).connect(*address).await;
     let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;

@@ -167,6 +167,11 @@ impl Load {
     fn try_enter(self: &Arc<Self>, uses: Uses, waits: bool) -> Result<Share, Overflow> {
         let limits = self.limits();
         self.change(|counts| {
+            // Before requests are counted, so that who lacks a connection alone may wait for one.
+            let full = counts.connections >= limits.connections || (counts.pending > 0 && !waits);
+            if uses == Uses::Connection && full {
+                return Err(Overflow::Connections);
+            }
             let most = match uses {
                 Uses::Connection => limits.requests,
                 // Streams that fit into as many connections.
@@ -178,12 +183,7 @@ impl Load {
             if counts.requests >= most {
                 return Err(Overflow::Requests);
             }
-            if uses == Uses::Connection {
-                if counts.connections >= limits.connections || (counts.pending > 0 && !waits) {
-                    return Err(Overflow::Connections);
-                }
-                counts.connections += 1;
-            }
+            counts.connections += u16::from(uses == Uses::Connection);
             counts.requests += 1;
             counts.budget = counts.budget.saturating_add(1).min(SAVED);
             Ok(())
@@ -319,6 +319,8 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn load(connections: u32, pending: u32, requests: u32, retries: u32) -> Arc<Load> {
@@ -359,6 +361,24 @@ mod tests {
         assert_eq!(counts(&load), (1, 1, 0));
         drop(second);
         assert_eq!(counts(&load), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_configured_who_finds_all_connections_busy_waits_for_one() {
+        let load = Load::new(CircuitBreakers::default());
+        let mut busy = Vec::new();
+        for _ in 0..USUAL {
+            busy.push(load.enter(Uses::Connection).await.unwrap());
+        }
+        let mut next = Box::pin(load.enter(Uses::Connection));
+        assert!(next.as_mut().now_or_never().is_none(), "refused, though it may wait");
+        assert_eq!(
+            load.enter(Uses::Stream).await.unwrap_err(),
+            Overflow::Requests,
+            "it needs no connection of its own"
+        );
+        drop(busy.pop());
+        next.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,15 +8,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::outlier::Conduct;
+use crate::route::UpstreamScheme;
 
 /// One address of an upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     /// Which entry of `to` it comes from.
     pub(super) endpoint: usize,
+    /// What that entry says.
+    pub(super) origin: Origin,
     pub(super) place: Where,
     pub(super) weight: u32,
     pub(super) state: Arc<State>,
+}
+
+/// What is spoken, and to whom: two that differ in it are two endpoints also at one address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    pub(super) scheme: UpstreamScheme,
+    pub(super) host: Arc<str>,
 }
 
 /// Where it is.
@@ -40,13 +50,20 @@ impl std::fmt::Display for Where {
 /// How it is doing.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Why it is not to be used: a bit for each health check that fails, and [`EJECTED`].
-    against: AtomicU32,
     /// Requests under way.
-    active: AtomicU32,
-    /// What is seen of its answers.
-    pub(super) conduct: Conduct,
-    /// What each health check has found out.
+    active: Arc<AtomicU32>,
+    /// What `outlier_detection` sees of its answers.
+    pub(super) conduct: Arc<Conduct>,
+    /// What `health_checks` find out.
+    pub(super) health: Arc<Health>,
+}
+
+/// What health checks find out.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// A bit for each check that fails.
+    failing: AtomicU32,
+    /// What each check knows.
     vitals: Mutex<Vec<Vitals>>,
 }
 
@@ -60,44 +77,57 @@ pub(super) struct Vitals {
     pub(super) last: Option<Instant>,
 }
 
-/// It is left out because of its answers.
-pub(super) const EJECTED: u32 = 1 << 31;
+/// Which rules a configuration has in common with the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Same {
+    pub(super) health_checks: bool,
+    pub(super) outliers: bool,
+}
 
 impl State {
     /// Whether nothing speaks against it.
     pub(super) fn is_usable(&self) -> bool {
-        self.against.load(Ordering::Relaxed) == 0
+        !self.is_unhealthy() && !self.is_ejected()
     }
 
     /// Whether it is left out because of its answers.
     pub(super) fn is_ejected(&self) -> bool {
-        self.is_against(EJECTED)
-    }
-
-    /// Whether that speaks against it.
-    pub(super) fn is_against(&self, reason: u32) -> bool {
-        self.against.load(Ordering::Relaxed) & reason != 0
+        self.conduct.is_ejected()
     }
 
     /// Whether a health check fails.
     pub(super) fn is_unhealthy(&self) -> bool {
-        self.is_against(!EJECTED)
+        self.health.fails(!0)
     }
 
-    /// Something speaks against it, or does so no more; gives whether that is new.
-    pub(super) fn set(&self, reason: u32, holds: bool) -> bool {
-        let before = if holds {
-            self.against.fetch_or(reason, Ordering::AcqRel)
+    /// The same under another configuration. What rules have found out that it does not have stays with them: who still goes by
+    /// those marks nobody here, where nobody would take it back.
+    pub(super) fn under(&self, same: Same) -> Self {
+        Self {
+            active: Arc::clone(&self.active),
+            conduct: if same.outliers { Arc::clone(&self.conduct) } else { Arc::default() },
+            health: if same.health_checks { Arc::clone(&self.health) } else { Arc::default() },
+        }
+    }
+
+    pub(super) fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+}
+
+impl Health {
+    /// Whether one of these checks fails.
+    pub(super) fn fails(&self, checks: u32) -> bool {
+        self.failing.load(Ordering::Relaxed) & checks != 0
+    }
+
+    /// These checks fail, or do so no more.
+    pub(super) fn set(&self, checks: u32, fail: bool) {
+        if fail {
+            self.failing.fetch_or(checks, Ordering::AcqRel);
         } else {
-            self.against.fetch_and(!reason, Ordering::AcqRel)
-        };
-        (before & reason != 0) != holds
-    }
-
-    /// Other checks than before: what the old ones found out is forgotten.
-    pub(super) fn forget_checks(&self) {
-        self.against.fetch_and(EJECTED, Ordering::AcqRel);
-        self.vitals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.failing.fetch_and(!checks, Ordering::AcqRel);
+        }
     }
 
     /// What the check of that number knows.
@@ -110,10 +140,6 @@ impl State {
             Some(vitals) => look(vitals),
             None => look(&mut Vitals::default()),
         }
-    }
-
-    pub(super) fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
     }
 }
 

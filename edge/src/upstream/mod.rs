@@ -4,6 +4,7 @@ mod balance;
 mod cluster;
 mod dns;
 mod health;
+mod inward;
 mod line;
 mod load;
 mod member;
@@ -16,7 +17,7 @@ mod tls;
 mod way;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use self::balance::{NoMember, key_of};
 pub(crate) use self::cluster::Clusters;
 use self::cluster::{Cluster, Http, upstream};
 pub use self::dns::{Dns, DnsFamily, DnsServer};
+use self::inward::leads_inward;
 pub(crate) use self::line::Line;
 pub use self::line::SourceAddress;
 pub(crate) use self::load::Overflow;
@@ -138,7 +140,13 @@ impl Upstreams {
                 let address = if endpoint.scheme.is_socket() {
                     None
                 } else {
-                    Some(SocketAddr::new(self.resolver.resolve(&endpoint.host).await?, endpoint.port))
+                    let ip = self.resolver.resolve(&endpoint.host, way.tried()).await?;
+                    way.begin_at(ip);
+                    if route.tunnel.is_some() && leads_inward(&endpoint.host, ip) {
+                        inward::tell(&route.name, &endpoint.host, ip);
+                        return Err(Unresolved.into());
+                    }
+                    Some(SocketAddr::new(ip, endpoint.port))
                 };
                 (endpoint, address)
             }
@@ -151,14 +159,6 @@ impl Upstreams {
                 (endpoint, chosen.address)
             }
         };
-        if let Some(address) = address.map(|address| address.ip())
-            && route.tunnel.is_some()
-            && is_inward(endpoint, address)
-        {
-            tracing::warn!(postern.route = route.name, upstream.host = endpoint.host, %address,
-                "a tunnel may lead to this machine only where its route names it");
-            return Err(Unresolved.into());
-        }
         let silence = route.timeout.into_iter().chain(route.idle_timeout).min();
         let spec = PeerSpec {
             place: address.map_or_else(|| Place::Socket(Path::new(&endpoint.host)), Place::Address),
@@ -182,13 +182,15 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`NoWay`].
-    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot) -> Result<HttpPeer, NoWay> {
+    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot, way: &mut Way) -> Result<HttpPeer, NoWay> {
         let (address, tls) = match &snapshot.config.authenticate.upstream {
             AuthnUpstream::Here(address) => (*address, None),
             AuthnUpstream::Elsewhere(endpoint) => {
                 // A dead authn is told in time, whatever of it is dead.
-                let resolved = tokio::time::timeout(AUTHN_NAME, self.resolver.resolve(&endpoint.host)).await;
-                let address = SocketAddr::new(resolved.unwrap_or(Err(Unresolved))?, endpoint.port);
+                let resolving = self.resolver.resolve(&endpoint.host, way.tried());
+                let ip = tokio::time::timeout(AUTHN_NAME, resolving).await.unwrap_or(Err(Unresolved))?;
+                way.begin_at(ip);
+                let address = SocketAddr::new(ip, endpoint.port);
                 let identity = &**snapshot.clusters.authn().ok_or(NoWay::Unusable)?;
                 (address, endpoint.scheme.is_tls().then(|| (identity, identity.server_name(endpoint))))
             }
@@ -231,24 +233,6 @@ fn tls<'a>(
     Ok(Some((identity, identity.server_name(endpoint))))
 }
 
-/// Whether a name leads to this machine or to what clouds tell of it, which nobody meant who wrote a name (S-105).
-fn is_inward(endpoint: &UpstreamEndpoint, address: IpAddr) -> bool {
-    let named = endpoint.host.parse::<IpAddr>().is_ok() || endpoint.host.eq_ignore_ascii_case("localhost");
-    let inward = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || METADATA_V4.contains(&v4),
-        IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || METADATA_V6.contains(&v6)
-        }
-    };
-    inward && !named
-}
-
-/// Where clouds tell of their machines over IPv4, other than at link-local addresses: Alibaba Cloud and Oracle Cloud.
-const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-/// And over IPv6: Amazon and Google.
-const METADATA_V6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
-
 /// To connect, TLS included (03 §2).
 const CONNECT: Duration = Duration::from_secs(5);
 /// A dead authn is told within 2 s.
@@ -257,45 +241,3 @@ const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
 const AUTHN_NAME: Duration = Duration::from_millis(400);
 /// A callback waits for the provider, which has 10 s a call (03 §2).
 const AUTHN_SILENCE: Duration = Duration::from_secs(25);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::UpstreamScheme;
-
-    #[test]
-    fn s_105_no_name_leads_inward_and_what_is_written_out_does() {
-        for (address, inward) in [
-            ("127.0.0.1", true),
-            ("127.8.8.8", true),
-            ("::1", true),
-            ("::ffff:127.0.0.1", true),
-            ("0.0.0.0", true),
-            ("::", true),
-            ("::ffff:0.0.0.0", true),
-            ("169.254.169.254", true),
-            ("169.254.0.1", true),
-            ("::ffff:169.254.169.254", true),
-            ("fe80::1", true),
-            ("100.100.100.200", true),
-            ("::ffff:100.100.100.200", true),
-            ("192.0.0.192", true),
-            ("fd00:ec2::254", true),
-            ("fd20:ce::254", true),
-            ("10.0.0.5", false),
-            ("100.100.100.201", false),
-            ("192.0.0.193", false),
-            ("fd00:ec2::253", false),
-            ("2001:db8::1", false),
-        ] {
-            let parsed = address.parse().unwrap();
-            let to = |host: &str| {
-                let (scheme, authority) = (UpstreamScheme::Tcp, format!("{host}:5432"));
-                let endpoint = UpstreamEndpoint { scheme, host: host.to_owned(), port: 5432, authority, weight: 1 };
-                is_inward(&endpoint, parsed)
-            };
-            assert_eq!(to("db.internal"), inward, "{address}");
-            assert!(!to(address) && !to("localhost"), "{address}: the route names it");
-        }
-    }
-}

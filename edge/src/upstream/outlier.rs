@@ -1,13 +1,13 @@
 //! Endpoints that fail more than others are left out for a while: `outlier_detection` (01 §2.11).
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::balance::Members;
-use super::member::{EJECTED, Member, State, Where};
+use super::member::{Member, State, Where};
 use super::table;
 use crate::route::{Consecutive, OutlierDetection};
 
@@ -67,6 +67,8 @@ impl Cause {
 /// What is seen of the answers of one endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
+    /// It is left out because of them.
+    ejected: AtomicBool,
     /// In a row, so far.
     server_errors: AtomicU32,
     gateway_failures: AtomicU32,
@@ -109,6 +111,15 @@ struct Sentence {
 }
 
 impl Conduct {
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// It is left out, or no more; gives whether that is new.
+    fn set_ejected(&self, ejected: bool) -> bool {
+        self.ejected.swap(ejected, Ordering::AcqRel) != ejected
+    }
+
     /// Counts an outcome; gives why it should be left out, if it should.
     pub(super) fn note(&self, rules: &OutlierDetection, outcome: Outcome) -> Option<Cause> {
         let local = !matches!(outcome, Outcome::Status(_));
@@ -174,7 +185,7 @@ pub(super) fn eject(rules: &OutlierDetection, members: &Members, state: &State, 
         if jitter == 0 { Duration::ZERO } else { Duration::from_millis(table::drawn(jitter.saturating_add(1))) };
     let out_for = rules.base_ejection.saturating_mul(sentence.times).min(longest) + jitter;
     sentence.until = Some(Instant::now() + out_for);
-    let new = state.set(EJECTED, true);
+    let new = state.conduct.set_ejected(true);
     tracing::debug!(cause = cause.as_str(), seconds = out_for.as_secs(), "an endpoint is left out");
     new
 }
@@ -186,7 +197,7 @@ pub(super) fn readmit(state: &State) -> bool {
     }
     let mut sentence = state.conduct.sentence.lock().unwrap_or_else(PoisonError::into_inner);
     sentence.until = None;
-    state.set(EJECTED, false)
+    state.conduct.set_ejected(false)
 }
 
 /// What is done once in each interval: takes back whose time is over, and compares the endpoints. Gives who was left out, and
@@ -213,7 +224,7 @@ fn take_back(members: &Members, now: Instant) {
             Some(until) if now >= until => {
                 sentence.until = None;
                 member.state.conduct.forget_rows();
-                member.state.set(EJECTED, false);
+                member.state.conduct.set_ejected(false);
             }
             Some(_) => {}
             // Good conduct is rewarded: each quiet interval takes one time back.

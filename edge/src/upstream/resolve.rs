@@ -97,27 +97,27 @@ impl Resolver {
         Self { names: ArcSwap::default(), how, changes: Arc::default(), control, metrics }
     }
 
-    /// The next address of `host`; each in turn.
+    /// The next address of `host`, each in turn; not the one that was `tried`, if there is another.
     ///
     /// # Errors
     /// There is none, and none came in time.
-    pub(crate) async fn resolve(&self, host: &str) -> Result<IpAddr, Unresolved> {
+    pub(crate) async fn resolve(&self, host: &str, tried: Option<IpAddr>) -> Result<IpAddr, Unresolved> {
         if let Some(literal) = literal(host) {
             return Ok(literal);
         }
         let name = self.name(host);
         let now = Instant::now();
         match name.answer.load().as_deref() {
-            Some(answer) if answer.is_fresh(now) => return name.next(answer),
+            Some(answer) if answer.is_fresh(now) => return name.next(answer, tried),
             Some(answer) if answer.is_good(now) => {
                 self.ask(host, &name);
-                return name.next(answer);
+                return name.next(answer, tried);
             }
             _ => {}
         }
         self.settle(host, &name).await;
         match name.answer.load().as_deref() {
-            Some(answer) if answer.is_good(Instant::now()) => name.next(answer),
+            Some(answer) if answer.is_good(Instant::now()) => name.next(answer, tried),
             _ => Err(Unresolved),
         }
     }
@@ -154,6 +154,11 @@ impl Resolver {
     /// Grows when any name has other addresses than before.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Does what would hold up a core that carries requests. `None`: the process ends.
+    pub(super) async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        self.control.spawn_blocking(work).await.ok()
     }
 
     fn name(&self, host: &str) -> Arc<Name> {
@@ -225,6 +230,20 @@ impl Resolver {
     }
 }
 
+#[cfg(test)]
+impl Resolver {
+    /// One to which every name leads there.
+    pub(super) fn leading_to(address: IpAddr) -> Self {
+        let found = Found { addresses: vec![address], lives: None };
+        let lookup: Arc<Lookup> = Arc::new(move |_| {
+            let found = found.clone();
+            Box::pin(async move { Ok(found) })
+        });
+        let metrics = Metrics::register(&prometheus::Registry::new());
+        Self::with(How { dns: Dns::default(), lookup }, Handle::current(), metrics.unwrap())
+    }
+}
+
 impl How {
     fn new(dns: &Dns) -> Self {
         let client = Arc::new(Client::new(dns));
@@ -246,7 +265,12 @@ impl How {
                 let addresses = addresses.into_iter().take(ADDRESSES).collect();
                 Answer { addresses, fresh: now + fresh, good: now + fresh + LAST_GOOD }
             }
-            _ => {
+            // That there is none is an answer too: who had the addresses before may have left them to somebody else.
+            Some(_) => {
+                let again = now + self.dns.failure_refresh;
+                Answer { addresses: Box::default(), fresh: again, good: again }
+            }
+            None => {
                 let again = now + self.dns.failure_refresh;
                 let last = before.filter(|before| before.is_good(now));
                 let addresses = last.map(|last| last.addresses.clone()).unwrap_or_default();
@@ -268,10 +292,12 @@ impl How {
 }
 
 impl Name {
-    fn next(&self, answer: &Answer) -> Result<IpAddr, Unresolved> {
+    fn next(&self, answer: &Answer, tried: Option<IpAddr>) -> Result<IpAddr, Unresolved> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let at = turn.checked_rem(answer.addresses.len()).unwrap_or(0);
-        answer.addresses.get(at).copied().ok_or(Unresolved)
+        let from = turn.checked_rem(answer.addresses.len()).unwrap_or(0);
+        let (before, after) = answer.addresses.split_at_checked(from).unwrap_or_default();
+        let another = after.iter().chain(before).find(|address| Some(**address) != tried);
+        another.or_else(|| answer.addresses.first()).copied().ok_or(Unresolved)
     }
 }
 
@@ -339,9 +365,9 @@ mod tests {
     #[tokio::test]
     async fn literals_and_localhost_need_no_resolver() {
         let (resolver, asked) = resolver(&Answers::default());
-        assert_eq!(resolver.resolve("192.0.2.7").await, Ok(ip(7)));
-        assert_eq!(resolver.resolve("[::1]").await, Ok("::1".parse().unwrap()));
-        assert_eq!(resolver.resolve("localhost").await, Ok(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(resolver.resolve("192.0.2.7", None).await, Ok(ip(7)));
+        assert_eq!(resolver.resolve("[::1]", None).await, Ok("::1".parse().unwrap()));
+        assert_eq!(resolver.resolve("localhost", None).await, Ok(Ipv4Addr::LOCALHOST.into()));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
@@ -349,9 +375,9 @@ mod tests {
     async fn every_address_has_its_turn_and_one_look_up_serves_many() {
         let answers = Answers::new(Mutex::new(vec![found(&[ip(1), ip(2)], 30)]));
         let (resolver, asked) = resolver(&answers);
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(2)));
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(2)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 
@@ -359,24 +385,49 @@ mod tests {
     async fn r_034_the_last_good_address_outlives_a_failing_resolver_within_a_bound() {
         let answers = Answers::new(Mutex::new(vec![found(&[ip(1)], 30)]));
         let (resolver, asked) = resolver(&answers);
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
         look_ups_end().await;
         assert_eq!(asked.load(Ordering::SeqCst), 2, "asked again, aside");
         tokio::time::sleep(LAST_GOOD).await;
-        assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+        assert_eq!(resolver.resolve("a.example", None).await, Err(Unresolved));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r_034_a_name_that_is_no_more_leads_nowhere() {
+        let answers = Answers::new(Mutex::new(vec![found(&[ip(2)], 30), found(&[], 0), found(&[ip(1)], 30)]));
+        let (resolver, _) = resolver(&answers);
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
+        look_ups_end().await;
+        assert_eq!(resolver.resolve("a.example", None).await, Err(Unresolved), "it may be somebody else's by now");
+        tokio::time::sleep(Dns::default().failure_refresh).await;
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(2)), "it is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r_016_a_second_attempt_is_at_another_address_whoever_asks_in_between() {
+        let answers = Answers::new(Mutex::new(vec![found(&[ip(1), ip(2)], 30)]));
+        let (resolver, _) = resolver(&answers);
+        for _ in 0..4 {
+            assert_eq!(resolver.resolve("a.example", Some(ip(1))).await, Ok(ip(2)));
+        }
+        let alone = Answers::new(Mutex::new(vec![found(&[ip(1)], 30)]));
+        let (resolver, _) = self::resolver(&alone);
+        assert_eq!(resolver.resolve("a.example", Some(ip(1))).await, Ok(ip(1)), "there is no other");
     }
 
     #[tokio::test(start_paused = true)]
     async fn r_034_a_changed_address_is_picked_up() {
         let answers = Answers::new(Mutex::new(vec![found(&[ip(2)], 30), found(&[ip(1)], 30)]));
         let (resolver, _) = resolver(&answers);
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)));
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(1)), "the old one serves while it is looked up");
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(1)), "the old one serves while it is looked up");
         look_ups_end().await;
-        assert_eq!(resolver.resolve("a.example").await, Ok(ip(2)));
+        assert_eq!(resolver.resolve("a.example", None).await, Ok(ip(2)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -385,13 +436,13 @@ mod tests {
             [(0, Dns::default().refresh), (1, SHORTEST), (77, Duration::from_secs(77)), (1_000_000, LONGEST)]
         {
             let (resolver, asked) = resolver(&Answers::new(Mutex::new(vec![found(&[ip(1)], lives)])));
-            resolver.resolve("a.example").await.unwrap();
+            resolver.resolve("a.example", None).await.unwrap();
             tokio::time::sleep(fresh - Duration::from_millis(1)).await;
-            resolver.resolve("a.example").await.unwrap();
+            resolver.resolve("a.example", None).await.unwrap();
             look_ups_end().await;
             assert_eq!(asked.load(Ordering::SeqCst), 1, "{lives}");
             tokio::time::sleep(Duration::from_millis(1)).await;
-            resolver.resolve("a.example").await.unwrap();
+            resolver.resolve("a.example", None).await.unwrap();
             look_ups_end().await;
             assert_eq!(asked.load(Ordering::SeqCst), 2, "{lives}");
         }
@@ -401,11 +452,11 @@ mod tests {
     async fn after_a_failure_nobody_is_asked_for_a_while() {
         let (resolver, asked) = resolver(&Answers::default());
         for _ in 0..3 {
-            assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+            assert_eq!(resolver.resolve("a.example", None).await, Err(Unresolved));
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1);
         tokio::time::sleep(Dns::default().failure_refresh).await;
-        assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+        assert_eq!(resolver.resolve("a.example", None).await, Err(Unresolved));
         assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 
@@ -431,8 +482,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reload_forgets_what_it_does_not_name_and_all_if_it_asks_otherwise() {
         let (resolver, _) = resolver(&Answers::new(Mutex::new(vec![found(&[ip(1)], 30), found(&[ip(1)], 30)])));
-        resolver.resolve("a.example").await.unwrap();
-        resolver.resolve("b.example").await.unwrap();
+        resolver.resolve("a.example", None).await.unwrap();
+        resolver.resolve("b.example", None).await.unwrap();
         let names = || resolver.names.load().keys().cloned().collect::<Vec<_>>();
         resolver.reload(&Dns::default(), |name| name == "a.example");
         assert_eq!(names(), ["a.example"]);
@@ -444,7 +495,7 @@ mod tests {
     async fn a_resolver_that_hangs_is_given_up() {
         let lookup: Arc<Lookup> = Arc::new(|_| Box::pin(std::future::pending()));
         let (resolver, begun) = (with(lookup, Dns::default()), Instant::now());
-        assert_eq!(resolver.resolve("a.example").await, Err(Unresolved));
+        assert_eq!(resolver.resolve("a.example", None).await, Err(Unresolved));
         assert_eq!(begun.elapsed(), PATIENCE);
     }
 }

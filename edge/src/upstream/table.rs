@@ -23,6 +23,9 @@ pub(super) enum Table {
 }
 
 impl Table {
+    /// One to choose nothing from.
+    pub(super) const NONE: Self = Self::Even(0);
+
     /// That of a policy, for endpoints of these names and weights. There are at most [`MOST`].
     pub(super) fn of(policy: LoadBalancing, endpoints: &[(String, u32)]) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|(_, weight)| (*weight).max(1)).collect();
@@ -142,18 +145,19 @@ fn maglev(endpoints: &[(String, u32)], weights: &[u32]) -> Box<[At]> {
     let size = SIZES.into_iter().find(|size| *size >= wanted).unwrap_or(LARGEST);
     let mut orders: Vec<(u64, u64)> =
         endpoints.iter().map(|(name, _)| (hash_of(name, 0) % size, hash_of(name, 1) % (size - 1) + 1)).collect();
-    let heaviest = f64::from(weights.iter().copied().max().unwrap_or(1));
-    let mut credit = vec![0.0_f64; orders.len()];
+    let heaviest = u64::from(weights.iter().copied().max().unwrap_or(1));
+    // In the first round each takes a place, however light it is.
+    let mut credits: Vec<u64> = weights.iter().map(|weight| heaviest.saturating_sub((*weight).into())).collect();
     let mut places: Vec<Option<At>> = vec![None; usize::try_from(size).unwrap_or_default()];
     let mut free = places.len();
     while free > 0 && !orders.is_empty() {
         for (at, (next, skip)) in orders.iter_mut().enumerate() {
-            let (Some(credit), Some(weight)) = (credit.get_mut(at), weights.get(at)) else { continue };
-            *credit += f64::from(*weight) / heaviest;
-            if *credit < 1.0 || free == 0 {
+            let (Some(credit), Some(weight)) = (credits.get_mut(at), weights.get(at)) else { continue };
+            *credit += u64::from(*weight);
+            if *credit < heaviest || free == 0 {
                 continue;
             }
-            *credit -= 1.0;
+            *credit -= heaviest;
             loop {
                 let place = usize::try_from(*next).ok().and_then(|next| places.get_mut(next));
                 *next = (*next + *skip) % size;
@@ -260,6 +264,15 @@ mod tests {
                     assert!((share - expected).abs() < expected * 0.25, "{policy:?} {weights:?} {counts:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_lightest_endpoint_has_a_place_of_its_own() {
+        for policy in [LoadBalancing::RingHash, LoadBalancing::Maglev] {
+            let table = Table::of(policy, &named(&[1_000_000, 1, 1_000_000]));
+            let met = (0..table.steps()).filter_map(|step| table.at(0, step)).any(|at| at == 1);
+            assert!(met, "{policy:?}");
         }
     }
 

@@ -71,7 +71,7 @@ impl Tended {
         loop {
             self.balancer.refresh(&resolver).await;
             self.check_members(&mut checks);
-            self.show();
+            self.take_stock();
             let judge = async {
                 match &mut judging {
                     Some(judging) => drop(judging.tick().await),
@@ -114,8 +114,9 @@ impl Tended {
         }
     }
 
-    /// Shows how many there are, and of how many nothing good is known.
-    pub(super) fn show(&self) {
+    /// Counts them: for who chooses among them, and to be shown.
+    pub(super) fn take_stock(&self) {
+        self.balancer.take_stock();
         let members = self.balancer.members();
         let states = || members.iter().flat_map(|members| &members.list).map(|member| &member.state);
         let counted = [

@@ -1,5 +1,6 @@
 //! What a request holds of its upstream while it is under way, and what the upstream's health learns from it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::balance::Balancer;
@@ -12,6 +13,8 @@ use super::outlier::{Cause, Outcome};
 pub(crate) struct Way {
     share: Option<Share>,
     at: Option<(Arc<Balancer>, Busy)>,
+    /// The address that was tried, where one name has several and nothing else is known of them.
+    tried: Option<IpAddr>,
     again: Option<Again>,
 }
 
@@ -27,6 +30,16 @@ impl Way {
     /// It goes to this member, and no more to the one before.
     pub(super) fn begin(&mut self, balancer: &Arc<Balancer>, busy: Busy) {
         self.at = Some((Arc::clone(balancer), busy));
+    }
+
+    /// It goes to this address, and no more to the one before.
+    pub(super) const fn begin_at(&mut self, address: IpAddr) {
+        self.tried = Some(address);
+    }
+
+    /// The address that it went to before.
+    pub(super) const fn tried(&self) -> Option<IpAddr> {
+        self.tried
     }
 
     /// The member that it goes to, where one was chosen.

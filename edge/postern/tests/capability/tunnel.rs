@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::support::{
-    Browser, DEADLINE, Owned, Postern, Provider, Upstream, World, bounded, eventually, free_port, output_within,
+    Browser, DEADLINE, NO_PROVIDER, Owned, PUBLIC, Postern, Provider, Upstream, World, bounded, eventually, free_port,
+    output_within, plain_client,
 };
 
 struct Office {
@@ -125,6 +126,33 @@ async fn s_105_a_connection_is_for_whom_its_policy_allows_and_to_its_upstream_al
         assert!(!String::from_utf8_lossy(&rest).contains("/inside"), "{authority}");
     }
     assert_eq!(office.upstream.seen().len(), before, "nothing of it went anywhere");
+    Ok(())
+}
+
+#[tokio::test]
+async fn r_016_a_connection_that_cannot_be_had_is_tried_elsewhere_within_the_budget_and_is_held_against_its_endpoint()
+-> Result<()> {
+    for (settings, status, outcome) in
+        [("", 200, "tried"), ("circuit_breaker_thresholds: {max_retries: 0}\n", 502, "refused")]
+    {
+        let (world, upstream) = (World::new()?, Upstream::start().await?);
+        let to = format!("[\"tcp://127.0.0.1:9\", \"{}\"]", upstream.url().replace("http://", "tcp://"));
+        let rules = "outlier_detection: {consecutive_5xx: 1, max_ejection_percent: 50}";
+        let route = tunnel("web.internal:80", &to, &format!("{}\n    name: web\n    {rules}", PUBLIC[0]));
+        let postern = Postern::run(&world, &world.config(&format!("{NO_PROVIDER}{settings}"), &route)).await?;
+        let request = "CONNECT web.internal:80 HTTP/1.1\r\nHost: web.internal:80\r\n\r\n\
+                       GET / HTTP/1.1\r\nHost: web.internal\r\nConnection: close\r\n\r\n";
+        let answer = world.exchange("app", request).await?;
+        ensure!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}\n{}", postern.told());
+        let metrics = format!("http://127.0.0.1:{}/metrics", world.metrics);
+        let metrics = plain_client()?.get(&metrics).send().await?.text().await?;
+        for line in [
+            format!("postern_edge_upstream_retries_total{{outcome=\"{outcome}\"}} 1"),
+            "postern_edge_upstream_ejections_total{cause=\"consecutive-5xx\",route=\"web\"} 1".to_owned(),
+        ] {
+            assert!(metrics.lines().any(|told| told == line), "{line}\n{metrics}");
+        }
+    }
     Ok(())
 }
 

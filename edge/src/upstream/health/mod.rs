@@ -50,7 +50,7 @@ impl Checking {
     }
 
     fn vitals<T>(&self, look: impl FnOnce(&mut Vitals) -> T) -> T {
-        self.member.state.vitals(self.index, look)
+        self.member.state.health.vitals(self.index, look)
     }
 
     /// When the first time is: after some jitter, or when it was due under the configuration before.
@@ -70,7 +70,7 @@ impl Checking {
 
     /// How long until it is asked again.
     fn interval(&self, check: &HealthCheck, turn: Turn) -> Duration {
-        let healthy = !self.member.state.is_against(self.bit());
+        let healthy = !self.member.state.health.fails(self.bit());
         let unhealthy = check.unhealthy_interval.unwrap_or(check.interval);
         let interval = match turn {
             _ if !self.tended.balancer.is_used() => {
@@ -115,7 +115,7 @@ impl Checking {
     /// Takes what came of it into account.
     fn take(&self, check: &HealthCheck, outcome: &Result<(), Failure>) -> Turn {
         let state = &self.member.state;
-        let out = state.is_against(self.bit());
+        let out = state.health.fails(self.bit());
         let turn = self.vitals(|vitals| {
             // The first time decides alone.
             let first = vitals.last.replace(Instant::now()).is_none();
@@ -133,13 +133,14 @@ impl Checking {
             }
         });
         match turn {
-            Turn::In => drop(state.set(self.bit(), false)),
-            Turn::Out => drop(state.set(self.bit(), true)),
+            Turn::In => state.health.set(self.bit(), false),
+            Turn::Out => state.health.set(self.bit(), true),
             Turn::Same => {}
         }
         let rules = self.tended.balancer.balancing.outliers.as_ref();
-        if outcome.is_ok() && rules.is_some_and(|rules| rules.healthy_readmits) {
-            outlier::readmit(state);
+        let readmits = outcome.is_ok() && rules.is_some_and(|rules| rules.healthy_readmits);
+        if (readmits && outlier::readmit(state)) || turn != Turn::Same {
+            self.tended.take_stock();
         }
         turn
     }
@@ -164,9 +165,6 @@ impl Checking {
                 tracing::info!(postern.route = route, upstream.address = %address, "a health check passed");
             }
             _ => {}
-        }
-        if turn != Turn::Same {
-            self.tended.show();
         }
     }
 }

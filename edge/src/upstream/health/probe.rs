@@ -49,12 +49,14 @@ pub(super) struct Prober {
     peer: HttpPeer,
     asks: Asks,
     reuse: Option<Duration>,
+    /// What holds the connection of the last time, if that went well and it is to be used again.
+    kept: Option<Box<Connector>>,
 }
 
 enum Asks {
-    Http { connector: Box<Connector>, check: HttpCheck, authority: String, tls: bool },
-    Tcp { connector: Box<TransportConnector>, check: TcpCheck },
-    Grpc { connector: Box<Connector>, check: GrpcCheck, authority: String, tls: bool },
+    Http { check: HttpCheck, authority: String, tls: bool },
+    Tcp { check: TcpCheck },
+    Grpc { check: GrpcCheck, authority: String, tls: bool },
 }
 
 /// Of an answer so much is read.
@@ -76,17 +78,17 @@ impl Prober {
         let asks = match &check.probe {
             Probe::Http(http) => {
                 let authority = http.host.clone().unwrap_or(authority);
-                Asks::Http { connector: Box::new(Connector::new(None)), check: HttpCheck::clone(http), authority, tls }
+                Asks::Http { check: HttpCheck::clone(http), authority, tls }
             }
-            Probe::Tcp(tcp) => Asks::Tcp { connector: Box::new(TransportConnector::new(None)), check: tcp.clone() },
+            Probe::Tcp(tcp) => Asks::Tcp { check: tcp.clone() },
             Probe::Grpc(grpc) => {
                 let authority = grpc.authority.clone().unwrap_or(authority);
-                Asks::Grpc { connector: Box::new(Connector::new(None)), check: grpc.clone(), authority, tls }
+                Asks::Grpc { check: grpc.clone(), authority, tls }
             }
         };
         // Longer than any interval that is configured in earnest.
         let reuse = check.reuse_connection.then_some(check.interval.saturating_mul(3).min(Duration::from_secs(600)));
-        Some(Self { tended, peer, asks, reuse })
+        Some(Self { tended, peer, asks, reuse, kept: None })
     }
 
     /// Asks once.
@@ -95,15 +97,25 @@ impl Prober {
     /// Why it does not pass.
     pub(super) async fn ask(&mut self) -> Result<(), Failure> {
         let _lives_as_long = &self.tended;
+        // Taken: whatever becomes of this time, a connection on which nothing came is not asked on again.
+        let connector = self.kept.take().unwrap_or_else(|| Box::new(Connector::new(None)));
+        let outcome = self.ask_over(&connector).await;
+        if outcome.is_ok() && self.reuse.is_some() {
+            self.kept = Some(connector);
+        }
+        outcome
+    }
+
+    async fn ask_over(&self, connector: &Connector) -> Result<(), Failure> {
         match &self.asks {
-            Asks::Http { connector, check, authority, tls } => {
+            Asks::Http { check, authority, tls } => {
                 let head = http_head(check, authority, *tls)?;
                 let body = check.send.as_ref().map(|send| Bytes::from(send.0.clone()));
                 let answer = exchange(connector, &self.peer, head, body, self.reuse).await?;
                 judge(check, &answer)
             }
-            Asks::Tcp { connector, check } => tcp(connector, &self.peer, check).await,
-            Asks::Grpc { connector, check, authority, tls } => {
+            Asks::Tcp { check } => tcp(&self.peer, check).await,
+            Asks::Grpc { check, authority, tls } => {
                 let head = grpc_head(check, authority, *tls)?;
                 let body = Some(Bytes::from(framed(&check.service)));
                 serving(&exchange(connector, &self.peer, head, body, self.reuse).await?)
@@ -224,8 +236,8 @@ fn found_in_order(mut bytes: &[u8], parts: &[Payload]) -> bool {
     })
 }
 
-async fn tcp(connector: &TransportConnector, peer: &HttpPeer, check: &TcpCheck) -> Result<(), Failure> {
-    let mut stream = connector.new_stream(peer).await?;
+async fn tcp(peer: &HttpPeer, check: &TcpCheck) -> Result<(), Failure> {
+    let mut stream = TransportConnector::new(None).new_stream(peer).await?;
     if let Some(Payload(send)) = &check.send {
         stream.write_all(send).await?;
         stream.flush().await?;

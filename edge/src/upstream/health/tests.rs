@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::route::{Balancing, Probe, Route, Target, TcpCheck};
+use crate::route::{Balancing, Probe, Route, Target, TcpCheck, UpstreamScheme};
 use crate::testing::{config, route};
 use crate::upstream::cluster::Clusters;
-use crate::upstream::member::{State, Where};
+use crate::upstream::member::{Origin, State, Where};
 
 fn check() -> HealthCheck {
     HealthCheck {
@@ -39,7 +39,9 @@ fn checking() -> Checking {
     let route = &config.routes[0];
     let tended = Tended::of(route, clusters.of(route).unwrap(), (clusters.dial(), 1), &metrics).unwrap();
     let place = Where::Address("192.0.2.1:80".parse().unwrap());
-    Checking { tended, member: Member { endpoint: 0, place, weight: 1, state: Arc::<State>::default() }, index: 0 }
+    let origin = Origin { scheme: UpstreamScheme::Http, host: "192.0.2.1".into() };
+    let member = Member { endpoint: 0, origin, place, weight: 1, state: Arc::<State>::default() };
+    Checking { tended, member, index: 0 }
 }
 
 fn failed() -> Result<(), Failure> {
@@ -68,11 +70,11 @@ async fn how_often_is_asked_depends_on_how_it_is_and_whether_anybody_cares() {
     let checking = checking();
     let seconds = |turn| checking.interval(&check(), turn).as_secs();
     assert_eq!(seconds(Turn::Same), 50, "nobody has come yet");
-    checking.member.state.set(1, true);
+    checking.member.state.health.set(1, true);
     assert_eq!(seconds(Turn::Same), 60);
     checking.tended.balancer.note_use();
     assert_eq!([seconds(Turn::Same), seconds(Turn::Out)], [5, 2]);
-    checking.member.state.set(1, false);
+    checking.member.state.health.set(1, false);
     assert_eq!([seconds(Turn::Same), seconds(Turn::In)], [10, 3]);
 }
 

@@ -78,15 +78,12 @@ impl TlsConnector {
             if let Some(conf) = options.as_ref() {
                 if let Some(ca_file_path) = conf.ca_file.as_ref() {
                     load_ca_file_into_store(ca_file_path, &mut ca_certs)?;
-                } else {
-                    load_platform_certs_incl_env_into_store(&mut ca_certs)?;
                 }
                 if let Some((cert, key)) = conf.cert_key_file.as_ref() {
                     certs_key = load_certs_and_key_files(cert, key)?;
                 }
-            } else {
-                load_platform_certs_incl_env_into_store(&mut ca_certs)?;
             }
+            // Postern: not those of the platform, read anew by each connector. Every peer of TLS brings a configuration.
 
             (ca_certs, certs_key)
         };
