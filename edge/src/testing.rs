@@ -136,7 +136,7 @@ pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring: keyring(),
         identity: IdentityConfig {
-            keys: Arc::new(SigningKeys::derive(&[1; 32]).unwrap()),
+            keys: Arc::new(SigningKeys::derive([&[1; 32]]).unwrap()),
             claim_headers: Vec::new(),
             issuer_format: JwtIssuerFormat::HostOnly,
             pass_identity_headers: true,

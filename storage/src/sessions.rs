@@ -141,11 +141,10 @@ impl Sessions {
     /// [`StorageError::Unavailable`].
     pub async fn create(&self, session: &Session, tokens: &Tokens) -> Result<(), StorageError> {
         let seal = &self.inner.seal;
-        let write = Write::Create {
-            handle: *session.handle.as_bytes(),
-            row: seal.row(session, session.generation, None)?.due_at(tokens.refresh_at),
-            tokens: seal.tokens(session, session.generation, tokens)?,
-        };
+        let row = seal.row(session, session.generation, None)?;
+        let sealed = seal.tokens(&session.handle, &row, tokens)?;
+        let row = row.due_at(tokens.refresh_at);
+        let write = Write::Create { handle: *session.handle.as_bytes(), row, tokens: sealed };
         self.write(write, Some(Fact::Created)).await.map(drop)
     }
 
@@ -233,14 +232,10 @@ impl Sessions {
         let (seal, next) = (&self.inner.seal, generation.saturating_add(1));
         let looks_like = |old: &Session| old.user == session.user && old.claims == session.claims;
         let tell = !seal.session(handle, &stored.row).is_some_and(|old| looks_like(&old));
-        let write = Write::Commit {
-            handle: *handle.as_bytes(),
-            expected: generation,
-            row: seal.row(session, next, Some(&stored.row))?.due_at(tokens.refresh_at),
-            tokens: seal.tokens(session, next, tokens)?,
-            tell,
-            last,
-        };
+        let row = seal.row(session, next, Some(&stored.row))?;
+        let sealed = seal.tokens(handle, &row, tokens)?;
+        let row = row.due_at(tokens.refresh_at);
+        let write = Write::Commit { handle: *handle.as_bytes(), expected: generation, row, tokens: sealed, tell, last };
         Ok(match self.write(write, Some(Fact::Rewritten(*handle, next))).await? {
             Done::Applied | Done::Swept(_) => Committed::Saved(next),
             Done::Refused => Committed::Moved,
@@ -274,7 +269,10 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
     pub async fn revoke_user(&self, issuer: &str, user: &str, not_before: Timestamp) -> Result<(), StorageError> {
-        self.revoke_owner(self.inner.seal.owner(issuer, user), not_before).await
+        for owner in self.inner.seal.owners(issuer, user) {
+            self.revoke_owner(owner, not_before).await?;
+        }
+        Ok(())
     }
 
     /// Ends every session of every user that began before `not_before`, by one fact. Their tokens stay sealed, and are never
@@ -296,9 +294,12 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn list(&self, issuer: &str, user: &str, now: Timestamp) -> Result<Vec<SessionSummary>, StorageError> {
-        let owner = self.inner.seal.owner(issuer, user);
+        let mut found = Vec::new();
+        for owner in self.inner.seal.owners(issuer, user) {
+            found.extend(self.inner.backend.list(&owner, LISTED).await?);
+        }
         let mut live = Vec::new();
-        for (key, stored) in self.inner.backend.list(&owner, LISTED).await? {
+        for (key, stored) in found {
             let handle = SessionHandle::from_bytes(key);
             let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { continue };
             let Some(session) = self.open(&handle, &stored) else { continue };
@@ -356,8 +357,13 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn are_ended(&self, issuer: &str, user: &str, began: Timestamp) -> Result<bool, StorageError> {
-        let not_before = self.inner.backend.not_before(&self.inner.seal.owner(issuer, user)).await?;
-        Ok(not_before.is_some_and(|not_before| began.as_millis() < not_before))
+        for owner in self.inner.seal.owners(issuer, user) {
+            let not_before = self.inner.backend.not_before(&owner).await?;
+            if not_before.is_some_and(|not_before| began.as_millis() < not_before) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Marks the sessions of a page that ended with all others and wipes their tokens, after they were read. One that began
@@ -455,10 +461,15 @@ impl Sessions {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, StorageError> {
-        let key = self.inner.seal.once(kind.name(), value);
         // Kept at least for as long as clocks may differ, even if the caller's idea of its end is past.
-        let write = Write::Spend { key, until: until.max(now).as_millis() };
-        Ok(self.write(write, None).await? == Done::Applied)
+        let until = until.max(now).as_millis();
+        // While a secret is replaced, under every name: of two processes that share a secret, one is the first under its name.
+        for key in self.inner.seal.once(kind.name(), value) {
+            if self.write(Write::Spend { key, until }, None).await? != Done::Applied {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Leaves word that a session is in use, for the store to know soon. `false` if too many words wait.
@@ -471,7 +482,7 @@ impl Sessions {
         self.inner.touches.leave(Seen::Over { handle, at });
     }
 
-    /// Whose a session is.
+    /// Whose a session is, by the secret in force: who ends all sessions of an owner says so by every secret.
     pub(crate) fn owner_of(&self, session: &Session) -> Owner {
         Owner::of(&self.inner.seal.owner(&session.user.issuer, &session.user.id))
     }

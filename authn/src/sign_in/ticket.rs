@@ -124,15 +124,16 @@ impl Ticket {
             redirect_uri: self.redirect_uri.as_str().to_owned(),
             expires: self.expires.as_millis(),
         };
-        sealed::seal(keyring, Purpose::Ticket, &context(&self.redirect_uri), &sealed)
+        // By the secret of its session, whatever is in force now: that is how who opens it knows which one that is.
+        sealed::seal_by(self.session.secret(), keyring, Purpose::Ticket, &context(&self.redirect_uri), &sealed)
     }
 
     /// The ticket, if it is of this deployment and for this very host and port.
     fn open(keyring: &Keyring, here: &Url, text: &str) -> Option<Self> {
-        let sealed: Sealed = sealed::open(keyring, Purpose::Ticket, &context(here), text)?;
+        let (secret, sealed): (_, Sealed) = sealed::open_by(keyring, Purpose::Ticket, &context(here), text)?;
         Some(Self {
             id: sealed.id,
-            session: SessionId::from_bytes(sealed.session),
+            session: SessionId::of(secret, sealed.session),
             flow: FlowHash::decode(&sealed.flow)?,
             redirect_uri: Url::parse(&sealed.redirect_uri).ok()?,
             expires: Timestamp::from_millis(sealed.expires),
@@ -142,4 +143,54 @@ impl Ticket {
 
 fn context(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_identity::Secret;
+
+    use super::*;
+
+    /// What browsers carry of each format that was ever written: the second while a secret is replaced.
+    const TICKETS: [&str; 2] = [
+        "Af-Qg4O5NTIq9J0eCnh91_ocLhW53-Oang0m4b80UO3ed8pyrx5vs9hjCGNFLalZKjeChBwi6pDTkXjB666FP4KWgS9DjLGQ7PJ_cmt7Jw1q3CUugfzgl8UD0iKZwi0wQRvmF2oBBie4U1NH_e5xecb4duReeINMwmoT1I-ngNXDSXW43QSrQtpR2FoUXZBD71flEDeaqcWYW_AtF1d2Pc63E8AmBlpjpH3KtWsWqtiYDtfObFBwBDzCWhtkjQ6IPb7tkLUKT2HmfITLxEuQjEsQ5HHgv8D9uZkSEt0k0I7frNGO0Nya4QeZQkvluFsLRSs_e-_92Xg",
+        "Am-Tj-XqX_0fyHK9rluWTaJKPgXDXmiAbszUtAvHTmpvtgukSGofaFVoc7XPwo_oNyK_lm4oV8DW884d6hBsQrUIke9RDy7s5nUZsFVG3XxaeQ2_fFWGFhvgkTOECxHUo6438LXA-DDe6u2s4YdDIvKtNAqdGtPBbrUYJ1o8ACR8btuOjrCLioD0sge5u_hS5b2eyi0x90BhhKMnq61T_upheGOA8NqIJKWUZXomgMrgvZApt32DxiC03nsdyh8loOU6SMHH66S5KhWVqdH7ye2MA1OnUKydFiyJS3Di3AlSGH6HMqIA8_znNt6PLGEQsZuLwELrKStPiwew",
+    ];
+
+    fn rotating(in_force: u8, accepted: &[u8]) -> Keyring {
+        let accepted: Vec<_> = accepted.iter().map(|byte| Secret::new([*byte; 32])).collect();
+        Keyring::derive_with(&Secret::new([in_force; 32]), &accepted, &Secret::new([2; 32]))
+    }
+
+    fn ticket() -> Ticket {
+        Ticket {
+            id: [5; 16],
+            session: SessionId::from_bytes([7; 32]),
+            flow: FlowHash::from_bytes([3; 16]),
+            redirect_uri: Url::parse("https://app.example.com/x?y=z").unwrap(),
+            expires: Timestamp::from_secs(1_800_000_000),
+        }
+    }
+
+    #[test]
+    fn r_023_tickets_of_every_format_lead_to_their_session() {
+        let (here, name) = (ticket().redirect_uri, ticket().session.handle(&rotating(1, &[])));
+        for text in TICKETS {
+            for ring in [rotating(1, &[]), rotating(1, &[3]), rotating(3, &[1])] {
+                let found = Ticket::open(&ring, &here, text).unwrap();
+                assert_eq!(found.session.handle(&ring), name, "under the secret that it began under");
+                let again = Ticket::open(&rotating(1, &[]), &here, &found.seal(&ring).unwrap()).unwrap();
+                assert_eq!((again.session, again.id), (ticket().session, ticket().id));
+            }
+            assert!(Ticket::open(&rotating(3, &[]), &here, text).is_none());
+        }
+    }
+
+    #[test]
+    #[ignore = "prints the fixtures of a new format"]
+    fn print_the_fixtures() {
+        for ring in [rotating(1, &[]), rotating(1, &[3])] {
+            println!("{}", ticket().seal(&ring).unwrap());
+        }
+    }
 }

@@ -161,7 +161,7 @@ fn config(keyring: Arc<Keyring>) -> EdgeConfig {
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring,
         identity: IdentityConfig {
-            keys: Arc::new(SigningKeys::derive(&[1; 32]).unwrap()),
+            keys: Arc::new(SigningKeys::derive([&[1; 32]]).unwrap()),
             claim_headers: Vec::new(),
             issuer_format: JwtIssuerFormat::HostOnly,
             pass_identity_headers: true,

@@ -127,7 +127,9 @@ mod tests {
     /// Whether who trusts `authority` believes `certificate` for that name.
     fn believes(authority: &Derived, certificate: &Derived, name: &str) -> bool {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&authority.authority).unwrap()).unwrap();
+        for authority in CertificateDer::pem_slice_iter(&authority.authority) {
+            roots.add(authority.unwrap()).unwrap();
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         let leaf = CertificateDer::from_pem_slice(&certificate.chain).unwrap();
@@ -141,6 +143,11 @@ mod tests {
         let (here, there) = (derived(1, "a.internal"), derived(1, "b.internal"));
         assert!(believes(&here, &there, "b.internal") && !believes(&here, &there, "a.internal"));
         assert!(!believes(&derived(2, "b.internal"), &there, "b.internal"), "another secret");
+        let rotating = Derived {
+            authority: [derived(2, "x.internal").authority, here.authority.clone()].concat(),
+            ..derived(2, "x.internal")
+        };
+        assert!(believes(&rotating, &there, "b.internal"), "while the secret is replaced");
         assert_ne!(here.key.expose(), there.key.expose());
         let chain = vec![CertificateDer::from_pem_slice(&there.chain).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(there.key.expose()).unwrap();

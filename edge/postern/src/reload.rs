@@ -207,8 +207,9 @@ impl Config {
             (place_of(&self.storage) != place_of(&old.storage), "databroker_storage_connection_string"),
             (self.differs_in_options(old), "databroker_storage_*, session_lease, session_heartbeat"),
             (self.session_max_age != old.session_max_age, "session_max_age"),
-            (self.shared_secret_differs(old), "shared_secret"),
-            (self.key_differs(old, Purpose::Form), "cookie_secret"),
+            (!self.shares_secret(old), "shared_secret"),
+            (!self.accepts_secrets(old), "shared_secrets_accepted"),
+            (!self.edge.keyring.agrees_with(&old.edge.keyring, Purpose::Form).0, "cookie_secret"),
         ]
         .into_iter()
         .filter_map(|(changed, key)| changed.then_some(key))
@@ -220,13 +221,18 @@ impl Config {
         place_of(&self.storage) == place_of(&old.storage) && self.storage != old.storage
     }
 
-    fn shared_secret_differs(&self, other: &Self) -> bool {
-        self.key_differs(other, Purpose::StoreId)
+    /// Whether the same shared secret is in force.
+    fn shares_secret(&self, other: &Self) -> bool {
+        self.edge.keyring.agrees_with(&other.edge.keyring, Purpose::StoreId).0
     }
 
-    fn key_differs(&self, other: &Self, purpose: Purpose) -> bool {
-        let of = |config: &Self| config.edge.keyring.mac(purpose, &[b"same key?"]);
-        !postern_identity::same(&of(self), &of(other))
+    /// Whether the same are accepted beside it.
+    fn accepts_secrets(&self, other: &Self) -> bool {
+        self.edge.keyring.agrees_with(&other.edge.keyring, Purpose::StoreId).1
+    }
+
+    fn shared_secrets_differ(&self, other: &Self) -> bool {
+        !self.shares_secret(other) || !self.accepts_secrets(other)
     }
 
     /// Takes from `running` what cannot change live, so that all rooms go on to agree on it: the store is sealed with the
@@ -241,7 +247,7 @@ impl Config {
         self.edge.timeouts.idle = running.edge.timeouts.idle;
         self.admin = running.admin.clone();
         self.storage = running.storage.clone();
-        if self.edge.identity.keys.are_derived() && self.shared_secret_differs(running) {
+        if self.edge.identity.keys.are_derived() && self.shared_secrets_differ(running) {
             // They would be those of a secret that is not in force.
             self.edge.identity.keys = Arc::clone(&running.edge.identity.keys);
         }
@@ -262,7 +268,7 @@ impl Config {
             autocert.answers_http = !old.redirect.is_empty();
         }
         // Derived from a secret that is not in force: nobody trusts it.
-        if !self.edge.certificates.last.is_empty() && self.shared_secret_differs(running) {
+        if !self.edge.certificates.last.is_empty() && self.shared_secrets_differ(running) {
             self.edge.certificates.last.clone_from(&running.edge.certificates.last);
             self.edge.proxy.extra_roots.clone_from(&running.edge.proxy.extra_roots);
             self.authn.extra_roots.clone_from(&running.authn.extra_roots);
@@ -538,6 +544,8 @@ mod tests {
                 "cookie_secret"
             ]
         );
+        let beside = load(&format!("{text}\nshared_secrets_accepted: [{OTHER}]"));
+        assert_eq!(beside.needs_restart(&load(&text)), ["shared_secrets_accepted"]);
         let plain = load("address: 127.0.0.1:1");
         assert_eq!(plain.needs_restart(&old), ["insecure_server"]);
         assert_eq!(load("address: 127.0.0.1:1\ncodec_type: http1").needs_restart(&plain), ["codec_type"]);
@@ -572,6 +580,8 @@ mod tests {
 
         let derived = |secret: &str| format!("shared_secret: {secret}\ntls_derive: example.com\n");
         let running = load(&derived(SECRET));
+        let both = kept(&running, &format!("{}shared_secrets_accepted: [{OTHER}]\n", derived(SECRET)));
+        assert_eq!(both.edge.proxy.extra_roots, running.edge.proxy.extra_roots);
         let new = kept(&running, &derived(OTHER));
         assert!(!running.edge.certificates.last.is_empty() && running.edge.proxy.extra_roots.is_some());
         assert_eq!(new.edge.certificates.last[0].0, running.edge.certificates.last[0].0);
@@ -594,6 +604,7 @@ mod tests {
         let derived = load(&format!("shared_secret: {SECRET}"));
         let keys = derived.edge.identity.keys.key_set().clone();
         assert_eq!(published(&derived, &format!("shared_secret: {OTHER}")), keys);
+        assert_eq!(published(&derived, &format!("shared_secret: {SECRET}\nshared_secrets_accepted: [{OTHER}]")), keys);
         let pem = rcgen::KeyPair::generate().unwrap().serialize_pem().replace('\n', "\n  ");
         let own = format!("signing_key: |\n  {pem}");
         let written = load(&format!("shared_secret: {SECRET}\n{own}"));

@@ -59,22 +59,14 @@ impl SigningKeys {
         Self::of(keys)
     }
 
-    /// The key that a deployment without `signing_key` has: derived from its shared secret, so the same on every replica and
-    /// after every restart.
+    /// The keys that a deployment without `signing_key` has: one derived from each of its shared secrets, the one in force
+    /// first, so the same on every replica and after every restart.
     ///
     /// # Errors
     /// Never in practice; [`SigningKeyError::Unreadable`] if the library refuses the derived scalar.
-    pub fn derive(shared_secret: &[u8; 32]) -> Result<Self, SigningKeyError> {
-        let mut okm = [0; 40];
-        Salt::new(HKDF_SHA256, &[])
-            .extract(shared_secret)
-            .expand(&[b"derived-jwt-signing-key"], Len40)
-            .and_then(|stream| stream.fill(&mut okm))
-            .map_err(|_| SigningKeyError::Unreadable("the key could not be derived".to_owned()))?;
-        let mut sec1 = vec![0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
-        sec1.extend_from_slice(&p256_scalar(&okm));
-        sec1.extend_from_slice(&[0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
-        Self::of(vec![Key::ec(&sec1)?]).map(|keys| Self { derived: true, ..keys })
+    pub fn derive<'s>(shared_secrets: impl IntoIterator<Item = &'s [u8; 32]>) -> Result<Self, SigningKeyError> {
+        let keys = shared_secrets.into_iter().map(Key::derive).collect::<Result<_, _>>()?;
+        Self::of(keys).map(|keys| Self { derived: true, ..keys })
     }
 
     /// Whether they come from the shared secret, and so stand and fall with it.
@@ -123,6 +115,19 @@ struct Key {
 }
 
 impl Key {
+    fn derive(shared_secret: &[u8; 32]) -> Result<Self, SigningKeyError> {
+        let mut okm = [0; 40];
+        Salt::new(HKDF_SHA256, &[])
+            .extract(shared_secret)
+            .expand(&[b"derived-jwt-signing-key"], Len40)
+            .and_then(|stream| stream.fill(&mut okm))
+            .map_err(|_| SigningKeyError::Unreadable("the key could not be derived".to_owned()))?;
+        let mut sec1 = vec![0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
+        sec1.extend_from_slice(&p256_scalar(&okm));
+        sec1.extend_from_slice(&[0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+        Self::ec(&sec1)
+    }
+
     fn read(der: &PrivateKeyDer<'_>) -> Result<Self, SigningKeyError> {
         match der {
             PrivateKeyDer::Sec1(key) => Self::ec(key.secret_sec1_der()),

@@ -174,7 +174,7 @@ fn the_derived_key_and_its_kid_are_those_that_upstreams_know() {
     for (secret, x, kid) in DERIVED {
         let secret: Vec<u8> =
             (0..32).map(|at| u8::from_str_radix(secret.get(2 * at..2 * at + 2).unwrap(), 16).unwrap()).collect();
-        let keys = SigningKeys::derive(secret.as_slice().try_into().unwrap()).unwrap();
+        let keys = SigningKeys::derive([secret.as_slice().try_into().unwrap()]).unwrap();
         let set: Value = serde_json::from_slice(keys.key_set()).unwrap();
         assert_eq!((&set["keys"][0]["x"], &set["keys"][0]["kid"]), (&json!(x), &json!(kid)));
     }

@@ -35,10 +35,22 @@ impl Tickets {
         u32::try_from(seconds / WINDOW.as_secs()).unwrap_or_default()
     }
 
-    fn key(&self, window: u32) -> Option<LessSafeKey> {
-        let key = self.keyring.mac(Purpose::TlsTickets, &[&window.to_be_bytes()]);
-        UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
+    /// The keys of a window: by the secret in force, then by those that are accepted.
+    fn keys(&self, window: u32) -> impl Iterator<Item = LessSafeKey> {
+        let keys = self
+            .keyring
+            .secrets()
+            .map(move |secret| self.keyring.mac_by(secret, Purpose::TlsTickets, &[&window.to_be_bytes()]));
+        keys.filter_map(|key| UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new))
     }
+}
+
+fn open(key: &LessSafeKey, head: [u8; 4], nonce: [u8; NONCE_LEN], body: &[u8]) -> Option<Vec<u8>> {
+    let mut body = body.to_vec();
+    let opening = Nonce::assume_unique_for_key(nonce);
+    let length = key.open_in_place(opening, Aad::from(head), &mut body).ok()?.len();
+    body.truncate(length);
+    Some(body)
 }
 
 /// The number of the window, a nonce, and what is sealed with its tag.
@@ -60,7 +72,7 @@ impl ProducesTickets for Tickets {
         let head = window.to_be_bytes();
         let mut body = plain.to_vec();
         let sealing = Nonce::assume_unique_for_key(nonce);
-        self.key(window)?.seal_in_place_append_tag(sealing, Aad::from(head), &mut body).ok()?;
+        self.keys(window).next()?.seal_in_place_append_tag(sealing, Aad::from(head), &mut body).ok()?;
         Some([&head[..], &nonce, &body].concat())
     }
 
@@ -71,11 +83,7 @@ impl ProducesTickets for Tickets {
         if window.abs_diff(self.window()) > 1 {
             return None;
         }
-        let mut body = body.to_vec();
-        let opening = Nonce::assume_unique_for_key(*nonce);
-        let length = self.key(window)?.open_in_place(opening, Aad::from(*head), &mut body).ok()?.len();
-        body.truncate(length);
-        Some(body)
+        self.keys(window).find_map(|key| open(&key, *head, *nonce, body))
     }
 }
 
@@ -150,6 +158,10 @@ mod tests {
         let ours = tickets(1, here);
         let made = ours.encrypt(SESSION).unwrap();
         assert_eq!(tickets(3, here).decrypt(&made), None, "another deployment");
+        let rotating = Keyring::derive_with(&Secret::new([3; 32]), &[Secret::new([1; 32])], &Secret::new([2; 32]));
+        let rotating = Tickets { keyring: Arc::new(rotating), clock: here };
+        assert_eq!(rotating.decrypt(&made).as_deref(), Some(SESSION), "while the secret is replaced");
+        assert_eq!(ours.decrypt(&rotating.encrypt(SESSION).unwrap()), None, "by the new one");
         for at in 0..made.len() {
             let mut damaged = made.clone();
             damaged[at] ^= 1;

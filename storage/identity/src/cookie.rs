@@ -24,7 +24,8 @@ impl SessionCookie {
         let mut raw = Vec::with_capacity(RAW_LEN);
         raw.push(VERSION);
         raw.extend_from_slice(id.as_bytes());
-        raw.extend(keyring.mac(Purpose::SessionCookie, &[scope.as_bytes(), id.as_bytes()]).iter().take(MAC_LEN));
+        let tag = keyring.mac_by(id.secret(), Purpose::SessionCookie, &[scope.as_bytes(), id.as_bytes()]);
+        raw.extend(tag.iter().take(MAC_LEN));
         URL_SAFE_NO_PAD.encode(raw)
     }
 
@@ -36,8 +37,8 @@ impl SessionCookie {
         let raw = buffer.get(..length).filter(|raw| raw.len() == RAW_LEN)?;
         let (version, rest) = raw.split_first()?;
         let (id, tag) = rest.split_first_chunk::<32>()?;
-        let bound = keyring.verify(Purpose::SessionCookie, &[scope.as_bytes(), id], tag);
-        (*version == VERSION && bound).then(|| SessionId::from_bytes(*id))
+        let secret = keyring.verify_by(Purpose::SessionCookie, &[scope.as_bytes(), id], tag)?;
+        (*version == VERSION).then(|| SessionId::of(secret, *id))
     }
 
     /// The one session that `values` name. Those that do not open are nothing; two that open and differ are no session
@@ -139,6 +140,30 @@ mod tests {
         let value = SessionCookie::seal(&ring, "a.example.com", &id);
         assert_eq!(SessionCookie::open(&ring, "a.example.com", value.as_bytes()), Some(id));
         assert_eq!(SessionCookie::open(&ring, "b.example.com", value.as_bytes()), None);
+    }
+
+    /// What version 1 of the cookie looks like: of id `[7; 32]` on `a.example.com`, under the keyring above.
+    const VERSION_1: &str = "AQcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHATbRlvDQp2tNJvTvOOUMmg";
+
+    #[test]
+    fn a_cookie_leads_to_the_same_session_while_its_secret_is_replaced_and_after() {
+        let ring = |in_force: u8, accepted: &[u8]| {
+            let accepted: Vec<_> = accepted.iter().map(|byte| Secret::new([*byte; 32])).collect();
+            Keyring::derive_with(&Secret::new([in_force; 32]), &accepted, &Secret::new([2; 32]))
+        };
+        let name = SessionId::from_bytes([7; 32]).handle(&keyring());
+        let named = |ring: &Keyring, host, cookie: &str| {
+            SessionCookie::open(ring, host, cookie.as_bytes()).map(|id| id.handle(ring))
+        };
+        for ring in [keyring(), ring(1, &[3]), ring(3, &[1]), ring(4, &[3, 1])] {
+            assert_eq!(named(&ring, "a.example.com", VERSION_1), Some(name), "r_023: of every version");
+            // The same session gets a cookie on another host, which holds for everybody else too.
+            let id = SessionCookie::open(&ring, "a.example.com", VERSION_1.as_bytes()).unwrap();
+            let elsewhere = SessionCookie::seal(&ring, "b.example.com", &id);
+            assert_eq!(named(&ring, "b.example.com", &elsewhere), Some(name));
+            assert_eq!(named(&keyring(), "b.example.com", &elsewhere), Some(name));
+        }
+        assert_eq!(named(&ring(3, &[]), "a.example.com", VERSION_1), None, "without the old one it is nothing");
     }
 
     #[test]

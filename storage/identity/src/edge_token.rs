@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::{Keyring, Purpose, same};
+use crate::{Keyring, Purpose};
 
 /// The request header that carries the token. It is of the reserved family, so no client can send it past the edge (S-038).
 pub const EDGE_TOKEN_HEADER: &str = "x-pomerium-edge";
@@ -17,7 +17,8 @@ pub fn edge_token(keyring: &Keyring) -> String {
 /// Whether `value` is the token, compared in constant time.
 #[must_use]
 pub fn is_edge_token(keyring: &Keyring, value: &[u8]) -> bool {
-    same(edge_token(keyring).as_bytes(), value)
+    let Ok(shown) = URL_SAFE_NO_PAD.decode(value) else { return false };
+    shown.len() == 32 && keyring.verify(Purpose::EdgeToAuthn, &[b"edge"], &shown)
 }
 
 #[cfg(test)]
@@ -32,5 +33,10 @@ mod tests {
         assert!(is_edge_token(&ours, edge_token(&ours).as_bytes()));
         assert!(!is_edge_token(&ours, edge_token(&theirs).as_bytes()));
         assert!(!is_edge_token(&ours, b""));
+        let half = URL_SAFE_NO_PAD.encode(&URL_SAFE_NO_PAD.decode(edge_token(&ours)).unwrap()[..16]);
+        assert!(!is_edge_token(&ours, half.as_bytes()));
+        let rotating = Keyring::derive_with(&Secret::new([3; 32]), &[Secret::new([1; 32])], &Secret::new([2; 32]));
+        assert!(is_edge_token(&rotating, edge_token(&ours).as_bytes()), "while the secret is replaced");
+        assert!(!is_edge_token(&ours, edge_token(&rotating).as_bytes()));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::{CookieAttributes, Keyring, Purpose, RandomError, Timestamp, delete_cookie, random, same, set_cookie};
+use crate::{CookieAttributes, Keyring, Purpose, RandomError, Timestamp, delete_cookie, random, set_cookie};
 
 /// More sign-ins than this at once in one browser: the oldest are dropped (03 §2).
 pub const MAX_FLOWS_PER_BROWSER: usize = 5;
@@ -74,7 +74,11 @@ impl FlowCookie {
     /// The hash that stands for this flow in URLs.
     #[must_use]
     pub fn hash(&self, keyring: &Keyring) -> FlowHash {
-        Self::hash_of(keyring, self.value.as_bytes())
+        let mut out = [0; 16];
+        for (to, from) in out.iter_mut().zip(keyring.mac(Purpose::Flow, &[self.value.as_bytes()])) {
+            *to = from;
+        }
+        FlowHash(out)
     }
 
     /// The `Set-Cookie` value that starts this flow.
@@ -110,7 +114,7 @@ impl FlowCookie {
         fields
             .flat_map(|field| Self::pairs(field, &prefix))
             .take(64)
-            .find(|(_, value)| same(&Self::hash_of(keyring, value).0, &wanted.0))
+            .find(|(_, value)| keyring.verify(Purpose::Flow, &[value], &wanted.0))
             .and_then(|(name, _)| String::from_utf8(name.to_vec()).ok())
     }
 
@@ -128,14 +132,6 @@ impl FlowCookie {
             let plain = name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
             (plain && name.starts_with(prefix.as_bytes())).then(|| (name, value.get(1..).unwrap_or_default()))
         })
-    }
-
-    fn hash_of(keyring: &Keyring, value: &[u8]) -> FlowHash {
-        let mut out = [0; 16];
-        for (to, from) in out.iter_mut().zip(keyring.mac(Purpose::Flow, &[value])) {
-            *to = from;
-        }
-        FlowHash(out)
     }
 }
 
@@ -157,6 +153,9 @@ mod tests {
         let other = FlowCookie::begin("_pomerium", Timestamp::from_secs(1_700_000_000)).unwrap();
         assert!(FlowCookie::find(&ring, "_pomerium", &other.hash(&ring), std::iter::once(pair.as_bytes())).is_none());
         assert_eq!(FlowHash::decode(&hash.encode()), Some(hash));
+        let rotating = Keyring::derive_with(&Secret::new([3; 32]), &[Secret::new([1; 32])], &Secret::new([2; 32]));
+        let found = FlowCookie::find(&rotating, "_pomerium", &hash, std::iter::once(pair.as_bytes()));
+        assert!(found.is_some(), "while the secret is replaced");
     }
 
     #[test]

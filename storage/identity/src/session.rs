@@ -7,37 +7,55 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::{Claims, Keyring, Purpose, RandomError, Secret, Timestamp, random};
+use crate::{Claims, Keyring, Purpose, RandomError, Secret, SecretIndex, Timestamp, random};
 
 /// The secret that a browser carries: 256 bits from the system's generator (03 §2). Never logged, never stored.
+///
+/// It belongs to the `shared_secret` that was in force when it was made: that one names its session in the store, and makes
+/// every cookie and ticket that carries it, also after another has come into force. So who reads one knows the name.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionId([u8; 32]);
+pub struct SessionId {
+    bytes: [u8; 32],
+    secret: SecretIndex,
+}
 
 impl SessionId {
-    /// A fresh id (S-080).
+    /// A fresh id, of the secret in force (S-080).
     ///
     /// # Errors
     /// If the system gives no randomness.
     pub fn generate() -> Result<Self, RandomError> {
-        random().map(Self)
+        random().map(Self::from_bytes)
     }
 
-    /// The id of these bytes, as taken from an authenticated cookie or ticket.
+    /// The id of these bytes, of the secret in force.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self::of(SecretIndex::default(), bytes)
+    }
+
+    /// The id of these bytes, of the secret that made the cookie or ticket which they are from.
+    #[must_use]
+    pub const fn of(secret: SecretIndex, bytes: [u8; 32]) -> Self {
+        Self { bytes, secret }
     }
 
     /// The raw bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The secret that it belongs to.
+    #[must_use]
+    pub const fn secret(&self) -> SecretIndex {
+        self.secret
     }
 
     /// The name under which the store knows this session (S-081).
     #[must_use]
     pub fn handle(&self, keyring: &Keyring) -> SessionHandle {
-        SessionHandle(keyring.mac(Purpose::StoreId, &[&self.0]))
+        SessionHandle(keyring.mac_by(self.secret, Purpose::StoreId, &[&self.bytes]))
     }
 }
 

@@ -197,38 +197,42 @@ impl Seal {
 
     /// The name of a user in the store.
     pub(crate) fn owner(&self, issuer: &str, user: &str) -> Key {
-        self.keyring.mac(Purpose::StoreId, &[b"user", issuer.as_bytes(), user.as_bytes()])
+        self.keyring.mac(Purpose::StoreId, &owner(issuer, user))
     }
 
-    /// The name of a single-use value in the store.
-    pub(crate) fn once(&self, kind: &str, value: &[u8]) -> Key {
-        self.keyring.mac(Purpose::StoreId, &[b"once", kind.as_bytes(), value])
+    /// Every name that a user may have in the store: one by each secret that a session of theirs may have begun under.
+    pub(crate) fn owners(&self, issuer: &str, user: &str) -> Vec<Key> {
+        self.keyring.macs(Purpose::StoreId, &owner(issuer, user)).collect()
     }
 
-    /// The row of a session. `former` is the row that it replaces, whose unknown fields it keeps.
+    /// Every name of a single-use value in the store, in an order that is the same for all who hold the same secrets.
+    pub(crate) fn once(&self, kind: &str, value: &[u8]) -> Vec<Key> {
+        let mut names: Vec<_> = self.keyring.macs(Purpose::StoreId, &[b"once", kind.as_bytes(), value]).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The row of a session. `former` is the row that it replaces, whose unknown fields it keeps, and its owner's name.
     pub(crate) fn row(&self, session: &Session, generation: u64, former: Option<&Row>) -> Result<Row, StorageError> {
         let key = session.handle.as_bytes();
         let mut plain = Zeroizing::new(View::from(session).encode_to_vec());
         if let Some(old) = former.and_then(|row| self.open(Kind::View, key, row, &row.view)) {
             plain.extend(unknown_fields(&old, VIEW_FIELDS));
         }
-        let row = self.unsealed(session, generation);
-        let view = self.seal(&place(Kind::View, key, &row), &plain)?;
-        Ok(Row { view, ..row })
-    }
-
-    /// The row of a session without what is sealed.
-    fn unsealed(&self, session: &Session, generation: u64) -> Row {
-        Row {
+        let User { issuer, id, .. } = &session.user;
+        let kept = former.and_then(|row| self.owners(issuer, id).into_iter().find(|owner| *owner == row.owner()));
+        let row = Row {
             ver: FORMAT,
             min_reader: FORMAT,
-            owner: self.owner(&session.user.issuer, &session.user.id).to_vec(),
+            owner: kept.unwrap_or_else(|| self.owner(issuer, id)).to_vec(),
             generation,
             issued_at: session.issued_at.as_millis(),
             expires_at: session.expires_at.as_millis(),
             idle_until: session.idle.map(|(_, until)| until.as_millis()),
             ..Row::default()
-        }
+        };
+        let view = self.seal(&place(Kind::View, key, &row), &plain)?;
+        Ok(Row { view, ..row })
     }
 
     /// The session in a row; `None` if it was not sealed for this very place, or makes no sense.
@@ -238,8 +242,8 @@ impl Seal {
         view.into_session(*handle, row)
     }
 
-    /// The tokens, sealed to the place of this session.
-    pub(crate) fn tokens(&self, session: &Session, generation: u64, tokens: &Tokens) -> Result<Vec<u8>, StorageError> {
+    /// The tokens of the session in a row, sealed to its place.
+    pub(crate) fn tokens(&self, handle: &SessionHandle, row: &Row, tokens: &Tokens) -> Result<Vec<u8>, StorageError> {
         let (access, access_parts) = jwt::pack(tokens.access.expose());
         let (id_token, id_token_parts) = jwt::pack(tokens.id_token.expose());
         let mut record = TokenRecord {
@@ -256,8 +260,7 @@ impl Seal {
         record.id_token.zeroize();
         record.access_parts.zeroize();
         record.id_token_parts.zeroize();
-        let row = self.unsealed(session, generation);
-        self.seal(&place(Kind::Tokens, session.handle.as_bytes(), &row), &plain)
+        self.seal(&place(Kind::Tokens, handle.as_bytes(), row), &plain)
     }
 
     /// Opens what [`tokens`](Self::tokens) sealed.
@@ -285,6 +288,11 @@ impl Seal {
             .seal(Purpose::StoreSeal, place, plain)
             .map_err(|error| StorageError::unavailable(error.to_string()))
     }
+}
+
+/// What names a user.
+fn owner<'a>(issuer: &'a str, user: &'a str) -> [&'a [u8]; 3] {
+    [b"user", issuer.as_bytes(), user.as_bytes()]
 }
 
 impl From<&Session> for View {

@@ -44,35 +44,60 @@ fn tokens() -> Tokens {
     }
 }
 
-/// What format 1 looks like, sealed under the keyring above: row and tokens of `session()`, in hex.
-const FORMAT_1: &str = include_str!("format_1.hex");
+/// While the secret of [`seal`] is replaced: by that one in force, or by the next.
+fn rotating(in_force: u8, accepted: u8) -> Seal {
+    let (in_force, accepted) = (Secret::new([in_force; 32]), [Secret::new([accepted; 32])]);
+    Seal::new(Arc::new(Keyring::derive_with(&in_force, &accepted, &Secret::new([2; 32]))))
+}
 
-fn fixture() -> [Vec<u8>; 2] {
+/// What each format that was ever written looks like, sealed under the keyring above: row and tokens of `session()`, in hex.
+/// That with key ids is written while a secret is replaced.
+const FORMATS: [(&str, &str); 2] =
+    [("1", include_str!("format_1.hex")), ("1 with key ids", include_str!("format_1_key_ids.hex"))];
+
+fn fixture(lines: &str) -> [Vec<u8>; 2] {
     let unhex = |line: &str| -> Vec<u8> {
         line.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     };
-    FORMAT_1.lines().map(unhex).collect::<Vec<_>>().try_into().unwrap()
+    lines.lines().map(unhex).collect::<Vec<_>>().try_into().unwrap()
 }
 
 #[test]
-fn r_023_records_of_format_1_are_read() {
-    let [row, sealed_tokens] = fixture();
-    let (seal, row, expected) = (seal(), Row::decode(row.as_slice()).unwrap(), session());
-    assert_eq!(seal.session(&expected.handle, &row), Some(expected.clone()));
-    let found = seal.open_tokens(&expected.handle, &row, &sealed_tokens).unwrap();
-    assert_eq!(found.access.expose(), "access");
-    assert_eq!(found.refresh.unwrap().expose(), "refresh");
-    assert_eq!(found.id_token.expose(), "a.b.c");
-    assert_eq!(found.access_expires_at, tokens().access_expires_at);
+fn r_023_records_of_every_format_are_read() {
+    for (format, lines) in FORMATS {
+        let [row, sealed_tokens] = fixture(lines);
+        for seal in [seal(), rotating(1, 3), rotating(3, 1)] {
+            let (row, expected) = (Row::decode(row.as_slice()).unwrap(), session());
+            assert_eq!(seal.session(&expected.handle, &row), Some(expected.clone()), "{format}");
+            let found = seal.open_tokens(&expected.handle, &row, &sealed_tokens).unwrap();
+            assert_eq!(found.access.expose(), "access");
+            assert_eq!(found.refresh.unwrap().expose(), "refresh");
+            assert_eq!(found.id_token.expose(), "a.b.c");
+            assert_eq!(found.access_expires_at, tokens().access_expires_at);
+        }
+    }
+}
+
+#[test]
+fn a_record_keeps_the_name_of_its_owner_when_it_is_sealed_by_the_next_secret() {
+    let (session, next) = (session(), rotating(3, 1));
+    let row = seal().row(&session, 3, None).unwrap();
+    let renewed = next.row(&session, 4, Some(&row)).unwrap();
+    assert_eq!(renewed.owner, row.owner);
+    assert_ne!(next.row(&session, 4, None).unwrap().owner, row.owner);
+    let forged = Row { owner: vec![7; 32], ..row };
+    assert_ne!(next.row(&session, 4, Some(&forged)).unwrap().owner, forged.owner, "s_082: but no name of anybody else");
 }
 
 #[test]
 #[ignore = "prints the fixture of a new format"]
 fn print_the_fixture() {
-    let (seal, session) = (seal(), session());
-    let row = seal.row(&session, session.generation, None).unwrap().encode_to_vec();
-    for bytes in [row, seal.tokens(&session, session.generation, &tokens()).unwrap()] {
-        println!("{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let session = session();
+    for seal in [seal(), rotating(1, 3)] {
+        let row = seal.row(&session, session.generation, None).unwrap();
+        for bytes in [row.encode_to_vec(), seal.tokens(&session.handle, &row, &tokens()).unwrap()] {
+            println!("{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
     }
 }
 
@@ -80,7 +105,7 @@ fn print_the_fixture() {
 fn s_082_a_value_opens_only_where_it_was_put() {
     let (seal, session) = (seal(), session());
     let row = seal.row(&session, 3, None).unwrap();
-    let sealed = seal.tokens(&session, 3, &tokens()).unwrap();
+    let sealed = seal.tokens(&session.handle, &row, &tokens()).unwrap();
     let other = SessionHandle::from_bytes([8; 32]);
     assert!(
         seal.session(&session.handle, &row).is_some() && seal.open_tokens(&session.handle, &row, &sealed).is_some()

@@ -5,6 +5,7 @@ mod apart;
 mod check;
 mod faults;
 mod file;
+mod rotation;
 mod shared;
 mod support;
 

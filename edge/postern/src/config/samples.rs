@@ -66,6 +66,7 @@ impl World {
             ("ca.pem", ca.as_str()),
             ("crl.pem", crl.as_str()),
             ("secret", SECRET),
+            ("accepted", "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=\n"),
             ("client", "swordfish\n"),
             ("token", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln\n"),
             ("ssh_key", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),

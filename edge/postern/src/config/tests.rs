@@ -1104,6 +1104,38 @@ fn without_secrets_the_process_makes_its_own_and_says_so() {
 }
 
 #[test]
+fn secrets_that_are_accepted_beside_the_one_in_force_are_different_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("accepted");
+    let path = file.display().to_string();
+    let secret = |number: usize| format!("{number:03}yMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    let listed = |secrets: &[String]| errors(&format!("shared_secrets_accepted: [{}]\n", secrets.join(", ")));
+    let in_file = |text: &str| {
+        fs::write(&file, text).unwrap();
+        errors(&format!("shared_secrets_accepted_file: {path}\n"))
+    };
+    let four: Vec<_> = (100..104).map(secret).collect();
+    assert_eq!(listed(&four), [] as [&str; 0]);
+    assert_eq!(in_file(&four.join("\n")), [] as [&str; 0]);
+    assert_eq!(in_file(&(four.join("\n\n") + "\n")), [] as [&str; 0]);
+    let at = |index: usize| format!("PST-0301 shared_secrets_accepted[{index}]");
+    assert_eq!(listed(&[&four[..], &[secret(104), secret(105)]].concat()), [at(4)], "one too many");
+    assert_eq!(listed(&[secret(100), "hunter2".to_owned(), secret(100)]), [at(1), at(2)], "no secret, and one twice");
+    let in_force = fs::read_to_string("tests/problems/secret").unwrap();
+    assert_eq!(listed(&[secret(100), in_force.clone()]), [at(1)], "the one in force");
+    assert_eq!(in_file(&in_force), ["PST-0301 shared_secrets_accepted_file"]);
+    let alone = format!("insecure_server: true\nshared_secrets_accepted: [{}]", secret(100));
+    let loaded = load_text(None, &alone, false, &environment(&[]));
+    assert_eq!(told(&loaded, Severity::Fatal), [at(0)], "beside a random one");
+    let [one, other] = ["SHARED_SECRET", "SHARED_SECRETS_ACCEPTED"];
+    let variables = environment(&[(one, &secret(100)), (other, &four[1..].join(","))]);
+    let config = load_text(None, "insecure_server: true", false, &variables).config.unwrap();
+    assert_eq!(config.edge.keyring.secrets().count(), 4);
+    let set: serde_json::Value = serde_json::from_slice(config.edge.identity.keys.key_set()).unwrap();
+    assert_eq!(set["keys"].as_array().unwrap().len(), 4, "upstreams know the keys of all");
+}
+
+#[test]
 fn lints_name_what_probably_means_something_else() {
     let routes = |text: &str| warnings(&format!("routes:\n{text}"));
     let one = |keys: &str| format!("  - {{from: https://app.example.com, {keys}}}\n");

@@ -90,7 +90,7 @@ impl Face {
         let target = Target { method: parts.method.as_str(), path };
         let mut fields = parts.headers.get_all(&FIELD).iter();
         let field = fields.next().filter(|_| fields.next().is_none()).and_then(|value| value.to_str().ok());
-        let (nonce, question) = match guard.check(target, field, &body, SystemTime::now().into()) {
+        let (asker, question) = match guard.check(target, field, &body, SystemTime::now().into()) {
             Ok(proven) => proven,
             Err(error) => {
                 self.warn(error);
@@ -107,7 +107,7 @@ impl Face {
         let Ok(answer) = tokio::time::timeout(PATIENCE, answer(question)).await else {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "there is no answer in time");
         };
-        match serde_json::to_vec(&answer).ok().and_then(|answer| guard.seal(nonce, &answer).ok()) {
+        match serde_json::to_vec(&answer).ok().and_then(|answer| guard.seal(asker, &answer).ok()) {
             Some(sealed) => ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from(sealed)).into_response(),
             None => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written"),
         }

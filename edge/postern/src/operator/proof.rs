@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderName;
-use postern_identity::{Keyring, Purpose, RandomError, Timestamp, random};
+use postern_identity::{Keyring, Purpose, RandomError, SecretIndex, Timestamp, random};
 
 /// The field that carries a proof: `1.<milliseconds since 1970>.<nonce>.<MAC>`, the last two in base64.
 pub(super) const FIELD: HeaderName = HeaderName::from_static("postern-operator");
@@ -31,6 +31,13 @@ pub(super) struct Target<'a> {
     pub(super) path: &'a str,
 }
 
+/// Whom an answer is for: a request, and the secret that it was proven with, which whoever asked has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    nonce: Nonce,
+    secret: SecretIndex,
+}
+
 /// A request with its proof.
 #[derive(Debug)]
 pub(super) struct Proven {
@@ -50,7 +57,8 @@ pub(super) fn prove(
 ) -> Result<Proven, RandomError> {
     let nonce = Nonce(random()?);
     let body = keyring.seal(Purpose::Operator, &context(b"question", nonce), question)?;
-    let mac = mac(keyring, target, now, nonce, &body);
+    let made = now.as_millis().to_be_bytes();
+    let mac = keyring.mac(Purpose::Operator, &parts_of(target, &made, &nonce, &body));
     let field =
         format!("{VERSION}.{}.{}.{}", now.as_millis(), URL_SAFE_NO_PAD.encode(nonce.0), URL_SAFE_NO_PAD.encode(mac));
     Ok(Proven { nonce, field, body })
@@ -108,20 +116,21 @@ impl Guard {
         field: Option<&str>,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<(Nonce, Vec<u8>), Unproven> {
+    ) -> Result<(Asker, Vec<u8>), Unproven> {
         let (made, nonce, shown) = field.and_then(parts).ok_or(Unproven::Missing)?;
-        if !postern_identity::same(&shown, &mac(&self.keyring, target, made, nonce, body)) {
+        let made_at = made.as_millis().to_be_bytes();
+        if !self.keyring.verify(Purpose::Operator, &parts_of(target, &made_at, &nonce, body), &shown) {
             return Err(Unproven::Wrong);
         }
         // Nobody is held up: whoever gets here holds the secret.
         self.used.lock().unwrap_or_else(PoisonError::into_inner).take(nonce, made, now)?;
-        let question = self.keyring.open(Purpose::Operator, &context(b"question", nonce), body);
-        question.map(|question| (nonce, question)).ok_or(Unproven::Wrong)
+        let question = self.keyring.open_by(Purpose::Operator, &context(b"question", nonce), body);
+        question.map(|(secret, question)| (Asker { nonce, secret }, question)).ok_or(Unproven::Wrong)
     }
 
     /// The answer to that request.
-    pub(super) fn seal(&self, nonce: Nonce, answer: &[u8]) -> Result<Vec<u8>, RandomError> {
-        self.keyring.seal(Purpose::Operator, &context(b"answer", nonce), answer)
+    pub(super) fn seal(&self, asker: Asker, answer: &[u8]) -> Result<Vec<u8>, RandomError> {
+        self.keyring.seal_by(asker.secret, Purpose::Operator, &context(b"answer", asker.nonce), answer)
     }
 }
 
@@ -144,10 +153,9 @@ impl Used {
     }
 }
 
-fn mac(keyring: &Keyring, target: Target<'_>, made: Timestamp, nonce: Nonce, body: &[u8]) -> [u8; 32] {
-    let made = made.as_millis().to_be_bytes();
-    let parts = [DOMAIN, target.method.as_bytes(), target.path.as_bytes(), &made, &nonce.0, body];
-    keyring.mac(Purpose::Operator, &parts)
+/// What a proof is about.
+const fn parts_of<'p>(target: Target<'p>, made: &'p [u8; 8], nonce: &'p Nonce, body: &'p [u8]) -> [&'p [u8]; 6] {
+    [DOMAIN, target.method.as_bytes(), target.path.as_bytes(), made, &nonce.0, body]
 }
 
 fn context(direction: &[u8], nonce: Nonce) -> Vec<u8> {
@@ -192,12 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn while_the_secret_is_replaced_who_holds_either_asks_and_reads() {
+        let accepted = [Secret::new([3; 32])];
+        let rotating = Keyring::derive_with(&Secret::new([1; 32]), &accepted, &Secret::new([9; 32]));
+        let guard = Guard::new(Arc::new(rotating));
+        for secret in [1, 3] {
+            let asked = prove(&keyring(secret), TARGET, b"who?", NOW).unwrap();
+            let (asker, _) = guard.check(TARGET, Some(&asked.field), &asked.body, NOW).unwrap();
+            let answer = guard.seal(asker, b"alice").unwrap();
+            assert_eq!(read(&keyring(secret), asked.nonce, &answer).as_deref(), Some(&b"alice"[..]), "{secret}");
+        }
+    }
+
+    #[test]
     fn the_holder_of_the_secret_asks_and_reads_and_nobody_else_reads() {
         let (guard, proven) = (Guard::new(keyring(1)), asked());
-        let (nonce, question) = guard.check(TARGET, Some(&proven.field), &proven.body, NOW).unwrap();
+        let (asker, question) = guard.check(TARGET, Some(&proven.field), &proven.body, NOW).unwrap();
+        let nonce = asker.nonce;
         assert_eq!((question.as_slice(), nonce), (&b"who?"[..], proven.nonce));
         assert!(!proven.body.windows(4).any(|part| part == b"who?"), "the question is sealed");
-        let answer = guard.seal(nonce, b"alice").unwrap();
+        let answer = guard.seal(asker, b"alice").unwrap();
         assert_eq!(read(&keyring(1), nonce, &answer).as_deref(), Some(&b"alice"[..]));
         assert_eq!(read(&keyring(2), nonce, &answer), None, "of another deployment");
         assert_eq!(read(&keyring(1), asked().nonce, &answer), None, "of another question");

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use postern_identity::{Claims, IdpId, Keyring, Session, SessionHandle, SessionId, Timestamp, User};
+use postern_identity::{
+    Claims, IdpId, Keyring, MAX_ACCEPTED_SECRETS, Session, SessionHandle, SessionId, Timestamp, User,
+};
 use postern_storage::{Lookup, Sessions, StorageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,8 +31,7 @@ impl Which {
         F: Future<Output = Result<Option<T>, StorageError>>,
     {
         let mut failed = None;
-        // Two are sent, and no more are looked for.
-        for name in self.names.into_iter().take(2).filter_map(|name| SessionHandle::parse(&name)) {
+        for name in self.names.into_iter().take(MOST_NAMES).filter_map(|name| SessionHandle::parse(&name)) {
             match look(name).await {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
@@ -44,11 +45,14 @@ impl Which {
     /// that is made of it is sent. `None` if it is neither.
     pub(crate) fn of(written: &str, keyring: &Keyring) -> Option<Self> {
         let name = SessionHandle::parse(written)?;
-        let of_id = SessionId::from_bytes(*name.as_bytes()).handle(keyring);
-        // If what was written is an id, it is sent only to who holds the secret that its name is made with.
-        Some(Self { names: vec![of_id.to_string(), name.to_string()] })
+        let of_id = |secret| SessionId::of(secret, *name.as_bytes()).handle(keyring);
+        // If what was written is an id, it is sent only to who holds a secret that its name is made with.
+        Some(Self { names: keyring.secrets().map(of_id).chain([name]).map(|name| name.to_string()).collect() })
     }
 }
+
+/// By each secret and as it was written; no more are looked for.
+const MOST_NAMES: usize = 1 + MAX_ACCEPTED_SECRETS + 1;
 
 /// What the store says of it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -28,6 +28,7 @@ mod refresh;
 mod reload;
 mod rewriting;
 mod roles;
+mod rotation;
 mod serverless;
 mod sessions;
 mod sign_in_browser;

@@ -247,7 +247,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring: Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))),
         identity: IdentityConfig {
-            keys: Arc::new(SigningKeys::derive(&[1; 32]).unwrap()),
+            keys: Arc::new(SigningKeys::derive([&[1; 32]]).unwrap()),
             claim_headers: Vec::new(),
             issuer_format: JwtIssuerFormat::HostOnly,
             pass_identity_headers: false,

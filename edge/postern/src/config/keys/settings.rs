@@ -115,6 +115,8 @@ pub(crate) static SETTINGS: Scope = Scope {
         // Secrets and cookies, 01 §1.7.
         works("shared_secret", Base64, "random at each start").differs("refused if it is too regular to be random"),
         works("shared_secret_file", File, "none"),
+        works("shared_secrets_accepted", List(&Base64), "none").differs(OURS),
+        works("shared_secrets_accepted_file", File, "none").differs(OURS),
         works("cookie_secret", Base64, "random at each start").differs("refused if it is too regular to be random"),
         works("cookie_secret_file", File, "none"),
         works("cookie_name", Text, "`_pomerium`"),

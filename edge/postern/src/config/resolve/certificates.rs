@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::secrets::Secrets;
 use super::{planned, secrets};
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -26,10 +27,10 @@ pub(super) fn configured(settings: &Block<'_>) -> bool {
 pub(super) fn resolve(
     cx: &mut Context<'_>,
     settings: &Block<'_>,
-    secret: &Secret<[u8; 32]>,
+    secrets: &Secrets,
     (plain, ordered): (bool, bool),
 ) -> Resolved {
-    let derived = derived(cx, settings, secret);
+    let derived = derived(cx, settings, secrets);
     let inline: Vec<_> = inline(cx, settings).into_iter().collect();
     let mut files = Vec::new();
     for entry in settings.find("certificates").map(Field::elements).unwrap_or_default() {
@@ -57,16 +58,22 @@ pub(super) fn resolve(
 pub(super) struct Resolved {
     /// Those of the public listener.
     pub(super) certificates: Certificates,
-    /// The authority that `tls_derive` makes, in PEM: whoever derives one from the same secret trusts it.
+    /// The authorities that `tls_derive` makes, in PEM, one of each secret: whoever derives one from the same secret trusts it.
     pub(super) authority: Option<Vec<u8>>,
     /// The names of all that are configured, wildcards among them.
     pub(super) names: Vec<String>,
 }
 
-/// `tls_derive`: a certificate for that name, by an authority that everybody with the same secret has.
-fn derived(cx: &mut Context<'_>, settings: &Block<'_>, secret: &Secret<[u8; 32]>) -> Option<Derived> {
+/// `tls_derive`: a certificate for that name, by an authority that everybody with the same secret has; and the authorities of
+/// all secrets.
+fn derived(cx: &mut Context<'_>, settings: &Block<'_>, secrets: &Secrets) -> Option<Derived> {
     let name = planned::host(cx, settings, "tls_derive")?;
-    let derived = Derived::new(secret, &name);
+    let derived = Derived::new(&secrets.shared, &name).and_then(|mut derived| {
+        for secret in &secrets.accepted {
+            derived.authority.extend(Derived::new(secret, &name)?.authority);
+        }
+        Ok(derived)
+    });
     if derived.is_err() {
         let what = format!("no certificate can be made for {}", quoted(&name));
         cx.fatal(Code::BadHost, &settings.at("tls_derive"), what, "write a name: `proxy.internal.example.com`");

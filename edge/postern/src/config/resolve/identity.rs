@@ -132,7 +132,8 @@ fn taken(header: &HeaderName) -> Option<&'static str> {
 pub(super) fn signing_keys(cx: &mut Context<'_>, settings: &Block<'_>, secrets: &Secrets) -> Option<SigningKeys> {
     let Some((at, text)) = secrets::text(cx, settings, "signing_key", "signing_key_file") else {
         // A named file that cannot be read has been told of.
-        return SigningKeys::derive(secrets.shared.expose())
+        let shared = std::iter::once(&secrets.shared).chain(&secrets.accepted);
+        return SigningKeys::derive(shared.map(postern_identity::Secret::expose))
             .map_err(|error| unusable(cx, &settings.at("shared_secret"), &error))
             .ok();
     };

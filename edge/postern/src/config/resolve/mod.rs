@@ -41,7 +41,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let listeners = listeners::resolve(cx, settings);
     let plain = matches!(&listeners, Some(Listeners { public: PublicListener::Plain { .. }, .. }));
     let ordered = autocert::is_on(cx, settings, plain);
-    let certificates = certificates::resolve(cx, settings, &secrets.shared, (plain, ordered));
+    let certificates = certificates::resolve(cx, settings, &secrets, (plain, ordered));
     let extra_roots = certificates::authorities(cx, settings, certificates.authority);
     let (certificates, certified) = (certificates.certificates, certificates.names);
     let cookies = cookies::resolve(cx, settings);
@@ -99,7 +99,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         ..requests::forwarded(cx, settings, extra_roots.clone())
     };
 
-    let keyring = Arc::new(Keyring::derive(&secrets.shared, &secrets.cookie));
+    let keyring = Arc::new(Keyring::derive_with(&secrets.shared, &secrets.accepted, &secrets.cookie));
     let authenticate = authenticate?;
     let authn = AuthnConfig {
         url: authenticate.url.clone(),

@@ -1,6 +1,6 @@
-//! `shared_secret` and `cookie_secret` (01 §1.7).
+//! `shared_secret` and `cookie_secret` (01 §1.7), and the shared secrets that are accepted while it is replaced.
 
-use postern_identity::Secret;
+use postern_identity::{MAX_ACCEPTED_SECRETS, Secret, same};
 
 use crate::config::block::Block;
 use crate::config::context::Context;
@@ -9,10 +9,12 @@ use crate::config::problem::{At, Origin};
 use crate::config::value::decode_base64;
 use crate::config::{Code, Role};
 
-/// The two secrets that every key is derived from.
+/// The secrets that every key is derived from.
 #[derive(Debug)]
 pub(super) struct Secrets {
     pub(super) shared: Secret<[u8; 32]>,
+    /// Those that are accepted beside `shared`, all different.
+    pub(super) accepted: Vec<Secret<[u8; 32]>>,
     pub(super) cookie: Secret<[u8; 32]>,
     /// `shared` is the one of the configuration.
     pub(super) is_configured: bool,
@@ -39,6 +41,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) ->
     let shared = secret(cx, settings, "shared_secret", "shared_secret_file", false, shared);
     let cookie = secret(cx, settings, "cookie_secret", "cookie_secret_file", true, cookie);
     Secrets {
+        accepted: accepted(cx, settings, shared.as_ref()),
         is_configured: shared.is_some(),
         shared: shared.unwrap_or_else(|| cx.environment.shared_secret.clone()),
         cookie: cookie.unwrap_or_else(|| cx.environment.cookie_secret.clone()),
@@ -81,6 +84,52 @@ fn secret(
         }
     }
 }
+
+/// `shared_secrets_accepted`, or what its file has, one a line.
+fn accepted(cx: &mut Context<'_>, settings: &Block<'_>, in_force: Option<&Secret<[u8; 32]>>) -> Vec<Secret<[u8; 32]>> {
+    let written = accepted_texts(cx, settings);
+    let mut accepted: Vec<Secret<[u8; 32]>> = Vec::new();
+    for (at, text) in written {
+        let is_known = |secret: &Secret<[u8; 32]>| {
+            in_force.into_iter().chain(&accepted).any(|known| same(known.expose(), secret.expose()))
+        };
+        match decode(text.expose(), true) {
+            Ok(secret) if is_known(&secret) => refuse_accepted(cx, &at, "has a secret twice, or the one in force"),
+            Ok(_) if accepted.len() == MAX_ACCEPTED_SECRETS => {
+                refuse_accepted(cx, &at, &format!("has more than {MAX_ACCEPTED_SECRETS} secrets"));
+                break;
+            }
+            Ok(secret) => accepted.push(secret),
+            Err(what) => refuse_accepted(cx, &at, &what),
+        }
+        if in_force.is_none() && !settings.mentions("shared_secret_file") && !settings.mentions("shared_secret") {
+            refuse_accepted(cx, &at, "is beside no `shared_secret`: a random one replaces none");
+            break;
+        }
+    }
+    accepted
+}
+
+fn accepted_texts(cx: &mut Context<'_>, settings: &Block<'_>) -> Vec<(At, Secret<String>)> {
+    if let Some(path) = settings.filled(cx, ACCEPTED_FILE) {
+        let content = cx.text_file(&path.at, &path.value).map(Secret::new);
+        let lines = content.iter().flat_map(|content| content.expose().lines().filter(|line| !line.is_empty()));
+        return lines.map(|line| (path.at.clone(), Secret::new(line.to_owned()))).collect();
+    }
+    let texts = settings.texts(cx, ACCEPTED).unwrap_or_default();
+    if let Some(first) = texts.first() {
+        tell_inline(cx, &At { key: settings.at(ACCEPTED).key, ..first.at.clone() }, ACCEPTED, ACCEPTED_FILE);
+    }
+    texts.into_iter().map(|text| (text.at, Secret::new(text.value))).collect()
+}
+
+fn refuse_accepted(cx: &mut Context<'_>, at: &At, what: &str) {
+    let hint = "list earlier values of `shared_secret`, or the next one, see docs/guides/secrets.md";
+    cx.fatal(Code::BadSecret, at, format!("`{ACCEPTED}` {what}"), hint);
+}
+
+const ACCEPTED: &str = "shared_secrets_accepted";
+const ACCEPTED_FILE: &str = "shared_secrets_accepted_file";
 
 /// The text of a secret, from its file if one is named, and where it was named.
 pub(super) fn text(
