@@ -1,5 +1,6 @@
 //! The account at the authority: the one that the folder holds, or a new one that is kept there.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
@@ -31,8 +32,14 @@ impl std::fmt::Debug for State {
 
 /// There is no account to order with.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no account at the authority: {0}")]
-pub(super) struct NoAccount(String);
+pub(super) enum NoAccount {
+    /// The authority gives none.
+    #[error("there is no account at the authority: {0}")]
+    Refused(String),
+    /// There may well be one in the folder, which hangs.
+    #[error("the folder of certificates: {0}")]
+    Folder(std::io::Error),
+}
 
 impl Accounts {
     /// The account, which is asked for once.
@@ -47,7 +54,7 @@ impl Accounts {
             return Ok(account.clone());
         }
         if let Some((when, why)) = state.failed.as_ref().filter(|(when, _)| when.elapsed() < REST) {
-            return Err(NoAccount(format!("{why} ({} s ago)", when.elapsed().as_secs())));
+            return Err(NoAccount::Refused(format!("{why} ({} s ago)", when.elapsed().as_secs())));
         }
         match found_or_made(settings, folder, http).await {
             Ok(account) => {
@@ -55,24 +62,47 @@ impl Accounts {
                 Ok(account)
             }
             Err(error) => {
-                let why = crate::chain(&error);
-                state.failed = Some((Instant::now(), why.clone()));
-                Err(NoAccount(why))
+                if let NoAccount::Refused(why) = &error {
+                    state.failed = Some((Instant::now(), why.clone()));
+                }
+                Err(error)
             }
+        }
+    }
+
+    /// The authority does not know this account: who orders next finds or makes another one.
+    pub(super) async fn forget(&self, account: &Account, folder: Option<&Folder>) {
+        let mut state = self.0.lock().await;
+        if state.account.as_ref().is_some_and(|known| known.id() == account.id()) {
+            state.account = None;
+        }
+        let id = account.id().to_owned();
+        if let Some(folder) = folder
+            && let Err(error) = folder.aside(move |folder| folder.retire_account(&id)).await
+        {
+            warn!(%error, "an account that the authority does not know stays in the folder");
         }
     }
 }
 
-async fn found_or_made(settings: &Autocert, folder: Option<&Folder>, http: &Http) -> Result<Account, Error> {
+async fn found_or_made(settings: &Autocert, folder: Option<&Folder>, http: &Http) -> Result<Account, NoAccount> {
+    let refused = |error: Error| NoAccount::Refused(crate::chain(&error));
     let kept = match folder {
         Some(folder) => folder.aside(Folder::account).await,
         None => Ok(None),
     };
-    let kept =
-        kept.inspect_err(|error| warn!(%error, "the account at the authority cannot be read: a new one is made"));
+    let kept = match kept {
+        Err(error) if error.kind() == ErrorKind::TimedOut => return Err(NoAccount::Folder(error)),
+        kept => {
+            kept.inspect_err(|error| warn!(%error, "the account at the authority cannot be read: a new one is made"))
+        }
+    };
     if let Some(kept) = kept.ok().flatten() {
         match serde_json::from_str::<AccountCredentials>(&kept) {
-            Ok(kept) => return Account::builder_with_http(Box::new(http.clone())).from_credentials(kept).await,
+            Ok(kept) => {
+                let known = Account::builder_with_http(Box::new(http.clone())).from_credentials(kept).await;
+                return known.map_err(refused);
+            }
             Err(_) => warn!("the account at the authority is not what was kept: a new one is made"),
         }
     }
@@ -83,7 +113,8 @@ async fn found_or_made(settings: &Autocert, folder: Option<&Folder>, http: &Http
     let elsewhere = settings.account.as_ref();
     let elsewhere = elsewhere.map(|one| ExternalAccountKey::new(one.key_id.clone(), one.mac_key.expose()));
     let builder = Account::builder_with_http(Box::new(http.clone()));
-    let (account, credentials) = builder.create(&new, settings.directory.to_string(), elsewhere.as_ref()).await?;
+    let (account, credentials) =
+        builder.create(&new, settings.directory.to_string(), elsewhere.as_ref()).await.map_err(refused)?;
     info!(authority = %settings.directory, account = account.id(), "there is an account at the authority");
     let text = serde_json::to_string(&credentials).unwrap_or_default();
     if let Some(folder) = folder

@@ -15,11 +15,13 @@ use postern_identity::{Secret, Timestamp};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::pace;
 use crate::private;
 
 /// No file of the folder is larger.
@@ -31,6 +33,9 @@ const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks into one folder under way at once; one that hangs keeps its place.
 const PLACES: usize = 4;
+
+/// What is left of a challenge, or of a file half-written, is older than this only after a crash.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 
 /// The folder of one authority.
 #[derive(Debug, Clone)]
@@ -45,6 +50,24 @@ pub(super) struct Held {
     pub(super) issued: Issued,
     pub(super) from: Timestamp,
     pub(super) until: Timestamp,
+}
+
+/// Orders for a name that failed, for whoever orders next: this process after a restart, or another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Failed {
+    /// When the last of them did, in seconds since 1970.
+    pub(super) at: i64,
+    pub(super) in_a_row: u32,
+}
+
+impl Failed {
+    /// How long the next order waits from `now` on. Whoever has just started waits for the first pause alone: somebody may have
+    /// mended something. A time to come is of a clock that was wrong.
+    pub(super) fn rest(self, has_begun: bool, now: Timestamp) -> Duration {
+        let at = Timestamp::from_secs(self.at);
+        let pause = pace::least_pause(if has_begun { self.in_a_row.saturating_sub(1) } else { 0 });
+        if at > now { Duration::ZERO } else { at.plus(pause).since(now) }
+    }
 }
 
 /// Held while one process orders for a name; the others wait for what comes of it.
@@ -94,6 +117,20 @@ impl Folder {
         private::make_folder(&self.path)
     }
 
+    /// Clears what crashes have left.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)?.flatten() {
+            let passing =
+                entry.path().extension().is_some_and(|end| end == "challenge" || end == "answer" || end == "new");
+            let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if passing && age().is_some_and(|age| age > LEFT_OVER) {
+                // Another process may have done it.
+                let _gone = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// What was kept of the account.
     pub(super) fn account(&self) -> io::Result<Option<String>> {
         read(&self.path.join("account.json"))
@@ -101,6 +138,34 @@ impl Folder {
 
     pub(super) fn keep_account(&self, account: &str) -> io::Result<()> {
         private::write(&self.path.join("account.json"), account.as_bytes())
+    }
+
+    /// The authority does not know that account any more. It is put aside, since its key may be wanted yet, unless another one
+    /// has taken its place.
+    pub(super) fn retire_account(&self, id: &str) -> io::Result<()> {
+        let kept: Option<serde_json::Value> = self.account()?.and_then(|text| serde_json::from_str(&text).ok());
+        if kept.is_some_and(|kept| kept.get("id").is_some_and(|own| own == id)) {
+            fs::rename(self.path.join("account.json"), self.path.join("account.json.unknown"))?;
+        }
+        Ok(())
+    }
+
+    /// The orders for this name that have failed since one did not.
+    pub(super) fn failed(&self, name: &str) -> io::Result<Option<Failed>> {
+        let text = read(&self.of(name, "failed")?)?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Keeps that in mind, or forgets it.
+    pub(super) fn note(&self, name: &str, failed: Option<Failed>) -> io::Result<()> {
+        let path = self.of(name, "failed")?;
+        match failed {
+            Some(failed) => private::write(&path, serde_json::to_string(&failed)?.as_bytes()),
+            None => {
+                let gone = fs::remove_file(path);
+                gone.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            }
+        }
     }
 
     /// The certificate of this name, if there is one that can be served.
@@ -243,6 +308,56 @@ mod tests {
         }
         let other = Folder::at(&root.path().join("deep/autocert"), &Url::parse("https://acme.example/other").unwrap());
         assert!(other.certificate("a.example").unwrap().is_none());
+    }
+
+    #[test]
+    fn failures_are_remembered_and_forgotten_and_what_crashes_left_is_cleared() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path());
+        let failed = Failed { at: 1_800_000_000, in_a_row: 3 };
+        assert_eq!(folder.failed("a.example").unwrap(), None);
+        folder.note("a.example", Some(failed)).unwrap();
+        assert_eq!((folder.failed("a.example").unwrap(), folder.failed("b.example").unwrap()), (Some(failed), None));
+        fs::write(folder.path.join("b.example.failed"), "no JSON").unwrap();
+        assert_eq!(folder.failed("b.example").unwrap(), None);
+        folder.note("a.example", None).unwrap();
+        folder.note("a.example", None).unwrap();
+        assert_eq!(folder.failed("a.example").unwrap(), None);
+
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT_OVER;
+        for (name, age) in [("old.answer", long_ago), ("old.challenge", long_ago), ("old.pem", long_ago)] {
+            let file = File::create(folder.path.join(name)).unwrap();
+            file.set_modified(age).unwrap();
+        }
+        fs::write(folder.path.join("new.answer"), "").unwrap();
+        folder.clear().unwrap();
+        let is_left = |name| folder.path.join(name).exists();
+        assert_eq!(["old.answer", "old.challenge", "old.pem", "new.answer"].map(is_left), [false, false, true, true]);
+    }
+
+    #[test]
+    fn the_next_order_waits_for_whoever_ordered_last_but_not_for_a_wrong_clock() {
+        let (at, minutes) = (Timestamp::from_secs(1_800_000_000), |minutes: u64| Duration::from_secs(60 * minutes));
+        let failed = Failed { at: at.as_secs(), in_a_row: 3 };
+        assert_eq!(failed.rest(true, at.plus(minutes(1))), minutes(19));
+        assert_eq!(failed.rest(true, at.plus(minutes(20))), Duration::ZERO);
+        assert_eq!(failed.rest(false, at.plus(minutes(1))), minutes(4), "after a start");
+        assert_eq!(failed.rest(true, at.minus(minutes(1))), Duration::ZERO);
+        assert_eq!(Failed { in_a_row: u32::MAX, ..failed }.rest(true, at), minutes(360));
+    }
+
+    #[test]
+    fn only_the_account_that_is_unknown_is_put_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path());
+        folder.retire_account("https://acme.example/1").unwrap();
+        let account = r#"{"id": "https://acme.example/2", "key_pkcs8": "x"}"#;
+        folder.keep_account(account).unwrap();
+        folder.retire_account("https://acme.example/1").unwrap();
+        assert_eq!(folder.account().unwrap().as_deref(), Some(account));
+        folder.retire_account("https://acme.example/2").unwrap();
+        assert_eq!(folder.account().unwrap(), None);
+        assert_eq!(fs::read_to_string(folder.path.join("account.json.unknown")).unwrap(), account);
     }
 
     #[test]

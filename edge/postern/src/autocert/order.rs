@@ -1,5 +1,6 @@
 //! One order: the authority looks at a challenge of ours, and then issues the certificate (RFC 8555 §7.4).
 
+use std::io;
 use std::time::Duration;
 
 use instant_acme::{
@@ -13,14 +14,14 @@ use tokio::runtime::Handle;
 use super::account::NoAccount;
 use super::folder::{Folder, Held};
 
-/// Until when the authority must have looked, and then issued.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Until when the authority must have looked, and then issued. Some take minutes.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OrderError {
     #[error(transparent)]
-    Account(#[from] NoAccount),
+    Account(NoAccount),
     #[error("the authority: {0}")]
     Authority(#[from] Error),
     /// It looked, and did not find what it had asked for.
@@ -31,6 +32,8 @@ pub(super) enum OrderError {
     NotOffered(&'static str),
     #[error("what was issued is no certificate of that name with our key")]
     Unfit,
+    #[error("the folder of certificates: {0}")]
+    Folder(io::Error),
     #[error("no key or request can be made")]
     Key(#[from] rcgen::Error),
     #[error("the challenge cannot be answered")]
@@ -39,7 +42,22 @@ pub(super) enum OrderError {
     Late,
 }
 
+impl From<NoAccount> for OrderError {
+    fn from(none: NoAccount) -> Self {
+        match none {
+            NoAccount::Folder(error) => Self::Folder(error),
+            none @ NoAccount::Refused(_) => Self::Account(none),
+        }
+    }
+}
+
 impl OrderError {
+    /// The authority does not know the account that orders (RFC 8555 §6.7).
+    pub(super) fn is_of_the_account(&self) -> bool {
+        let Self::Authority(Error::Api(problem)) = self else { return false };
+        problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":accountDoesNotExist"))
+    }
+
     /// What an operator can do about it.
     pub(super) fn hint(&self) -> &'static str {
         match self {
@@ -60,6 +78,7 @@ impl OrderError {
             Self::Authority(_) | Self::Late => {
                 "check that this host reaches the authority, and what the authority says of the name"
             }
+            Self::Folder(_) => "see to the disk that `autocert_dir` is on: nothing is ordered while it hangs",
             Self::Unfit | Self::Key(_) | Self::Challenge => {
                 "look at the log around it; the old certificate stays in force"
             }

@@ -19,8 +19,13 @@ pub(super) fn renewal(from: Timestamp, until: Timestamp) -> Timestamp {
 
 /// How long to wait after so many failures in a row, counted from 0.
 pub(super) fn pause(failures: u32) -> Duration {
-    let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+    let pause = least_pause(failures);
     pause + share(pause / 4)
+}
+
+/// The least of it.
+pub(super) fn least_pause(failures: u32) -> Duration {
+    PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE)
 }
 
 /// A part of it, at random.

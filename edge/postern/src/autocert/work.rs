@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use instant_acme::Account;
 use postern_edge::{CertificateReader, Challenges, ChallengesElsewhere, IssuedCertificates};
 use postern_identity::Timestamp;
 use tokio::runtime::Handle;
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 
 use super::Metrics;
 use super::account::Accounts;
-use super::folder::{Folder, Held};
+use super::folder::{Failed, Folder, Held};
 use super::http::Http;
 use super::order::{self, Answers, Look, OrderError};
 use super::pace;
@@ -27,6 +28,8 @@ const PLACES: usize = 4;
 const LOOK: Duration = Duration::from_secs(10 * 60);
 /// Where another process orders for a name, what comes of it is looked for so often.
 const ELSEWHERE: Duration = Duration::from_secs(5);
+/// A folder that hangs is asked again so often.
+const HANGS: Duration = Duration::from_secs(15);
 
 /// Orders and what comes of them.
 #[derive(Debug)]
@@ -69,6 +72,9 @@ impl Work {
         // One that hangs may come back.
         let is_lost = made.is_err_and(|error| error.kind() != ErrorKind::TimedOut);
         let folder = (!is_lost).then_some(folder);
+        if let Some(Err(error)) = folder.as_ref().map(|folder| at_once(folder.aside(Folder::clear))) {
+            info!(%error, "what crashes may have left in the folder of certificates stays there");
+        }
         challenges.look_elsewhere(folder.clone().map(|folder| Arc::new(folder) as Arc<dyn ChallengesElsewhere>));
         Ok(Self {
             http,
@@ -117,9 +123,27 @@ impl Work {
     }
 
     /// What the folder holds for a name.
-    async fn found(&self, name: &str) -> Option<Kept> {
+    async fn found(&self, name: &str) -> Result<Option<Kept>, OrderError> {
+        let Some(folder) = &self.answers.folder else { return Ok(None) };
+        let of = name.to_owned();
+        match folder.aside(move |folder| folder.certificate(&of)).await {
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(OrderError::Folder(error)),
+            found => Ok(told(name, found)),
+        }
+    }
+
+    /// The orders for a name that have failed, of whatever process.
+    async fn failed(&self, name: &str) -> Option<Failed> {
         let (folder, of) = (self.answers.folder.as_ref()?, name.to_owned());
-        told(name, folder.aside(move |folder| folder.certificate(&of)).await)
+        folder.aside(move |folder| folder.failed(&of)).await.ok().flatten()
+    }
+
+    async fn note(&self, name: &str, failed: Option<Failed>) {
+        let Some(folder) = &self.answers.folder else { return };
+        let of = name.to_owned();
+        if let Err(error) = folder.aside(move |folder| folder.note(&of, failed)).await {
+            warn!(%error, name, "how orders went cannot be kept: the next start may order at once");
+        }
     }
 
     /// What the folder holds for these names, as far as it says so in time. The others are looked for again, each by its task.
@@ -164,13 +188,13 @@ impl Work {
 
     /// Keeps the certificate of one name fresh, for ever.
     pub(super) async fn keep(self: Arc<Self>, name: String, reader: CertificateReader) {
-        let mut failures = 0;
+        let (mut failures, mut has_begun) = (0, false);
         loop {
             while let Some(left) = self.due(&name).map(|due| due.since(now())).filter(|left| !left.is_zero()) {
                 tokio::time::sleep(left.min(LOOK)).await;
             }
-            match self.obtain(&name).await {
-                Ok(Some(kept)) => {
+            match self.obtain(&name, has_begun).await {
+                Ok(Obtained::Certificate(kept)) => {
                     info!(name, until = %kept.held.until, renewed_from = %kept.due, "there is a certificate");
                     self.with(|held| held.insert(name.clone(), kept));
                     self.publish();
@@ -191,7 +215,15 @@ impl Work {
                         failures += 1;
                     }
                 }
-                Ok(None) => tokio::time::sleep(ELSEWHERE).await,
+                Ok(Obtained::Elsewhere) => tokio::time::sleep(ELSEWHERE).await,
+                Ok(Obtained::Later(rest)) => {
+                    info!(name, again_in = rest.as_secs(), "nothing is ordered yet: the last order has just failed");
+                    self.rest(&name, rest).await;
+                }
+                Err(error @ OrderError::Folder(_)) => {
+                    warn!(name, error = crate::chain(&error), hint = error.hint(), "nothing is ordered yet");
+                    tokio::time::sleep(HANGS).await;
+                }
                 Err(error) => {
                     let pause = pace::pause(failures);
                     self.metrics.orders.with_label_values(&["error"]).inc();
@@ -203,39 +235,102 @@ impl Work {
                         "no certificate was issued; what was served before is served on"
                     );
                     self.publish();
-                    tokio::time::sleep(pause).await;
                     failures += 1;
+                    self.rest(&name, pause).await;
                 }
+            }
+            has_begun = true;
+        }
+    }
+
+    /// Waits that long, or until another process has put a certificate into the folder.
+    async fn rest(&self, name: &str, pause: Duration) {
+        let end = Instant::now() + pause;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            tokio::time::sleep(left.min(LOOK)).await;
+            if let Ok(Some(_)) = self.fresh(name).await {
+                return;
             }
         }
     }
 
-    /// A certificate that is not due: of the folder, if another process has put it there; else one that is ordered now.
-    /// `None`: another process orders it.
-    async fn obtain(&self, name: &str) -> Result<Option<Kept>, OrderError> {
-        let Ok(_place) = self.places.acquire().await else { return Ok(None) };
+    /// What the folder holds for a name and is not due.
+    async fn fresh(&self, name: &str) -> Result<Option<Kept>, OrderError> {
+        Ok(self.found(name).await?.filter(|kept| now() < kept.due))
+    }
+
+    /// A certificate that is not due: of the folder, if another process has put it there; else one that is ordered now. Whatever
+    /// comes of an order is noted before another process may order.
+    async fn obtain(&self, name: &str, has_begun: bool) -> Result<Obtained, OrderError> {
+        let Ok(_place) = self.places.acquire().await else { return Ok(Obtained::Elsewhere) };
         let (folder, of) = (self.answers.folder.as_ref(), name.to_owned());
         let turn = match folder {
             Some(folder) => folder.aside(move |folder| folder.turn(&of)).await.map(Some),
             None => Ok(None),
         };
         let turn = match turn {
-            Ok(Some(None)) => return Ok(None),
+            Ok(Some(None)) => return Ok(Obtained::Elsewhere),
             Ok(turn) => turn.flatten(),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(OrderError::Folder(error)),
             Err(error) => {
                 warn!(%error, name, "the folder of certificates cannot be locked: other processes may order the same");
                 None
             }
         };
-        let fresh = |kept: &Kept| now() < kept.due;
-        if let Some(found) = self.found(name).await.filter(fresh) {
-            return Ok(Some(found));
+        if let Some(found) = self.fresh(name).await? {
+            return Ok(Obtained::Certificate(found));
         }
+        let failed = self.failed(name).await;
+        let rest = failed.map(|failed| failed.rest(has_begun, now())).filter(|rest| !rest.is_zero());
+        if let Some(rest) = rest {
+            return Ok(Obtained::Later(rest));
+        }
+        let ordered = self.order(name).await;
+        match &ordered {
+            Ok(held) => {
+                self.metrics.orders.with_label_values(&["ok"]).inc();
+                self.note(name, None).await;
+                let issued = held.issued.clone();
+                if let Some(folder) = folder
+                    && let Err(error) = folder.aside(move |folder| folder.keep(&issued)).await
+                {
+                    warn!(%error, name, "the certificate cannot be kept: the next start orders it anew");
+                }
+            }
+            // Nothing was ordered.
+            Err(OrderError::Account(_) | OrderError::Folder(_)) => {}
+            Err(_) => {
+                let in_a_row = failed.map_or(0, |failed| failed.in_a_row).saturating_add(1);
+                self.note(name, Some(Failed { at: now().as_secs(), in_a_row })).await;
+            }
+        }
+        drop(turn);
+        ordered.map(kept).map(Obtained::Certificate)
+    }
+
+    /// Orders; once more, if the authority does not know the account that was kept.
+    async fn order(&self, name: &str) -> Result<Held, OrderError> {
+        let folder = self.answers.folder.as_ref();
         let account = self.accounts.account(&self.settings, folder, &self.http).await?;
+        match self.order_as(&account, name).await {
+            Err(error) if error.is_of_the_account() => {
+                warn!(
+                    name,
+                    account = account.id(),
+                    "the authority does not know the account any more: another one is made"
+                );
+                self.accounts.forget(&account, folder).await;
+                self.order_as(&self.accounts.account(&self.settings, folder, &self.http).await?, name).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn order_as(&self, account: &Account, name: &str) -> Result<Held, OrderError> {
         let looks = [Some(Look::TlsAlpn), self.settings.answers_http.then_some(Look::Http)];
         let mut outcome = Err(OrderError::NotOffered("any challenge"));
         for look in looks.into_iter().flatten() {
-            outcome = order::order(&account, name, &self.answers, look).await;
+            outcome = order::order(account, name, &self.answers, look).await;
             // Another way to look may find what this one did not; anything else would fail as well.
             if !matches!(outcome, Err(OrderError::Unseen { .. } | OrderError::NotOffered(_))) {
                 break;
@@ -244,17 +339,17 @@ impl Work {
                 info!(name, error = crate::chain(error), "the authority looked in vain");
             }
         }
-        let held = outcome?;
-        self.metrics.orders.with_label_values(&["ok"]).inc();
-        let issued = held.issued.clone();
-        if let Some(folder) = folder
-            && let Err(error) = folder.aside(move |folder| folder.keep(&issued)).await
-        {
-            warn!(%error, name, "the certificate cannot be kept: the next start orders it anew");
-        }
-        drop(turn);
-        Ok(Some(kept(held)))
+        outcome
     }
+}
+
+/// What came of the wish for a certificate.
+enum Obtained {
+    Certificate(Kept),
+    /// Another process orders it.
+    Elsewhere,
+    /// An order has failed so lately that the next one waits so long.
+    Later(Duration),
 }
 
 /// Waits here for something that is bounded in time: the other tasks of this thread go on elsewhere.

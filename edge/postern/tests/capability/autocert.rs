@@ -126,6 +126,55 @@ async fn r_021_what_was_issued_is_served_on_while_an_authority_that_was_changed_
 }
 
 #[tokio::test]
+async fn to_start_again_is_no_way_around_the_pause_after_an_order_that_failed() -> Result<()> {
+    let (world, upstream) = (World::new()?, Upstream::start().await?);
+    // It looks where nobody is.
+    let pebble = Pebble::start(&world, &Behaviour { ports: (1, 1), ..Behaviour::default() }).await?;
+    let settings = format!("{NO_PROVIDER}{}", pebble.settings(&world));
+    let config = without_certificate(&world.config(&settings, &world.route("app", &upstream.url(), PUBLIC)));
+    let postern = Postern::run(&world, &config).await?;
+    let failed = async || {
+        let all = files(&world.path("autocert")).ok()?;
+        (all.iter().filter(|path| path.extension().is_some_and(|end| end == "failed")).count() == 2).then_some(())
+    };
+    eventually("two names whose order failed", failed).await.with_context(|| postern.told())?;
+    postern.kill().await?;
+    let postern = Postern::run(&world, &config).await?;
+    let waits = eventually("lines on the pause", async || {
+        let message = "nothing is ordered yet: the last order has just failed";
+        let lines = postern.log().into_iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+        (lines.len() == 2).then_some(lines)
+    });
+    for line in waits.await.with_context(|| postern.told())? {
+        assert!(line["again_in"].as_u64().is_some_and(|seconds| seconds <= 300), "{line}");
+    }
+    assert!(!postern.told().contains("no certificate was issued"), "{}", postern.told());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authority_that_has_forgotten_the_account_is_asked_for_another_one() -> Result<()> {
+    let (world, upstream) = (World::new()?, Upstream::start().await?);
+    let behaviour = Behaviour { ports: (world.port, 1), ..Behaviour::default() };
+    let pebble = Pebble::start(&world, &behaviour).await?;
+    let (root, settings) = (pebble.root().await?, format!("{NO_PROVIDER}{}", pebble.settings(&world)));
+    let config = without_certificate(&world.config(&settings, &world.route("one", &upstream.url(), PUBLIC)));
+    let postern = Postern::run(&world, &config).await?;
+    let served = async || (visit(&world, &root, "one").await.ok()? == 200).then_some(());
+    eventually("a certificate", served).await.with_context(|| postern.told())?;
+    let pebble = pebble.begin_anew(&world, &behaviour).await?;
+    let root = pebble.root().await?;
+    world.write_config(&[config, world.route("two", &upstream.url(), PUBLIC)].concat())?;
+    let served = async || (visit(&world, &root, "two").await.ok()? == 200).then_some(());
+    eventually("a certificate by another account", served).await.with_context(|| postern.told())?;
+    let kept = files(&world.path("autocert"))?;
+    for name in ["account.json", "account.json.unknown"] {
+        assert!(kept.iter().any(|path| path.ends_with(name)), "{name}: {kept:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_certificate_is_renewed_while_it_is_served() -> Result<()> {
     let (world, upstream) = (World::new()?, Upstream::start().await?);
     let behaviour = Behaviour { ports: (world.port, 1), validity: Some(30), ..Behaviour::default() };

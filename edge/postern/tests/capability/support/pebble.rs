@@ -31,8 +31,18 @@ pub(crate) struct Behaviour<'b> {
 impl Pebble {
     /// Starts one, whose own certificate is of this world's authority.
     pub(crate) async fn start(world: &World, behaviour: &Behaviour<'_>) -> Result<Self> {
+        Self::at(free_ports(4)?, world, behaviour).await
+    }
+
+    /// The same at the same place, which remembers nothing.
+    pub(crate) async fn begin_anew(self, world: &World, behaviour: &Behaviour<'_>) -> Result<Self> {
+        let port = self.port;
+        drop(self);
+        Self::at(port, world, behaviour).await
+    }
+
+    async fn at(port: u16, world: &World, behaviour: &Behaviour<'_>) -> Result<Self> {
         world.issue(("acme.pem", "acme.key"), &["localhost".to_owned()])?;
-        let port = free_ports(4)?;
         let names = format!("127.0.0.1:{}", port + 3);
         let mut config = json!({
             "listenAddress": format!("127.0.0.1:{port}"),
