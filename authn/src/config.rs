@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_identity::{CookieAttributes, IdpId, Keyring, Secret};
+use postern_identity::{CookieAttributes, IdpId, Keyring, ProgramHosts, Secret};
 use url::Url;
 
 /// A whole authn.
@@ -25,6 +25,8 @@ pub struct AuthnConfig {
     pub sign_out_redirect: Option<Url>,
     /// PEM of `certificate_authority(_file)`, added to the system's roots.
     pub extra_roots: Option<Vec<u8>>,
+    /// `programmatic_redirect_domain_whitelist`: where programs may wait for what a sign-in hands them.
+    pub programs: ProgramHosts,
     /// The hosts of routes: where a browser may be sent (03 §3.4). Answers for a canonical host and port.
     pub hosts: Arc<dyn RouteHosts>,
 }

@@ -36,6 +36,8 @@ pub(crate) enum SignInError {
     NotSigned,
     #[error("the address to return to is not of a route")]
     TargetRefused,
+    #[error("the sign-in address has expired, and is of a program")]
+    Outdated,
     #[error("the identity provider is not configured")]
     UnknownIdp,
     #[error("the authorization answer is not complete")]
@@ -70,6 +72,7 @@ impl SignInError {
         match self {
             Self::NotSigned => "sign-in-not-signed",
             Self::TargetRefused => "redirect-not-allowed",
+            Self::Outdated => "sign-in-outdated",
             Self::UnknownIdp => "idp-not-configured",
             Self::Incomplete => "callback-incomplete",
             Self::StateUnknown => "state-unknown",
@@ -89,6 +92,7 @@ impl SignInError {
         match self {
             Self::NotSigned
             | Self::TargetRefused
+            | Self::Outdated
             | Self::Incomplete
             | Self::StateUnknown
             | Self::StateUsed
@@ -114,6 +118,7 @@ impl SignInError {
             Self::TargetRefused => {
                 "The address to return to after the sign-in belongs to none of the applications here."
             }
+            Self::Outdated => "This sign-in address is more than five minutes old. Let your program make another one.",
             Self::UnknownIdp => "The identity provider that this application wants is not set up.",
             Self::Incomplete => "The answer of the identity provider is not complete.",
             Self::StateUnknown => "This sign-in was begun in another browser, or so long ago that it is forgotten.",
@@ -159,6 +164,7 @@ impl SignInError {
             Self::StateUnknown
             | Self::StateUsed
             | Self::TooSlow
+            | Self::Outdated
             | Self::Incomplete
             | Self::Ended
             | Self::TicketUnreadable => StartAgain { sentence, reference, onward }.html(),

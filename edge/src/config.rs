@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use postern_identity::{CookieAttributes, IdpId, Keyring, Secret};
+use postern_identity::{CookieAttributes, IdpId, Keyring, ProgramHosts, Secret};
 use postern_policy::IpMatcher;
 use url::Url;
 
@@ -114,6 +114,17 @@ pub struct AuthenticateTarget {
     pub upstream: AuthnUpstream,
     /// Who vouches where no route says who: the default identity provider, if there is one.
     pub idp: Option<IdpId>,
+    /// `programmatic_redirect_domain_whitelist`: where programs may wait for what a sign-in hands them.
+    pub programs: ProgramHosts,
+}
+
+impl AuthenticateTarget {
+    /// Where browsers are sent to sign in, before it says what for.
+    pub(crate) fn sign_in(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_path("/.pomerium/sign_in");
+        url
+    }
 }
 
 /// Where authn listens. Both kinds of edge prove to it that they are one.

@@ -1,10 +1,11 @@
-//! What a request shows to say who asks: the session cookie, or the same value in a field or parameter (02 §4.2, rulings).
+//! What a request shows to say who asks: the session cookie, or in a field or parameter what programs are given in its place, or
+//! the same value (02 §4.2, rulings).
 
 use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header;
-use postern_identity::{SessionCookie, SessionId, cookies_named};
+use postern_identity::{ProgramToken, SessionCookie, SessionId, cookies_named};
 
 use crate::{Request, Snapshot};
 
@@ -26,8 +27,8 @@ impl Credential {
         let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();
         let keyring = &snapshot.config.keyring;
         let session = SessionCookie::open_one(keyring, scope, cookies)
-            .or_else(|| SessionCookie::open_one(keyring, scope, in_fields(fields)))
-            .or_else(|| SessionCookie::open_one(keyring, scope, in_query(request)));
+            .or_else(|| ProgramToken::open_one(keyring, scope, in_fields(fields)))
+            .or_else(|| ProgramToken::open_one(keyring, scope, in_query(request)));
         Self { session, programmatic }
     }
 }

@@ -19,6 +19,7 @@ pub mod listener;
 mod metrics;
 mod mtls;
 pub mod prepare;
+mod programmatic;
 mod proxy;
 mod record;
 mod refusal;
@@ -53,6 +54,7 @@ pub use metrics::Metrics;
 pub use mtls::{
     ClientCert, ClientTrust, DownstreamMtls, NameKind, NamePattern, NoAuthorities, Revocations, Terms, UnreadableList,
 };
+pub use programmatic::ProgramRefusal;
 pub use refusal::{Asked, Failure, Refusal};
 pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request, Upgrade, is_upgrade};
 pub use snapshot::{Snapshot, SnapshotError};

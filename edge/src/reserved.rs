@@ -22,6 +22,8 @@ pub(crate) enum Reserved {
     User,
     /// `/.pomerium/jwt`, where it is switched on: needs a session.
     Jwt,
+    /// `/.pomerium/api/v1/login` of a route's host: a program asks where its user signs in.
+    Login,
     /// `/robots.txt` of the authenticate host.
     Robots,
     /// Authn answers.
@@ -51,6 +53,7 @@ impl Reserved {
             "/.well-known/pomerium/jwks.json" => Some(Self::KeySet.taking(&request.method, READ_CORS)),
             "/.pomerium/user" => Some(Self::User.taking(&request.method, READ)),
             "/.pomerium/jwt" if snapshot.config.identity.jwt_endpoint => Some(Self::Jwt.taking(&request.method, READ)),
+            LOGIN if !snapshot.is_authenticate(&request.host) => Some(Self::Login.taking(&request.method, "GET")),
             "/.pomerium/" | "/.pomerium/callback/" | "/.pomerium/sign_out" | "/.pomerium/signed_out" => {
                 Some(Self::Authn)
             }
@@ -67,6 +70,7 @@ impl Reserved {
             | "/.pomerium/user/"
             | "/.pomerium/sign_out/"
             | "/.pomerium/signed_out/" => path.trim_end_matches('/').to_owned(),
+            "/.pomerium/api/v1/login/" if !snapshot.is_authenticate(&request.host) => LOGIN.to_owned(),
             "/.pomerium/sign_in/" if snapshot.is_authenticate(&request.host) => path.trim_end_matches('/').to_owned(),
             _ => return None,
         };
@@ -79,6 +83,7 @@ impl Reserved {
     }
 }
 
+const LOGIN: &str = "/.pomerium/api/v1/login";
 const READ: &str = "GET, HEAD";
 const READ_CORS: &str = "GET, HEAD, OPTIONS";
 

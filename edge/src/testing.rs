@@ -132,6 +132,7 @@ pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
             url: Url::parse("https://auth.example.com").unwrap(),
             upstream: AuthnUpstream::Here("127.0.0.1:1".parse().unwrap()),
             idp: Some(IdpId::new("main")),
+            programs: postern_identity::ProgramHosts::default(),
         },
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring: keyring(),

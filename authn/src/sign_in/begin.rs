@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use postern_identity::{SignInRequest, SignInRequestError};
+use url::Url;
 
 use super::pending::PendingSignIn;
-use super::{Rounds, may_return_to, session_here, ticket};
+use super::{Rounds, begins_anew_at, may_hand_over, session_here, ticket};
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::idp::Idp;
@@ -19,19 +20,21 @@ pub(crate) async fn begin(shared: &Shared, visit: &Visit) -> Answer {
         Err(SignInRequestError::Expired(request)) => (*request, false),
         Err(SignInRequestError::NotSigned) => return SignInError::NotSigned.show(visit, None),
     };
-    if !may_return_to(&visit.live.config, &request.redirect_uri) {
+    if !may_hand_over(&visit.live.config, &request) {
         return SignInError::TargetRefused.show(visit, None);
     }
+    let again = begins_anew_at(&request).cloned();
     if !is_fresh {
+        let Some(again) = again else { return SignInError::Outdated.show(visit, None) };
         // Genuine but old, such as a page that stood open over night: the edge makes a new one at once.
-        return Rounds::of(visit).again(visit, &request.redirect_uri, Answer::redirect(&request.redirect_uri));
+        return Rounds::of(visit).again(visit, &again, Answer::redirect(&again));
     }
-    let (idp, again) = (request.idp.clone(), request.redirect_uri.to_string());
+    let idp = request.idp.clone();
     match go_on(shared, visit, request).await {
         Ok(answer) => answer,
         Err(error) => {
             shared.metrics.signed_in(idp.as_str(), error.reason());
-            error.show(visit, Some(&again))
+            error.show(visit, again.as_ref().map(Url::as_str))
         }
     }
 }
@@ -39,7 +42,7 @@ pub(crate) async fn begin(shared: &Shared, visit: &Visit) -> Answer {
 async fn go_on(shared: &Shared, visit: &Visit, request: SignInRequest) -> Result<Answer, SignInError> {
     let idp = Arc::clone(visit.live.idp(&request.idp).ok_or(SignInError::UnknownIdp)?);
     match session_here(shared, visit).await? {
-        Some((id, session)) if session.idp == request.idp => ticket::hand_over(visit, &request, id),
+        Some((id, session)) if session.idp == request.idp => ticket::hand_over(visit, &request, id, &session),
         Some(_) | None => send_to_idp(visit, &idp, request).await,
     }
 }

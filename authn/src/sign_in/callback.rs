@@ -7,6 +7,7 @@ use postern_storage::Once;
 use url::{Url, form_urlencoded};
 
 use super::begin::send_to_idp;
+use super::begins_anew_at;
 use super::complete::complete;
 use super::pending::{KEPT_FOR, PendingSignIn};
 use crate::answer::Answer;
@@ -62,11 +63,11 @@ pub(crate) async fn callback(shared: &Shared, visit: &Visit, body: &[u8]) -> Ans
         return astray(visit, &SignInError::StateUnknown);
     };
     let forget = pending.forget(&visit.live.config);
-    let (idp, again) = (pending.request.idp.clone(), pending.request.redirect_uri.to_string());
+    let (idp, again) = (pending.request.idp.clone(), begins_anew_at(&pending.request).cloned());
     let outcome = take(shared, visit, pending, answer).await;
     let (answer, outcome) = match outcome {
         Ok(done) => done,
-        Err(error) => (error.show(visit, Some(&again)), error.reason()),
+        Err(error) => (error.show(visit, again.as_ref().map(Url::as_str)), error.reason()),
     };
     shared.metrics.signed_in(idp.as_str(), outcome);
     answer.cookie(forget)

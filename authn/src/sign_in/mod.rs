@@ -7,7 +7,7 @@ mod pending;
 mod rounds;
 mod ticket;
 
-use postern_identity::{CookieAttributes, SameSite, SessionId};
+use postern_identity::{CookieAttributes, Recipient, SameSite, SessionId, SignInRequest};
 use postern_storage::{Lookup, StorageError};
 use url::Url;
 
@@ -33,6 +33,19 @@ pub(crate) fn may_return_to(config: &AuthnConfig, target: &Url) -> bool {
         && !text.bytes().any(|byte| byte <= b' ' || byte == b'\\' || byte == 0x7f)
         && target.origin() != config.url.origin()
         && config.hosts.serves(target)
+}
+
+/// Whether a session may be handed to whom the request says, at the address that it says.
+fn may_hand_over(config: &AuthnConfig, request: &SignInRequest) -> bool {
+    match &request.recipient {
+        Recipient::Browser(_) => may_return_to(config, &request.redirect_uri),
+        Recipient::Program { door } => config.programs.allow(&request.redirect_uri) && may_return_to(config, door),
+    }
+}
+
+/// Where a browser begins anew, if it is the browser that wanted the sign-in: for a program only the program can.
+fn begins_anew_at(request: &SignInRequest) -> Option<&Url> {
+    request.recipient.flow().map(|_| &request.redirect_uri)
 }
 
 /// The name of authn's own session cookie.

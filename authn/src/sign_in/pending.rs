@@ -5,14 +5,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_identity::{
-    CookieAttributes, FlowHash, IdpId, Keyring, MAX_FLOWS_PER_BROWSER, Purpose, RandomError, SameSite, Secret,
-    SignInRequest, Timestamp, cookies_named, delete_cookie, random, same, set_cookie,
+    CookieAttributes, FlowHash, IdpId, Keyring, MAX_FLOWS_PER_BROWSER, Purpose, RandomError, Recipient, SameSite,
+    Secret, SignInRequest, Timestamp, cookies_named, delete_cookie, random, same, set_cookie,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::callback::AuthorizationAnswer;
-use super::may_return_to;
+use super::{begins_anew_at, may_hand_over};
 use crate::AuthnConfig;
 use crate::error::SignInError;
 use crate::idp::{CodeGrant, Proof};
@@ -49,9 +49,13 @@ struct Sealed {
     verifier: String,
     idp: String,
     redirect_uri: String,
+    /// Empty for a program.
     flow: String,
     restarted: bool,
     started: i64,
+    /// Where the program that gets the session shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    door: Option<String>,
 }
 
 impl PendingSignIn {
@@ -74,11 +78,13 @@ impl PendingSignIn {
         same(found.proof.state.as_bytes(), state.as_bytes()).then_some(found)
     }
 
-    /// The sign-in that this browser began last, if a browser may still be sent where it was to lead.
+    /// The sign-in that this browser began last for itself, if it may still be sent where that was to lead.
     pub(crate) fn newest(visit: &Visit) -> Option<Self> {
         let all = held(visit).into_iter().filter_map(|(_, pending)| pending);
-        all.filter(|pending| may_return_to(&visit.live.config, &pending.request.redirect_uri))
-            .max_by_key(|pending| pending.started)
+        all.filter(|pending| {
+            begins_anew_at(&pending.request).is_some() && may_hand_over(&visit.live.config, &pending.request)
+        })
+        .max_by_key(|pending| pending.started)
     }
 
     /// The `Set-Cookie` values that keep this sign-in in the browser and drop the oldest ones over the limit.
@@ -89,7 +95,7 @@ impl PendingSignIn {
         let config = &visit.live.config;
         let name = cookie_name(config, &self.proof.state);
         let mut cookies = drop_oldest(visit);
-        for target in shorter_and_shorter(&self.request.redirect_uri) {
+        for target in shorter_and_shorter(&self.request) {
             let value = self.seal(&config.keyring, &name, &target)?;
             if value.len() <= MAX_COOKIE {
                 cookies.push(set_cookie(&name, &value, &attributes(by_post), KEPT_FOR));
@@ -136,9 +142,13 @@ impl PendingSignIn {
             verifier: self.proof.verifier.expose().clone(),
             idp: self.request.idp.as_str().to_owned(),
             redirect_uri: target.as_str().to_owned(),
-            flow: self.request.flow.encode(),
+            flow: self.request.recipient.flow().map(FlowHash::encode).unwrap_or_default(),
             restarted: self.request.restarted,
             started: self.started.as_millis(),
+            door: match &self.request.recipient {
+                Recipient::Browser(_) => None,
+                Recipient::Program { door } => Some(door.as_str().to_owned()),
+            },
         };
         sealed::seal(keyring, Purpose::PendingSignIn, name, &sealed)
     }
@@ -146,11 +156,15 @@ impl PendingSignIn {
     fn open(keyring: &Keyring, name: &str, value: &[u8]) -> Option<Self> {
         let value = value.get(..value.len().min(2 * MAX_COOKIE))?;
         let sealed: Sealed = sealed::open(keyring, Purpose::PendingSignIn, name, value)?;
+        let recipient = match &sealed.door {
+            Some(door) => Recipient::Program { door: Url::parse(door).ok()? },
+            None => Recipient::Browser(FlowHash::decode(&sealed.flow)?),
+        };
         Some(Self {
             request: SignInRequest {
                 redirect_uri: Url::parse(&sealed.redirect_uri).ok()?,
                 idp: IdpId::new(sealed.idp),
-                flow: FlowHash::decode(&sealed.flow)?,
+                recipient,
                 restarted: sealed.restarted,
             },
             proof: Proof { state: sealed.state, nonce: sealed.nonce, verifier: Secret::new(sealed.verifier) },
@@ -159,8 +173,13 @@ impl PendingSignIn {
     }
 }
 
-/// A target that does not fit into a cookie loses its query first, then its path: better the front door than none.
-fn shorter_and_shorter(target: &Url) -> [Url; 3] {
+/// A target that does not fit into a cookie loses its query first, then its path: better the front door than none. Where a
+/// program waits is short (see [`ProgramHosts`](postern_identity::ProgramHosts)), and nowhere else.
+fn shorter_and_shorter(request: &SignInRequest) -> [Url; 3] {
+    let target = &request.redirect_uri;
+    if begins_anew_at(request).is_none() {
+        return [target.clone(), target.clone(), target.clone()];
+    }
     let mut bare = target.clone();
     bare.set_query(None);
     bare.set_fragment(None);
@@ -246,7 +265,7 @@ mod tests {
             request: SignInRequest {
                 redirect_uri: Url::parse("https://app.example.com/x").unwrap(),
                 idp: IdpId::new("main"),
-                flow: FlowHash::from_bytes([3; 16]),
+                recipient: Recipient::Browser(FlowHash::from_bytes([3; 16])),
                 restarted: false,
             },
             proof: Proof {

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use postern_identity::{
-    FlowCookie, FlowHash, Keyring, Purpose, RandomError, SameSite, SessionCookie, SessionId, SignInRequest, Timestamp,
-    random, set_cookie,
+    FlowCookie, FlowHash, Keyring, ProgramToken, Purpose, RandomError, Recipient, SameSite, Session, SessionCookie,
+    SessionId, SignInRequest, Timestamp, random, set_cookie,
 };
 use postern_storage::{Lookup, Once};
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{debug, info};
 use url::Url;
 
-use super::{Rounds, cookie_here, may_return_to};
+use super::{Rounds, cookie_here, may_hand_over};
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::sealed;
@@ -21,6 +21,8 @@ use crate::visit::{Visit, at};
 
 const GOOD_FOR: Duration = Duration::from_secs(60);
 const PARAMETER: &str = "pomerium_ticket";
+/// What programs read their credential from (02 §4.2).
+const TOKEN: &str = "pomerium_jwt";
 
 /// A session on its way to a route's host.
 #[derive(Debug)]
@@ -42,22 +44,46 @@ struct Sealed {
     expires: i64,
 }
 
-/// Sends the browser to the route's host with a ticket for this session.
-pub(super) fn hand_over(visit: &Visit, request: &SignInRequest, session: SessionId) -> Result<Answer, SignInError> {
-    let config = &visit.live.config;
-    if !may_return_to(config, &request.redirect_uri) {
+/// Hands the session to whom the request says: sends the browser to the route's host with a ticket for it, or on to the program
+/// that waits.
+pub(super) fn hand_over(
+    visit: &Visit,
+    request: &SignInRequest,
+    id: SessionId,
+    session: &Session,
+) -> Result<Answer, SignInError> {
+    if !may_hand_over(&visit.live.config, request) {
         return Err(SignInError::TargetRefused);
     }
-    let ticket = Ticket {
-        id: random()?,
-        session,
-        flow: request.flow,
-        redirect_uri: request.redirect_uri.clone(),
-        expires: visit.now.plus(GOOD_FOR),
-    };
-    let mut there = at(&request.redirect_uri, "/.pomerium/callback/");
+    match &request.recipient {
+        Recipient::Browser(flow) => to_browser(visit, &request.redirect_uri, *flow, id),
+        Recipient::Program { door } => Ok(to_program(visit, &request.redirect_uri, door, &id, session)),
+    }
+}
+
+/// The program gets what is the session on the host of `door`, and nowhere else (S-089).
+fn to_program(visit: &Visit, waits_at: &Url, door: &Url, id: &SessionId, session: &Session) -> Answer {
+    let config = &visit.live.config;
+    let scope = config.cookie.domain.as_deref().or_else(|| door.host_str()).unwrap_or_default();
+    let token = ProgramToken::seal(&config.keyring, scope, id, session.expires_at);
+    let mut there = waits_at.clone();
+    there.query_pairs_mut().append_pair(TOKEN, &token);
+    info!(
+        request.id = visit.request_id,
+        postern.session = %session.handle,
+        host = scope,
+        "session handed to a program"
+    );
+    Answer::redirect(&there)
+}
+
+fn to_browser(visit: &Visit, target: &Url, flow: FlowHash, session: SessionId) -> Result<Answer, SignInError> {
+    let config = &visit.live.config;
+    let ticket =
+        Ticket { id: random()?, session, flow, redirect_uri: target.clone(), expires: visit.now.plus(GOOD_FOR) };
+    let mut there = at(target, "/.pomerium/callback/");
     there.query_pairs_mut().append_pair(PARAMETER, &ticket.seal(&config.keyring)?);
-    Ok(Rounds::of(visit).again(visit, &request.redirect_uri, Answer::redirect(&there)))
+    Ok(Rounds::of(visit).again(visit, target, Answer::redirect(&there)))
 }
 
 /// `/.pomerium/callback/` on a route's host: the ticket becomes the session cookie of that host.

@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_authn::{AuthnConfig, RouteHosts};
 use postern_identity::{
-    FlowHash, IdpId, Purpose, Secret, Session, SessionCookie, SessionId, SignInRequest, Timestamp, Tokens, User,
+    FlowHash, IdpId, Purpose, Recipient, Secret, Session, SessionCookie, SessionId, SignInRequest, Timestamp, Tokens,
+    User,
 };
 use serde_json::Value;
 use url::Url;
@@ -446,7 +447,7 @@ fn sign_in_url(world: &World, redirect_uri: &str) -> Url {
     let request = SignInRequest {
         redirect_uri: Url::parse(redirect_uri).unwrap(),
         idp: IdpId::new("main"),
-        flow: FlowHash::from_bytes([0; 16]),
+        recipient: Recipient::Browser(FlowHash::from_bytes([0; 16])),
         restarted: false,
     };
     request.to_url(&world.keyring, Url::parse(&format!("{AUTHN}/.pomerium/sign_in")).unwrap(), now())

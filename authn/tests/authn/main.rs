@@ -13,6 +13,7 @@ mod faults;
 mod flow;
 mod keys;
 mod operator;
+mod programs;
 mod refresh;
 mod sign_out;
 mod support;

@@ -157,6 +157,7 @@ fn config(keyring: Arc<Keyring>) -> EdgeConfig {
             url: Url::parse("https://auth.example.com").unwrap(),
             upstream: AuthnUpstream::Here("127.0.0.1:1".parse().unwrap()),
             idp: Some(IdpId::new("main")),
+            programs: postern_identity::ProgramHosts::default(),
         },
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring,

@@ -31,7 +31,7 @@ use crate::reserved::{self, Reserved};
 use crate::route::{IdentityToken, Rewritten, Route, Target, Upstream};
 use crate::{
     AuthnUpstream, BadRequest, ClientCert, Connection, GroupsFilter, JwtIssuerFormat, Refusal, Request, Snapshot,
-    prepare,
+    prepare, programmatic,
 };
 
 /// Decides every request of an edge.
@@ -110,6 +110,8 @@ pub enum Reply {
     User,
     /// Who asks, as the assertion that an upstream here would get.
     Jwt(Bytes),
+    /// Where the user of a program signs in.
+    Login(Bytes),
     /// Crawlers are not wanted.
     Robots,
     /// The same path, spelled right.
@@ -430,10 +432,15 @@ impl<I: Identify> Judge<'_, I> {
                 return Ok(Verdict::Pass(Permit::to_authn(request, true)));
             }
             // What needs a session is only on hosts of ours: nobody is sent to sign in for another (03 §3.4).
-            Reserved::Authn | Reserved::User | Reserved::Jwt if !snapshot.table.knows(&request.host) => {
+            Reserved::Authn | Reserved::User | Reserved::Jwt | Reserved::Login
+                if !snapshot.table.knows(&request.host) =>
+            {
                 return Err(Refusal::NoRoute);
             }
             Reserved::Authn => return Ok(Verdict::Pass(Permit::to_authn(request, false))),
+            Reserved::Login => {
+                Reply::Login(Bytes::from(String::from(programmatic::sign_in_url(snapshot, &request, self.now)?)))
+            }
             Reserved::User => {
                 self.signed_in(credential, admission).await?;
                 Reply::User
@@ -624,6 +631,9 @@ impl Reply {
             Self::User => reserved::user(asked),
             Self::Jwt(token) => Draft::new(StatusCode::OK)
                 .body("application/jwt", token.clone())
+                .field(http::header::CACHE_CONTROL, NO_STORE),
+            Self::Login(url) => Draft::new(StatusCode::OK)
+                .body("text/plain; charset=utf-8", url.clone())
                 .field(http::header::CACHE_CONTROL, NO_STORE),
             Self::Robots => reserved::robots(),
             Self::Moved { status, location } | Self::Redirect { status, location } => {

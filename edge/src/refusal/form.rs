@@ -4,6 +4,8 @@ use http::header;
 use http::{HeaderName, Method};
 use pingora_http::RequestHeader;
 
+use super::Asked;
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -51,12 +53,14 @@ fn is_kubernetes(head: &RequestHeader) -> bool {
     agent.windows(b"kubernetes/".len()).any(|window| window == b"kubernetes/")
 }
 
-/// Whether a browser navigates here, so that it can be sent to sign in (rulings). `programmatic`: the request shows a
-/// credential that browsers do not.
-pub(crate) fn may_redirect(head: &RequestHeader, programmatic: bool) -> bool {
-    // Nobody browses with CONNECT, nor to what a connection becomes.
-    let browses = head.method != Method::CONNECT && !head.headers.contains_key(header::UPGRADE);
-    if programmatic || is_kubernetes(head) || grpc(head).is_some() || !browses {
+/// Whether whoever asks can be sent to sign in (rulings): a browser that navigates here, or a client of a TCP route, which sends
+/// a browser (02 §5.2).
+pub(crate) fn may_redirect(asked: &Asked<'_>) -> bool {
+    let head = asked.head;
+    // Nobody browses to what a connection becomes.
+    let is_upgrade = head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE);
+    let is_tunnel = asked.request.is_some_and(|request| request.tunnel);
+    if asked.programmatic || is_kubernetes(head) || grpc(head).is_some() || is_upgrade && !is_tunnel {
         return false;
     }
     match head.headers.get(FETCH_MODE) {

@@ -15,6 +15,7 @@ use postern_policy::Reasons;
 
 pub(crate) use form::{Form, may_redirect, streams_both_ways};
 
+use crate::programmatic::ProgramRefusal;
 use crate::route::Route;
 use crate::{BadRequest, Request, Snapshot, Subject};
 
@@ -34,6 +35,8 @@ pub enum Refusal {
         /// `Allow`.
         allow: &'static str,
     },
+    /// A program is told of no address to sign in at.
+    Program(ProgramRefusal),
     /// Nobody is signed in, and somebody must be.
     SignIn {
         /// Where to sign in.
@@ -130,7 +133,8 @@ impl Refusal {
             Self::BadRequest(cause) => cause.status(),
             Self::AmbiguousPath => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoRoute | Self::Program(ProgramRefusal::Missing) => StatusCode::NOT_FOUND,
+            Self::Program(ProgramRefusal::NotAllowed) => StatusCode::BAD_REQUEST,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SignIn { .. } | Self::SessionEnded => StatusCode::UNAUTHORIZED,
             Self::Denied(_) | Self::Upgrade => StatusCode::FORBIDDEN,
@@ -150,6 +154,8 @@ impl Refusal {
             Self::Misdirected => "misdirected",
             Self::NoRoute => "route-not-found",
             Self::Method { .. } => "method-not-allowed",
+            Self::Program(ProgramRefusal::Missing) => "redirect-missing",
+            Self::Program(ProgramRefusal::NotAllowed) => "redirect-not-allowed",
             Self::SignIn { .. } => "user-unauthenticated",
             Self::Denied(reasons) => reasons
                 .iter()

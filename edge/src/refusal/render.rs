@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use http::header;
 use http::{HeaderName, HeaderValue, StatusCode};
-use postern_identity::{FlowCookie, IdpId, RandomError, SignInRequest};
+use postern_identity::{FlowCookie, IdpId, RandomError, Recipient, SignInRequest};
 use postern_pages::{ErrorPage, Links, Reference, Who};
 use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::answer::{Answer, Draft, NO_STORE};
+use crate::programmatic::ProgramRefusal;
 use crate::refusal::form::{is_safe, wants_page};
 use crate::refusal::{Asked, Failure, Form, Refusal, may_redirect};
 use crate::{BadRequest, reserved};
@@ -26,8 +27,8 @@ impl Refusal {
             return reserved::robots();
         }
         if let Self::SignIn { idp } = self
-            && may_redirect(asked.head, asked.programmatic)
-            && let Some(url) = asked.request.and_then(|request| Url::parse(&request.url()).ok())
+            && may_redirect(asked)
+            && let Some(url) = asked.wanted()
         {
             return to_sign_in(asked, idp, url)
                 .unwrap_or_else(|RandomError| Self::Failed(Failure::Internal).told(asked));
@@ -50,6 +51,7 @@ impl Refusal {
             | Self::Misdirected
             | Self::NoRoute
             | Self::Method { .. }
+            | Self::Program(_)
             | Self::Device(_)
             | Self::ClientCertificate(_)
             | Self::Upgrade
@@ -85,6 +87,7 @@ impl Refusal {
             | Self::AmbiguousPath
             | Self::Misdirected
             | Self::NoRoute
+            | Self::Program(_)
             | Self::Denied(_)
             | Self::Device(_)
             | Self::ClientCertificate(_)
@@ -185,6 +188,8 @@ impl Refusal {
             Self::Misdirected => "This connection was opened for another site.",
             Self::NoRoute => "There is no application at this address.",
             Self::Method { .. } => "This kind of request is not answered here.",
+            Self::Program(ProgramRefusal::Missing) => "Say in pomerium_redirect_uri where you wait.",
+            Self::Program(ProgramRefusal::NotAllowed) => "Nobody who signed in is sent to that address.",
             Self::SignIn { .. } => "You need to sign in first.",
             Self::Denied(_) => "You may not open this application.",
             Self::Device(_) => "This device may not open this application.",
@@ -263,6 +268,12 @@ impl Asked<'_> {
         let port = self.snapshot.config.authenticate.url.port().map(|port| format!(":{port}")).unwrap_or_default();
         format!("https://{}{port}/.pomerium/user", proxy.unwrap_or(request.host.name()))
     }
+
+    /// Where a browser is to be in the end.
+    fn wanted(&self) -> Option<Url> {
+        let request = self.request?;
+        Url::parse(&if request.tunnel { self.door(request) } else { request.url() }).ok()
+    }
 }
 
 /// 302 for what may be repeated, 303 for the rest, never 307 or 308 (S-087); with the cookie that binds the sign-in to this
@@ -270,11 +281,12 @@ impl Asked<'_> {
 fn to_sign_in(asked: &Asked<'_>, idp: &IdpId, redirect_uri: Url) -> Result<Draft, RandomError> {
     let config = &asked.snapshot.config;
     let flow = FlowCookie::begin(&config.cookie.name, asked.now)?;
-    let request = SignInRequest { redirect_uri, idp: idp.clone(), flow: flow.hash(&config.keyring), restarted: false };
-    let mut sign_in = config.authenticate.url.clone();
-    sign_in.set_path("/.pomerium/sign_in");
-    let location = request.to_url(&config.keyring, sign_in, asked.now);
-    let status = if is_safe(&asked.head.method) { StatusCode::FOUND } else { StatusCode::SEE_OTHER };
+    let recipient = Recipient::Browser(flow.hash(&config.keyring));
+    let request = SignInRequest { redirect_uri, idp: idp.clone(), recipient, restarted: false };
+    let location = request.to_url(&config.keyring, config.authenticate.sign_in(), asked.now);
+    // Clients of TCP routes know the first of them alone.
+    let keeps = is_safe(&asked.head.method) || asked.head.method == http::Method::CONNECT;
+    let status = if keeps { StatusCode::FOUND } else { StatusCode::SEE_OTHER };
     let fields = asked.head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     let dropped = FlowCookie::drop_oldest(&config.cookie.name, fields);
     let draft = Draft::new(status).text(header::LOCATION, location.as_str()).text(header::SET_COOKIE, &flow.set());

@@ -63,7 +63,10 @@ async fn who_asks_for_a_connection_signs_in_on_the_host_that_is_connected_to() {
         ("db.example.com:5432", "db.example.com"),
         ("a.ssh.example.com:22", "a.ssh.example.com"),
     ] {
-        let answer = world.answer(&head("CONNECT", authority, &[("host", authority)])).await.unwrap();
+        let answer = world
+            .answer(&head("CONNECT", authority, &[("host", authority), ("accept", "application/json")]))
+            .await
+            .unwrap();
         assert_eq!(json(&answer)["sign_in_url"], format!("https://{host}/.pomerium/user"));
         let door = head("GET", "/.pomerium/user", &[("host", host), ("accept", "text/html")]);
         assert_eq!(world.status(&door).await, 302, "{host}: it leads to sign-in");
@@ -100,10 +103,8 @@ async fn a_redirect_to_sign_in_is_signed_and_bound_to_the_browser() {
         .collect();
     assert_eq!(cookies.len(), 2, "one begins, the oldest of five is dropped");
     let pair = cookies[0].split(';').next().unwrap();
-    assert!(
-        postern_identity::FlowCookie::find(&keyring(), "_pomerium", &request.flow, [pair.as_bytes()].into_iter())
-            .is_some()
-    );
+    let flow = request.recipient.flow().unwrap();
+    assert!(postern_identity::FlowCookie::find(&keyring(), "_pomerium", flow, [pair.as_bytes()].into_iter()).is_some());
     for attribute in ["Secure", "HttpOnly", "SameSite=Lax", "Path=/"] {
         assert!(cookies.iter().all(|cookie| cookie.contains(attribute)), "S-091 {attribute}");
     }

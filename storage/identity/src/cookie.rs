@@ -49,10 +49,18 @@ impl SessionCookie {
         scope: &str,
         values: impl IntoIterator<Item = &'v [u8]>,
     ) -> Option<SessionId> {
-        let mut open = values.into_iter().take(MAX_VALUES).filter_map(|value| Self::open(keyring, scope, value));
-        let first = open.next()?;
-        open.all(|other| other == first).then_some(first)
+        only_one(values, |value| Self::open(keyring, scope, value))
     }
+}
+
+/// The one session among those that open.
+pub(crate) fn only_one<'v>(
+    values: impl IntoIterator<Item = &'v [u8]>,
+    open: impl Fn(&'v [u8]) -> Option<SessionId>,
+) -> Option<SessionId> {
+    let mut opened = values.into_iter().take(MAX_VALUES).filter_map(open);
+    let first = opened.next()?;
+    opened.all(|other| other == first).then_some(first)
 }
 
 /// `SameSite` of a cookie; ours is `Lax` unless configured (rulings).

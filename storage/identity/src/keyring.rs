@@ -31,9 +31,11 @@ pub enum Purpose {
     Operator,
     /// Keys of the session tickets of TLS, one for each window of time.
     TlsTickets,
+    /// Binds a session id to a host in what programs show.
+    ProgramToken,
 }
 
-const PURPOSES: [(Purpose, &[u8]); 11] = [
+const PURPOSES: [(Purpose, &[u8]); 12] = [
     (Purpose::SessionCookie, b"postern/1 session cookie"),
     (Purpose::Flow, b"postern/1 flow"),
     (Purpose::SignedUrl, b"postern/1 signed url"),
@@ -45,6 +47,7 @@ const PURPOSES: [(Purpose, &[u8]); 11] = [
     (Purpose::Form, b"postern/1 form"),
     (Purpose::Operator, b"postern/1 operator"),
     (Purpose::TlsTickets, b"postern/1 tls tickets"),
+    (Purpose::ProgramToken, b"postern/1 program token"),
 ];
 
 /// More secrets than this are never accepted beside the one in force: who tries them all tries few.
@@ -236,7 +239,8 @@ fn key_set(shared_secret: &Secret<[u8; 32]>, cookie_secret: &Secret<[u8; 32]>) -
             | Purpose::StoreSeal
             | Purpose::EdgeToAuthn
             | Purpose::Operator
-            | Purpose::TlsTickets => shared_secret,
+            | Purpose::TlsTickets
+            | Purpose::ProgramToken => shared_secret,
         };
         Keys::derive(secret.expose(), label)
     })

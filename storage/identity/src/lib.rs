@@ -15,6 +15,7 @@ mod edge_token;
 mod flow;
 mod keyring;
 mod packed;
+mod program;
 mod random;
 mod secret;
 mod session;
@@ -29,9 +30,12 @@ pub use edge_token::{EDGE_TOKEN_HEADER, edge_token, is_edge_token};
 pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
 pub use keyring::{Keyring, MAX_ACCEPTED_SECRETS, Purpose, SecretIndex};
 pub use packed::{ClaimMap, ClaimValue, ClaimValues};
+pub use program::{ProgramHosts, ProgramToken};
 pub use random::{RandomError, random, uuid};
 pub use secret::{Secret, same};
 pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
-pub use sign_in_request::{SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url};
+pub use sign_in_request::{
+    Recipient, SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url,
+};
 pub use time::Timestamp;
 pub use words::Words;

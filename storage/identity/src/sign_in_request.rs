@@ -85,17 +85,40 @@ fn canonical(url: &mut Url, mut pairs: Vec<(String, String)>) -> String {
     url.as_str().to_owned()
 }
 
-/// What the edge asks of authn: sign this browser in and send it back to `redirect_uri`.
+/// What the edge asks of authn: sign this browser in and send it to `redirect_uri`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignInRequest {
-    /// Where the browser wanted to go; always on a route's host, https.
+    /// Where the browser goes in the end.
     pub redirect_uri: Url,
     /// Which identity provider the route wants.
     pub idp: IdpId,
-    /// Ties the answer to the browser that began.
-    pub flow: FlowHash,
+    /// Who gets the session.
+    pub recipient: Recipient,
     /// Whether this is already the second try after a slow first one; there is no third by itself (rulings).
     pub restarted: bool,
+}
+
+/// Who gets the session of a sign-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// The browser that began, which wanted to go to an https address of a route; this ties the answer to it.
+    Browser(FlowHash),
+    /// A program that waits where the browser is sent (02 §4.2).
+    Program {
+        /// The callback of the host that the program wants to ask, with a credential that is good there alone.
+        door: Url,
+    },
+}
+
+impl Recipient {
+    /// What ties the answer to a browser, if one gets it.
+    #[must_use]
+    pub const fn flow(&self) -> Option<&FlowHash> {
+        match self {
+            Self::Browser(flow) => Some(flow),
+            Self::Program { .. } => None,
+        }
+    }
 }
 
 /// Why a sign-in request is refused.
@@ -118,8 +141,13 @@ impl SignInRequest {
             pairs
                 .clear()
                 .append_pair("pomerium_redirect_uri", self.redirect_uri.as_str())
-                .append_pair("pomerium_idp_id", self.idp.as_str())
-                .append_pair("pomerium_flow", &self.flow.encode());
+                .append_pair("pomerium_idp_id", self.idp.as_str());
+            match &self.recipient {
+                Recipient::Browser(flow) => pairs.append_pair("pomerium_flow", &flow.encode()),
+                Recipient::Program { door } => pairs
+                    .append_pair("pomerium_callback_uri", door.as_str())
+                    .append_pair("pomerium_programmatic", "true"),
+            };
             if self.restarted {
                 pairs.append_pair("pomerium_restarted", "1");
             }
@@ -138,11 +166,16 @@ impl SignInRequest {
         }
         let all: Vec<(String, String)> =
             url.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
+        let recipient = || match only(&all, "pomerium_programmatic") {
+            Some("true") => Some(Recipient::Program { door: Url::parse(only(&all, "pomerium_callback_uri")?).ok()? }),
+            Some(_) => None,
+            None => FlowHash::decode(only(&all, "pomerium_flow")?).map(Recipient::Browser),
+        };
         let request = || {
             Some(Self {
                 redirect_uri: Url::parse(only(&all, "pomerium_redirect_uri")?).ok()?,
                 idp: IdpId::new(only(&all, "pomerium_idp_id")?),
-                flow: FlowHash::decode(only(&all, "pomerium_flow")?)?,
+                recipient: recipient()?,
                 restarted: only(&all, "pomerium_restarted").is_some(),
             })
         };
@@ -166,7 +199,7 @@ mod tests {
         SignInRequest {
             redirect_uri: Url::parse("https://app.example.com/x?y=%26z").unwrap(),
             idp: IdpId::new("main"),
-            flow: FlowHash::from_bytes([3; 16]),
+            recipient: Recipient::Browser(FlowHash::from_bytes([3; 16])),
             restarted: false,
         }
     }
@@ -184,6 +217,22 @@ mod tests {
         let mut shuffled = url;
         shuffled.query_pairs_mut().clear().extend_pairs(pairs);
         assert_eq!(SignInRequest::from_url(&keyring(), &shuffled, NOW), Ok(request()));
+    }
+
+    #[test]
+    fn a_sign_in_for_a_program_survives_the_trip_and_becomes_no_other() {
+        let door = Url::parse("https://db.example.com/.pomerium/callback/").unwrap();
+        let redirect_uri = Url::parse("http://127.0.0.1:39000/").unwrap();
+        let request = SignInRequest { redirect_uri, recipient: Recipient::Program { door }, ..request() };
+        let url = request.to_url(&keyring(), sign_in(), NOW);
+        assert_eq!(SignInRequest::from_url(&keyring(), &url, NOW), Ok(request));
+        for (from, to) in
+            [("programmatic=true", "programmatic=false"), ("db.example.com", "x.example.com"), ("39000", "1")]
+        {
+            let changed = Url::parse(&url.as_str().replacen(from, to, 1)).unwrap();
+            assert_ne!(changed, url, "{from}");
+            assert_eq!(SignInRequest::from_url(&keyring(), &changed, NOW), Err(SignInRequestError::NotSigned), "{to}");
+        }
     }
 
     #[test]

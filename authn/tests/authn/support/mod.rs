@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_authn::{Authn, AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
-use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Secret, SignInRequest, Timestamp};
+use postern_identity::{CookieAttributes, FlowCookie, IdpId, Keyring, Recipient, Secret, SignInRequest, Timestamp};
 use postern_servers::Redis;
 use postern_storage::{
     CacheConfig, RedisConfig, Server, SessionCache, SessionSummary, Sessions, Storage, StorageConfig, Topology,
@@ -123,7 +123,7 @@ impl World {
         let request = SignInRequest {
             redirect_uri: target,
             idp: IdpId::new(idp),
-            flow: flow.hash(&self.keyring),
+            recipient: Recipient::Browser(flow.hash(&self.keyring)),
             restarted: false,
         };
         request.to_url(&self.keyring, Url::parse(AUTHN).unwrap().join("/.pomerium/sign_in").unwrap(), now)
@@ -183,6 +183,7 @@ pub(crate) fn config(keyring: &Arc<Keyring>, idps: Vec<IdpConfig>) -> AuthnConfi
         idps,
         sign_out_redirect: None,
         extra_roots: None,
+        programs: postern_identity::ProgramHosts::default(),
         hosts: Arc::new(Hosts),
     }
 }

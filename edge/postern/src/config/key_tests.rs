@@ -67,6 +67,15 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("debug_address: localhost:0", "PST-0205 debug_address"),
         ("envoy_bind_config_source_address: 10.0.0.1:80", "PST-0205 envoy_bind_config_source_address"),
         ("allow_upgrades: ['a b']", "PST-0208 allow_upgrades[0]"),
+        (
+            "programmatic_redirect_domain_whitelist: [localhost, 'localhost:8080']",
+            "PST-0204 programmatic_redirect_domain_whitelist[1]",
+        ),
+        ("programmatic_redirect_domain_whitelist: 'a.example/x'", "PST-0204 programmatic_redirect_domain_whitelist"),
+        (
+            "programmatic_redirect_domain_whitelist: ['*.example.com']",
+            "PST-0204 programmatic_redirect_domain_whitelist[0]",
+        ),
         ("allow_upgrades: [websocket, a/b/c]", "PST-0208 allow_upgrades[1]"),
         ("xff_trusted_peers: [10.0.0.0/8, 10.0.0.0/33]", "PST-0201 xff_trusted_peers[1]"),
         ("xff_trusted_peers: balancer.internal", "PST-0201 xff_trusted_peers"),
@@ -382,6 +391,17 @@ fn upstreams_keep_scheme_and_weight() {
 }
 
 #[test]
+fn s_086_programs_wait_on_this_machine_unless_hosts_are_listed() {
+    let open = |keys: &str| {
+        loaded(keys).config.unwrap().edge.authenticate.programs.names().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(open(""), ["localhost"]);
+    assert_eq!(open("programmatic_redirect_domain_whitelist: []\n"), [""; 0]);
+    let list = "programmatic_redirect_domain_whitelist: [' Localhost ', '::1', 10.0.0.7, bücher.example]\n";
+    assert_eq!(open(list), ["localhost", "[::1]", "10.0.0.7", "xn--bcher-kva.example"]);
+}
+
+#[test]
 fn keys_at_the_top_mean_what_they_say() {
     let planned = loaded(
         "bearer_token_format: identity_token\nidp_access_token_allowed_audiences: []\nprimary_color: abc\n\
@@ -392,7 +412,6 @@ fn keys_at_the_top_mean_what_they_say() {
     .planned;
     assert_eq!(planned.tokens.format, TokenFormat::IdToken, "understood, and refused");
     assert_eq!(planned.tokens.audiences, Some(Vec::new()), "none allowed is not the same as not looked at");
-    assert_eq!(planned.tokens.programmatic_hosts, ["localhost"]);
     assert_eq!(planned.branding.primary.as_deref(), Some("#aabbcc"));
     let otlp = planned.tracing.otlp.unwrap();
     assert_eq!(

@@ -23,6 +23,7 @@ mod metrics;
 mod operator;
 mod outage;
 mod policy;
+mod programs;
 mod raw;
 mod refresh;
 mod reload;

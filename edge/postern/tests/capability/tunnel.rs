@@ -113,7 +113,8 @@ async fn s_105_a_connection_is_for_whom_its_policy_allows_and_to_its_upstream_al
 
     let before = office.upstream.seen().len();
     for (authority, fields, status) in [
-        ("web.internal:80", String::new(), 401),
+        ("web.internal:80", String::new(), 302),
+        ("web.internal:80", "Authorization: Pomerium stale\r\n".to_owned(), 401),
         ("ops.internal:22", office.credential(), 403),
         ("web.internal:81", office.credential(), 405),
         ("127.0.0.1:80", office.credential(), 405),

@@ -243,6 +243,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
             url: "https://auth.localhost".parse().unwrap(),
             upstream: nowhere,
             idp: None,
+            programs: postern_identity::ProgramHosts::default(),
         },
         cookie: CookieConfig { name: "_pomerium".to_owned(), attributes: CookieAttributes::default() },
         keyring: Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))),

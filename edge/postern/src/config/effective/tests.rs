@@ -38,9 +38,10 @@ fn meaning(loaded: &Loaded) -> String {
             idps,
             sign_out_redirect,
             extra_roots,
+            programs,
             hosts: _,
         } = authn;
-        let authn = (url, keyring, cookie_name, cookie, session_lifetime, idps, sign_out_redirect, extra_roots);
+        let authn = (url, keyring, cookie_name, cookie, session_lifetime, idps, sign_out_redirect, extra_roots, programs);
         format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{hot_reload}{session_max_age:?}{role:?}{google:?}{autocert:?}")
     });
     places.replace_all(&format!("{config}{planned}"), "").into_owned()

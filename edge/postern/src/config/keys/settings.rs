@@ -149,7 +149,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("idp_scopes", TEXTS, "the provider's own"),
         works("idp_request_params", Map(&Text), "the provider's own"),
         harmless("idp_access_token_allowed_audiences", TEXTS, "none"),
-        harmless("programmatic_redirect_domain_whitelist", HOSTS, "`localhost`"),
+        works("programmatic_redirect_domain_whitelist", HOSTS, "`localhost`"),
         works(
             "bearer_token_format",
             Choice(&["default", "idp_access_token", "idp_identity_token", "jwt"]),

@@ -1,17 +1,19 @@
 //! Where people sign in (01 §1.8, rulings), and which hosts they may be sent back to (03 §3.4).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use postern_authn::RouteHosts;
 use postern_edge::route::{HostPattern, Route, RouteTable, UpstreamEndpoint, UpstreamScheme};
 use postern_edge::{AuthenticateTarget, AuthnUpstream};
+use postern_identity::ProgramHosts;
 use url::{Host, Position, Url};
 
 use super::idp::Idps;
 use super::routes::{Routes, is_authority};
 use crate::config::block::Block;
 use crate::config::context::Context;
+use crate::config::value::quoted;
 use crate::config::{Code, Role};
 
 /// The private socket of authn is bound to a free port and put in here when the rooms are assembled.
@@ -32,6 +34,7 @@ pub(super) fn resolve(
     (role, idps): (Role, &Idps),
 ) -> Option<AuthenticateTarget> {
     let internal = internal(cx, settings, role);
+    let programs = programs(cx, settings);
     let url = if settings.filled(cx, "authenticate_service_url").is_some() {
         written(cx, settings)
     } else {
@@ -42,7 +45,27 @@ pub(super) fn resolve(
         Role::AllInOne | Role::Authn => UNBOUND,
         Role::Edge => AuthnUpstream::Elsewhere(endpoint(internal.as_ref().unwrap_or(&url))?),
     };
-    Some(AuthenticateTarget { url, upstream, idp: idps.list.first().map(|idp| idp.id.clone()) })
+    Some(AuthenticateTarget { url, upstream, idp: idps.list.first().map(|idp| idp.id.clone()), programs })
+}
+
+/// `programmatic_redirect_domain_whitelist`: hosts, and nothing else; an empty list allows none.
+fn programs(cx: &mut Context<'_>, settings: &Block<'_>) -> ProgramHosts {
+    let Some(names) = settings.texts(cx, "programmatic_redirect_domain_whitelist") else {
+        return ProgramHosts::default();
+    };
+    let mut hosts = Vec::new();
+    for name in names.iter().filter(|name| !name.value.trim().is_empty()) {
+        let text = name.value.trim();
+        let bare = text.parse::<Ipv6Addr>().map(Host::Ipv6);
+        match bare.or_else(|_| Host::parse(text)).ok().filter(|_| !text.contains('*')) {
+            Some(host) => hosts.push(host.to_string()),
+            None => {
+                let what = format!("{} is no host, and so nobody would ever be sent there", quoted(&name.value));
+                cx.fatal(Code::BadChoice, &name.at, what, "write a name or an address alone, such as `localhost`");
+            }
+        }
+    }
+    ProgramHosts::new(hosts.iter().map(String::as_str))
 }
 
 fn written(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Url> {

@@ -110,6 +110,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         idps: idps.list,
         sign_out_redirect,
         extra_roots,
+        programs: authenticate.programs.clone(),
         hosts: Arc::new(authenticate::Served::by(&routes.list, &routes.own_hosts, flags.match_any_incoming_port)),
     };
     let edge = EdgeConfig {

@@ -19,8 +19,6 @@ pub struct BearerTokens {
     pub providers: Vec<IdentityProvider>,
     /// `idp_access_token_allowed_audiences`; an empty list allows none, `None` does not look.
     pub audiences: Option<Vec<String>>,
-    /// `programmatic_redirect_domain_whitelist`: hosts that a sign-in by a program may return to.
-    pub programmatic_hosts: Vec<String>,
 }
 
 /// `bearer_token_format`.
@@ -61,12 +59,10 @@ const IN_CLUSTER: &str = "kubernetes:///";
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, format: TokenFormat) -> BearerTokens {
     let audiences = settings.find("idp_access_token_allowed_audiences").is_some();
-    let hosts = settings.names(cx, "programmatic_redirect_domain_whitelist");
     let tokens = BearerTokens {
         format,
         providers: providers(cx, settings),
         audiences: audiences.then(|| settings.names(cx, "idp_access_token_allowed_audiences")),
-        programmatic_hosts: if hosts.is_empty() { vec!["localhost".to_owned()] } else { hosts },
     };
     if tokens.format == TokenFormat::Jwt && tokens.providers.is_empty() {
         let what = "`bearer_token_format: jwt` needs somebody whose tokens are taken";
