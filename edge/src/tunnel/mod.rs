@@ -33,7 +33,6 @@ use crate::vigil::Vigil;
 pub(crate) struct Dialler(TransportConnector);
 
 impl Dialler {
-    /// Reads what TLS needs: to be made once, before anything is served.
     pub(crate) fn new() -> Self {
         Self(TransportConnector::new(None))
     }

@@ -116,8 +116,8 @@ where
     D: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut down = Side { io: down, first: Bytes::new(), gone: false, ended: false, resets: ends.resets };
-    let mut up = Side { io: up, first, gone: false, ended: false, resets: false };
+    let mut down = Side { io: down, first: Bytes::new(), gone: None, ended: false, resets: ends.resets };
+    let mut up = Side { io: up, first, gone: None, ended: false, resets: false };
     let (mut upwards, mut downwards) = (Way::new(&meter.up), Way::new(&meter.down));
     let mut broke = None;
     let carrying = std::future::poll_fn(|cx| {
@@ -150,8 +150,9 @@ where
         () = meter.end_of_broken() => false,
     };
     match broke {
-        // It wanted no more and said all that it had to say, to the end.
-        Some(Ended::Upstream) if down.ended => Ended::Whole,
+        // It wanted no more and said all that it had to say, to the end. After a reset that is told once, to whoever wrote, and
+        // then reads as an end.
+        Some(Ended::Upstream) if down.ended && up.gone.is_none_or(|kind| kind == ErrorKind::BrokenPipe) => Ended::Whole,
         Some(broke) => broke,
         None if silent => Ended::Silent,
         None => Ended::Whole,
@@ -163,8 +164,8 @@ struct Side<S> {
     io: S,
     /// Read before anything else.
     first: Bytes,
-    /// Its connection is no more, either way.
-    gone: bool,
+    /// Its connection is no more, either way, for this reason.
+    gone: Option<ErrorKind>,
     /// All that was written to it is on its way, and its end.
     ended: bool,
     /// It is told of a break by a reset, which must not look like an end (RFC 9113 §8.5).
@@ -174,7 +175,7 @@ struct Side<S> {
 impl<S> Side<S> {
     fn note(&mut self, error: &io::Error) {
         let gone = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
-        self.gone |= gone.contains(&error.kind());
+        self.gone = self.gone.or_else(|| Some(error.kind()).filter(|kind| gone.contains(kind)));
     }
 }
 
@@ -219,7 +220,7 @@ impl<'m> Way<'m> {
         W: AsyncWrite + Unpin,
     {
         loop {
-            if to.gone && !matches!(self.step, Step::Done) {
+            if to.gone.is_some() && !matches!(self.step, Step::Done) {
                 self.step = Step::Done;
             }
             match self.step {
@@ -426,7 +427,7 @@ mod tests {
     }
 
     /// Takes nothing any more; says this, and ends in order.
-    struct Deaf(&'static [u8]);
+    struct Deaf(&'static [u8], ErrorKind);
 
     impl AsyncRead for Deaf {
         fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -437,7 +438,7 @@ mod tests {
 
     impl AsyncWrite for Deaf {
         fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &[u8]) -> Poll<io::Result<usize>> {
-            Poll::Ready(Err(ErrorKind::BrokenPipe.into()))
+            Poll::Ready(Err(self.1.into()))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -451,15 +452,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn s_106_who_wants_no_more_and_ends_in_order_has_not_broken_off() {
-        let (mut client, down) = duplex(64);
-        client.write_all(b"more than was wanted").await.unwrap();
-        let meter = Meter::new(Arc::default());
-        let ends = Ends { resets: true, ..FOREVER };
-        let piping = pipe(tokio::io::BufWriter::new(down), (Deaf(b"that will do"), Bytes::new()), &meter, ends);
-        let mut heard = Vec::new();
-        let (ended, read) = tokio::join!(piping, client.read_to_end(&mut heard));
-        read.unwrap();
-        assert_eq!((ended, heard.as_slice()), (Ended::Whole, &b"that will do"[..]));
+        for (kind, outcome) in [(ErrorKind::BrokenPipe, Ended::Whole), (ErrorKind::ConnectionReset, Ended::Upstream)] {
+            let (mut client, down) = duplex(64);
+            client.write_all(b"more than was wanted").await.unwrap();
+            let meter = Meter::new(Arc::default());
+            let ends = Ends { resets: true, ..FOREVER };
+            let deaf = Deaf(b"that will do", kind);
+            let piping = pipe(tokio::io::BufWriter::new(down), (deaf, Bytes::new()), &meter, ends);
+            let mut heard = Vec::new();
+            let (ended, read) = tokio::join!(piping, client.read_to_end(&mut heard));
+            read.unwrap();
+            assert_eq!((ended, heard.as_slice()), (outcome, &b"that will do"[..]), "{kind:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

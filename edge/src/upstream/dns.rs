@@ -79,8 +79,8 @@ pub(super) struct Found {
 
 /// Looks names up.
 pub(super) enum Client {
-    /// By name servers.
-    Dns { resolver: Box<TokioResolver>, family: DnsFamily },
+    /// By name servers; `search` are the domains that names may be meant to be below.
+    Dns { resolver: Box<TokioResolver>, family: DnsFamily, search: Vec<Name> },
     /// By the system's library, where the machine names no servers.
     System(DnsFamily),
 }
@@ -98,7 +98,7 @@ impl Client {
     /// One that does as the configuration says.
     pub(super) fn new(dns: &Dns) -> Self {
         match resolver(dns) {
-            Ok(resolver) => Self::Dns { resolver: Box::new(resolver), family: dns.family },
+            Ok((resolver, search)) => Self::Dns { resolver: Box::new(resolver), family: dns.family, search },
             Err(error) => {
                 tracing::debug!(%error, "this machine names no name servers: its own library is asked");
                 Self::System(dns.family)
@@ -109,20 +109,24 @@ impl Client {
     /// The addresses of a name. The machine's file of hosts goes before all servers.
     ///
     /// # Errors
-    /// Nobody could be asked, or nobody answered. That there is no address is no error.
+    /// Nobody could be asked, or somebody did not answer. That there is no address is no error, but with the system's library.
     pub(super) async fn look_up(&self, name: &str) -> io::Result<Found> {
         match self {
-            Self::Dns { resolver, family } => {
+            Self::Dns { resolver, family, search } => {
                 let asked = asked(name)?;
                 if let Some(addresses) = in_hosts(asked.clone(), *family).await {
                     return Ok(Found { addresses, lives: None });
                 }
-                match resolver.lookup_ip(asked).await {
+                match resolver.lookup_ip(asked.clone()).await {
                     Ok(found) => {
                         let lives = found.valid_until().saturating_duration_since(Instant::now());
                         Ok(Found { addresses: found.iter().collect(), lives: Some(lives) })
                     }
-                    Err(error) if error.is_no_records_found() => Ok(Found { addresses: Vec::new(), lives: None }),
+                    Err(error)
+                        if error.is_no_records_found() && has_none(resolver, &asked, (*family, search)).await =>
+                    {
+                        Ok(Found { addresses: Vec::new(), lives: None })
+                    }
                     Err(error) => Err(io::Error::other(error)),
                 }
             }
@@ -150,6 +154,15 @@ impl DnsFamily {
         }
     }
 
+    /// What is asked for.
+    const fn kinds(self) -> &'static [RecordType] {
+        match self {
+            Self::V4Only => &[RecordType::A],
+            Self::V6Only => &[RecordType::AAAA],
+            Self::Auto | Self::V4Preferred | Self::All => &[RecordType::A, RecordType::AAAA],
+        }
+    }
+
     const fn strategy(self) -> LookupIpStrategy {
         match self {
             Self::Auto => LookupIpStrategy::Ipv6thenIpv4,
@@ -159,6 +172,23 @@ impl DnsFamily {
             Self::All => LookupIpStrategy::Ipv4AndIpv6,
         }
     }
+}
+
+/// Whether name servers say that there is no address under a name, in whatever way it is meant. That of a look-up as a whole says
+/// so of its last question alone: the ones before may have failed.
+async fn has_none(resolver: &TokioResolver, name: &Name, (family, search): (DnsFamily, &[Name])) -> bool {
+    let mut whole = name.clone();
+    whole.set_fqdn(true);
+    let below = search.iter().filter(|_| !name.is_fqdn()).filter_map(|domain| name.clone().append_domain(domain).ok());
+    for meant in std::iter::once(whole).chain(below) {
+        for kind in family.kinds() {
+            match resolver.lookup(meant.clone(), *kind).await {
+                Err(error) if error.is_no_records_found() => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+    true
 }
 
 /// What the file of hosts says, read anew each time: it may have changed. `None`: nothing that is used.
@@ -178,8 +208,8 @@ fn addresses(found: &hickory_resolver::lookup::Lookup) -> Vec<IpAddr> {
     found.answers().iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
-/// The machine's settings, and over them those of the configuration.
-fn resolver(dns: &Dns) -> Result<TokioResolver, NetError> {
+/// The machine's settings, and over them those of the configuration; and the domains that names are searched below.
+fn resolver(dns: &Dns) -> Result<(TokioResolver, Vec<Name>), NetError> {
     let machine = hickory_resolver::system_conf::read_system_conf();
     let (mut config, mut options) = match machine {
         Ok(found) => found,
@@ -209,7 +239,9 @@ fn resolver(dns: &Dns) -> Result<TokioResolver, NetError> {
         // The library counts what comes after the first.
         options.attempts = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX);
     }
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()
+    let search = config.domain.iter().chain(&config.search).cloned().collect();
+    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    Ok((builder.with_options(options).build()?, search))
 }
 
 fn name_server(server: &DnsServer) -> NameServerConfig {
@@ -260,7 +292,7 @@ mod tests {
         assert_eq!(ports(&name_server(&DnsServer { tcp: true, ..server })), [5353]);
         let dns =
             Dns { servers: vec![server], tries: Some(3), timeout: Some(Duration::from_secs(7)), ..Dns::default() };
-        let made = resolver(&dns).unwrap();
+        let (made, _) = resolver(&dns).unwrap();
         assert_eq!((made.options().attempts, made.options().timeout), (2, Duration::from_secs(7)));
         assert_eq!(made.options().ip_strategy, LookupIpStrategy::Ipv4thenIpv6);
     }

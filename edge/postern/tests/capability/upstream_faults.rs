@@ -260,7 +260,7 @@ async fn r_034_a_name_whose_servers_fail_keeps_its_last_good_address_and_takes_w
     let settings = format!("{NO_PROVIDER}{}dns_query_timeout: 1s\ndns_query_tries: 1\n", names.settings());
     let postern = Postern::run(&world, &world.config(&settings, &routes)).await?;
     let well = (200, "via-upstream".to_owned());
-    for said in [Said::Failure, Said::Silence] {
+    for said in [Said::Failure, Said::HalfFailure, Said::Silence] {
         assert_eq!(ask(&world, &postern, "app").await?, well);
         let asked = names.queries().len();
         names.say("flaps.up.test", said);

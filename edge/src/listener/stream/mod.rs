@@ -232,10 +232,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         if self.written.is_empty() && !self.unflushed {
             return Ok(());
         }
-        match Pin::new(self).poll_flush(cx) {
+        let stall = self.write_stall;
+        match Pin::new(&mut *self).poll_flush(cx) {
             Poll::Ready(outcome) => outcome,
-            // Woken for it, whoever reads comes back here.
-            Poll::Pending => Ok(()),
+            Poll::Pending => {
+                // Woken for it, whoever reads comes back here. How much of it TLS could send meanwhile is not seen, so nobody is
+                // held to have taken nothing but by what waits to be written.
+                self.write_stall = stall;
+                Ok(())
+            }
         }
     }
 

@@ -290,6 +290,20 @@ async fn a_flush_that_had_to_wait_is_not_forgotten() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn r_004_who_takes_the_tail_of_an_answer_slowly_is_not_left_while_the_upstream_is_silent() {
+    let io = Lazy { said: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", ..Lazy::default() };
+    let wire = Wire { fd: -1, alpn: None, tls: None };
+    let mut stream = GuardedStream::new(io, wire, connection(), Limits::DEFAULT, Patience::DEFAULT);
+    stream.read_buf(&mut Vec::with_capacity(1024)).await.unwrap();
+    stream.write_all(b"an event").await.unwrap();
+    for _ in 0..4 {
+        let mut rest = Vec::with_capacity(1024);
+        let read = timeout(Duration::from_secs(29), stream.read_buf(&mut rest)).await;
+        assert!(read.is_err(), "{read:?}");
+    }
+}
+
 /// The output of a future that is ready at once.
 fn futures_now<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {

@@ -21,6 +21,8 @@ pub(crate) enum Said {
     Nothing,
     /// The server has failed.
     Failure,
+    /// It has failed to find an address of IPv4, and knows that there is none of IPv6.
+    HalfFailure,
     /// No answer at all.
     Silence,
     /// These, over TCP alone: over UDP there is too much.
@@ -141,7 +143,8 @@ fn answer(inner: &Mutex<Inner>, asked: &[u8], tcp: bool) -> Option<Vec<u8>> {
         Said::Long(addresses, seconds) if tcp => tell(&addresses, seconds),
         Said::Long(..) => message.metadata.truncation = true,
         Said::Nothing => message.metadata.response_code = ResponseCode::NXDomain,
-        Said::Failure => message.metadata.response_code = ResponseCode::ServFail,
+        Said::HalfFailure if v6 => {}
+        Said::Failure | Said::HalfFailure => message.metadata.response_code = ResponseCode::ServFail,
         Said::Silence => return None,
     }
     message.to_vec().ok()
