@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::admit::Gate;
 use crate::listener::{
     Accepted, Bound, CertificateError, CertificateReader, CertificateStore, CertificateWatch, ConnectionLimits, Door,
-    Limits, Patience, Purpose, Tls, TlsAcceptor, answer_redirect, provider,
+    Handshakes, Limits, Patience, Purpose, Tls, TlsAcceptor, answer_redirect, provider,
 };
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
@@ -172,7 +172,7 @@ fn door(tls: Option<Tls>, gate: Arc<Gate>, options: EdgeOptions, metrics: &Metri
         patience,
         gate,
         open: Arc::new(AtomicUsize::new(0)),
-        handshakes: AtomicUsize::new(0),
+        handshakes: Handshakes::new(options.connections.handshakes),
         metrics: metrics.clone(),
     }
 }

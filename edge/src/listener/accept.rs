@@ -12,9 +12,10 @@ use postern_policy::IpMatcher;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::certificate::CertificateStore;
+use super::handshakes::{Handshakes, Interrupted};
 use super::proxy_header;
 use super::stream::{GuardedStream, Wire};
 use super::tls::{Shaken, TlsAcceptor, alpn, digest};
@@ -35,7 +36,7 @@ pub(crate) struct Door {
     pub(crate) patience: Patience,
     pub(crate) gate: Arc<Gate>,
     pub(crate) open: Arc<AtomicUsize>,
-    pub(crate) handshakes: AtomicUsize,
+    pub(crate) handshakes: Handshakes,
     pub(crate) metrics: Metrics,
 }
 
@@ -186,29 +187,27 @@ impl Door {
         Some(Box::new(stream.until(stop)))
     }
 
-    /// What the PROXY header of a connection says; nothing where there is no place to wait for it.
+    /// What the PROXY header of a connection says; nothing where it had to make way for another.
     async fn claimed(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<io::Result<Option<SocketAddr>>> {
         // Who is not believed waits for nothing, and so takes no place of those who are.
         let is_stranger = |peers: &IpMatcher| !peers.contains(peer.ip());
         if self.gate.snapshot().config.proxy.trusted_peers.as_ref().is_some_and(is_stranger) {
             return Some(Err(io::Error::other("its sender is not among `xff_trusted_peers`")));
         }
-        let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
-            self.count("handshake_refused");
-            return None;
-        };
-        let header = timeout(self.limits.handshake_time, proxy_header::read(stream)).await;
-        Some(header.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
+        match self.handshakes.run(self.limits.handshake_time, proxy_header::read(stream)).await {
+            Ok(header) => Some(header),
+            Err(Interrupted::Late) => Some(Err(io::ErrorKind::TimedOut.into())),
+            Err(Interrupted::Displaced) => {
+                self.count("handshake_refused");
+                None
+            }
+        }
     }
 
     async fn handshake(&self, acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) -> Option<Shaken> {
-        let Some(_place) = Place::take(&self.handshakes, self.limits.handshakes) else {
-            self.count("handshake_refused");
-            return None;
-        };
         let _raised = Raised::new(&self.metrics.0.handshakes);
         let challenges = self.gate.snapshot().config.certificates.challenges.clone();
-        match timeout(self.limits.handshake_time, acceptor.accept(stream, &challenges)).await {
+        match self.handshakes.run(self.limits.handshake_time, acceptor.accept(stream, &challenges)).await {
             Ok(Ok(Some(shaken))) => return Some(shaken),
             Ok(Ok(None)) => {
                 self.count("challenge");
@@ -218,7 +217,8 @@ impl Door {
                 self.count("handshake_failed");
                 tracing::debug!(client.address = %peer.ip(), %error, "listener connection failure");
             }
-            Err(_) => {
+            Err(Interrupted::Displaced) => self.count("handshake_refused"),
+            Err(Interrupted::Late) => {
                 self.count("handshake_timeout");
                 tracing::debug!(client.address = %peer.ip(), error = "timed out", "listener connection failure");
             }

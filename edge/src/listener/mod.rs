@@ -6,6 +6,7 @@ mod certificate;
 mod challenge;
 mod clock;
 mod guard;
+mod handshakes;
 mod proxy_header;
 mod redirect;
 mod stream;
@@ -27,6 +28,7 @@ pub use challenge::{Challenges, ChallengesElsewhere, NoCertificate};
 pub(crate) use clock::Alarm;
 pub use clock::Patience;
 pub use guard::Limits;
+pub(crate) use handshakes::Handshakes;
 pub(crate) use redirect::answer_redirect;
 pub(crate) use stream::{Farewell, GOING_AWAY};
 #[cfg(test)]
@@ -74,7 +76,7 @@ pub(crate) enum Tunnel {
 pub struct ConnectionLimits {
     /// Open at once, on all listeners together.
     pub connections: usize,
-    /// In their handshake at once.
+    /// In their handshake at once; for another, the one that has taken longest makes way.
     pub handshakes: usize,
     /// How long a handshake may take, ClientHello included.
     pub handshake_time: Duration,
