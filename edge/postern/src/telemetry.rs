@@ -63,6 +63,8 @@ fn targets(levels: LogLevels) -> Targets {
         .with_target("postern::access", levels.access)
         // Pingora logs each client that goes away as an error; our own record says what happened.
         .with_target("pingora_proxy", levels.all.min(LevelFilter::ERROR))
+        // What a client does wrong is no warning: a flood of it would be one of lines too.
+        .with_target("h2", levels.all.min(LevelFilter::ERROR))
 }
 
 /// The running log: keeps the writer thread alive and lets a reload change the levels.

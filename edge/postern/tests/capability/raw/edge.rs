@@ -80,9 +80,15 @@ impl Edge {
         config.enable_sni = !name.is_empty();
         let host =
             if name.is_empty() || name == "elsewhere." { "elsewhere.localhost".to_owned() } else { self.host(name) };
+        let stream = self.reach().await?;
+        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host)?, stream).await?)
+    }
+
+    /// A TCP connection that says nothing yet.
+    pub(super) async fn reach(&self) -> Result<TcpStream> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.world.port)).await?;
         stream.set_nodelay(true)?;
-        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host)?, stream).await?)
+        Ok(stream)
     }
 
     pub(super) fn host(&self, name: &str) -> String {

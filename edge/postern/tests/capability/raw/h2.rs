@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::bytes::{latin1, text};
 use super::got::Got;
+use super::wire::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, head, string};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -115,13 +116,8 @@ async fn replace(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<TlsStream<T
     }
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
 /// What every peer takes (RFC 9113 §4.2).
 const MAX_FRAME: usize = 16 * 1024;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 impl Frames {
     fn bytes(&self, stream: [u8; 4]) -> Vec<u8> {
@@ -147,11 +143,8 @@ fn section(out: &mut Vec<u8>, fields: &[(String, String)], pieces: usize, (flags
     for (name, value) in fields {
         // A literal without indexing, its name new, nothing compressed (RFC 7541 §6.2.2).
         block.push(0);
-        for text in [name, value] {
-            let bytes = latin1(text);
-            length(&mut block, bytes.len());
-            block.extend(bytes);
-        }
+        string(&mut block, &latin1(name));
+        string(&mut block, &latin1(value));
     }
     let size = block.len().div_ceil(pieces).clamp(1, MAX_FRAME);
     let count = block.chunks(size).count();
@@ -162,23 +155,7 @@ fn section(out: &mut Vec<u8>, fields: &[(String, String)], pieces: usize, (flags
     }
 }
 
-fn frame(out: &mut Vec<u8>, (kind, flags, stream): (u8, u8, [u8; 4]), payload: &[u8]) {
-    let [.., high, middle, low] = payload.len().to_be_bytes();
-    out.extend([high, middle, low, kind, flags]);
-    out.extend(stream);
+fn frame(out: &mut Vec<u8>, kind: (u8, u8, [u8; 4]), payload: &[u8]) {
+    head(out, payload.len(), kind);
     out.extend(payload);
-}
-
-/// RFC 7541 §5.1 with a prefix of seven bits.
-fn length(out: &mut Vec<u8>, length: usize) {
-    let Some(mut rest) = length.checked_sub(127) else {
-        out.extend(u8::try_from(length));
-        return;
-    };
-    out.push(127);
-    while rest >= 128 {
-        out.extend(u8::try_from(rest % 128 + 128));
-        rest /= 128;
-    }
-    out.extend(u8::try_from(rest));
 }

@@ -164,7 +164,8 @@ impl Headers {
         // Read the padding length
         if flags.is_padded() {
             if src.is_empty() {
-                return Err(Error::MalformedMessage);
+                // Postern: it is too small for what it must have (RFC 9113 section 4.2).
+                return Err(Error::BadFrameSize);
             }
             pad = src[0] as usize;
 
@@ -175,7 +176,7 @@ impl Headers {
         // Read the stream dependency
         let stream_dep = if flags.is_priority() {
             if src.len() < 5 {
-                return Err(Error::MalformedMessage);
+                return Err(Error::BadFrameSize);
             }
             let stream_dep = StreamDependency::load(&src[..5])?;
 
@@ -425,7 +426,8 @@ impl PushPromise {
         // Read the padding length
         if flags.is_padded() {
             if src.is_empty() {
-                return Err(Error::MalformedMessage);
+                // Postern: it is too small for what it must have (RFC 9113 section 4.2).
+                return Err(Error::BadFrameSize);
             }
 
             // TODO: Ensure payload is sized correctly
@@ -436,7 +438,7 @@ impl PushPromise {
         }
 
         if src.len() < 5 {
-            return Err(Error::MalformedMessage);
+            return Err(Error::BadFrameSize);
         }
 
         let (promised_id, _) = StreamId::parse(&src[..4]);

@@ -141,6 +141,9 @@ pub enum Error {
     /// An invalid setting value was provided
     InvalidSettingValue,
 
+    /// Postern: a setting that no window can have
+    InvalidWindowSize,
+
     /// An invalid window update value
     InvalidWindowUpdateValue,
 

@@ -174,7 +174,8 @@ impl Settings {
                 }
                 Some(InitialWindowSize(val)) => {
                     if val as usize > MAX_INITIAL_WINDOW_SIZE {
-                        return Err(Error::InvalidSettingValue);
+                        // Postern: a flow-control error (RFC 9113 section 6.5.2).
+                        return Err(Error::InvalidWindowSize);
                     } else {
                         settings.initial_window_size = Some(val);
                     }

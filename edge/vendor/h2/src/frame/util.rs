@@ -21,7 +21,8 @@ pub fn strip_padding(payload: &mut Bytes) -> Result<u8, Error> {
     if payload_len == 0 {
         // If this is the case, the frame is invalid as no padding length can be
         // extracted, even though the frame should be padded.
-        return Err(Error::TooMuchPadding);
+        // Postern: it is too small for what it must have (RFC 9113 section 4.2).
+        return Err(Error::BadFrameSize);
     }
 
     let pad_len = payload[0] as usize;

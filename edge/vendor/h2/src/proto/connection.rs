@@ -3,6 +3,7 @@ use crate::frame::{Reason, StreamId};
 use crate::{client, server};
 
 use crate::frame::DEFAULT_INITIAL_WINDOW_SIZE;
+use crate::proto::pace::Pace;
 use crate::proto::*;
 
 use bytes::Bytes;
@@ -57,11 +58,54 @@ where
     /// Stream state handler
     streams: Streams<B, P>,
 
+    /// Postern: frames that cost the peer next to nothing
+    control: Control,
+
     /// A `tracing` span tracking the lifetime of the connection.
     span: tracing::Span,
 
     /// Client or server
     _phantom: PhantomData<P>,
+}
+
+/// Postern: how many of them came lately.
+#[derive(Debug, Default)]
+struct Control {
+    pings: Pace,
+    settings: Pace,
+    priorities: Pace,
+    /// When the last PING came, so much had come and gone of what costs something.
+    work: (u32, u32),
+    /// HEADERS, and DATA that is not empty, that came.
+    work_received: u32,
+}
+
+impl Control {
+    /// Counts a frame, and says whether it is one too many.
+    fn exceeds<B>(&mut self, frame: &Frame, streams: &DynStreams<'_, B>) -> bool {
+        let pace = match frame {
+            Frame::Ping(_) => {
+                // Who measures the path sends one for what it got or asked, as many clients of gRPC do.
+                let work = (self.work_received, streams.data_sent());
+                if std::mem::replace(&mut self.work, work) != work {
+                    return false;
+                }
+                &mut self.pings
+            }
+            Frame::Settings(settings) if !settings.is_ack() => &mut self.settings,
+            Frame::Priority(_) => &mut self.priorities,
+            Frame::Headers(_) => {
+                self.work_received = self.work_received.wrapping_add(1);
+                return false;
+            }
+            Frame::Data(data) if !data.payload().is_empty() => {
+                self.work_received = self.work_received.wrapping_add(1);
+                return false;
+            }
+            _ => return false,
+        };
+        pace.exceeds(MAX_RECV_CONTROL_FRAMES)
+    }
 }
 
 struct DynConnection<'a, B: Buf = Bytes> {
@@ -74,6 +118,8 @@ struct DynConnection<'a, B: Buf = Bytes> {
     error: &'a mut Option<frame::GoAway>,
 
     ping_pong: &'a mut PingPong,
+
+    control: &'a mut Control,
 }
 
 #[derive(Debug, Clone)]
@@ -167,6 +213,7 @@ where
                 ping_pong: PingPong::new(),
                 settings: Settings::new(config.settings),
                 streams,
+                control: Control::default(),
                 span,
                 _phantom: PhantomData,
             },
@@ -384,11 +431,15 @@ where
             }
             ready!(self.poll_ready(cx))?;
 
-            match self
-                .inner
-                .as_dyn()
-                .recv_frame(ready!(Pin::new(&mut self.codec).poll_next(cx)?))?
-            {
+            let frame = ready!(Pin::new(&mut self.codec).poll_next(cx)?);
+
+            // Postern: a client begins with SETTINGS (RFC 9113 section 3.4). Whatever it was could come first.
+            if P::r#dyn().is_server() && !self.inner.settings.is_begun(frame.as_ref()) {
+                proto_err!(conn: "the preface lacks SETTINGS");
+                return Poll::Ready(Err(Error::library_go_away(Reason::PROTOCOL_ERROR)));
+            }
+
+            match self.inner.as_dyn().recv_frame(frame)? {
                 ReceivedFrame::Settings(frame) => {
                     self.inner.settings.recv_settings(
                         frame,
@@ -425,6 +476,7 @@ where
             streams,
             error,
             ping_pong,
+            control,
             ..
         } = self;
         let streams = streams.as_dyn();
@@ -434,6 +486,7 @@ where
             streams,
             error,
             ping_pong,
+            control,
         }
     }
 }
@@ -559,6 +612,14 @@ where
 
     fn recv_frame(&mut self, frame: Option<Frame>) -> Result<ReceivedFrame, Error> {
         use crate::frame::Frame::*;
+        if let Some(frame) = &frame {
+            if self.streams.is_server() && self.control.exceeds(frame, &self.streams) {
+                return Err(Error::library_go_away_data(
+                    Reason::ENHANCE_YOUR_CALM,
+                    "too_many_control_frames",
+                ));
+            }
+        }
         match frame {
             Some(Headers(frame)) => {
                 tracing::trace!(?frame, "recv HEADERS");

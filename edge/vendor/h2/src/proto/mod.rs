@@ -1,6 +1,7 @@
 mod connection;
 mod error;
 mod go_away;
+mod pace;
 mod peer;
 mod ping_pong;
 mod settings;
@@ -37,7 +38,10 @@ pub const DEFAULT_LOCAL_RESET_COUNT_MAX: usize = 1024;
 // smaller than this consume more internal bookkeeping than useful data.
 pub const DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD: usize = 256;
 pub const DEFAULT_DATA_FRAME_BUDGET: usize = DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD * 100;
-pub const MAX_RECV_EMPTY_DATA_FRAMES: usize = 100;
+// Postern: within ten seconds. It was 100 over the lifetime of the connection.
+pub const MAX_RECV_EMPTY_DATA_FRAMES: usize = 500;
+// Postern: of each of PING, SETTINGS and PRIORITY, within ten seconds. There was no limit.
+pub const MAX_RECV_CONTROL_FRAMES: usize = 500;
 // RFC 9113 suggests allowing at minimum 100 streams, it seems reasonable to
 // by default allow a portion of that to be remembered as reset for some time.
 pub const DEFAULT_RESET_STREAM_MAX: usize = 50;

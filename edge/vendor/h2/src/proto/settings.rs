@@ -99,6 +99,16 @@ impl Settings {
         }
     }
 
+    /// Postern: whether the peer has said its SETTINGS, with this frame at last.
+    pub(crate) fn is_begun(&self, frame: Option<&Frame>) -> bool {
+        self.has_received_remote_initial_settings
+            || match frame {
+                Some(Frame::Settings(settings)) => !settings.is_ack(),
+                Some(_) => false,
+                None => true,
+            }
+    }
+
     /// Sets `true` to `self.has_received_remote_initial_settings`.
     /// Returns `true` if this method is called for the first time.
     /// (i.e. it is the initial SETTINGS frame from the remote peer)

@@ -20,7 +20,7 @@ use crate::server::ShutdownWatch;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures::FutureExt;
-use log::{debug, error};
+use log::debug;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -272,6 +272,9 @@ async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
     matches!(stream.try_peek(&mut []).now_or_never(), Some(Ok(_)))
 }
 
+// Postern: the preface of HTTP/2, from the end of the TLS handshake on.
+const H2_HANDSHAKE: Duration = Duration::from_secs(10);
+
 #[async_trait]
 impl<T> ServerApp for T
 where
@@ -322,12 +325,15 @@ where
             });
 
             let h2_options = self.h2_options();
-            let h2_conn = match server::handshake(stream, h2_options).await {
-                Err(e) => {
-                    error!("H2 handshake error {e}");
+            // Postern: who does not begin is not waited for, and whoever says what at the beginning is no error of ours.
+            let handshake = server::handshake(stream, h2_options);
+            let h2_conn = match pingora_timeout::timeout(H2_HANDSHAKE, handshake).await {
+                Err(_) => return None,
+                Ok(Err(e)) => {
+                    debug!("H2 handshake error {e}");
                     return None;
                 }
-                Ok(c) => c,
+                Ok(Ok(c)) => c,
             };
 
             // The accept-loop body — including the graceful-shutdown state

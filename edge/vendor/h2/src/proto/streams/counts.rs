@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::pace::{Pace, Resets};
 
 #[derive(Debug)]
 struct Budget {
@@ -83,9 +84,11 @@ pub(super) struct Counts {
     /// Whether the DATA frame budget follows the target connection window.
     data_frame_budget_is_auto: bool,
 
-    /// Number of empty, non-final DATA frames received over the lifetime of
-    /// the connection.
-    num_recv_empty_data_frames: usize,
+    /// Postern: empty, non-final DATA frames received lately.
+    empty_data_frames: Pace,
+
+    /// Postern: streams reset lately by either side.
+    resets: Resets,
 }
 
 impl Counts {
@@ -105,7 +108,8 @@ impl Counts {
             num_local_error_reset_streams: 0,
             data_frame_budget: Budget::new(config.data_frame_budget.resolve(None)),
             data_frame_budget_is_auto: config.data_frame_budget.is_auto(),
-            num_recv_empty_data_frames: 0,
+            empty_data_frames: Pace::default(),
+            resets: Resets::default(),
         }
     }
 
@@ -119,11 +123,7 @@ impl Counts {
     /// Records the framing overhead of a DATA frame.
     pub fn record_data_frame(&mut self, payload_len: usize) -> Result<(), BudgetExhausted> {
         if payload_len == 0 {
-            self.num_recv_empty_data_frames = self
-                .num_recv_empty_data_frames
-                .checked_add(1)
-                .ok_or(BudgetExhausted)?;
-            if self.num_recv_empty_data_frames > MAX_RECV_EMPTY_DATA_FRAMES {
+            if self.empty_data_frames.exceeds(MAX_RECV_EMPTY_DATA_FRAMES) {
                 return Err(BudgetExhausted);
             }
             Ok(())
@@ -165,7 +165,9 @@ impl Counts {
 
     /// Returns true if we can issue another local reset due to protocol error.
     pub fn can_inc_num_local_error_resets(&self) -> bool {
-        if let Some(max) = self.max_local_error_reset_streams {
+        if self.peer.is_server() && self.resets.exceeded() {
+            false
+        } else if let Some(max) = self.max_local_error_reset_streams {
             max > self.num_local_error_reset_streams
         } else {
             true
@@ -177,6 +179,16 @@ impl Counts {
 
         // Increment the number of remote initiated streams
         self.num_local_error_reset_streams += 1;
+        self.resets.record();
+    }
+
+    /// Postern: counts a stream that the peer has reset.
+    pub fn record_remote_reset(&mut self) -> Result<(), BudgetExhausted> {
+        self.resets.record();
+        if self.resets.exceeded() {
+            return Err(BudgetExhausted);
+        }
+        Ok(())
     }
 
     pub(crate) fn max_local_error_resets(&self) -> Option<usize> {
@@ -199,6 +211,7 @@ impl Counts {
 
         // Increment the number of remote initiated streams
         self.num_recv_streams += 1;
+        self.resets.opened();
         stream.is_counted = true;
     }
 

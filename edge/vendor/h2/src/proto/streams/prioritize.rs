@@ -48,6 +48,9 @@ pub(super) struct Prioritize {
     /// Connection level flow control governing sent data
     flow: FlowControl,
 
+    /// Postern: how many DATA frames went out.
+    data_sent: u32,
+
     /// Stream ID of the last stream opened.
     last_opened_id: StreamId,
 
@@ -98,10 +101,15 @@ impl Prioritize {
             pending_capacity: store::Queue::new(),
             pending_open: store::Queue::new(),
             flow,
+            data_sent: 0,
             last_opened_id: StreamId::ZERO,
             in_flight_data_frame: InFlightData::Nothing,
             max_buffer_size: config.local_max_buffer_size,
         }
+    }
+
+    pub(super) fn data_sent(&self) -> u32 {
+        self.data_sent
     }
 
     pub(crate) fn max_buffer_size(&self) -> usize {
@@ -818,6 +826,7 @@ impl Prioritize {
                             // TODO: proper error handling
                             let _res = self.flow.send_data(len);
                             debug_assert!(_res.is_ok());
+                            self.data_sent = self.data_sent.wrapping_add(1);
 
                             // Wrap the frame's data payload to ensure that the
                             // correct amount of data gets written.

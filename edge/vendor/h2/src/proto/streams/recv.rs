@@ -654,6 +654,12 @@ impl Recv {
         stream.pending_recv.is_empty()
     }
 
+    /// Postern: data behind the end of its stream still counts for the window of the connection.
+    pub fn recv_data_behind_end(&mut self, size: WindowSize, id: StreamId) -> Result<(), Error> {
+        self.consume_connection_window(size)?;
+        Err(Error::library_reset(id, Reason::STREAM_CLOSED))
+    }
+
     pub fn recv_data(&mut self, frame: frame::Data, stream: &mut store::Ptr) -> Result<(), Error> {
         // could include padding
         let sz = frame.flow_controlled_len();

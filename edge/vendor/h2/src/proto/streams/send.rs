@@ -60,6 +60,11 @@ impl Send {
         }
     }
 
+    /// Postern: how many DATA frames went out.
+    pub fn data_sent(&self) -> u32 {
+        self.prioritize.data_sent()
+    }
+
     /// Returns the initial send window size
     pub fn init_window_sz(&self) -> WindowSize {
         self.init_window_sz

@@ -429,6 +429,11 @@ impl State {
         )
     }
 
+    /// Postern: whether the peer has said all, and is answered still.
+    pub fn is_half_closed_remote(&self) -> bool {
+        matches!(self.inner, HalfClosedRemote(..))
+    }
+
     pub fn is_closed(&self) -> bool {
         matches!(self.inner, Closed(_))
     }

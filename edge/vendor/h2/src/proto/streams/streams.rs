@@ -388,6 +388,11 @@ impl<B> DynStreams<'_, B> {
         self.peer.is_server()
     }
 
+    /// Postern: how many DATA frames have gone out, less what went round.
+    pub fn data_sent(&self) -> u32 {
+        self.inner.lock().unwrap().actions.send.data_sent()
+    }
+
     /// Reports whether the connection must refuse the stream opened by the peer.
     pub fn recv_headers(&mut self, frame: frame::Headers) -> Result<RecvOutcome, Error> {
         let mut me = self.inner.lock().unwrap();
@@ -540,6 +545,11 @@ impl Inner {
             return Ok(RecvOutcome::Processed);
         }
 
+        // Postern: behind its end there is nothing of a stream (RFC 9113 section 5.1). It was a connection error.
+        if peer.is_server() && stream.state.is_half_closed_remote() {
+            return Err(Error::library_reset(id, Reason::STREAM_CLOSED));
+        }
+
         let actions = &mut self.actions;
 
         self.counts.transition(stream, |counts, stream| {
@@ -652,7 +662,12 @@ impl Inner {
             let sz = frame.flow_controlled_len();
             let is_end_stream = frame.is_end_stream();
             let payload_len = frame.payload().len();
-            let mut res = actions.recv.recv_data(frame, stream);
+            // Postern: the same for data.
+            let mut res = if peer.is_server() && stream.state.is_half_closed_remote() {
+                actions.recv.recv_data_behind_end(sz as WindowSize, id)
+            } else {
+                actions.recv.recv_data(frame, stream)
+            };
             // A stream can receive at most one final DATA frame, so it cannot
             // be used to create unbounded framing overhead on that stream.
             if res.is_ok() && !is_end_stream {
@@ -684,6 +699,14 @@ impl Inner {
         if id.is_zero() {
             proto_err!(conn: "recv_reset: invalid stream ID 0");
             return Err(Error::library_go_away(Reason::PROTOCOL_ERROR));
+        }
+
+        // Postern: whatever it resets, too many end the connection. A server may end what it likes.
+        if self.counts.peer().is_server() && self.counts.record_remote_reset().is_err() {
+            return Err(Error::library_go_away_data(
+                Reason::ENHANCE_YOUR_CALM,
+                "too_many_resets",
+            ));
         }
 
         // The GOAWAY process has begun. All streams with a greater ID than
