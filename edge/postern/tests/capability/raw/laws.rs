@@ -17,7 +17,7 @@ use super::{h1, h2};
 use crate::support::eventually;
 
 /// Tries `law` on so many inputs, against one edge where nobody is signed in.
-fn holds<S: Strategy>(
+pub(super) fn holds<S: Strategy>(
     cases: u32,
     inputs: &S,
     law: &impl AsyncFn(&Edge, S::Value) -> Result<()>,
@@ -176,7 +176,7 @@ async fn policy_saw_what_the_upstream_got(edge: &Edge) -> Result<()> {
     Ok(())
 }
 
-const FRAMING: &[&str] = &[
+pub(super) const FRAMING: &[&str] = &[
     "Content-Length: 5",
     "Content-Length: 5",
     "Content-Length: 0",

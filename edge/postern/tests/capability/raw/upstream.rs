@@ -22,7 +22,8 @@ pub(super) struct Upstream {
 struct State {
     seen: Vec<Seen>,
     script: Option<Script>,
-    connections: usize,
+    /// The bytes of each, as they came.
+    connections: Vec<Vec<u8>>,
 }
 
 /// What is answered to every request but the fence's.
@@ -86,8 +87,8 @@ impl Upstream {
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let connection = with(&shared, |state| {
-                    state.connections += 1;
-                    state.connections - 1
+                    state.connections.push(Vec::new());
+                    state.connections.len() - 1
                 });
                 let serving = Serving { stream, pending: Vec::new(), connection, state: Arc::clone(&shared) };
                 tokio::spawn(serving.run());
@@ -109,6 +110,11 @@ impl Upstream {
     /// How many requests have come.
     pub(super) fn count(&self) -> usize {
         with(&self.state, |state| state.seen.len())
+    }
+
+    /// The bytes of every connection so far, in order of arrival.
+    pub(super) fn connections(&self) -> Vec<Vec<u8>> {
+        with(&self.state, |state| state.connections.clone())
     }
 
     /// How to answer from now on; [`None`]: 200 and `ok`.
@@ -164,7 +170,9 @@ impl Serving {
         let mut piece = vec![0; 16 * 1024];
         match self.stream.read(&mut piece).await {
             Ok(read @ 1..) => {
-                self.pending.extend(piece.iter().take(read));
+                piece.truncate(read);
+                with(&self.state, |state| state.connections.get_mut(self.connection).map(|all| all.extend(&piece)));
+                self.pending.extend(piece);
                 true
             }
             Ok(0) | Err(_) => false,
