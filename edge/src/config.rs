@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::Host;
 use crate::assertion::SigningKeys;
+use crate::limits::EdgeLimits;
 use crate::listener::{Challenges, IssuedCertificates};
 use crate::mtls::DownstreamMtls;
 use crate::route::{CircuitBreakers, Route, UpstreamEndpoint};
@@ -41,6 +42,8 @@ pub struct EdgeConfig {
     pub proxy: ProxyConfig,
     /// Time-outs of the public listener.
     pub timeouts: Timeouts,
+    /// All other bounds: `limits`.
+    pub limits: EdgeLimits,
     /// What is logged of each exchange.
     pub logs: LogConfig,
     /// Headers set on every response, errors and our own pages too (01 §1.10).

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pingora_core::apps::{HttpServerOptions, ServerApp as _};
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use tokio::runtime::Handle;
@@ -20,8 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admit::Gate;
 use crate::listener::{
-    Accepted, Bound, CertificateError, CertificateReader, CertificateStore, CertificateWatch, ConnectionLimits, Door,
-    Handshakes, Limits, Patience, Purpose, Tls, TlsAcceptor, answer_redirect, provider,
+    Accepted, Bound, CertificateError, CertificateReader, CertificateStore, CertificateWatch, Door, Handshakes,
+    Purpose, Tls, TlsAcceptor, answer_redirect, provider,
 };
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
@@ -29,43 +28,20 @@ use crate::snapshot::Snapshot;
 use crate::tunnel::Dialler;
 use crate::upstream::Upstreams;
 use crate::vigil::Vigilance;
-use crate::{EdgeConfig, Listeners, PublicListener};
+use crate::{EdgeConfig, EdgeLimits, Listeners, PublicListener};
 
-/// Bounds of an edge that the configuration does not name; the defaults are those of 03 §2.
+/// What of an edge no configuration names.
 #[derive(Debug, Clone, Copy)]
 pub struct EdgeOptions {
     /// Threads that carry requests; one a core is right.
     pub workers: usize,
-    /// How many connections.
-    pub connections: ConnectionLimits,
-    /// How large the parts of an HTTP/1 request.
-    pub bytes: Limits,
-    /// How long clients may take; what the configuration's [`Timeouts`](crate::Timeouts) say is taken into account on top.
-    pub patience: Patience,
-    /// Requests without a complete answer, over all connections; beyond, 503 at once.
-    pub requests_in_flight: usize,
     /// How often open WebSockets and other tunnels are decided anew.
     pub vigilance: Vigilance,
 }
 
-impl EdgeOptions {
-    /// How many of the requests in flight may be WebSockets, other upgrades and tunnels: half of them, so that these cannot keep
-    /// all others out.
-    const fn tunnels(&self) -> usize {
-        self.requests_in_flight.div_ceil(2)
-    }
-}
-
 impl Default for EdgeOptions {
     fn default() -> Self {
-        Self {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
-            connections: ConnectionLimits::default(),
-            bytes: Limits::DEFAULT,
-            patience: Patience::DEFAULT,
-            requests_in_flight: 20_000,
-            vigilance: Vigilance::default(),
-        }
+        Self { workers: std::thread::available_parallelism().map_or(1, usize::from), vigilance: Vigilance::default() }
     }
 }
 
@@ -122,7 +98,7 @@ impl Edge {
         let acceptor = tls.as_ref().map(|tls| tls.acceptor.clone());
         let watch = store.map(|store| CertificateWatch::new(store, Arc::clone(&gate), metrics.clone()));
         let parts = Parts {
-            door: Arc::new(Door { proxy_protocol, ..door(tls, Arc::clone(&gate), options, metrics) }),
+            door: Arc::new(Door { proxy_protocol, ..door(tls, Arc::clone(&gate), metrics) }),
             gate: Arc::clone(&gate),
             upstreams: Arc::clone(&upstreams),
             metrics: metrics.clone(),
@@ -137,7 +113,17 @@ impl Edge {
         let workers = sockets.into_iter().enumerate().map(begin).collect::<io::Result<Vec<_>>>()?;
         upstreams.tend(&snapshot);
         let watching = watch.clone().map(|watch| tokio::spawn(watch.run()).abort_handle());
-        Ok(RunningEdge { workers, stop, deadline, gate, upstreams, acceptor, watch, watching })
+        Ok(RunningEdge {
+            workers,
+            stop,
+            deadline,
+            gate,
+            metrics: metrics.clone(),
+            upstreams,
+            acceptor,
+            watch,
+            watching,
+        })
     }
 }
 
@@ -150,29 +136,29 @@ fn open_tls(listeners: &Listeners, config: &EdgeConfig) -> Result<Option<Tls>, S
     Ok(Some(Tls { acceptor, certificates }))
 }
 
-fn door(tls: Option<Tls>, gate: Arc<Gate>, options: EdgeOptions, metrics: &Metrics) -> Door {
-    let longest = options.patience.idle;
-    let idle = gate.snapshot().config.timeouts.idle.map_or(longest, |idle| idle.min(longest));
-    let patience = Patience { idle, ..options.patience };
+/// Shows the bounds that are counted against.
+fn show(limits: &EdgeLimits, metrics: &Metrics) {
     let bounds = [
-        ("connections", options.connections.connections),
-        ("handshakes", options.connections.handshakes),
-        ("requests_in_flight", options.requests_in_flight),
-        ("tunnels", options.tunnels()),
+        ("connections", limits.connections.connections),
+        ("handshakes", limits.connections.handshakes),
+        ("requests_in_flight", limits.requests_in_flight),
+        ("tunnels", limits.tunnels()),
     ];
     for (name, bound) in bounds {
         let bound = u32::try_from(bound).unwrap_or(u32::MAX);
         metrics.0.limit.with_label_values(&[name]).set(bound.into());
     }
+}
+
+fn door(tls: Option<Tls>, gate: Arc<Gate>, metrics: &Metrics) -> Door {
+    show(&gate.snapshot().config.limits, metrics);
     Door {
         tls,
         proxy_protocol: false,
-        limits: options.connections,
-        bytes: options.bytes,
-        patience,
         gate,
         open: Arc::new(AtomicUsize::new(0)),
-        handshakes: Handshakes::new(options.connections.handshakes),
+        handshakes: Handshakes::default(),
+        addresses: Arc::default(),
         metrics: metrics.clone(),
     }
 }
@@ -184,6 +170,7 @@ pub struct RunningEdge {
     stop: watch::Sender<bool>,
     deadline: watch::Sender<Option<Instant>>,
     gate: Arc<Gate>,
+    metrics: Metrics,
     upstreams: Arc<Upstreams>,
     acceptor: Option<TlsAcceptor>,
     watch: Option<CertificateWatch>,
@@ -202,6 +189,7 @@ impl RunningEdge {
         snapshot.inherit(&self.gate.snapshot());
         self.upstreams.reload(&snapshot.config);
         self.gate.replace(snapshot);
+        show(&self.gate.snapshot().config.limits, &self.metrics);
         self.upstreams.tend(&self.gate.snapshot());
         self.reload_certificates();
         Ok(())
@@ -354,7 +342,7 @@ impl Core {
 async fn carry(app: Arc<App>, door: Arc<Door>, accepted: Accepted, stop: watch::Receiver<bool>) {
     let (stream, peer, _place) = accepted.into_parts();
     // What a handshake needs is not kept for as long as the connection lasts.
-    if let Some(stream) = Box::pin(door.open(stream, peer, stop.clone())).await {
+    if let Some((stream, _place_of_its_address)) = Box::pin(door.open(stream, peer, stop.clone())).await {
         app.process_new(stream, &stop).await;
     }
 }
@@ -367,10 +355,7 @@ fn app(parts: &Parts, (stop, end): (watch::Receiver<bool>, watch::Receiver<bool>
         upstreams: Arc::clone(&parts.upstreams),
         metrics: parts.metrics.clone(),
         in_flight: Arc::clone(&parts.in_flight),
-        most_in_flight: parts.options.requests_in_flight,
         tunnels: Arc::clone(&parts.tunnels),
-        most_tunnels: parts.options.tunnels(),
-        patience: parts.door.patience,
         vigilance: parts.options.vigilance,
         dialler: Dialler::new(),
         stop,
@@ -381,32 +366,15 @@ fn app(parts: &Parts, (stop, end): (watch::Receiver<bool>, watch::Receiver<bool>
     // h2c stays off (S-010). CONNECT comes through to the gate, which permits what a route of connections is for, and refuses
     // the rest as it refuses anything else (S-018, R-032). None of it is ever Pingora's to carry: `tunnel`.
     options.allow_connect_method_proxying = true;
-    options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
     options.h2_idle_timeout = Some(parts.gate.snapshot().config.timeouts.idle.unwrap_or(H2_IDLE));
     proxy.server_options = Some(options);
-    proxy.h2_options = Some(h2_options());
-    App::new(proxy)
-}
-
-fn h2_options() -> H2Options {
-    let mut options = default_h2_options();
-    options
-        .max_concurrent_streams(100)
-        .max_header_list_size(64 * 1024)
-        .initial_window_size(64 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_concurrent_reset_streams(50)
-        .max_send_buffer_size(64 * 1024)
-        // WebSockets may come as streams (RFC 8441).
-        .enable_connect_protocol();
-    options
+    App::new(proxy, Arc::clone(&parts.gate))
 }
 
 /// The first, and one more if nothing was sent (03 §2).
 const ATTEMPTS: usize = 2;
 /// Idle upstream connections a core.
 const POOL: usize = 512;
-const REQUESTS_PER_CONNECTION: u32 = 1000;
 /// In which the records of what was cut are written.
 const LAST_LINES: Duration = Duration::from_millis(250);
 /// Where the configuration sets no bound, memory still needs one.
@@ -421,11 +389,11 @@ mod tests {
     async fn r_020_a_changed_timeout_read_holds_for_the_connections_that_come_after_it() {
         let gate = Arc::new(World::new(config(Vec::new())).await.gate);
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let door = door(None, Arc::clone(&gate), EdgeOptions::default(), &metrics);
-        assert_eq!(door.patience().request, Some(Duration::from_secs(30)));
+        let door = door(None, Arc::clone(&gate), &metrics);
+        assert_eq!(door.bounds().1.request, Some(Duration::from_secs(30)));
         let mut changed = config(Vec::new());
         changed.timeouts.read = None;
         gate.replace(Snapshot::new(changed, 2).unwrap());
-        assert_eq!(door.patience().request, None);
+        assert_eq!(door.bounds().1.request, None);
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Exchange {
     pub(crate) way: Way,
     pub(crate) forwarded_for: Option<String>,
     pub(crate) request_complete: bool,
+    /// Bytes of its body so far.
+    received: u64,
     pub(crate) end: End,
     pub(crate) bound: Arc<Bound>,
     /// Whoever looks after it, if its connection became something else.
@@ -98,6 +100,7 @@ impl Exchange {
             way: Way::default(),
             forwarded_for: None,
             request_complete: false,
+            received: 0,
             end: End::Upstream,
             bound: Bound::current(),
             vigil: None,
@@ -250,6 +253,19 @@ impl Exchange {
         let route = route.map(|timeout| Instant::now() + timeout);
         let whole = self.until(self.snapshot.config.timeouts.write);
         self.bound.set(route.into_iter().chain(whole).min());
+    }
+
+    /// So many more bytes of its body have come; whether that is more than its route takes.
+    pub(crate) fn received(&mut self, bytes: u64) -> bool {
+        self.received = self.received.saturating_add(bytes);
+        self.is_too_much(self.received)
+    }
+
+    /// Whether a body of so many bytes is more than its route takes. Authn has a limit of its own.
+    pub(crate) fn is_too_much(&self, bytes: u64) -> bool {
+        let Some(route) = self.route().filter(|_| bytes > 0) else { return false };
+        let most = route.max_request_body.or(self.snapshot.config.limits.request_body);
+        most.is_some_and(|most| bytes > most.get())
     }
 
     fn until(&self, span: Option<Duration>) -> Option<Instant> {

@@ -15,6 +15,7 @@ mod faults;
 mod file;
 mod identify;
 mod inquiry;
+mod limits;
 pub mod listener;
 mod metrics;
 mod mtls;
@@ -46,6 +47,7 @@ pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
 pub use file::read_regular;
 pub use identify::{Sessions, Subject};
 pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
+pub use limits::{EdgeLimits, Http2Limits, UpstreamLimits};
 pub use listener::{
     Bound, CertificateError, CertificateNames, CertificateReader, Challenges, ChallengesElsewhere, Connection, Issued,
     IssuedCertificates, NoCertificate, Violation, certified_names, demands_staple,

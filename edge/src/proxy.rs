@@ -28,9 +28,11 @@ use crate::admit::Gate;
 use crate::answer::Answer;
 use crate::bound::Bound;
 use crate::exchange::{End, Exchange};
-use crate::listener::{Connection, Patience};
+use crate::limits::EdgeLimits;
+use crate::listener::Connection;
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal, streams_both_ways};
+use crate::request::BadRequest;
 use crate::tunnel::Dialler;
 use crate::upstream::{Line, NoMember, NoWay, Outcome, Overflow, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
@@ -43,11 +45,8 @@ pub(crate) struct Proxy {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: Arc<AtomicUsize>,
-    pub(crate) most_in_flight: usize,
     /// Those of them that are, or may become, connections that last.
     pub(crate) tunnels: Arc<AtomicUsize>,
-    pub(crate) most_tunnels: usize,
-    pub(crate) patience: Patience,
     pub(crate) vigilance: Vigilance,
     /// For what is no request: tunnels, and WebSockets over HTTP/2.
     pub(crate) dialler: Dialler,
@@ -69,8 +68,8 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
-        self.set_patience(downstream);
         let begun = exchange.begin(connection(downstream));
+        set_patience(downstream, exchange);
         begun.map_err(|error| Error::because(ErrorType::InternalError, "request id", error))
     }
 
@@ -162,6 +161,11 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.bound.note_activity();
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        // Once it has become something else, what comes is no body any more.
+        if exchange.vigil.is_none() && exchange.received(bytes as u64) {
+            return Error::e_explain(BODY_TOO_LARGE, "the body is larger than its route takes");
+        }
         if end {
             exchange.request_completed();
             // An empty DATA frame at the end would be written as a last chunk of its own, before the last chunk (S-001).
@@ -180,7 +184,8 @@ impl ProxyHttp for Proxy {
             exchange.note(Outcome::Status(head.status.as_u16()));
         }
         // The connection is a pipe once the request is whole, not before.
-        response::check(head, exchange.upgrade().filter(|_| exchange.request_complete))
+        let asked = exchange.upgrade().filter(|_| exchange.request_complete);
+        response::check(head, asked, &exchange.snapshot.config.limits.upstream)
     }
 
     fn upstream_response_body_filter(
@@ -306,28 +311,31 @@ impl ProxyHttp for Proxy {
     }
 }
 
-impl Proxy {
-    /// To be set for every request: what the client says in its head would undo it.
-    fn set_patience(&self, downstream: &mut Downstream) {
-        let patience = self.patience;
-        // How long the next request may take to come is the connection's own clock's to say; a second one for each request
-        // would only cost. The others come first only in case that it does not.
-        // A client of HTTP/1.0 waits for the end of the connection, which is all it can count on; and what follows a CONNECT was
-        // meant for a tunnel, never for us (S-008).
-        let head = downstream.req_header();
-        let last = head.version == http::Version::HTTP_10 || head.method == http::Method::CONNECT;
-        let last = last || downstream.is_process_shutting_down();
-        downstream.set_keepalive(if last { None } else { Some(WITHOUT_END) });
-        downstream.set_read_timeout(Some(patience.body_idle * 2));
-        downstream.set_write_timeout(Some(patience.write_stall + SLACK));
-        downstream.set_total_drain_timeout(Some(patience.linger));
-        // Only who waits for 100 is told before the answer, in HTTP/1 as in HTTP/2.
-        downstream.set_ignore_info_resp(true);
-    }
+/// To be set for every request: what the client says in its head would undo it.
+fn set_patience(downstream: &mut Downstream, exchange: &Exchange) {
+    let EdgeLimits { patience, requests_per_connection, .. } = exchange.snapshot.config.limits;
+    // How long the next request may take to come is the connection's own clock's to say; a second one for each request
+    // would only cost. The others come first only in case that it does not.
+    // A client of HTTP/1.0 waits for the end of the connection, which is all it can count on; and what follows a CONNECT was
+    // meant for a tunnel, never for us (S-008).
+    let head = downstream.req_header();
+    let last = head.version == http::Version::HTTP_10 || head.method == http::Method::CONNECT;
+    let last = last || downstream.is_process_shutting_down();
+    let requests = exchange.connection.as_ref().map_or(0, |connection| connection.requests());
+    let last = last || requests >= requests_per_connection;
+    downstream.set_keepalive(if last { None } else { Some(WITHOUT_END) });
+    downstream.set_read_timeout(Some(patience.body_idle * 2));
+    downstream.set_write_timeout(Some(patience.write_stall + SLACK));
+    downstream.set_total_drain_timeout(Some(patience.linger));
+    // Only who waits for 100 is told before the answer, in HTTP/1 as in HTTP/2.
+    downstream.set_ignore_info_resp(true);
+}
 
+impl Proxy {
     /// Asks the gate, unless there is too much to do already.
     async fn admit(&self, downstream: &Downstream, exchange: &mut Exchange) -> Result<(), Refusal> {
-        if !exchange.take_place(&self.in_flight, self.most_in_flight) {
+        let limits = exchange.snapshot.config.limits;
+        if !exchange.take_place(&self.in_flight, limits.requests_in_flight) {
             return Err(Refusal::Failed(Failure::Overloaded));
         }
         let Some(connection) = exchange.connection.clone() else { return Err(Refusal::Failed(Failure::Internal)) };
@@ -338,10 +346,12 @@ impl Proxy {
             self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.now).await
         };
         exchange.admission = Some(caught(admitting).await.map_err(|Panicked| exchange.panicked())?);
-        if exchange.may_be_long_lived() && !exchange.take_tunnel_place(&self.tunnels, self.most_tunnels) {
+        if exchange.may_be_long_lived() && !exchange.take_tunnel_place(&self.tunnels, limits.tunnels()) {
             return Err(Refusal::Failed(Failure::Overloaded));
         }
-        Ok(())
+        let declared = downstream.req_header().headers.get(CONTENT_LENGTH);
+        let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0);
+        if exchange.is_too_much(declared) { Err(Refusal::BadRequest(BadRequest::BodyTooLarge)) } else { Ok(()) }
     }
 
     /// A peer for what was permitted; without a permit there is none.
@@ -480,6 +490,9 @@ impl Exchange {
         if self.bound.has_passed() {
             return Some(self.overdue());
         }
+        if *error.etype() == BODY_TOO_LARGE {
+            return Some(Refusal::BadRequest(BadRequest::BodyTooLarge));
+        }
         let failure = match (error.esource(), error.etype()) {
             (_, etype) if *etype == NO_ENDPOINT => Failure::NoEndpoint,
             (_, etype) if *etype == NO_HEALTHY => Failure::NoHealthyEndpoint,
@@ -568,11 +581,14 @@ pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> 
 }
 
 /// Pingora's proxy, with a bound around each exchange that no phase can overrun.
-pub(crate) struct App(Arc<HttpProxy<Proxy>>);
+pub(crate) struct App {
+    proxy: Arc<HttpProxy<Proxy>>,
+    gate: Arc<Gate>,
+}
 
 impl App {
-    pub(crate) fn new(proxy: HttpProxy<Proxy>) -> Self {
-        Self(Arc::new(proxy))
+    pub(crate) fn new(proxy: HttpProxy<Proxy>, gate: Arc<Gate>) -> Self {
+        Self { proxy: Arc::new(proxy), gate }
     }
 }
 
@@ -583,19 +599,19 @@ impl HttpServerApp for App {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        Bound::keep(self.0.process_new_http(session, shutdown)).await
+        Bound::keep(self.proxy.process_new_http(session, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.0.h2_options()
+        Some(self.gate.snapshot().config.limits.http2.options())
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.0.server_options()
+        self.proxy.server_options()
     }
 
     async fn http_cleanup(&self) {
-        self.0.http_cleanup().await;
+        self.proxy.http_cleanup().await;
     }
 }
 
@@ -603,6 +619,8 @@ impl HttpServerApp for App {
 const NO_ENDPOINT: ErrorType = ErrorType::Custom("NoEndpoint");
 /// It leads to nobody who is healthy.
 const NO_HEALTHY: ErrorType = ErrorType::Custom("NoHealthyEndpoint");
+/// The client sends more than it may.
+const BODY_TOO_LARGE: ErrorType = ErrorType::Custom("BodyTooLarge");
 /// Its upstream has too much to do.
 const OVERFLOW: ErrorType = ErrorType::Custom("Overflow");
 /// What can go wrong before a request is sent.
@@ -631,7 +649,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::listener::{GuardedStream, Limits, Wire};
+    use crate::listener::{GuardedStream, Limits, Patience, Wire};
     use crate::route::{Route, Upgrades};
     use crate::testing::{World, config, connection, route};
 
@@ -651,10 +669,7 @@ mod tests {
             gate: Arc::new(world.gate),
             metrics,
             in_flight: Arc::default(),
-            most_in_flight: 1,
             tunnels: Arc::default(),
-            most_tunnels: 1,
-            patience: Patience::DEFAULT,
             vigilance: Vigilance::default(),
             dialler: Dialler::new(),
             stop: watch::channel(false).1,

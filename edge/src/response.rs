@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
+use crate::UpstreamLimits;
 use crate::request::{Upgrade, is_own_family};
 
 /// Refuses an answer that is too large, is framed in more than one way, or changes protocols to another one than was `asked`
@@ -11,8 +12,8 @@ use crate::request::{Upgrade, is_own_family};
 ///
 /// # Errors
 /// `InvalidHTTPHeader` from upstream, which becomes 502; the connection is not used again.
-pub(crate) fn check(head: &ResponseHeader, asked: Option<&Upgrade>) -> Result<()> {
-    let fault = if is_too_large(&head.headers) {
+pub(crate) fn check(head: &ResponseHeader, asked: Option<&Upgrade>, limits: &UpstreamLimits) -> Result<()> {
+    let fault = if head.headers.len() > limits.fields || size(&head.headers) > limits.head {
         "the head is too large"
     } else if !is_framed_once(head) {
         "the framing is ambiguous"
@@ -56,10 +57,6 @@ const NO_TRAILERS: [header::HeaderName; 11] = [
 /// 03 §2.
 const MOST_TRAILER_BYTES: usize = 8 * 1024;
 
-fn is_too_large(fields: &HeaderMap) -> bool {
-    fields.len() > MOST_FIELDS || size(fields) > MOST_BYTES
-}
-
 fn size(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
 }
@@ -91,13 +88,15 @@ fn changes_to(asked: Option<&Upgrade>, head: &ResponseHeader) -> bool {
         && matches!((asked, named.next(), named.next()), (Some(asked), Some(Ok(named)), None) if asked.is(named.trim()))
 }
 
-const MOST_BYTES: usize = 64 * 1024;
-const MOST_FIELDS: usize = 200;
 const FIELD_OVERHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(head: &ResponseHeader, asked: Option<&Upgrade>) -> Result<()> {
+        super::check(head, asked, &UpstreamLimits::default())
+    }
 
     fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
         let mut head = ResponseHeader::build(status, None).unwrap();

@@ -79,6 +79,7 @@ impl Snapshot {
                 trusted_hops: config.proxy.trusted_hops,
                 trusted_peers: config.proxy.trusted_peers.clone(),
                 fields: FieldRules { underscores: config.request.underscores, claims },
+                limits: config.limits.bytes,
                 tunnels: table.has_tunnels(),
             },
             cookies: OwnCookies::new(&config.cookie.name),

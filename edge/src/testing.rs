@@ -84,6 +84,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         credentials: None,
         public: true,
         static_window: Duration::ZERO,
+        max_request_body: None,
         show_error_details: true,
     }
 }
@@ -147,6 +148,7 @@ pub(crate) fn config(routes: Vec<Route>) -> EdgeConfig {
         request: PathConfig::default(),
         proxy: ProxyConfig::default(),
         timeouts: Timeouts::default(),
+        limits: EdgeLimits::default(),
         logs: LogConfig::default(),
         response_headers: ResponseHeaders::default(),
         routes: routes.into_iter().map(Arc::new).collect(),

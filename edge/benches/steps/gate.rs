@@ -175,6 +175,7 @@ fn config(keyring: Arc<Keyring>) -> EdgeConfig {
         logs: LogConfig::default(),
         response_headers: ResponseHeaders::default(),
         routes: vec![Arc::new(route)],
+        limits: postern_edge::EdgeLimits::default(),
         own_hosts: Vec::new(),
     }
 }

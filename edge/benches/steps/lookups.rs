@@ -112,6 +112,7 @@ pub(crate) fn plain_route(host: &str) -> Route {
         credentials: None,
         public: false,
         static_window: Duration::ZERO,
+        max_request_body: None,
         show_error_details: false,
     }
 }

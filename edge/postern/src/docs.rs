@@ -1,6 +1,6 @@
 //! Holds the pages of `docs/` to the code: names that are missing on a page, or only there, fail.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -161,13 +161,21 @@ fn every_log_field_is_on_its_page_and_the_defaults_are_marked() {
 #[test]
 fn every_limit_is_what_and_where_its_page_says() {
     let page = read("docs/reference/limits.md");
+    let limits = limits();
     let (mut places, mut compared) = (0, 0);
     for row in page.lines().filter(|line| line.starts_with("| ")) {
         let Some((told, place)) = row.trim_end_matches(" |").rsplit_once(" | ") else { continue };
         let told: Vec<&str> = told.rsplit(" | ").next().unwrap_or_default().split("; ").collect();
         let mut known = Vec::new();
-        // `A` and `B` in `file`; further ones after a semicolon.
-        for part in place.split("; ").filter(|part| part.contains("` in `")) {
+        // `A` and `B` in `file`, or a key of `limits`; further ones after a semicolon.
+        for part in place.split("; ") {
+            if let Some(default) = part.split('`').nth(1).and_then(|key| limits.get(key)) {
+                known.push(default.as_deref().and_then(quantity));
+                places += 1;
+            }
+            if !part.contains("` in `") {
+                continue;
+            }
             let words: Vec<&str> = part.split('`').skip(1).step_by(2).collect();
             let (file, names) = words.split_last().unwrap();
             let code = read(file);
@@ -190,6 +198,20 @@ fn every_limit_is_what_and_where_its_page_says() {
         }
     }
     assert!(places > 70 && compared > 55, "{places} places, {compared} values");
+}
+
+/// The keys of `limits`, and their defaults as the page of limits would write them.
+fn limits() -> BTreeMap<String, Option<String>> {
+    let page = read("docs/reference/configuration.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("`limits`")).unwrap();
+    let rows = section.lines().filter_map(|row| row.strip_prefix("| `")?.split_once("` | "));
+    let default = |rest: &str| {
+        let default = rest.split(" | ").nth(1)?.strip_prefix('`')?.strip_suffix('`')?;
+        let unit = default.find(|c: char| !c.is_ascii_digit()).unwrap_or(default.len());
+        let (number, unit) = default.split_at(unit);
+        Some(format!("{number} {}", if unit == "m" { "min" } else { unit }))
+    };
+    rows.map(|(key, rest)| (key.to_owned(), default(rest))).collect()
 }
 
 /// A number, or a number of milliseconds.

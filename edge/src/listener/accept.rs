@@ -10,10 +10,12 @@ use std::time::Duration;
 use pingora_core::protocols::Stream;
 use postern_policy::IpMatcher;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::address::{AddressPlace, Addresses};
 use super::certificate::CertificateStore;
 use super::handshakes::{Handshakes, Interrupted};
 use super::proxy_header;
@@ -30,13 +32,10 @@ pub(crate) struct Door {
     pub(crate) tls: Option<Tls>,
     /// Connections begin with a PROXY header.
     pub(crate) proxy_protocol: bool,
-    pub(crate) limits: ConnectionLimits,
-    pub(crate) bytes: Limits,
-    /// All of it that does not change with the configuration.
-    pub(crate) patience: Patience,
     pub(crate) gate: Arc<Gate>,
     pub(crate) open: Arc<AtomicUsize>,
     pub(crate) handshakes: Handshakes,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) metrics: Metrics,
 }
 
@@ -63,6 +62,13 @@ impl<C: std::borrow::Borrow<AtomicUsize>> Drop for Place<C> {
     fn drop(&mut self) {
         self.0.borrow().fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// Whose connection it is, and its place among those of its address.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) place: Option<AddressPlace>,
 }
 
 /// A connection that has its place.
@@ -102,7 +108,7 @@ impl Door {
     }
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
-        let Some(place) = Place::take(Arc::clone(&self.open), self.limits.connections) else {
+        let Some(place) = Place::take(Arc::clone(&self.open), self.limits().connections) else {
             self.count("refused");
             return None;
         };
@@ -122,17 +128,39 @@ impl Door {
         sleep(ACCEPT_REST).await;
     }
 
-    /// How much patience a new connection meets. `timeout_read` is that of the configuration in force.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience { request: self.gate.snapshot().config.timeouts.read, ..self.patience }
+    /// How many connections there may be under the configuration in force.
+    fn limits(&self) -> ConnectionLimits {
+        self.gate.snapshot().config.limits.connections
+    }
+
+    /// What a new connection is held to.
+    pub(crate) fn bounds(&self) -> (Limits, Patience) {
+        let snapshot = self.gate.snapshot();
+        let (limits, timeouts) = (&snapshot.config.limits, snapshot.config.timeouts);
+        let longest = limits.patience.idle;
+        let idle = timeouts.idle.map_or(longest, |idle| idle.min(longest));
+        (limits.bytes, Patience { idle, request: timeouts.read, ..limits.patience })
     }
 
     /// Whose connection it is: where there are PROXY headers, what that of this one says. `None` if there is none, it does not
-    /// come in time, or its sender is not among the peers that are believed.
-    pub(crate) async fn client(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
-        if !self.proxy_protocol {
-            return Some(peer);
-        }
+    /// come in time, its sender is not among the peers that are believed, or who sends it has too many.
+    pub(crate) async fn client(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Client> {
+        let address = if self.proxy_protocol { self.proxied(stream, peer).await? } else { peer };
+        let place = match self.limits().per_address {
+            None => None,
+            Some(most) => {
+                let place = self.addresses.take(address.ip(), most);
+                if place.is_none() {
+                    self.count("address_refused");
+                    return None;
+                }
+                place
+            }
+        };
+        Some(Client { address, place })
+    }
+
+    async fn proxied(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         let error = match self.claimed(stream, peer).await? {
             Ok(client) => return Some(client.unwrap_or(peer)),
             Err(error) => error,
@@ -149,9 +177,9 @@ impl Door {
         mut stream: TcpStream,
         peer: SocketAddr,
         mut stop: watch::Receiver<bool>,
-    ) -> Option<Stream> {
+    ) -> Option<(Stream, Option<AddressPlace>)> {
         let local = stream.local_addr().ok()?;
-        let peer = tokio::select! {
+        let Client { address: peer, place } = tokio::select! {
             biased;
             client = self.client(&mut stream, peer) => client?,
             () = told(&mut stop) => return None,
@@ -160,8 +188,7 @@ impl Door {
         let Some(tls) = &self.tls else {
             let connection = Arc::new(Connection::plain(peer, local));
             let wire = Wire { fd, alpn: None, tls: None };
-            let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
-            return Some(Box::new(stream.until(stop)));
+            return Some((self.guarded(stream, wire, connection, stop), place));
         };
         let Shaken { stream, asking } = tokio::select! {
             biased;
@@ -183,8 +210,16 @@ impl Door {
         let connection = Connection::tls(peer, local, session.server_name(), names).with_certificate(shown);
         let connection = Arc::new(connection);
         let wire = Wire { fd, alpn: alpn(session), tls: Some(digest(session)) };
-        let stream = GuardedStream::new(stream, wire, connection, self.bytes, self.patience());
-        Some(Box::new(stream.until(stop)))
+        Some((self.guarded(stream, wire, connection, stop), place))
+    }
+
+    fn guarded<S>(&self, io: S, wire: Wire, connection: Arc<Connection>, stop: watch::Receiver<bool>) -> Stream
+    where
+        GuardedStream<S>: pingora_core::protocols::IO,
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (bytes, patience) = self.bounds();
+        Box::new(GuardedStream::new(io, wire, connection, bytes, patience).until(stop))
     }
 
     /// What the PROXY header of a connection says; nothing where it had to make way for another.
@@ -194,7 +229,8 @@ impl Door {
         if self.gate.snapshot().config.proxy.trusted_peers.as_ref().is_some_and(is_stranger) {
             return Some(Err(io::Error::other("its sender is not among `xff_trusted_peers`")));
         }
-        match self.handshakes.run(self.limits.handshake_time, proxy_header::read(stream)).await {
+        let limits = self.limits();
+        match self.handshakes.run(&limits, proxy_header::read(stream)).await {
             Ok(header) => Some(header),
             Err(Interrupted::Late) => Some(Err(io::ErrorKind::TimedOut.into())),
             Err(Interrupted::Displaced) => {
@@ -205,9 +241,10 @@ impl Door {
     }
 
     async fn handshake(&self, acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) -> Option<Shaken> {
+        let limits = self.limits();
         let _raised = Raised::new(&self.metrics.0.handshakes);
         let challenges = self.gate.snapshot().config.certificates.challenges.clone();
-        match self.handshakes.run(self.limits.handshake_time, acceptor.accept(stream, &challenges)).await {
+        match self.handshakes.run(&limits, acceptor.accept(stream, &challenges)).await {
             Ok(Ok(Some(shaken))) => return Some(shaken),
             Ok(Ok(None)) => {
                 self.count("challenge");

@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// All handshakes under way, up to a bound.
-#[derive(Debug)]
+use super::ConnectionLimits;
+
+/// All handshakes under way, up to the bound in force.
+#[derive(Debug, Default)]
 pub(crate) struct Handshakes {
-    most: usize,
     queue: Mutex<Queue>,
 }
 
@@ -32,26 +32,27 @@ pub(crate) enum Interrupted {
 }
 
 impl Handshakes {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, queue: Mutex::default() }
-    }
-
-    /// What `work` gives, within `limit`.
-    pub(crate) async fn run<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Interrupted> {
-        let (place, displaced) = self.enter();
+    /// What `work` gives, within the time and beside as many others as the limits say.
+    pub(crate) async fn run<T>(
+        &self,
+        limits: &ConnectionLimits,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Interrupted> {
+        let (place, displaced) = self.enter(limits.handshakes);
         let outcome = tokio::select! {
             biased;
-            done = timeout(limit, work) => done.map_err(|_| Interrupted::Late),
+            done = timeout(limits.handshake_time, work) => done.map_err(|_| Interrupted::Late),
             _ = displaced => Err(Interrupted::Displaced),
         };
         drop(place);
         outcome
     }
 
-    fn enter(&self) -> (Place<'_>, oneshot::Receiver<()>) {
+    fn enter(&self, most: usize) -> (Place<'_>, oneshot::Receiver<()>) {
         let (sender, displaced) = oneshot::channel();
         let id = self.with(|queue| {
-            if queue.waiting.len() >= self.most {
+            // A reload may have left more than there may be.
+            while queue.waiting.len() >= most.max(1) {
                 queue.waiting.pop_first();
             }
             queue.next += 1;
@@ -82,18 +83,22 @@ impl Drop for Place<'_> {
 mod tests {
     use std::future::{pending, ready};
 
+    use std::time::Duration;
+
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(10);
+    fn limits(handshakes: usize) -> ConnectionLimits {
+        ConnectionLimits { handshakes, handshake_time: Duration::from_secs(10), ..ConnectionLimits::default() }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn r_001_the_handshake_that_takes_longest_makes_way_for_another() {
-        let handshakes = Handshakes::new(2);
-        let first = handshakes.run(LIMIT, pending::<()>());
-        let second = handshakes.run(LIMIT, pending::<()>());
+        let (handshakes, limits) = (Handshakes::default(), limits(2));
+        let first = handshakes.run(&limits, pending::<()>());
+        let second = handshakes.run(&limits, pending::<()>());
         let others = async {
             tokio::task::yield_now().await;
-            handshakes.run(LIMIT, ready(3)).await
+            handshakes.run(&limits, ready(3)).await
         };
         let (first, second, third) = tokio::join!(first, second, others);
         assert_eq!((first, third), (Err(Interrupted::Displaced), Ok(3)));
@@ -102,9 +107,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_that_is_given_back_is_free() {
-        let handshakes = Handshakes::new(1);
-        assert_eq!(handshakes.run(LIMIT, ready(1)).await, Ok(1));
-        let dropped = timeout(Duration::ZERO, handshakes.run(LIMIT, pending::<()>())).await;
+        let (handshakes, limits) = (Handshakes::default(), limits(1));
+        assert_eq!(handshakes.run(&limits, ready(1)).await, Ok(1));
+        let dropped = timeout(Duration::ZERO, handshakes.run(&limits, pending::<()>())).await;
         assert!(dropped.is_err());
         assert!(handshakes.with(|queue| queue.waiting.is_empty()));
     }

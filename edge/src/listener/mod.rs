@@ -1,6 +1,7 @@
 //! Accepts connections: what is known about one before its first request, and what its bytes did wrong.
 
 mod accept;
+mod address;
 mod bind;
 mod certificate;
 mod challenge;
@@ -16,7 +17,7 @@ mod violation;
 mod watch;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct Connection {
     violation: OnceLock<Violation>,
     /// A request has been handed over and is not over; meaningful on h1, where there is one at a time.
     exchange: AtomicBool,
+    /// Requests so far; of h1 alone.
+    requests: AtomicU32,
     tunnel: OnceLock<Tunnel>,
     names: Option<Arc<dyn CertificateNames>>,
 }
@@ -80,11 +83,13 @@ pub struct ConnectionLimits {
     pub handshakes: usize,
     /// How long a handshake may take, ClientHello included.
     pub handshake_time: Duration,
+    /// Open at once of one address, or one /64 of IPv6; `None`: as many as there may be.
+    pub per_address: Option<usize>,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { connections: 10_000, handshakes: 500, handshake_time: Duration::from_secs(10) }
+        Self { connections: 10_000, handshakes: 500, handshake_time: Duration::from_secs(10), per_address: None }
     }
 }
 
@@ -106,6 +111,7 @@ impl Connection {
             client_cert: None,
             violation: OnceLock::new(),
             exchange: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
             tunnel: OnceLock::new(),
             names: None,
         }
@@ -144,7 +150,13 @@ impl Connection {
     }
 
     pub(crate) fn begin_exchange(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.exchange.store(true, Ordering::Release);
+    }
+
+    /// The requests that it has carried, with the one that is under way; 0 on h2.
+    pub(crate) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// The next head may be read.

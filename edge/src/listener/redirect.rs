@@ -21,12 +21,12 @@ pub(crate) async fn answer_redirect(door: Arc<Door>, accepted: Accepted, mut sto
         client = door.client(&mut stream, peer) => client,
         _ = stop.wait_for(|stop| *stop) => None,
     };
-    let Some(peer) = client else { return };
+    let Some(client) = client else { return };
     let fd = stream.as_raw_fd();
-    let connection = Arc::new(Connection::plain(peer, local));
+    let connection = Arc::new(Connection::plain(client.address, local));
     let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
     let challenges = door.gate.snapshot().config.certificates.challenges.clone();
-    answer(stream, fd, (connection, &challenges), (door.bytes, door.patience()), stopped).await;
+    answer(stream, fd, (connection, &challenges), door.bounds(), stopped).await;
 }
 
 /// Reads one head from `io` and answers it, unless `stopped` comes first.

@@ -25,6 +25,7 @@ pub(crate) use path::lenient_reading;
 pub use path::{CanonicalPath, PathError};
 pub use upgrade::{Upgrade, is_upgrade};
 
+use crate::listener::Limits;
 use crate::{Connection, EscapedSlashes, PathConfig, Violation};
 
 /// One request, in its one spelling.
@@ -63,7 +64,7 @@ pub enum BadRequest {
     /// Neither origin-form nor absolute-form with http or https, nor `*` with OPTIONS.
     #[error("the request target has a form that is not served")]
     Form,
-    /// Path or query over 16 KiB.
+    /// Path or query over its limit.
     #[error("the request target is too long")]
     TargetTooLong,
     /// Path.
@@ -81,7 +82,7 @@ pub enum BadRequest {
     /// `CONNECT` or `TRACE` (S-018).
     #[error("the method is not served")]
     Method,
-    /// Over 200 fields, a field over 32 KiB or 64 KiB in all.
+    /// Too many fields, one that is too large, or all of them.
     #[error("the request head is too large")]
     HeadTooLarge,
     /// A control byte in a value.
@@ -99,6 +100,9 @@ pub enum BadRequest {
     /// Content-Length is not 1 to 18 digits, once (S-004), or stands beside Transfer-Encoding (S-002).
     #[error("the length of the body is not clear")]
     Framing,
+    /// The body is larger than its route takes.
+    #[error("the body is too large")]
+    BodyTooLarge,
     /// An `Expect` other than one `100-continue` (RFC 9110 §10.1.1): upstreams differ in what they make of it (S-008).
     #[error("an expectation cannot be met")]
     Expectation,
@@ -114,6 +118,7 @@ impl BadRequest {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Form
             | Self::Path(_)
             | Self::Query
@@ -146,6 +151,7 @@ impl BadRequest {
             Self::ConnectionField => "connection-field",
             Self::Framing => "content-length",
             Self::Expectation => "expectation",
+            Self::BodyTooLarge => "body-too-large",
         }
     }
 }
@@ -157,6 +163,7 @@ pub(crate) struct RequestRules {
     pub(crate) trusted_hops: u32,
     pub(crate) trusted_peers: Option<IpMatcher>,
     pub(crate) fields: FieldRules,
+    pub(crate) limits: Limits,
     /// Some route is for connections.
     pub(crate) tunnels: bool,
 }
@@ -190,8 +197,8 @@ impl Request {
         }
         let target = Target::read(head)?;
         let host = read_host(head, target.authority)?;
-        let query = read_query(head)?;
-        let path = read_path(head, &target, &rules.path)?;
+        let query = read_query(head, &rules.limits)?;
+        let path = read_path(head, &target, rules)?;
         refuse_unclear_framing(head)?;
         let length = head.headers.get(header::CONTENT_LENGTH).filter(|_| websocket);
         if length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0')) {
@@ -215,7 +222,7 @@ impl Request {
             strip: Vec::new(),
             strip_with_identity: Vec::new(),
         };
-        request.judge_fields(head, &rules.fields)?;
+        request.judge_fields(head, rules)?;
         request.strip_nominated(head)?;
         Ok(request)
     }
@@ -249,7 +256,7 @@ impl Request {
             strip: Vec::new(),
             strip_with_identity: Vec::new(),
         };
-        request.judge_fields(head, &rules.fields)?;
+        request.judge_fields(head, rules)?;
         request.strip_nominated(head)?;
         Ok(request)
     }
@@ -276,19 +283,19 @@ impl Request {
         format!("https://{}{}", self.host, self.path_and_query())
     }
 
-    fn judge_fields(&mut self, head: &RequestHeader, rules: &FieldRules) -> Result<(), BadRequest> {
+    fn judge_fields(&mut self, head: &RequestHeader, rules: &RequestRules) -> Result<(), BadRequest> {
         let (mut count, mut total) = (0_usize, 0_usize);
         for (name, value) in &head.headers {
             let size = name.as_str().len() + value.len() + 4;
             count += 1;
             total += size;
-            if size > MAX_FIELD || total > MAX_HEAD || count > MAX_FIELDS {
+            if size > rules.limits.field || total > rules.limits.head || count > rules.limits.fields {
                 return Err(BadRequest::HeadTooLarge);
             }
             if has_control(value.as_bytes()) {
                 return Err(BadRequest::FieldValue);
             }
-            match rules.judge(name) {
+            match rules.fields.judge(name) {
                 Spelling::Judge(kind) => self.sort_out(name, kind),
                 Spelling::Drop => self.strip.push(name.clone()),
                 Spelling::Underscore => return Err(BadRequest::Underscore),
@@ -320,10 +327,7 @@ impl Request {
     }
 }
 
-/// 03 §2.
-const MAX_FIELDS: usize = 200;
-const MAX_FIELD: usize = 32 * 1024;
-const MAX_HEAD: usize = 64 * 1024;
+/// Of what rewriting makes.
 pub(crate) const MAX_TARGET: usize = 16 * 1024;
 
 /// The request target, split by its form (03 §3.1 step 1).
@@ -385,9 +389,9 @@ fn read_host(head: &RequestHeader, absolute: Option<&[u8]>) -> Result<Host, BadR
     }
 }
 
-fn read_query(head: &RequestHeader) -> Result<Option<String>, BadRequest> {
+fn read_query(head: &RequestHeader, limits: &Limits) -> Result<Option<String>, BadRequest> {
     let Some(query) = head.uri.query() else { return Ok(None) };
-    if query.len() > MAX_TARGET {
+    if query.len() > limits.target {
         return Err(BadRequest::TargetTooLong);
     }
     if is_query(query) { Ok(Some(query.to_owned())) } else { Err(BadRequest::Query) }
@@ -398,17 +402,17 @@ pub(crate) fn is_query(query: &str) -> bool {
     query.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'#')
 }
 
-fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &PathConfig) -> Result<CanonicalPath, BadRequest> {
+fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &RequestRules) -> Result<CanonicalPath, BadRequest> {
     if target.asterisk {
         return Ok(CanonicalPath { text: "*".to_owned(), unescaped: false });
     }
     let path = head.uri.path();
-    if path.len() > MAX_TARGET {
+    if path.len() > rules.limits.target {
         return Err(BadRequest::TargetTooLong);
     }
     // An absolute-form target may have no path at all.
     let path = if path.is_empty() { "/" } else { path };
-    Ok(CanonicalPath::parse(path.as_bytes(), rules)?)
+    Ok(CanonicalPath::parse(path.as_bytes(), &rules.path)?)
 }
 
 /// Whether it is an extended CONNECT (RFC 8441), to whatever protocol.

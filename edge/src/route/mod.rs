@@ -18,6 +18,7 @@ mod tunnels;
 mod upgrades;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub struct Route {
     /// How long a session that is known at the edge is believed while revocations by other processes are not heard of; zero
     /// for not at all. At most [`postern_storage::LONGEST_WINDOW`].
     pub static_window: Duration,
+    /// `max_request_body_bytes`; `None`: what holds for all routes.
+    pub max_request_body: Option<NonZeroU64>,
     /// Why it was refused may be shown in words on the 403 page.
     pub show_error_details: bool,
 }

@@ -99,7 +99,7 @@ impl Proxy {
         let key = Key::draw().or_err(ErrorType::InternalError, "WebSocket key")?;
         let head = exchange.upgrade_asked(downstream.req_header(), &key)?;
         let answered = ask(stream, head, exchange.patience()).await?;
-        response::check(answered.head()?, exchange.upgrade())?;
+        response::check(answered.head()?, exchange.upgrade(), &exchange.snapshot.config.limits.upstream)?;
         if answered.head()?.status != StatusCode::SWITCHING_PROTOCOLS {
             pass_on(answered, downstream, exchange).await?;
             return Ok(None);
@@ -127,7 +127,7 @@ impl Proxy {
             return Ok(Some(Opened { head, stream, first: Bytes::new() }));
         }
         let answered = ask(stream, exchange.tunnel_asked()?, exchange.patience()).await?;
-        response::check(answered.head()?, None)?;
+        response::check(answered.head()?, None, &exchange.snapshot.config.limits.upstream)?;
         if !answered.head()?.status.is_success() {
             pass_on(answered, downstream, exchange).await?;
             return Ok(None);

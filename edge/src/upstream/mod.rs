@@ -166,7 +166,8 @@ impl Upstreams {
             http,
             cluster: &route.id,
             version: snapshot.version,
-            connect: CONNECT,
+            connect: snapshot.config.limits.upstream.connect,
+            idle: snapshot.config.limits.upstream.idle,
             dial: snapshot.clusters.dial(),
             // The bound of the exchange keeps the route's time until the connection has become something else.
             silence: if wants.upgrade { route.idle_timeout } else { silence },
@@ -202,6 +203,7 @@ impl Upstreams {
             cluster: "authn",
             version: snapshot.version,
             connect: AUTHN_CONNECT,
+            idle: snapshot.config.limits.upstream.idle,
             dial: snapshot.clusters.dial(),
             silence: Some(AUTHN_SILENCE),
         };
@@ -233,8 +235,6 @@ fn tls<'a>(
     Ok(Some((identity, identity.server_name(endpoint))))
 }
 
-/// To connect, TLS included (03 §2).
-const CONNECT: Duration = Duration::from_secs(5);
 /// A dead authn is told within 2 s.
 const AUTHN_CONNECT: Duration = Duration::from_millis(1500);
 /// And so long for its name before that.

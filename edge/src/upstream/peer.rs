@@ -28,6 +28,8 @@ pub(crate) struct PeerSpec<'a> {
     pub(crate) http: Http,
     /// To connect, TLS included.
     pub(crate) connect: Duration,
+    /// So long it is kept while nobody uses it.
+    pub(crate) idle: Duration,
     /// Makes the connection.
     pub(crate) dial: &'a Dialler,
     /// Without a byte, once connected. `None` for what may be silent.
@@ -73,7 +75,7 @@ impl PeerSpec<'_> {
         options.total_connection_timeout = Some(self.connect);
         options.read_timeout = self.silence;
         options.write_timeout = Some(WRITE);
-        options.idle_timeout = Some(POOLED);
+        options.idle_timeout = Some(self.idle);
         options.tcp_keepalive = Some(KEEPALIVE);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy {
             // What the connection may become is said by whoever prepares the head, with the permit in hand (S-009).
@@ -112,8 +114,6 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// For one write to be taken.
 const WRITE: Duration = Duration::from_secs(30);
-/// Idle in the pool (03 §2).
-const POOLED: Duration = Duration::from_secs(60);
 /// Finds peers that vanished while nothing is sent, as in a silent WebSocket.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(30),
@@ -159,6 +159,7 @@ mod tests {
             version: 1,
             http: Http::One,
             connect: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
             dial: &DIAL,
             silence: Some(Duration::from_secs(30)),
         }

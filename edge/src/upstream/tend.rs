@@ -161,6 +161,8 @@ impl Tended {
             cluster: &self.route.id,
             version: self.version,
             connect: check.timeout,
+            // Kept by the check itself, if it is.
+            idle: check.timeout,
             dial: &self.dial,
             silence: Some(check.timeout),
         };

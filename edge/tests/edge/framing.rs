@@ -179,7 +179,7 @@ async fn s_010_h2c_is_never_passed_on() {
 #[tokio::test]
 async fn a_slow_head_is_a_408() {
     let patience = Patience { head: Duration::from_millis(50), ..Patience::DEFAULT };
-    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start();
+    let world = WorldBuilder::new().await.limits(|limits| limits.patience = patience).start();
     let mut wire = world.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: app.local").await;
     let response = wire.response().await.unwrap();
@@ -191,7 +191,7 @@ async fn a_slow_head_is_a_408() {
 #[tokio::test]
 async fn a_body_that_stops_is_a_408_and_never_completes_upstream() {
     let patience = Patience { body_idle: Duration::from_millis(50), ..Patience::DEFAULT };
-    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start();
+    let world = WorldBuilder::new().await.limits(|limits| limits.patience = patience).start();
     let mut wire = world.wire().await;
     wire.send("POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_eq!(wire.response().await.unwrap().status, 408);
@@ -202,7 +202,7 @@ async fn a_body_that_stops_is_a_408_and_never_completes_upstream() {
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed() {
     let patience = Patience { idle: Duration::from_millis(50), ..Patience::DEFAULT };
-    let world = WorldBuilder::new().await.options(|options| options.patience = patience).start();
+    let world = WorldBuilder::new().await.limits(|limits| limits.patience = patience).start();
     let mut wire = world.wire().await;
     assert!(wire.is_closed().await);
     let mut wire = world.wire().await;

@@ -133,7 +133,7 @@ async fn a_reload_ends_the_use_of_connections_that_were_verified_under_old_rules
 
 #[tokio::test]
 async fn r_030_above_the_bound_requests_get_503_at_once() {
-    let world = WorldBuilder::new().await.options(|options| options.requests_in_flight = 1).start();
+    let world = WorldBuilder::new().await.limits(|limits| limits.requests_in_flight = 1).start();
     world.upstream.answers("/", Script::Gate);
     let (mut first, mut second) = (world.wire().await, world.wire().await);
     first.send(GET).await;
@@ -152,7 +152,7 @@ async fn r_030_above_the_bound_requests_get_503_at_once() {
 
 #[tokio::test]
 async fn above_the_bound_connections_are_closed_and_counted() {
-    let world = WorldBuilder::new().await.options(|options| options.connections.connections = 1).start();
+    let world = WorldBuilder::new().await.limits(|limits| limits.connections.connections = 1).start();
     let first = world.wire().await;
     assert!(Wire::open(world.address, HOST, &world.root, &["http/1.1"]).await.is_err());
     let counted = || world.metric("postern_edge_connections_total", &[("outcome", "refused")]) == 1.0;
@@ -168,7 +168,7 @@ async fn above_the_bound_connections_are_closed_and_counted() {
 async fn a_handshake_that_does_not_end_is_given_up() {
     let world = WorldBuilder::new()
         .await
-        .options(|options| options.connections.handshake_time = Duration::from_millis(50))
+        .limits(|limits| limits.connections.handshake_time = Duration::from_millis(50))
         .start();
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0);

@@ -220,8 +220,8 @@ async fn a_websocket_outlives_requests_reloads_and_silence() {
     let builder = builder.change(|config| config.timeouts.read = Some(Duration::from_millis(500)));
     let builder = builder.options(|options| {
         options.vigilance = vigilance;
-        options.patience.body_idle = Duration::from_millis(100);
     });
+    let builder = builder.limits(|limits| limits.patience.body_idle = Duration::from_millis(100));
     let mut world = builder.start();
     world.upstream.answers("/ws", Script::WebSocket);
     let (_, cookie) = world.sign_in(|_| {}).await;

@@ -120,17 +120,17 @@ async fn a_slow_upload_is_not_idle() {
 
 #[tokio::test]
 async fn a_download_that_is_slow_but_moves_is_cut_by_nothing_but_the_routes_timeout() {
-    let options = |options: &mut postern_edge::EdgeOptions| {
-        options.patience.idle = BOUND;
-        options.patience.body_idle = BOUND;
-        options.patience.write_stall = BOUND;
+    let limits = |limits: &mut postern_edge::EdgeLimits| {
+        limits.patience.idle = BOUND;
+        limits.patience.body_idle = BOUND;
+        limits.patience.write_stall = BOUND;
     };
     let builder = WorldBuilder::new().await.route(|route| {
         route.timeout = None;
         route.idle_timeout = Some(BOUND);
     });
     let builder = builder.change(|config| config.timeouts.read = Some(BOUND));
-    let world = builder.options(options).start();
+    let world = builder.limits(limits).start();
     world.upstream.answers(
         "/slow",
         Script::Drip([&b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"[..], &[b'x'; 100]].concat()),

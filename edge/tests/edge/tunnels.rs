@@ -628,7 +628,7 @@ async fn r_030_tunnels_take_half_of_the_places_at_most_and_requests_still_pass()
     let server = Server::start().await;
     let route = tunnel(server.address);
     let builder = WorldBuilder::new().await.change(|config| config.routes.insert(0, Arc::new(route)));
-    let world = builder.options(|options| options.requests_in_flight = 4).start();
+    let world = builder.limits(|limits| limits.requests_in_flight = 4).start();
     assert_eq!(world.metric("postern_edge_limit", &[("limit", "tunnels")]), 2.0);
     let request = connect("app.localhost:5432", "");
     let first = granted(&world, &request).await;

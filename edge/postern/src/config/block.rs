@@ -170,6 +170,18 @@ impl<'n> Block<'n> {
         self.find(name)?.number(cx)
     }
 
+    /// A whole number within the bounds that its key has in the table.
+    pub(super) fn bounded<N: TryFrom<u64>>(&self, cx: &mut Context<'_>, name: &str) -> Option<N> {
+        let Kind::Number(least, most) = self.scope.find(name)?.kind else { return None };
+        self.find(name)?.within(cx, least, most)
+    }
+
+    /// A duration within the bounds that its key has in the table.
+    pub(super) fn bounded_duration(&self, cx: &mut Context<'_>, name: &str) -> Option<Duration> {
+        let Kind::DurationWithin(least, most) = self.scope.find(name)?.kind else { return None };
+        self.find(name)?.duration_within(cx, least, most)
+    }
+
     /// One of `choices`, see [`Field::choice`].
     pub(super) fn choice<T: Copy + PartialEq>(
         &self,

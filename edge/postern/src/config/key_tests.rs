@@ -12,7 +12,7 @@ use postern_edge::route::{
     Balancing, CircuitBreakers, Consecutive, FailureShare, HealthCheck, HostPattern, HostRewrite, LoadBalancing,
     PathMatcher, Payload, Probe, Route, StatusRange, Target,
 };
-use postern_edge::{Dns, DnsFamily, DnsServer};
+use postern_edge::{Dns, DnsFamily, DnsServer, EdgeLimits};
 use proptest::prelude::*;
 
 use super::planned::{Carried, Mcp, OtlpProtocol, PlannedRoute, Scheme, TokenFormat};
@@ -59,6 +59,24 @@ fn peers_that_restrict_nothing_or_believe_nobody_are_named() {
 }
 
 #[test]
+fn the_defaults_of_the_limits_are_what_holds_without_them() {
+    let written: String = keys::LIMITS
+        .keys
+        .iter()
+        .filter(|key| key.default.starts_with('`'))
+        .fold("limits:\n".to_owned(), |text, key| {
+            text + &format!("  {}: {}\n", key.name, key.default.trim_matches('`'))
+        });
+    let (with, without) = (loaded(&written).config.unwrap().edge, loaded("").config.unwrap().edge);
+    assert_eq!((with.limits, with.timeouts), (EdgeLimits::default(), without.timeouts));
+    assert_eq!(without.limits, EdgeLimits::default());
+    let other =
+        loaded("limits: {request_fields: 77, drain_timeout: 5s, max_request_body_bytes: 9}").config.unwrap().edge;
+    assert_eq!((other.limits.bytes.fields, other.timeouts.drain), (77, Duration::from_secs(5)));
+    assert_eq!(other.limits.request_body.map(|bytes| bytes.get()), Some(9));
+}
+
+#[test]
 fn each_key_at_the_top_is_refused_for_what_cannot_be() {
     let mut missed = String::new();
     for (text, expected) in [
@@ -81,6 +99,19 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("xff_trusted_peers: balancer.internal", "PST-0201 xff_trusted_peers"),
         ("circuit_breaker_thresholds: {max_connections: -1}", "PST-0201 circuit_breaker_thresholds.max_connections"),
         ("circuit_breaker_thresholds: 3", "PST-0201 circuit_breaker_thresholds"),
+        // 03 §2: a floor and a ceiling, and 0 is no "no limit".
+        ("limits: {connections: 0}", "PST-0213 limits.connections"),
+        ("limits: {connections: 1000001}", "PST-0213 limits.connections"),
+        ("limits: {connections_per_address: 0}", "PST-0213 limits.connections_per_address"),
+        ("limits: {request_head_bytes: 64KiB}", "PST-0201 limits.request_head_bytes"),
+        ("limits: {request_fields: 251}", "PST-0213 limits.request_fields"),
+        ("limits: {request_head_timeout: 0}", "PST-0213 limits.request_head_timeout"),
+        ("limits: {request_head_timeout: 999ms}", "PST-0213 limits.request_head_timeout"),
+        ("limits: {drain_timeout: 601s}", "PST-0213 limits.drain_timeout"),
+        ("limits: {upstream_connect_timeout: soon}", "PST-0202 limits.upstream_connect_timeout"),
+        ("limits: {max_request_body_bytes: 0}", "PST-0213 limits.max_request_body_bytes"),
+        ("limits: {max_connections: 9}", "PST-0101 limits.max_connections"),
+        ("limits: none", "PST-0201 limits"),
         ("grpc_client_timeout: soon", "PST-0202 grpc_client_timeout"),
         ("databroker_service_urls: [localhost]", "PST-0206 databroker_service_urls"),
         ("authorize_service_url: /path", "PST-0206 authorize_service_url"),

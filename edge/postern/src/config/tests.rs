@@ -295,7 +295,7 @@ fn sample(key: &Key, folder: &Path) -> String {
         Kind::Bool => "true".to_owned(),
         Kind::Number(least, _) => least.max(1).to_string(),
         Kind::Fraction => "0.5".to_owned(),
-        Kind::Duration | Kind::Seconds => "30s".to_owned(),
+        Kind::Duration | Kind::DurationWithin(..) | Kind::Seconds => "30s".to_owned(),
         Kind::Milliseconds => "500".to_owned(),
         Kind::Choice(names) => names[1].to_owned(),
         Kind::Address => "127.0.0.1:9000".to_owned(),
@@ -502,6 +502,7 @@ fn what_holds_is_told_with_its_origin_and_without_secrets() {
         "runtime_flags.config_hot_reload = true (default; works)",
         "downstream_mtls.max_verify_depth = 2 (DOWNSTREAM_MTLS_MAX_VERIFY_DEPTH; works)",
         "downstream_mtls.enforcement = policy_with_default_deny (default; works)",
+        "limits.drain_timeout = 30s (default; works)",
         "routes[0].allowed_users = a, b (line 13; works)",
         "routes[0].set_request_headers = {\"Authorization\":\"[redacted]\",\"X-A\":\"b\"} (line 13; works)",
         "routes[0].redirect.https_redirect = true (line 13; works)",
@@ -511,7 +512,8 @@ fn what_holds_is_told_with_its_origin_and_without_secrets() {
     assert!(!format!("{all:?}").contains("hunter2"));
     let top: Vec<_> = all.iter().filter(|(at, ..)| !at.key.as_str().contains(['.', '['])).collect();
     let kept = SETTINGS.keys.iter().filter(|key| !matches!(key.status, Status::Removed(_)));
-    assert_eq!(top.len(), kept.count() - 3, "`routes`, `downstream_mtls` and the flags are told key by key");
+    let apart = ["routes", "downstream_mtls", "runtime_flags", "limits", "circuit_breaker_thresholds"];
+    assert_eq!(top.len(), kept.count() - apart.len(), "{apart:?} are told key by key");
 }
 
 #[test]

@@ -211,6 +211,18 @@ impl<'n> Field<'n> {
         Some(found)
     }
 
+    /// A duration from `least` to `most` milliseconds.
+    pub(super) fn duration_within(&self, cx: &mut Context<'_>, least: u64, most: u64) -> Option<Duration> {
+        let [least, most] = [least, most].map(Duration::from_millis);
+        let found = self.duration(cx)?;
+        if (least..=most).contains(&found) {
+            return Some(found);
+        }
+        let [least, most] = [least, most].map(duration::written);
+        self.tell_range(cx, Severity::Fatal, &format!("write a duration from {least} to {most}"));
+        None
+    }
+
     /// The elements of a list; one value is a list of one.
     pub(super) fn elements(&self) -> Vec<Self> {
         match &self.node.value {
@@ -334,6 +346,7 @@ impl<'n> Field<'n> {
         match kind {
             Kind::Bool => drop(self.boolean(cx)),
             Kind::Duration => drop(self.duration(cx)),
+            Kind::DurationWithin(least, most) => drop(self.duration_within(cx, *least, *most)),
             Kind::Number(least, most) => drop(self.within::<u64>(cx, *least, *most)),
             Kind::Url => drop(self.text(cx).map(|text| self.absolute(cx, &text))),
             Kind::List(Kind::Url) => {

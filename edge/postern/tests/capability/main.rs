@@ -18,6 +18,7 @@ mod grpc;
 mod headers;
 mod inspect;
 mod kubernetes;
+mod limits;
 mod logs;
 mod metrics;
 mod operator;

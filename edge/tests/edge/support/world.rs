@@ -11,9 +11,9 @@ use postern_edge::route::{
     UpstreamScheme,
 };
 use postern_edge::{
-    AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, CookieConfig, Edge, EdgeConfig, EdgeOptions, Gate,
-    IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig, PublicListener,
-    ResponseHeaders, RunningEdge, SigningKeys, Snapshot, Timeouts,
+    AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, CookieConfig, Edge, EdgeConfig, EdgeLimits,
+    EdgeOptions, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig,
+    PublicListener, ResponseHeaders, RunningEdge, SigningKeys, Snapshot, Timeouts,
 };
 use postern_identity::{
     Claims, CookieAttributes, IdpId, Keyring, Secret, Session, SessionCookie, SessionHandle, SessionId, Timestamp,
@@ -115,6 +115,11 @@ impl WorldBuilder {
         let mut changed = route("app", HOST, self.upstream.address);
         change(&mut changed);
         self.config.routes = vec![Arc::new(changed)];
+        self
+    }
+
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut EdgeLimits)) -> Self {
+        change(&mut self.config.limits);
         self
     }
 
@@ -225,6 +230,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         credentials: None,
         public: true,
         static_window: Duration::ZERO,
+        max_request_body: None,
         show_error_details: false,
     }
 }
@@ -261,6 +267,7 @@ fn config(pair: (Vec<u8>, Secret<Vec<u8>>), routes: Vec<Arc<Route>>) -> EdgeConf
         logs: LogConfig::default(),
         response_headers: frame_options(),
         routes,
+        limits: EdgeLimits::default(),
         own_hosts: Vec::new(),
     }
 }

@@ -143,13 +143,13 @@ impl Walk<'_> {
         }
     }
 
-    /// A key that is not there, unless the environment gives some of what it holds.
+    /// A key that is not there, unless the environment gives some of what it holds, or what it holds is in force without it.
     fn absent(&self, key: &Key, map: &Field<'_>, status: Status, named: bool) -> Option<Effective> {
         let at = At { key: map.at.key.key(key.name), ..At::absent("") };
         let inner = |variable: &Variable| variable.parent.is_some_and(|parent| parent.name == key.name);
         if let Kind::Block(scope) = key.kind
             && named
-            && self.variables.iter().any(inner)
+            && (self.variables.iter().any(inner) || (self.all && key.default == "see below"))
         {
             let node = super::nothing();
             let inside = Field { key_place: node.place, node: &node, at: at.clone() };

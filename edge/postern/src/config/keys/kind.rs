@@ -1,8 +1,10 @@
 //! What a key holds: the same word for the reference page, the schema, and the shape that a value is checked for.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Scope;
+use crate::config::duration::written;
 
 /// What a key holds.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +19,8 @@ pub(crate) enum Kind {
     Fraction,
     /// As Go writes it: `1h30m`.
     Duration,
+    /// The same from the first of these numbers of milliseconds to the second.
+    DurationWithin(u64, u64),
     /// A whole number of milliseconds.
     Milliseconds,
     /// As JSON of a protocol buffer writes it: `0.5s`, in seconds alone.
@@ -128,6 +132,10 @@ impl fmt::Display for Kind {
                 return if *least == 0 { f.write_str("number") } else { write!(f, "number from {least}") };
             }
             Self::Number(least, most) => return write!(f, "number from {least} to {most}"),
+            Self::DurationWithin(least, most) => {
+                let [least, most] = [*least, *most].map(|bound| written(Duration::from_millis(bound)));
+                return write!(f, "duration from {least} to {most}");
+            }
             Self::Choice(names) => {
                 let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
                 return f.write_str(&names.join(", "));

@@ -13,7 +13,7 @@ use postern_policy::document::nearest;
 pub(crate) use kind::{Form, Kind};
 pub(crate) use nested::{
     ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, GRPC_HEALTH_CHECK, HEADER,
-    HEADER_OPTION, HEALTH_CHECK, HTTP_HEALTH_CHECK, IDENTITY_PROVIDER, MCP, MCP_CLIENT, MCP_OAUTH2,
+    HEADER_OPTION, HEALTH_CHECK, HTTP_HEALTH_CHECK, IDENTITY_PROVIDER, LIMITS, MCP, MCP_CLIENT, MCP_OAUTH2,
     MCP_OAUTH2_ENDPOINT, MCP_SERVER, OUTLIER_DETECTION, PAYLOAD, PERSON, REDIRECT, RESPONSE, REWRITE_RESPONSE_HEADER,
     SESSION_RECORDING, STATUS_RANGE, SUB_POLICY, TCP_HEALTH_CHECK, UPSTREAM_TUNNEL,
 };
@@ -143,6 +143,7 @@ pub(crate) static SCOPES: &[(&str, &Scope)] = &[
     ("Its `header`", &HEADER),
     ("`outlier_detection`", &OUTLIER_DETECTION),
     ("`circuit_breaker_thresholds`", &CIRCUIT_BREAKERS),
+    ("`limits`", &LIMITS),
     ("`mcp`", &MCP),
     ("`mcp.server`", &MCP_SERVER),
     ("`mcp.server.upstream_oauth2`", &MCP_OAUTH2),

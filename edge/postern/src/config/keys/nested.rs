@@ -1,7 +1,8 @@
 //! The keys of maps inside of the file and of routes.
 
 use super::Kind::{
-    Address, Block, Blocks, Bool, Choice, File, Header, Host, List, Number, Pem, Seconds, Special, Text, Url,
+    Address, Block, Blocks, Bool, Choice, DurationWithin, File, Header, Host, List, Number, Pem, Seconds, Special,
+    Text, Url,
 };
 use super::{Form, Kind, Scope, Variable, no_effect, part, works};
 
@@ -36,6 +37,59 @@ pub(crate) static RESPONSE: Scope = Scope {
     hints: &[],
     keys: &[works("status", Number(200, 599), "required"), works("body", Text, "empty")],
 };
+
+/// `limits`, Postern's own: the rows of 03 §2 that are the edge's. None of them can be switched off.
+pub(crate) static LIMITS: Scope = Scope {
+    name: "`limits`",
+    guarded: true,
+    prefix: None,
+    hints: &[
+        ("max_connections", "write `connections`, or `circuit_breaker_thresholds` if upstreams are meant"),
+        ("timeout_idle", "it stands at the top of the file"),
+        ("timeout_read", "it stands at the top of the file"),
+        ("timeout_write", "it stands at the top of the file"),
+        ("request_body_bytes", "write `max_request_body_bytes`"),
+    ],
+    keys: &[
+        works("connections", Number(1, 1_000_000), "`10000`"),
+        works("connections_per_address", Number(1, 1_000_000), "none"),
+        works("handshakes", Number(1, 100_000), "`500`"),
+        works("handshake_timeout", DurationWithin(SECOND, MINUTE), "`10s`"),
+        works("keepalive_timeout", DurationWithin(SECOND, HOUR), "`1m`"),
+        works("requests_per_connection", Number(1, 1_000_000), "`1000`"),
+        works("requests_in_flight", Number(2, 65_535), "`20000`"),
+        works("request_head_timeout", DurationWithin(SECOND, 5 * MINUTE), "`15s`"),
+        works("request_head_bytes", Number(4096, 262_144), "`65536`"),
+        works("request_field_bytes", Number(1024, 262_144), "`32768`"),
+        works("request_fields", Number(20, 250), "`200`"),
+        works("request_target_bytes", Number(1024, 65_536), "`16384`"),
+        works("request_body_idle_timeout", DurationWithin(SECOND, HOUR), "`30s`"),
+        works("request_body_min_rate", Number(1, 1_048_576), "`1024`"),
+        works("max_request_body_bytes", Number(1, MOST_BODY), "none"),
+        works("chunk_extension_bytes", Number(0, 16_384), "`256`"),
+        works("chunk_extensions_bytes", Number(0, 1_048_576), "`16384`"),
+        works("trailer_bytes", Number(0, 65_536), "`8192`"),
+        works("response_stall_timeout", DurationWithin(SECOND, HOUR), "`30s`"),
+        works("http2_streams", Number(1, 1000), "`100`"),
+        works("http2_stream_window_bytes", Number(16_384, 16_777_216), "`65536`"),
+        works("http2_connection_window_bytes", Number(65_535, 67_108_864), "`1048576`"),
+        works("http2_header_list_bytes", Number(4096, 262_144), "`65536`"),
+        works("http2_reset_streams", Number(1, 1000), "`50`"),
+        works("http2_pending_resets", Number(1, 1000), "`20`"),
+        works("http2_error_resets", Number(1, 10_000), "`1024`"),
+        works("upstream_connect_timeout", DurationWithin(100, MINUTE), "`5s`"),
+        works("upstream_keepalive_timeout", DurationWithin(SECOND, HOUR), "`1m`"),
+        works("upstream_head_bytes", Number(4096, 131_072), "`65536`"),
+        works("upstream_fields", Number(20, 250), "`200`"),
+        works("drain_timeout", DurationWithin(SECOND, 10 * MINUTE), "`30s`"),
+    ],
+};
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+/// A terabyte.
+pub(super) const MOST_BODY: u64 = 1 << 40;
 
 /// An entry of `certificates`.
 pub(crate) static CERTIFICATE: Scope = Scope {

@@ -1,8 +1,9 @@
 //! The keys of a route (01 §2.1).
 
 use super::Kind::{
-    Block, Blocks, Bool, Choice, Duration, File, Header, Host, List, Map, Pem, Regex, Special, Text, Url,
+    Block, Blocks, Bool, Choice, Duration, File, Header, Host, List, Map, Number, Pem, Regex, Special, Text, Url,
 };
+use super::nested::MOST_BODY;
 use super::{
     CIRCUIT_BREAKERS, Form, HEALTH_CHECK, Kind, MCP, OUTLIER_DETECTION, REDIRECT, RESPONSE, REWRITE_RESPONSE_HEADER,
     SESSION_RECORDING, SUB_POLICY, Scope, UPSTREAM_TUNNEL, harmless, no_effect, not_yet, removed, works,
@@ -94,6 +95,7 @@ pub(crate) static ROUTE: Scope = Scope {
         works("policy", PPL, "none").differs("an identity criterion is never met without a session"),
         not_yet("sub_policies", Blocks(&SUB_POLICY), "none"),
         works("show_error_details", Bool, "`false`"),
+        works("max_request_body_bytes", Number(1, MOST_BODY), "that of `limits`").differs("not in Pomerium"),
         works("session_static_window", Duration, "the global one").differs("not in Pomerium"),
         works("pass_identity_headers", Bool, "the global one"),
         works("jwt_issuer_format", Choice(&["hostOnly", "uri"]), "the global one"),

@@ -6,7 +6,7 @@ use super::Kind::{
 };
 use super::{
     ACCESS_TEST, BLOB_STORAGE, CERTIFICATE, CIRCUIT_BREAKERS, CLUSTER_NODE, DOWNSTREAM_MTLS, Form, IDENTITY_PROVIDER,
-    Kind, ROUTE, Scope, Status, Variable, harmless, no_effect, not_yet, removed, works,
+    Kind, LIMITS, ROUTE, Scope, Status, Variable, harmless, no_effect, not_yet, removed, works,
 };
 
 const COUNT: Kind = Kind::COUNT;
@@ -73,6 +73,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         ),
         works("allow_upgrades", TEXTS, "none").differs("HTTP itself (`h2c`, `TLS/1.0`) is no upgrade"),
         works("circuit_breaker_thresholds", Block(&CIRCUIT_BREAKERS), "see below").variable(Variable::None),
+        works("limits", Block(&LIMITS), "see below").variable(Variable::None).differs(OURS),
         no_effect("envoy_admin_address", Address, NO_ENVOY),
         no_effect("envoy_admin_access_log_path", File, NO_ENVOY),
         no_effect("envoy_admin_profile_path", File, NO_ENVOY),

@@ -1,6 +1,7 @@
 //! Addresses and time-outs of the public listener (01 §1.3).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::time::Duration;
 
 use postern_edge::{Listeners, PublicListener, Timeouts};
 
@@ -114,14 +115,15 @@ fn split(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     }
 }
 
-pub(super) fn timeouts(cx: &mut Context<'_>, settings: &Block<'_>) -> Timeouts {
+/// Those at the top of the file, and how long a `drain` may take, if that is written.
+pub(super) fn timeouts(cx: &mut Context<'_>, settings: &Block<'_>, drain: Option<Duration>) -> Timeouts {
     let default = Timeouts::default();
     Timeouts {
         read: settings.timeout(cx, "timeout_read", default.read),
         write: settings.timeout(cx, "timeout_write", default.write),
         idle: settings.timeout(cx, "timeout_idle", default.idle),
         upstream: settings.timeout(cx, "default_upstream_timeout", default.upstream),
-        drain: default.drain,
+        drain: drain.unwrap_or(default.drain),
     }
 }
 

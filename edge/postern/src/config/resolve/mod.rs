@@ -11,6 +11,7 @@ mod google;
 mod headers;
 mod identity;
 mod idp;
+mod limits;
 mod listeners;
 mod logs;
 mod mtls;
@@ -45,7 +46,8 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let extra_roots = certificates::authorities(cx, settings, certificates.authority);
     let (certificates, certified) = (certificates.certificates, certificates.names);
     let cookies = cookies::resolve(cx, settings);
-    let timeouts = listeners::timeouts(cx, settings);
+    let (limits, drain) = limits::resolve(cx, settings);
+    let timeouts = listeners::timeouts(cx, settings, drain);
     // Nobody trusts what an authority issues for trying out: a browser that was promised more would be kept out for a year.
     let promises = certificates::configured(settings) && !(ordered && settings.flag(cx, "autocert_use_staging"));
     let response_headers = headers::global(cx, settings, promises);
@@ -124,6 +126,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         request,
         proxy,
         timeouts,
+        limits,
         logs,
         response_headers,
         routes: routes.list,

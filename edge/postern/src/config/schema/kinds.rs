@@ -58,7 +58,7 @@ pub(super) fn schema(kind: &Kind) -> Value {
             "maximum": 1,
             "pattern": r"^\s*(?:0|1|0?\.[0-9]+|[01]\.[0-9]*)\s*$",
         }),
-        Kind::Duration => reference("duration"),
+        Kind::Duration | Kind::DurationWithin(..) => reference("duration"),
         Kind::Seconds => reference("seconds"),
         Kind::Choice(names) => choice(names),
         Kind::List(Kind::Special(_, form @ (Form::OneEntry | Form::Pair))) => {

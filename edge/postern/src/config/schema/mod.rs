@@ -144,6 +144,7 @@ fn dotted(root: &mut Map<String, Value>) {
             | Kind::Number(..)
             | Kind::Fraction
             | Kind::Duration
+            | Kind::DurationWithin(..)
             | Kind::Milliseconds
             | Kind::Seconds
             | Kind::Choice(_)

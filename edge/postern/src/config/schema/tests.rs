@@ -204,7 +204,7 @@ fn check_and_schema_agree_on_the_shape_of_every_key() {
                     let of_value = (problem.code == Code::BadChoice && !matches!(key.kind, Kind::Choice(_)))
                         || (problem.code == Code::MissingKey && !(value.is_null() && is_required(key)))
                         || (problem.code == Code::OutOfRange
-                            && matches!(key.kind, Kind::Milliseconds | Kind::Duration))
+                            && matches!(key.kind, Kind::Milliseconds | Kind::Duration | Kind::DurationWithin(..)))
                         || ends.iter().any(|end| problem.what.ends_with(end));
                     is_of_shape(problem) && !of_value
                 });

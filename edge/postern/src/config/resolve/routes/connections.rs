@@ -11,7 +11,7 @@ use crate::config::context::Context;
 use crate::config::value::Field;
 
 /// Keys that are about requests and their answers, of which a connection has none that we see.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "prefix",
     "path",
     "regex",
@@ -33,6 +33,7 @@ const KEYS: [&str; 21] = [
     "allow_spdy",
     "allow_upgrades",
     "cors_allow_preflight",
+    "max_request_body_bytes",
 ];
 
 /// Values that say nothing wherever they stand.

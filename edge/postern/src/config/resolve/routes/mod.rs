@@ -34,7 +34,7 @@ use super::headers;
 use super::identity::{self, Identity};
 use super::idp::Idps;
 use super::mtls::Mtls;
-use super::{planned, storage, upgrades};
+use super::{limits, planned, storage, upgrades};
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::ROUTE;
@@ -175,6 +175,7 @@ fn route(
     let groups_filter = identity::groups_filter(cx, block, defaults.identity.groups_filter.as_ref());
     let show_error_details = block.flag(cx, "show_error_details");
     let static_window = storage::window(cx, block).unwrap_or(defaults.static_window);
+    let max_request_body = limits::body(cx, block);
     // A long-lived route has no time-outs of its own accord (01 §2.6).
     let timeout = block.timeout(cx, "timeout", if long_lived { None } else { defaults.upstream_timeout });
     let idle_timeout = block.timeout(cx, "idle_timeout", (!long_lived).then_some(IDLE));
@@ -215,6 +216,7 @@ fn route(
         upgrades,
         credentials,
         static_window,
+        max_request_body,
         show_error_details,
     };
     Some(Resolved { route: Arc::new(route), identity, at: block.at("from") })
