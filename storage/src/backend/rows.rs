@@ -28,6 +28,7 @@ pub(super) enum Table {
 
 impl Table {
     /// Every table there is.
+    #[cfg(test)]
     pub(super) const ALL: [Self; 7] =
         [Self::Sessions, Self::Tokens, Self::Owned, Self::Epochs, Self::Spent, Self::Endings, Self::Due];
 }

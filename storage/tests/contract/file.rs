@@ -150,22 +150,60 @@ async fn a_file_has_one_owner_and_is_free_after_it() {
 async fn r_023_a_file_of_a_newer_format_is_refused_and_left_alone() {
     let world = World::file();
     world.storage.close().await;
-    let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
     let note = |format: u32, min_reader: u32| {
         let database = redb::Database::open(&world.file).unwrap();
         let writing = database.begin_write().unwrap();
-        writing.open_table(meta).unwrap().insert("format", format).unwrap();
-        writing.open_table(meta).unwrap().insert("min_reader", min_reader).unwrap();
+        writing.open_table(META).unwrap().insert("format", format).unwrap();
+        writing.open_table(META).unwrap().insert("min_reader", min_reader).unwrap();
         writing.commit().unwrap();
     };
-    note(2, 2);
-    let Err(OpenError::NewerFormat { found: 2, known: 1, .. }) = open(&world.file) else { panic!("not refused") };
-    note(2, 1);
+    note(9, 8);
+    let refused = open(&world.file).unwrap_err();
+    assert!(matches!(refused, OpenError::NewerFormat { found: 8, known: 2, .. }), "{refused:?}");
+    assert!(refused.to_string().contains("(format 8, this one reads up to 2)"), "{refused}");
+    assert_eq!(format_of(&world.file), 9);
+    note(9, 1);
     open(&world.file).unwrap().close().await;
-    let database = redb::Database::open(&world.file).unwrap();
-    let kept = database.begin_read().unwrap().open_table(meta).unwrap().get("format").unwrap().unwrap().value();
-    assert_eq!(kept, 2, "a format that may be read is not written down again");
+    assert_eq!(format_of(&world.file), 9, "a format that may be read is not written down again");
 }
+
+/// A file of each format that was ever written, by [`write_the_fixture`].
+const FORMATS: [(u32, &[u8]); 2] =
+    [(1, include_bytes!("format_1.redb.blocks")), (2, include_bytes!("format_2.redb.blocks"))];
+
+#[tokio::test]
+async fn r_023_a_file_of_every_format_is_opened_and_loses_nothing() {
+    for (format, blocks) in FORMATS {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store");
+        fs::write(&file, unpacked(blocks)).unwrap();
+        assert_eq!(format_of(&file), format);
+        let storage = open(&file).unwrap();
+        let (sessions, alice) = (storage.sessions(), session(1, "alice"));
+        let Lookup::Found(found) = sessions.load(&alice.handle, at(1)).await.unwrap() else { panic!("lost: {format}") };
+        assert_eq!(*found, alice);
+        let tokens = sessions.tokens(&alice.handle).await.unwrap().unwrap();
+        assert_eq!(tokens.refresh.unwrap().expose(), "refresh-alice");
+        for (number, user) in [(2, "bob"), (3, "carol")] {
+            let found = sessions.load(&session(number, user).handle, at(1)).await.unwrap();
+            assert!(matches!(found, Lookup::Revoked), "{format}, {user}: {found:?}");
+        }
+        assert!(!sessions.spend(Once::Ticket, b"spent", at(0), at(9)).await.unwrap(), "{format}");
+        let due = sessions.due(at(200), 10).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.handle).collect::<Vec<_>>(), [alice.handle], "{format}");
+        assert_eq!(sessions.list(ISSUER, "alice", at(1)).await.unwrap().len(), 1);
+        storage.close().await;
+        assert_eq!(format_of(&file), FORMATS.last().unwrap().0, "the present one");
+    }
+}
+
+fn format_of(file: &Path) -> u32 {
+    let database = redb::Database::open(file).unwrap();
+    let meta = database.begin_read().unwrap().open_table(META).unwrap();
+    meta.get("format").unwrap().unwrap().value()
+}
+
+const META: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
 
 #[tokio::test]
 #[ignore = "writes the fixture of a new format"]
@@ -190,6 +228,17 @@ fn packed(file: &[u8]) -> Vec<u8> {
         out.extend(block);
     }
     out
+}
+
+fn unpacked(blocks: &[u8]) -> Vec<u8> {
+    let (length, blocks) = blocks.split_first_chunk().unwrap();
+    let mut file = vec![0; usize::try_from(u64::from_be_bytes(*length)).unwrap()];
+    for block in blocks.chunks(4 + BLOCK) {
+        let (number, block) = block.split_first_chunk().unwrap();
+        let at = usize::try_from(u32::from_be_bytes(*number)).unwrap() * BLOCK;
+        file.get_mut(at..at + block.len()).unwrap().copy_from_slice(block);
+    }
+    file
 }
 
 const BLOCK: usize = 512;

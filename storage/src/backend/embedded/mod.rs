@@ -2,6 +2,8 @@
 //!
 //! The file belongs to one process. What was acknowledged is on disk: a kill at any moment loses none of it.
 
+mod format;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -12,15 +14,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    TableError, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{error, info};
 
 use super::rows::{self, Change, Read, Table};
 use super::{Done, Write};
-use crate::record::FORMAT;
 use crate::{OpenError, StorageError};
 
 /// The open file.
@@ -184,11 +184,7 @@ impl Read for Snapshot {
     }
 
     fn keys(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, StorageError> {
-        let table = match self.0.open_table(definition(table)) {
-            // A file from before there was such a table: the first write makes it.
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            table => table.map_err(refused)?,
-        };
+        let table = self.0.open_table(definition(table)).map_err(refused)?;
         first_keys(table.range(from..to).map_err(refused)?, limit)
     }
 }
@@ -243,20 +239,11 @@ const fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'s
 }
 
 fn open(path: &Path) -> Result<Database, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
-    let file = private_file(path).map_err(io)?;
+    let file = private_file(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let opened = FileBackend::new(file)
         .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend));
-    let database = opened.map_err(|error| {
-        if let DatabaseError::Storage(redb::StorageError::Io(source)) = error {
-            return io(source);
-        }
-        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-            return OpenError::InUse { path: path.to_owned() };
-        }
-        damaged(path, &error)
-    })?;
-    prepare(&database, path)?;
+    let database = opened.map_err(|error| unusable(path, error))?;
+    format::prepare(&database, path)?;
     Ok(database)
 }
 
@@ -270,51 +257,16 @@ fn private_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Refuses a newer format; makes what an older one lacks. Writes only then, so that a full disk can still be read.
-fn prepare(database: &Database, path: &Path) -> Result<(), OpenError> {
-    let meta = meta_of(database).map_err(|error| damaged(path, &error))?;
-    match meta {
-        Some(Meta { min_reader, .. }) if min_reader > FORMAT => {
-            Err(OpenError::NewerFormat { path: path.to_owned(), found: min_reader, known: FORMAT })
-        }
-        Some(Meta { format, .. }) if format >= FORMAT => Ok(()),
-        _ => make_tables(database).map_err(|error| damaged(path, &error)),
+/// Why a file cannot be opened.
+fn unusable(path: &Path, error: impl Into<redb::Error>) -> OpenError {
+    let (path, error) = (path.to_owned(), error.into());
+    if let redb::Error::Io(source) = error {
+        return OpenError::Io { path, source };
     }
-}
-
-/// What the file says of itself.
-struct Meta {
-    format: u32,
-    min_reader: u32,
-}
-
-fn meta_of(database: &Database) -> Result<Option<Meta>, redb::Error> {
-    let reading = database.begin_read()?;
-    let meta = match reading.open_table(META) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-        meta => meta?,
-    };
-    let (format, min_reader) = (meta.get("format")?, meta.get("min_reader")?);
-    Ok(format
-        .zip(min_reader)
-        .map(|(format, min_reader)| Meta { format: format.value(), min_reader: min_reader.value() }))
-}
-
-fn make_tables(database: &Database) -> Result<(), redb::Error> {
-    let writing = database.begin_write()?;
-    {
-        let mut meta = writing.open_table(META)?;
-        meta.insert("format", FORMAT)?;
-        meta.insert("min_reader", FORMAT)?;
+    if matches!(error, redb::Error::DatabaseAlreadyOpen) {
+        return OpenError::InUse { path };
     }
-    for table in Table::ALL {
-        writing.open_table(definition(table))?;
-    }
-    Ok(writing.commit()?)
-}
-
-fn damaged(path: &Path, error: &dyn std::error::Error) -> OpenError {
-    OpenError::Damaged { path: path.to_owned(), reason: error.to_string() }
+    OpenError::Damaged { path, reason: error.to_string() }
 }
 
 fn refused(error: impl Into<redb::Error>) -> StorageError {
@@ -333,8 +285,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What every version writes: the format, and the oldest version that may still read.
-const META: TableDefinition<'static, &'static str, u32> = TableDefinition::new("meta");
 /// Writes that wait; beyond them callers wait for a place, within their deadline.
 const QUEUE: usize = 4_096;
 /// Writes of one commit: at 10 µs each, a bound to what a sign-in waits for others.
@@ -347,21 +297,25 @@ const REOPEN_EVERY: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
-    /// A disk that can be filled.
+    /// A disk that can be filled, or whose machine stops: it takes as many writes as are left.
     #[derive(Debug)]
-    struct Disk {
+    pub(super) struct Disk {
         file: FileBackend,
-        full: Arc<AtomicBool>,
+        left: Arc<AtomicUsize>,
     }
 
     impl Disk {
+        pub(super) fn of(path: &Path, left: &Arc<AtomicUsize>) -> Self {
+            Self { file: FileBackend::new(private_file(path).unwrap()).unwrap(), left: Arc::clone(left) }
+        }
+
         fn room(&self) -> Result<(), io::Error> {
-            let full = self.full.load(Ordering::SeqCst);
-            if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            let taken = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            taken.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
         }
     }
 
@@ -394,24 +348,23 @@ mod tests {
     #[tokio::test]
     async fn r_006_a_full_disk_is_unavailable_and_comes_back_without_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, full) = (folder.path().join("store"), Arc::new(AtomicBool::new(false)));
-        let disk = Arc::clone(&full);
+        let (path, left) = (folder.path().join("store"), Arc::new(AtomicUsize::new(usize::MAX)));
+        let disk = Arc::clone(&left);
         let store = Embedded::start(Box::new(move || {
-            let backend =
-                Disk { file: FileBackend::new(private_file(&path).unwrap()).unwrap(), full: Arc::clone(&disk) };
-            let database = Database::builder().create_with_backend(backend).map_err(|e| damaged(&path, &e))?;
-            prepare(&database, &path)?;
+            let opened = Database::builder().create_with_backend(Disk::of(&path, &disk));
+            let database = opened.map_err(|error| unusable(&path, error))?;
+            format::prepare(&database, &path)?;
             Ok(database)
         }))
         .unwrap();
         assert_eq!(store.write(spend(1)).await.unwrap(), Done::Applied);
 
-        full.store(true, Ordering::SeqCst);
+        left.store(0, Ordering::SeqCst);
         for _ in 0..3 {
             let Err(StorageError::Unavailable { .. }) = store.write(spend(2)).await else { panic!("written nowhere") };
         }
 
-        full.store(false, Ordering::SeqCst);
+        left.store(usize::MAX, Ordering::SeqCst);
         let deadline = Instant::now() + Duration::from_secs(10);
         // Readers alone must be enough to bring it back.
         while store.read(|rows| rows.find(Table::Spent, &[1; 32])).await.ok().flatten().is_none() {
