@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 use postern_identity::{IdpId, Session, SessionHandle, SessionId, Timestamp, Tokens};
 use tokio_util::task::TaskTracker;
@@ -269,10 +270,10 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
     pub async fn revoke_user(&self, issuer: &str, user: &str, not_before: Timestamp) -> Result<(), StorageError> {
-        for owner in self.inner.seal.owners(issuer, user) {
-            self.revoke_owner(owner, not_before).await?;
-        }
-        Ok(())
+        // By every name at once: one that cannot be written keeps no other one alive.
+        let owners = self.inner.seal.owners(issuer, user);
+        let all = join_all(owners.into_iter().map(|owner| self.revoke_owner(owner, not_before))).await;
+        all.into_iter().collect()
     }
 
     /// Ends every session of every user that began before `not_before`, by one fact. Their tokens stay sealed, and are never

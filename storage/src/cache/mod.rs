@@ -426,7 +426,8 @@ struct Id(SessionId);
 
 impl PartialEq for Id {
     fn eq(&self, other: &Self) -> bool {
-        same(self.0.as_bytes(), other.0.as_bytes())
+        // The same bytes under another secret are another session, if they are one.
+        same(self.0.as_bytes(), other.0.as_bytes()) && self.0.secret() == other.0.secret()
     }
 }
 

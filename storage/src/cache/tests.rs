@@ -93,6 +93,18 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 #[tokio::test]
+async fn s_089_the_bytes_of_an_id_under_another_secret_are_no_copy() {
+    let world = World::new();
+    world.create(1, "alice").await;
+    world.found(1, 1).await;
+    let replaced =
+        Keyring::derive_with(&Secret::new([1; 32]), &[Secret::new([3; 32])], &Secret::new([2; 32])).secrets().nth(1);
+    let forged = SessionId::of(replaced.unwrap(), *id(1).as_bytes());
+    assert!(matches!(world.cache.get(&id(1), at(1), WINDOW), Cached::Hit(_)));
+    assert!(matches!(world.cache.get(&forged, at(1), WINDOW), Cached::Miss));
+}
+
+#[tokio::test]
 async fn a_session_is_loaded_once_and_then_hit() {
     let world = World::new();
     world.create(1, "alice").await;

@@ -216,11 +216,14 @@ impl Seal {
     pub(crate) fn row(&self, session: &Session, generation: u64, former: Option<&Row>) -> Result<Row, StorageError> {
         let key = session.handle.as_bytes();
         let mut plain = Zeroizing::new(View::from(session).encode_to_vec());
-        if let Some(old) = former.and_then(|row| self.open(Kind::View, key, row, &row.view)) {
-            plain.extend(unknown_fields(&old, VIEW_FIELDS));
-        }
         let User { issuer, id, .. } = &session.user;
-        let kept = former.and_then(|row| self.owners(issuer, id).into_iter().find(|owner| *owner == row.owner()));
+        let mut kept = None;
+        if let Some((row, old)) = former.and_then(|row| Some((row, self.open(Kind::View, key, row, &row.view)?))) {
+            plain.extend(unknown_fields(&old, VIEW_FIELDS));
+            // The name was sealed with it, also where the secret that made it is known no more.
+            let of = View::decode(old.as_slice()).ok().and_then(|view| view.into_session(session.handle, row));
+            kept = of.filter(|old| (&old.user.issuer, &old.user.id) == (issuer, id)).map(|_| row.owner());
+        }
         let row = Row {
             ver: FORMAT,
             min_reader: FORMAT,

@@ -85,6 +85,15 @@ fn a_record_keeps_the_name_of_its_owner_when_it_is_sealed_by_the_next_secret() {
     let renewed = next.row(&session, 4, Some(&row)).unwrap();
     assert_eq!(renewed.owner, row.owner);
     assert_ne!(next.row(&session, 4, None).unwrap().owner, row.owner);
+    let done = Seal::new(Arc::new(Keyring::derive(&Secret::new([3; 32]), &Secret::new([2; 32]))));
+    assert_eq!(
+        done.row(&session, 5, Some(&renewed)).unwrap().owner,
+        row.owner,
+        "also where only the next one is known"
+    );
+    let mut other = session.clone();
+    other.user.id = "somebody else".to_owned();
+    assert_ne!(next.row(&other, 4, Some(&row)).unwrap().owner, row.owner);
     let forged = Row { owner: vec![7; 32], ..row };
     assert_ne!(next.row(&session, 4, Some(&forged)).unwrap().owner, forged.owner, "s_082: but no name of anybody else");
 }
