@@ -76,7 +76,13 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<bool> {
         let answer = match self.admit(downstream, exchange).await {
             Ok(()) => exchange.verdict(downstream.req_header()),
-            Err(refusal) => Some(exchange.refuse(&refusal, downstream.req_header())),
+            Err(refusal) => {
+                if refusal == Refusal::BadRequest(BadRequest::BodyTooLarge) {
+                    // What nobody reads is not followed by another request (03 §2).
+                    downstream.set_keepalive(None);
+                }
+                Some(exchange.refuse(&refusal, downstream.req_header()))
+            }
         };
         match answer {
             Some(answer) => send(downstream, answer).await.map(|()| true),
@@ -164,7 +170,9 @@ impl ProxyHttp for Proxy {
         let bytes = body.as_ref().map_or(0, Bytes::len);
         // Once it has become something else, what comes is no body any more.
         if exchange.vigil.is_none() && exchange.received(bytes as u64) {
-            return Error::e_explain(BODY_TOO_LARGE, "the body is larger than its route takes");
+            // It is the client's: whatever the upstream speaks, the exchange ends with it.
+            let error = Error::explain(BODY_TOO_LARGE, "the body is larger than its route takes");
+            return Err(error.into_down());
         }
         if end {
             exchange.request_completed();
@@ -351,7 +359,11 @@ impl Proxy {
         }
         let declared = downstream.req_header().headers.get(CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0);
-        if exchange.is_too_much(declared) { Err(Refusal::BadRequest(BadRequest::BodyTooLarge)) } else { Ok(()) }
+        let is_carried = exchange.permit().is_some();
+        if is_carried && exchange.is_too_much(declared) {
+            return Err(Refusal::BadRequest(BadRequest::BodyTooLarge));
+        }
+        Ok(())
     }
 
     /// A peer for what was permitted; without a permit there is none.

@@ -251,15 +251,16 @@ async fn s_106_nothing_is_dialled_before_the_policy_allowed_it() {
     let value = cookie.trim().split_once('=').unwrap().1.to_owned();
     let (_, foreign) = world.sign_in(|session| session.user.email = Some("eve@example.com".to_owned())).await;
     for (fields, status) in [
-        ("", 401),
+        ("", 302),
         ("Authorization: Pomerium nonsense\r\n", 401),
-        ("Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n", 401),
+        ("Accept: application/json\r\n", 401),
+        ("Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n", 302),
         (foreign.as_str(), 403),
     ] {
         assert_eq!(refused(&world, &connect("app.localhost:5432", fields)).await, status, "{fields}");
     }
     // Whose session it is on that host, it is on no other (S-089).
-    assert_eq!(refused(&world, &connect("db.internal:22", &cookie)).await, 401);
+    assert_eq!(refused(&world, &connect("db.internal:22", &cookie)).await, 302);
     assert_eq!(server.accepted(), 0);
     for fields in [
         cookie.clone(),

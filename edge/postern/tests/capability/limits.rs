@@ -118,6 +118,23 @@ async fn a_body_is_as_large_as_its_route_takes_and_no_slower_than_it_may_be() ->
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_large_ends_with_its_exchange_whatever_the_upstream_speaks() -> Result<()> {
+    let (world, silent) = (World::new()?, Faulty::start(Fault::Silent, None, true).await?);
+    let route = world.route("app", &format!("h2c://{}", silent.address()), PUBLIC);
+    let postern = Postern::run(&world, &limited(&world, "max_request_body_bytes: 1000", &route)).await?;
+    let chunks = format!("3e9\r\n{}\r\n", "x".repeat(1001));
+    let request = format!("{}{chunks}", head(&world, "POST /", "Transfer-Encoding: chunked\r\n"));
+    let began = Instant::now();
+    let answer = world.exchange("app", &request).await?;
+    ensure!(answer.starts_with("HTTP/1.1 413 "), "{answer}\n{}", postern.told());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let request = head(&world, "POST /", "Content-Length: 1001\r\n");
+    let answer = world.exchange("app", &request).await?;
+    ensure!(answer.starts_with("HTTP/1.1 413 "), "the connection is closed: {answer}\n{}", postern.told());
+    Ok(())
+}
+
+#[tokio::test]
 async fn connections_are_as_many_and_last_as_long_as_they_may() -> Result<()> {
     let (world, _upstream, postern) =
         open("connections_per_address: 2, requests_per_connection: 2, keepalive_timeout: 2s").await?;
