@@ -30,8 +30,10 @@ clippy: tools-test
 docs: tools-test
 	$(call step,docs,RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked)
 
+# What an outage does to people is judged by the second: those tests have the machine to themselves.
 tests: tools-test
-	$(call step,tests,cargo test --workspace --locked)
+	$(call step,tests,cargo test --workspace --locked -- --skip outage::)
+	$(call step,outages,cargo test --workspace --locked --test capability -- outage:: --test-threads=1)
 
 # The instructions that each step of the gate takes, in the build that the tests have.
 budgets: tools-test

@@ -22,6 +22,7 @@ mod operator;
 mod refresh;
 mod sealed;
 mod server;
+mod service_account;
 mod sign_in;
 mod sign_out;
 mod user;
@@ -38,6 +39,7 @@ pub use config::{AuthnConfig, IdpConfig, ProviderKind, RouteHosts};
 pub use error::AuthnError;
 pub use idp::truth;
 pub use operator::{Clearing, End, EndAllError, Stage};
+pub use service_account::{MOST_SERVICE_ACCOUNTS, ServiceAccountError};
 
 /// The whole of authn; cheap to clone, and every clone is the same one.
 #[derive(Clone, Debug)]

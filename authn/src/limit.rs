@@ -12,7 +12,10 @@ const BURST: Duration = Duration::from_secs(5);
 /// Addresses that fall on the same slot share its budget. The table never grows.
 const SLOTS: usize = 1 << 16;
 
-/// A rate limit for each client address, or each /64 for IPv6.
+/// A site, whose networks are many clients or one with as many addresses, has so many times as much.
+const NETWORKS: u32 = 16;
+
+/// A rate limit for each client address, or each /64 for IPv6, and for each /48.
 ///
 /// The generic cell rate algorithm: a slot holds the instant at which its client has paid for all that it asked.
 #[derive(Debug)]
@@ -34,30 +37,42 @@ impl Limit {
     /// # Errors
     /// How long to wait, if the client asked too often; the request then costs nothing.
     pub(crate) fn take(&self, client: IpAddr, now: Instant) -> Result<(), Duration> {
-        let now = millis(now.saturating_duration_since(self.started));
-        let place = usize::try_from(self.hasher.hash_one(network(client)) % SLOTS as u64).unwrap_or_default();
-        let Some(slot) = self.paid_until.get(place) else { return Ok(()) };
+        let now = micros(now.saturating_duration_since(self.started));
+        match client.to_canonical() {
+            IpAddr::V4(v4) => self.pay((0, v4.to_bits().into()), COST, now),
+            IpAddr::V6(v6) => {
+                let network = (64, v6.to_bits() >> 64);
+                self.pay(network, COST, now)?;
+                // Only what its network was granted, so that one of them does not take it from all.
+                let paid = self.pay((48, v6.to_bits() >> 80), COST / NETWORKS, now);
+                if let (Err(_), Some(slot)) = (paid, self.slot(network)) {
+                    slot.fetch_sub(micros(COST), Ordering::Relaxed);
+                }
+                paid
+            }
+        }
+    }
+
+    fn slot(&self, who: (u8, u128)) -> Option<&AtomicU64> {
+        self.paid_until.get(usize::try_from(self.hasher.hash_one(who) % SLOTS as u64).ok()?)
+    }
+
+    fn pay(&self, who: (u8, u128), cost: Duration, now: u64) -> Result<(), Duration> {
+        let Some(slot) = self.slot(who) else { return Ok(()) };
+        let (cost, latest) = (micros(cost), now + micros(BURST));
         let pay = |paid: u64| {
-            let after = paid.max(now) + millis(COST);
-            (after <= now + millis(BURST)).then_some(after)
+            let after = paid.max(now) + cost;
+            (after <= latest).then_some(after)
         };
         match slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay) {
             Ok(_) => Ok(()),
-            Err(paid) => Err(Duration::from_millis((paid + millis(COST)).saturating_sub(now + millis(BURST)))),
+            Err(paid) => Err(Duration::from_micros((paid + cost).saturating_sub(latest))),
         }
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
-}
-
-/// What counts as one client.
-fn network(client: IpAddr) -> u64 {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default(),
-    }
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4)
 }
 
 #[cfg(test)]
@@ -91,5 +106,19 @@ mod tests {
         assert!(limit.take(ip("2001:db8:0:1:ffff::1"), start).is_err());
         assert!(limit.take(ip("2001:db8:0:2::1"), start).is_ok());
         assert!(limit.take(ip("::ffff:192.0.2.9"), start).is_ok());
+    }
+
+    #[test]
+    fn all_networks_of_a_48_have_sixteen_times_as_much_and_one_of_them_does_not_take_it_all() {
+        let start = Instant::now();
+        let limit = Limit::new(start);
+        let of = |network: u16| IpAddr::from([0x2001, 0xdb8, 7, network, 0, 0, 0, 1]);
+        assert_eq!((0..2000).filter(|_| limit.take(of(1), start).is_ok()).count(), 50);
+        let others = (2..2000).filter(|network| limit.take(of(*network), start).is_ok()).count();
+        assert!((700..=750).contains(&others), "{others} besides those fifty");
+        assert!((0..60).all(|_| limit.take(of(9999), start).is_err()));
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..60).filter(|_| limit.take(of(9999), later).is_ok()).count(), 50, "a refusal costs nothing");
+        assert!(limit.take(ip("2001:db8:8::1"), start).is_ok(), "another site");
     }
 }

@@ -288,7 +288,10 @@ fn give_up(shared: &Shared, why: &str) {
 
 /// How far the clock of this process may be from the store's where all sessions are to end, and that of whoever creates
 /// sessions meanwhile. A session that began later by less than this may have begun before, and is ended with the others.
-pub(crate) const CLOCKS_MAY_DIFFER: Duration = Duration::from_secs(1);
+const CLOCKS_MAY_DIFFER: Duration = Duration::from_secs(1);
+/// So long a session waits after the end of all: so far the clocks of those who end sessions and of those who begin them may
+/// differ, both ways.
+pub(crate) const LONGEST_WAIT: Duration = CLOCKS_MAY_DIFFER.saturating_mul(3);
 const READ_AT_ONCE: usize = 32;
 /// Revoking must not wait longer for tokens.
 const READ_WITHIN: Duration = Duration::from_secs(1);

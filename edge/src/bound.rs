@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::listener::Alarm;
 use crate::upstream::Line;
+use crate::vigil::Vigil;
+use crate::{Failure, Refusal};
 
 tokio::task_local! {
     /// The bound of the exchange that runs in this task.
@@ -25,16 +28,42 @@ pub(crate) struct Bound {
     /// That of the exchange, for when somebody else ends it.
     task: AtomicWaker,
     line: Mutex<Option<Arc<Line>>>,
-    reason: OnceLock<&'static str>,
+    ended: OnceLock<Box<Ended>>,
     active: AtomicBool,
+    /// From when on somebody looks after it, if it lasts that long, and who.
+    attended: OnceLock<Instant>,
+    lasts: AtomicBool,
+    vigil: Mutex<Option<Box<Vigil>>>,
 }
+
+/// Why somebody ended an exchange.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It would not be allowed now.
+    Refused(Refusal),
+    /// It ended with the drain.
+    Drained,
+}
+
+impl Ended {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Drained => CUT,
+        }
+    }
+}
+
+/// It was ended from outside.
+pub(crate) const CUT: &str = "cut";
 
 impl Bound {
     /// Runs `exchange` under a bound of its own. `None` if it did not end in time.
     pub(crate) async fn keep<T>(exchange: impl Future<Output = Option<T>>) -> Option<T> {
         let bound = Arc::new(Self::default());
         let mut exchange = pin!(BOUND.scope(Arc::clone(&bound), exchange));
-        if let Some(output) = bound.over(exchange.as_mut()).await {
+        let mut looked_after = None;
+        if let Some(output) = attend(&bound, bound.over(exchange.as_mut()), &mut looked_after).await {
             return output;
         }
         bound.cut();
@@ -48,21 +77,35 @@ impl Bound {
 
     /// `None`: as long as it takes. What has passed stays so.
     pub(crate) fn set(&self, until: Option<Instant>) {
-        if self.reason.get().is_none() && !self.has_passed() {
+        if self.ended.get().is_none() && !self.has_passed() {
             self.replace(until);
         }
     }
 
-    /// Ends the exchange now, for this reason.
-    pub(crate) fn end(&self, reason: &'static str) {
-        let _first_stays = self.reason.set(reason);
+    /// Ends the exchange now.
+    pub(crate) fn end(&self, why: Ended) {
+        let _first_stays = self.ended.set(Box::new(why));
         self.replace(Some(Instant::now()));
         self.task.wake();
     }
 
     /// Why it was ended, if somebody ended it.
     pub(crate) fn reason(&self) -> Option<&'static str> {
-        self.reason.get().copied()
+        self.ended.get().map(|ended| ended.reason())
+    }
+
+    /// The refusal that it ends with, if somebody ended it.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        match &**self.ended.get()? {
+            Ended::Refused(refusal) => Some(refusal),
+            Ended::Drained => Some(&Refusal::Failed(Failure::Stopping)),
+        }
+    }
+
+    /// Has the exchange looked after from then on, if it lasts that long. Once.
+    pub(crate) fn look_after(&self, from: Instant, vigil: Vigil) {
+        *self.vigil.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(vigil));
+        let _first_stays = self.attended.set(from);
     }
 
     /// Whether it has passed.
@@ -73,6 +116,11 @@ impl Bound {
     /// How much time is left, if there is an end to it.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.until().map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// It does last: whoever looks after it begins now.
+    pub(crate) fn lasts(&self) {
+        self.lasts.store(true, Ordering::Relaxed);
     }
 
     /// The output of `work`, unless the bound passes first.
@@ -123,6 +171,25 @@ impl Bound {
     }
 }
 
+/// The output of `work`, which is looked after by a task of its own once the time for that has come.
+async fn attend<T>(bound: &Arc<Bound>, work: impl Future<Output = T>, task: &mut Option<AbortOnDropHandle<()>>) -> T {
+    let (mut work, mut alarm) = (pin!(work), Alarm::default());
+    std::future::poll_fn(|cx| {
+        let output = work.as_mut().poll(cx);
+        if output.is_pending()
+            && task.is_none()
+            && let Some(from) = bound.attended.get()
+            // A timer alone says nothing to a task that never rests.
+            && (bound.lasts.load(Ordering::Relaxed) || Instant::now() >= *from || alarm.poll(*from, cx).is_ready())
+        {
+            let vigil = bound.vigil.lock().unwrap_or_else(PoisonError::into_inner).take();
+            *task = vigil.map(|vigil| AbortOnDropHandle::new(tokio::spawn(vigil.keep(Arc::clone(bound)))));
+        }
+        output
+    })
+    .await
+}
+
 /// In which an exchange may still end in words.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -170,12 +237,12 @@ mod tests {
     async fn what_was_ended_stays_ended_and_has_a_moment_for_its_last_words() {
         let ended = Bound::keep(async {
             let bound = Bound::current();
-            bound.end("signed-out");
+            bound.end(Ended::Refused(Refusal::SessionEnded));
             bound.set(None);
             assert!(bound.has_passed());
             tokio::time::sleep(GRACE / 2).await;
             bound.reason()
         });
-        assert_eq!(ended.await, Some("signed-out"));
+        assert_eq!(ended.await, Some("session-ended"));
     }
 }

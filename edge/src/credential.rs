@@ -3,39 +3,40 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-use http::header;
-use postern_identity::{ProgramToken, SessionCookie, SessionId, cookies_named};
+use http::{HeaderMap, HeaderName, header};
+use postern_identity::{SessionCookie, Shown, cookies_named};
 
 use crate::{Request, Snapshot};
 
 /// What was shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credential {
-    /// The session it names, if its MAC holds for this host. Anything else is no credential (S-083).
-    pub(crate) session: Option<SessionId>,
+    /// Whom it names, if its MAC holds, a session's for this host. Anything else is no credential (S-083).
+    pub(crate) shown: Option<Shown>,
     /// It came in a field or parameter, good or not: a program asks, and is never redirected.
     pub(crate) programmatic: bool,
 }
 
 impl Credential {
-    /// The cookie first, then fields, then the query (02 §1.5); each is one on the host `door` alone (S-089).
+    /// The cookie first, then fields, then the query (02 §1.5); a session is one on the host `door` alone (S-089), a service
+    /// account on every one, but never in a cookie (S-096).
     pub(crate) fn present_in(fields: &HeaderMap, request: &Request, door: &str, snapshot: &Snapshot) -> Self {
         let scope = snapshot.cookie_scope(door);
         let name = snapshot.config.cookie.name.as_str();
         let cookies = fields.get_all(header::COOKIE).iter().flat_map(|field| cookies_named(field.as_bytes(), name));
         let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();
         let keyring = &snapshot.config.keyring;
-        let session = SessionCookie::open_one(keyring, scope, cookies)
-            .or_else(|| ProgramToken::open_one(keyring, scope, in_fields(fields)))
-            .or_else(|| ProgramToken::open_one(keyring, scope, in_query(request)));
-        Self { session, programmatic }
+        let shown = SessionCookie::open_one(keyring, scope, cookies)
+            .map(Shown::Session)
+            .or_else(|| Shown::one(keyring, scope, in_fields(fields)))
+            .or_else(|| Shown::one(keyring, scope, in_query(request)));
+        Self { shown, programmatic }
     }
 }
 
 /// `X-Pomerium-Authorization`, `Authorization: Pomerium …` and `Authorization: Bearer Pomerium-…`.
 fn in_fields(fields: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let own = fields.get_all("x-pomerium-authorization").iter().map(|value| value.as_bytes().trim_ascii());
+    let own = fields.get_all(OWN).iter().map(|value| value.as_bytes().trim_ascii());
     own.chain(fields.get_all(header::AUTHORIZATION).iter().filter_map(|value| own_scheme(value.as_bytes())))
 }
 
@@ -51,6 +52,7 @@ pub(crate) fn own_scheme(value: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer") && prefix.eq_ignore_ascii_case(BEARER_PREFIX)).then_some(token)
 }
 
+const OWN: HeaderName = HeaderName::from_static("x-pomerium-authorization");
 const BEARER_PREFIX: &[u8] = b"pomerium-";
 
 fn in_query(request: &Request) -> impl Iterator<Item = &[u8]> {

@@ -1,17 +1,18 @@
 //! The life of an edge: bind, start, reload, drain. One thread, one runtime and one proxy a core; between them and the rest
 //! of the process only the gate's snapshot, which is swapped, and one signal to stop.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pingora_core::apps::{HttpServerOptions, ServerApp as _};
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::admit::Gate;
 use crate::listener::{
     Accepted, Bound, CertificateError, CertificateReader, CertificateStore, CertificateWatch, Door, Handshakes,
-    Purpose, Tls, TlsAcceptor, answer_redirect, provider,
+    Inherited, Purpose, Tls, TlsAcceptor, answer_redirect, provider,
 };
 use crate::metrics::Metrics;
 use crate::proxy::{App, Proxy};
@@ -72,12 +73,12 @@ pub enum ReloadError {
 pub struct Edge;
 
 impl Edge {
-    /// Binds every address, so that a taken port is known before anything else is begun.
+    /// Binds every address that none of `inherited` listens on, so that a taken port is known before anything else is begun.
     ///
     /// # Errors
     /// An address cannot be bound; the message names it.
-    pub fn bind(listeners: &Listeners) -> io::Result<Bound> {
-        Bound::bind(listeners)
+    pub fn bind(listeners: &Listeners, inherited: &mut Inherited) -> io::Result<Bound> {
+        Bound::bind(listeners, inherited)
     }
 
     /// Serves what is bound. To be called within the control runtime, where certificates are watched.
@@ -109,12 +110,15 @@ impl Edge {
         let (stop, stopped) = watch::channel(false);
         let (deadline, deadlines) = watch::channel(None);
         let sockets = bound.into_sockets(options.workers.max(1))?;
+        let listening = Listening::default();
+        let sockets = sockets.into_iter().map(|of_core| listening.keep(of_core)).collect::<io::Result<Vec<_>>>()?;
         let begin = |(core, sockets)| Worker::begin(core, sockets, parts.clone(), (stopped.clone(), deadlines.clone()));
         let workers = sockets.into_iter().enumerate().map(begin).collect::<io::Result<Vec<_>>>()?;
         upstreams.tend(&snapshot);
         let watching = watch.clone().map(|watch| tokio::spawn(watch.run()).abort_handle());
         Ok(RunningEdge {
             workers,
+            listening,
             stop,
             deadline,
             gate,
@@ -158,7 +162,9 @@ fn door(tls: Option<Tls>, gate: Arc<Gate>, metrics: &Metrics) -> Door {
         gate,
         open: Arc::new(AtomicUsize::new(0)),
         handshakes: Handshakes::default(),
+        claims: Handshakes::default(),
         addresses: Arc::default(),
+        told: Mutex::default(),
         metrics: metrics.clone(),
     }
 }
@@ -167,6 +173,7 @@ fn door(tls: Option<Tls>, gate: Arc<Gate>, metrics: &Metrics) -> Door {
 #[derive(Debug)]
 pub struct RunningEdge {
     workers: Vec<Worker>,
+    listening: Listening,
     stop: watch::Sender<bool>,
     deadline: watch::Sender<Option<Instant>>,
     gate: Arc<Gate>,
@@ -208,9 +215,26 @@ impl RunningEdge {
         }
     }
 
+    /// The sockets that it listens on, once more.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn listening(&self) -> io::Result<Vec<TcpListener>> {
+        self.listening.with(|sockets| sockets.values().map(TcpListener::try_clone).collect())
+    }
+
+    /// What can be told of the runtime of each core, by the name of its thread.
+    #[must_use]
+    pub fn runtimes(&self) -> Vec<(String, RuntimeMetrics)> {
+        let named = |(core, worker): (usize, &Worker)| (thread_name(core), worker.runtime.clone());
+        self.workers.iter().enumerate().map(named).collect()
+    }
+
     /// Stops accepting, tells the clients, and waits for what is under way, at most `bound`; then cuts. Dropping the
     /// future before it is done cuts as well.
     pub async fn drain(mut self, bound: Duration) {
+        // A socket that is open would take connections that nobody serves.
+        self.listening.with(BTreeMap::clear);
         self.deadline.send_replace(Some(Instant::now() + bound));
         self.stop.send_replace(true);
         for worker in std::mem::take(&mut self.workers) {
@@ -226,6 +250,48 @@ impl Drop for RunningEdge {
         }
         self.deadline.send_replace(Some(Instant::now()));
         self.stop.send_replace(true);
+    }
+}
+
+/// The sockets of all cores once more, for whoever takes this place. One that is open takes its share of new connections: it is
+/// kept no longer than somebody accepts them.
+#[derive(Debug, Clone, Default)]
+struct Listening(Arc<Mutex<BTreeMap<usize, TcpListener>>>);
+
+/// What a core accepts from. The copy of it goes when this goes, however the core ends.
+#[derive(Debug)]
+struct Socket {
+    purpose: Purpose,
+    listener: TcpListener,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+struct Kept(Listening, usize);
+
+impl Listening {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<usize, TcpListener>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Copies the sockets of one core.
+    fn keep(&self, of_core: Vec<(Purpose, TcpListener)>) -> io::Result<Vec<Socket>> {
+        let keep = |(purpose, listener): (Purpose, TcpListener)| {
+            let copy = listener.try_clone()?;
+            let number = self.with(|sockets| {
+                let number = sockets.len();
+                sockets.insert(number, copy);
+                number
+            });
+            Ok(Socket { purpose, listener, kept: Kept(self.clone(), number) })
+        };
+        of_core.into_iter().map(keep).collect()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.0.with(|sockets| sockets.remove(&self.1)));
     }
 }
 
@@ -248,13 +314,19 @@ type Signals = (watch::Receiver<bool>, watch::Receiver<Option<Instant>>);
 struct Worker {
     thread: JoinHandle<()>,
     ended: oneshot::Receiver<()>,
+    runtime: RuntimeMetrics,
+}
+
+fn thread_name(core: usize) -> String {
+    format!("edge-{core}")
 }
 
 impl Worker {
-    fn begin(core: usize, sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Signals) -> io::Result<Self> {
+    fn begin(core: usize, sockets: Vec<Socket>, parts: Parts, signals: Signals) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let metrics = runtime.metrics();
         let (end, ended) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(format!("edge-{core}")).spawn(move || {
+        let thread = std::thread::Builder::new().name(thread_name(core)).spawn(move || {
             if let Err(error) = runtime.block_on(serve(sockets, parts, signals)) {
                 tracing::error!(%error, core, "an edge core has stopped");
             }
@@ -262,7 +334,7 @@ impl Worker {
             runtime.shutdown_background();
             let _nobody_waits = end.send(());
         })?;
-        Ok(Self { thread, ended })
+        Ok(Self { thread, ended, runtime: metrics })
     }
 
     async fn ended(self) {
@@ -273,17 +345,17 @@ impl Worker {
     }
 }
 
-async fn serve(sockets: Vec<(Purpose, TcpListener)>, parts: Parts, signals: Signals) -> io::Result<()> {
+async fn serve(sockets: Vec<Socket>, parts: Parts, signals: Signals) -> io::Result<()> {
     let (mut stop, mut deadline) = signals;
     let (end, ends) = watch::channel(false);
     let app = Arc::new(app(&parts, (stop.clone(), ends)));
     let (tracker, accepting) = (TaskTracker::new(), TaskTracker::new());
     // Each core has its own: every request waits on it.
     let (tell, told) = watch::channel(false);
-    for (purpose, socket) in sockets {
-        let listener = tokio::net::TcpListener::from_std(socket)?;
+    for Socket { purpose, listener, kept } in sockets {
+        let listener = Arc::new(tokio::net::TcpListener::from_std(listener)?);
         let core = Core { app: Arc::clone(&app), door: Arc::clone(&parts.door), tracker: tracker.clone() };
-        accepting.spawn(core.accept(purpose, listener, told.clone()));
+        accepting.spawn(core.accept_on(purpose, listener, told.clone(), kept));
     }
     accepting.close();
     // A sender that is gone means stop. What this gives is a lock: kept, it would hold off whoever cuts the drain.
@@ -321,14 +393,36 @@ async fn passed(deadline: &mut watch::Receiver<Option<Instant>>) {
     }
 }
 
+#[derive(Clone)]
 struct Core {
     app: Arc<App>,
     door: Arc<Door>,
     tracker: TaskTracker,
 }
 
+const AFTER_A_PANIC: Duration = Duration::from_millis(100);
+
 impl Core {
-    async fn accept(self, purpose: Purpose, listener: tokio::net::TcpListener, mut stop: watch::Receiver<bool>) {
+    /// Accepts until it is told to stop. Whoever waits is not left to wait by a fault that one connection has met.
+    async fn accept_on(
+        self,
+        purpose: Purpose,
+        listener: Arc<tokio::net::TcpListener>,
+        stop: watch::Receiver<bool>,
+        _kept: Kept,
+    ) {
+        let accept = || tokio::spawn(self.clone().accept(purpose, Arc::clone(&listener), stop.clone()));
+        while let Err(error) = accept().await {
+            if !error.is_panic() {
+                return;
+            }
+            tracing::error!(%error, "accepting connections ended in a panic, and begins anew");
+            // If the next one fails, too, it has at least not taken the core from those who are served.
+            tokio::time::sleep(AFTER_A_PANIC).await;
+        }
+    }
+
+    async fn accept(self, purpose: Purpose, listener: Arc<tokio::net::TcpListener>, mut stop: watch::Receiver<bool>) {
         while let Some(accepted) = self.door.next(&listener, &mut stop).await {
             let (app, door, stop) = (Arc::clone(&self.app), Arc::clone(&self.door), stop.clone());
             match purpose {
@@ -395,5 +489,35 @@ mod tests {
         changed.timeouts.read = None;
         gate.replace(Snapshot::new(changed, 2).unwrap());
         assert_eq!(door.bounds().1.request, None);
+    }
+
+    #[tokio::test]
+    async fn a_core_that_ends_leaves_nobody_waiting_at_its_sockets() {
+        let gate = Arc::new(World::new(config(Vec::new())).await.gate);
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let upstreams = Arc::new(Upstreams::new(&gate.snapshot().config, Handle::current(), metrics.clone()));
+        let parts = Parts {
+            door: Arc::new(door(None, Arc::clone(&gate), &metrics)),
+            gate,
+            upstreams,
+            metrics,
+            in_flight: Arc::default(),
+            tunnels: Arc::default(),
+            options: EdgeOptions::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nothing can be accepted from a file: with it the core ends.
+        let file = TcpListener::from(std::os::fd::OwnedFd::from(tempfile::tempfile().unwrap()));
+        file.set_nonblocking(true).unwrap();
+        let listening = Listening::default();
+        let sockets = listening.keep(vec![(Purpose::Public, listener), (Purpose::Public, file)]).unwrap();
+        assert_eq!(listening.with(|sockets| sockets.len()), 2);
+        let (_stop, stopped) = watch::channel(false);
+        let (_deadline, deadlines) = watch::channel(None);
+        Worker::begin(0, sockets, parts, (stopped, deadlines)).unwrap().ended().await;
+        assert_eq!(listening.with(|sockets| sockets.len()), 0);
+        assert!(std::net::TcpStream::connect(address).is_err(), "nobody would ever accept it");
     }
 }

@@ -10,10 +10,9 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use postern_identity::{RandomError, Timestamp, uuid};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::{Admission, Permit, Verdict};
-use crate::bound::Bound;
+use crate::bound::{Bound, CUT};
 use crate::identify::Subject;
 use crate::listener::{Connection, Place, Tunnel};
 use crate::metrics::{Metrics, Raised};
@@ -23,7 +22,6 @@ use crate::request::Upgrade;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Outcome, Way, key_of};
-use crate::vigil::CUT;
 
 /// What is known of an exchange while it runs.
 #[derive(Debug)]
@@ -47,8 +45,8 @@ pub(crate) struct Exchange {
     received: u64,
     pub(crate) end: End,
     pub(crate) bound: Arc<Bound>,
-    /// Whoever looks after it, if its connection became something else.
-    pub(crate) vigil: Option<AbortOnDropHandle<()>>,
+    /// Its connection became something else: what comes is no body any more.
+    pub(crate) long_lived: bool,
     /// The bytes that a tunnel carried, up and down.
     pub(crate) carried: Option<(u64, u64)>,
     /// Its end was written down.
@@ -103,7 +101,7 @@ impl Exchange {
             received: 0,
             end: End::Upstream,
             bound: Bound::current(),
-            vigil: None,
+            long_lived: false,
             carried: None,
             recorded: false,
             metrics,
@@ -127,6 +125,11 @@ impl Exchange {
         let place = Place::take(Arc::clone(count), most);
         self.places = place.map(|place| (place, Raised::new(&self.metrics.0.in_flight)));
         self.places.is_some()
+    }
+
+    /// It is over.
+    pub(crate) fn give_place_back(&mut self) {
+        self.places = None;
     }
 
     /// What an answer of ours may speak of.
@@ -174,8 +177,19 @@ impl Exchange {
         self.permit().is_some_and(|permit| permit.upgrade().is_some() || permit.is_tunnel())
     }
 
+    /// Whether it may last for longer than that: because it may become a connection, or because nothing ends it before.
+    pub(crate) fn may_last(&self, span: Duration) -> bool {
+        let Some(route) = self.route() else { return false };
+        let timeouts = self.snapshot.config.timeouts;
+        let sending = if self.request_complete { Some(Duration::ZERO) } else { timeouts.read };
+        let most = sending.zip(route.timeout).map(|(sending, answering)| sending + answering);
+        self.may_be_long_lived() || most.into_iter().chain(timeouts.write).min().is_none_or(|most| most > span)
+    }
+
     /// It has become a connection: the route's time is for answers, and no longer counts (01 §2.6).
-    pub(crate) fn became_long_lived(&self) {
+    pub(crate) fn became_long_lived(&mut self) {
+        self.long_lived = true;
+        self.bound.lasts();
         self.bound.set(self.until(self.snapshot.config.timeouts.write));
     }
 
@@ -220,7 +234,7 @@ impl Exchange {
         let id = self.id_value()?;
         let permit = self.permit().ok_or_else(no_permit)?;
         prepare::request(permit, &self.snapshot, &id, (&self.authority, self.now), head);
-        let forwarded = head.headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        let forwarded = head.headers.get(prepare::FORWARDED_FOR).and_then(|value| value.to_str().ok());
         self.forwarded_for = forwarded.map(str::to_owned);
         Ok(())
     }
@@ -263,7 +277,7 @@ impl Exchange {
 
     /// Whether a body of so many bytes is more than its route takes. Authn has a limit of its own.
     pub(crate) fn is_too_much(&self, bytes: u64) -> bool {
-        let Some(route) = self.route().filter(|_| bytes > 0) else { return false };
+        let Some(route) = self.route() else { return false };
         let most = route.max_request_body.or(self.snapshot.config.limits.request_body);
         most.is_some_and(|most| bytes > most.get())
     }

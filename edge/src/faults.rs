@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::testing::{World, config, guarded, public};
-use crate::{Edge, EdgeOptions, Metrics, PublicListener};
+use crate::{Edge, EdgeOptions, Inherited, Metrics, PublicListener};
 
 /// Panics for a request that asks for it.
 pub(crate) fn strike(head: &RequestHeader) {
@@ -31,7 +31,7 @@ async fn answer(stream: &mut TcpStream, fields: &str) -> String {
 async fn s_115_a_panic_ends_its_own_request_with_500_and_is_counted() {
     let mut config = config(vec![guarded("app.example.com", "/", public())]);
     config.listeners.public = PublicListener::Plain { addresses: vec![([127, 0, 0, 1], 0).into()] };
-    let bound = Edge::bind(&config.listeners).unwrap();
+    let bound = Edge::bind(&config.listeners, &mut Inherited::default()).unwrap();
     let address = bound.addresses()[0].1;
     let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
     let gate = Arc::new(World::new(config).await.gate);

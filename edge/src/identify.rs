@@ -20,7 +20,7 @@ pub(crate) type Known = Arc<Entry<AssertionSlot>>;
 pub enum Subject {
     /// No credential, or none that leads to a live session.
     Anonymous,
-    /// The user of this session, which exists, is not expired and belongs to the route's identity provider.
+    /// The user of this session, which exists, is not expired and belongs to the route's identity provider, or is a service account.
     User(Arc<Entry<AssertionSlot>>),
 }
 
@@ -65,10 +65,9 @@ impl Identify for Sessions {
         now: Timestamp,
         window: Duration,
     ) -> Result<Option<Known>, StorageError> {
-        match &credential.session {
-            Some(id) => live_session(self, id, now, window).await,
-            None => Ok(None),
-        }
+        let Some(shown) = &credential.shown else { return Ok(None) };
+        let known = live_session(self, shown.id(), now, window).await?;
+        Ok(known.filter(|entry| entry.session.is_service_account() == shown.is_service_account()))
     }
 }
 

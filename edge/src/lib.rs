@@ -49,12 +49,13 @@ pub use identify::{Sessions, Subject};
 pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
 pub use limits::{EdgeLimits, Http2Limits, UpstreamLimits};
 pub use listener::{
-    Bound, CertificateError, CertificateNames, CertificateReader, Challenges, ChallengesElsewhere, Connection, Issued,
-    IssuedCertificates, NoCertificate, Violation, certified_names, demands_staple,
+    Bound, CertificateError, CertificateNames, CertificateReader, Challenges, ChallengesElsewhere, Connection,
+    Inherited, Issued, IssuedCertificates, NoCertificate, Violation, certified_names, demands_staple,
 };
 pub use metrics::Metrics;
 pub use mtls::{
-    ClientCert, ClientTrust, DownstreamMtls, NameKind, NamePattern, NoAuthorities, Revocations, Terms, UnreadableList,
+    ClientCert, ClientTrust, DownstreamMtls, Due, NameKind, NamePattern, NoAuthorities, Revocations, Terms,
+    UnreadableList,
 };
 pub use programmatic::ProgramRefusal;
 pub use refusal::{Asked, Failure, Refusal};

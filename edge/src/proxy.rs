@@ -1,9 +1,10 @@
 //! The only file that implements Pingora's `ProxyHttp`: each phase calls one step.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,7 +23,6 @@ use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session as Downstream};
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::admit::Gate;
 use crate::answer::Answer;
@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal, streams_both_ways};
 use crate::request::BadRequest;
 use crate::tunnel::Dialler;
-use crate::upstream::{Line, NoMember, NoWay, Outcome, Overflow, Upstreams, Wants, hurry};
+use crate::upstream::{Http, Line, NoMember, NoWay, Older, Outcome, Overflow, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
 use crate::{record, response};
 
@@ -87,6 +87,7 @@ impl ProxyHttp for Proxy {
         match answer {
             Some(answer) => send(downstream, answer).await.map(|()| true),
             None if downstream.req_header().method == http::Method::CONNECT => {
+                self.look_after(downstream, exchange)?;
                 // Apart: no other exchange is to hold the room for it.
                 Box::pin(self.tunnel(downstream, exchange)).await.map(|()| true)
             }
@@ -95,6 +96,7 @@ impl ProxyHttp for Proxy {
                 if downstream.is_body_empty() {
                     exchange.request_completed();
                 }
+                self.look_after(downstream, exchange)?;
                 Ok(false)
             }
         }
@@ -106,8 +108,15 @@ impl ProxyHttp for Proxy {
         let head = downstream.req_header();
         // Where a body is still to come, an answer is waited for from the head on in HTTP/2, whatever still comes: only
         // calls that know nothing else are carried so.
-        let older = is_older(head) || (!exchange.request_complete && !streams_both_ways(head));
-        let mut peer = bound.within(self.choose(exchange, older)).await.unwrap_or_else(overdue)?;
+        let older = if is_older(head) {
+            Older::Must
+        } else if !exchange.request_complete && !streams_both_ways(head) {
+            Older::Rather
+        } else {
+            Older::No
+        };
+        let choosing = async { bound.within(self.choose(exchange, older)).await.unwrap_or_else(overdue) };
+        let mut peer = unless_left(downstream, choosing).await?;
         if let Some(left) = bound.left() {
             hurry(&mut peer, left, exchange.request_complete);
         }
@@ -117,11 +126,17 @@ impl ProxyHttp for Proxy {
     fn fail_to_connect(
         &self,
         _downstream: &mut Downstream,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let again = exchange.not_connected(&error);
+        let older_alone = peer.options.alpn.get_max_http_version() == 1;
+        let again = if older_alone && exchange.negotiates() && is_for_newer_alone(&error) {
+            // Nothing is wrong with the endpoint, and nothing was sent.
+            exchange.attempts == 1 && !exchange.bound.has_passed() && exchange.speak_newer()
+        } else {
+            exchange.not_connected(&error)
+        };
         error.set_retry(again);
         error
     }
@@ -135,12 +150,15 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        // Nobody may cut what others use too.
+        if exchange.bound.has_passed() {
+            return overdue();
+        }
         exchange.bound.hold(digest.and_then(Line::of));
         exchange.upstream = peer._address.as_inet().copied();
         let outcome = if reused { "reused" } else { "opened" };
         self.metrics.0.upstream_connections.with_label_values(&[outcome]).inc();
-        // What was cut at the bound was not this connection yet: nothing may be sent on it.
-        if exchange.bound.has_passed() { overdue() } else { Ok(()) }
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -153,7 +171,8 @@ impl ProxyHttp for Proxy {
             // Other exchanges use this connection too: nobody may cut it under them.
             exchange.bound.hold(None);
         } else if let Err(overflow) = exchange.way.take_connection() {
-            // It was not known before that this upstream speaks HTTP/1.1 alone.
+            // It was not known before that this upstream speaks HTTP/1.1 alone. The connection is good, and goes back.
+            exchange.bound.hold(None);
             return self.overflowed(exchange, overflow);
         }
         exchange.prepare_request(head)
@@ -169,7 +188,7 @@ impl ProxyHttp for Proxy {
         exchange.bound.note_activity();
         let bytes = body.as_ref().map_or(0, Bytes::len);
         // Once it has become something else, what comes is no body any more.
-        if exchange.vigil.is_none() && exchange.received(bytes as u64) {
+        if !exchange.long_lived && exchange.received(bytes as u64) {
             // It is the client's: whatever the upstream speaks, the exchange ends with it.
             let error = Error::explain(BODY_TOO_LARGE, "the body is larger than its route takes");
             return Err(error.into_down());
@@ -249,9 +268,6 @@ impl ProxyHttp for Proxy {
             // Silence is no request that stalls: only the route's `idle_timeout` ends it (01 §2.6).
             downstream.set_read_timeout(None);
             exchange.became_long_lived();
-            let vigil = Vigil::over(exchange, downstream.req_header(), self)
-                .ok_or_else(|| Error::explain(ErrorType::InternalError, "nothing to look after"))?;
-            exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
         } else if !head.status.is_informational() {
             exchange.give_tunnel_place_back();
         }
@@ -290,7 +306,6 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, downstream: &mut Downstream, error: Option<&Error>, exchange: &mut Exchange) {
-        exchange.vigil = None;
         exchange.bound.hold(None);
         exchange.way.end();
         if let Some(reason) = exchange.bound.reason() {
@@ -298,6 +313,8 @@ impl ProxyHttp for Proxy {
         }
         record::record(downstream, error, exchange, &self.metrics);
         exchange.recorded = true;
+        // What the client still sends is read off without a place.
+        exchange.give_place_back();
         if let Some(connection) = &exchange.connection {
             connection.end_exchange();
         }
@@ -333,7 +350,10 @@ fn set_patience(downstream: &mut Downstream, exchange: &Exchange) {
     let last = last || requests >= requests_per_connection;
     downstream.set_keepalive(if last { None } else { Some(WITHOUT_END) });
     downstream.set_read_timeout(Some(patience.body_idle * 2));
-    downstream.set_write_timeout(Some(patience.write_stall + SLACK));
+    // What its socket takes is the connection's own clock's to say too: only a stream of many stands still beside others. In
+    // HTTP/1 this would be a time for a whole piece, and so a rate.
+    let stall = downstream.is_http2().then_some(patience.write_stall);
+    downstream.set_write_timeout(stall);
     downstream.set_total_drain_timeout(Some(patience.linger));
     // Only who waits for 100 is told before the answer, in HTTP/1 as in HTTP/2.
     downstream.set_ignore_info_resp(true);
@@ -367,7 +387,7 @@ impl Proxy {
     }
 
     /// A peer for what was permitted; without a permit there is none.
-    pub(crate) async fn choose(&self, exchange: &mut Exchange, older: bool) -> Result<HttpPeer> {
+    pub(crate) async fn choose(&self, exchange: &mut Exchange, older: Older) -> Result<HttpPeer> {
         // What an attempt before has taken.
         let mut way = std::mem::take(&mut exchange.way);
         let Some(permit) = exchange.permit() else { return Error::e_explain(ErrorType::InternalError, "no permit") };
@@ -397,6 +417,16 @@ impl Proxy {
         }
     }
 
+    /// Has it looked after, if it may last: once it has lasted for one look, as few do.
+    fn look_after(&self, downstream: &Downstream, exchange: &Exchange) -> Result<()> {
+        if exchange.may_last(self.vigilance.admit) {
+            let vigil = Vigil::over(exchange, downstream.req_header(), self)
+                .ok_or_else(|| Error::explain(ErrorType::InternalError, "nothing to look after"))?;
+            exchange.bound.look_after(exchange.began + self.vigilance.look, vigil);
+        }
+        Ok(())
+    }
+
     /// The upstream has too much to do already.
     fn overflowed<T>(&self, exchange: &Exchange, overflow: Overflow) -> Result<T> {
         let route = exchange.route().map_or("", |route| &route.name);
@@ -409,6 +439,22 @@ impl Proxy {
 /// who speaks HTTP/1.0.
 fn is_older(head: &RequestHeader) -> bool {
     head.version == http::Version::HTTP_10 || head.headers.contains_key(EXPECT)
+}
+
+/// Whether an upstream has no version of HTTP in common with what was offered to it (RFC 7301 §3.2).
+fn is_for_newer_alone(error: &Error) -> bool {
+    let mut causes = std::iter::successors(cause(error), |error| match error.downcast_ref::<Box<Error>>() {
+        Some(error) => cause(error),
+        None => error.source(),
+    });
+    // An `io::Error` gives what it was made of in this way alone.
+    let tls = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref());
+    matches!(tls, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
+}
+
+/// Pingora's errors tell theirs to nobody who asks as usual.
+fn cause(error: &Error) -> Option<&(dyn std::error::Error + 'static)> {
+    error.cause.as_deref().map(|cause| cause as _)
 }
 
 /// The connection that our listener put there.
@@ -449,6 +495,15 @@ pub(crate) fn overdue<T>() -> Result<T> {
     Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over")
 }
 
+/// What `work` gives, unless the client leaves first: then it is given up, with all that it holds.
+pub(crate) async fn unless_left<T>(downstream: &mut Downstream, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        error = downstream.left() => Err(error.into_down()),
+    }
+}
+
 async fn send(downstream: &mut Downstream, answer: Answer) -> Result<()> {
     let silent = downstream.req_header().method == http::Method::HEAD || answer.body.is_empty();
     downstream.write_response_header(Box::new(answer.head), silent).await?;
@@ -470,6 +525,10 @@ async fn fail(downstream: &mut Downstream, error: &Error, exchange: &mut Exchang
         return 0;
     }
     downstream.set_keepalive(None);
+    // The upstream need not wait for what the client does with the answer.
+    exchange.bound.cut();
+    exchange.bound.hold(None);
+    exchange.way.end();
     let answer = exchange.refuse(&refusal, downstream.req_header());
     if send(downstream, answer).await.is_err() {
         return 0;
@@ -500,7 +559,7 @@ impl Exchange {
             return Some(violation);
         }
         if self.bound.has_passed() {
-            return Some(self.overdue());
+            return Some(self.bound.refusal().cloned().unwrap_or_else(|| self.overdue()));
         }
         if *error.etype() == BODY_TOO_LARGE {
             return Some(Refusal::BadRequest(BadRequest::BodyTooLarge));
@@ -517,6 +576,21 @@ impl Exchange {
             (ErrorSource::Internal | ErrorSource::Unset, etype) => internal_failure(etype),
         };
         Some(Refusal::Failed(failure))
+    }
+
+    /// Whether its upstream is one that may choose the version.
+    fn negotiates(&self) -> bool {
+        let cluster = self.route().and_then(|route| self.snapshot.clusters.of(route));
+        cluster.is_some_and(|cluster| cluster.http == Http::Negotiated)
+    }
+
+    /// Its upstream is offered HTTP/2 from now on, whatever is asked of it; gives whether that may be.
+    fn speak_newer(&mut self) -> bool {
+        let cluster = self.route().and_then(|route| self.snapshot.clusters.of(route));
+        let Some(cluster) = cluster.filter(|cluster| cluster.http == Http::Negotiated) else { return false };
+        cluster.newer.store(true, Ordering::Relaxed);
+        self.way.forget_place();
+        true
     }
 
     /// There is no connection: notes what that says of the endpoint, and gives whether another may be asked, since nothing was
@@ -649,8 +723,6 @@ const UNREACHABLE: [ErrorType; 9] = [
 ];
 /// As Pingora writes it.
 const WITHOUT_END: u64 = 0;
-/// What Pingora's time-outs have over the connection's own, which know better what to say.
-const SLACK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -766,6 +838,16 @@ mod tests {
         let mut head = ResponseHeader::build(101, None).unwrap();
         proxy.response_filter(&mut downstream, &mut head, &mut exchange).await.unwrap();
         assert_eq!(downstream.as_downstream().get_read_timeout(), None);
+    }
+
+    #[tokio::test]
+    async fn what_most_exchanges_need_is_made_small_and_the_rest_apart() {
+        let (proxy, _downstream, _exchange) = admitted(GET).await;
+        let proxy = Arc::new(pingora_proxy::http_proxy(&Arc::default(), proxy));
+        let session = ServerSession::new_http1(Box::new(tokio::io::duplex(1).0));
+        let stop = watch::channel(false).1;
+        let exchange = size_of_val(proxy.process_new_http(session, &stop).as_ref().get_ref());
+        assert!(exchange < 10_000, "{exchange} bytes, copied for each");
     }
 
     #[tokio::test]

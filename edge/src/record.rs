@@ -155,6 +155,7 @@ impl<'a> View<'a> {
             host = line.host,
             ip = line.ip,
             "session-id" = line.session_id,
+            "service-account-id" = line.service_account_id,
             user = line.user,
             email = line.email,
             "removed-groups-count" = line.removed_groups,
@@ -181,6 +182,10 @@ impl<'a> View<'a> {
         let fields = &self.exchange.snapshot.config.logs.authorize;
         let on = |field: AuthorizeField| fields.contains(&field).then_some(());
         let session = self.exchange.admission.as_ref().and_then(|admission| admission.subject.session());
+        let (program, person) = match session {
+            Some(session) if session.is_service_account() => (Some(session), None),
+            session => (None, session),
+        };
         let route = self.exchange.route().map(|route| route.id.as_str());
         let all = fields.contains(&AuthorizeField::Headers);
         let named =
@@ -195,7 +200,10 @@ impl<'a> View<'a> {
             host: on(AuthorizeField::Host).and_then(|()| self.authority()),
             ip: on(AuthorizeField::Ip).and_then(|()| self.ip()),
             // A reference that finds the record, never the id that is the credential (S-119).
-            session_id: on(AuthorizeField::SessionId).and(session).map(|session| session.handle.to_string()),
+            session_id: on(AuthorizeField::SessionId).and(person).map(|session| session.handle.to_string()),
+            service_account_id: on(AuthorizeField::ServiceAccountId)
+                .and(program)
+                .map(|session| session.handle.to_string()),
             user: on(AuthorizeField::User).and(session).map(|session| clean(session.user_id().as_bytes())),
             email: on(AuthorizeField::Email)
                 .and(session)
@@ -346,6 +354,7 @@ struct AuthorizeLine<'a> {
     host: Option<String>,
     ip: Option<String>,
     session_id: Option<String>,
+    service_account_id: Option<String>,
     user: Option<String>,
     email: Option<String>,
     removed_groups: Option<u64>,

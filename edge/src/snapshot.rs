@@ -14,6 +14,11 @@ use crate::request::{FieldRules, Host, HostError, RequestRules};
 use crate::route::{Route, RouteTable, Target};
 use crate::upstream::{Clusters, UpstreamTlsError};
 
+/// Of whom a route wants client certificates.
+fn demand(route: &Arc<Route>) -> Option<[u8; 32]> {
+    route.client_trust.as_ref().map(|trust| *trust.id())
+}
+
 /// One state of the configuration, ready to serve.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -66,9 +71,8 @@ impl Snapshot {
         let authenticate = Host::parse(authority.as_bytes()).map_err(SnapshotError::Authenticate)?;
         let own = std::iter::once(&authenticate).chain(&config.own_hosts).map(|host| (host.name(), host.port()));
         let table = RouteTable::new(&config.routes, own, config.request.match_any_incoming_port);
-        let trust = |route: &Arc<Route>| route.client_trust.as_ref().map(|trust| *trust.id());
         let asks_by_host = config.routes.windows(2).any(|pair| match pair {
-            [one, next] => trust(one) != trust(next),
+            [one, next] => demand(one) != demand(next),
             _ => false,
         });
         let claims = config.identity.claim_headers.iter().map(|claim| claim.header.clone()).collect();
@@ -105,14 +109,18 @@ impl Snapshot {
         // A server name has no port: the one that is asked for is the one that was connected to.
         let port = host.port().map(|port| format!(":{port}")).unwrap_or_default();
         let Ok(opened_for) = Host::parse(format!("{sni}{port}").as_bytes()) else { return true };
-        let asked = |host: &Host| {
-            let routes = self.table.candidates(host);
-            routes
-                .into_iter()
-                .map(|route| route.client_trust.as_ref().map(|trust| *trust.id()))
-                .collect::<BTreeSet<_>>()
-        };
+        let asked = |host: &Host| self.table.candidates(host).into_iter().map(demand).collect::<BTreeSet<_>>();
         asked(&opened_for) != asked(host)
+    }
+
+    /// The same for a route of connections, whose clients connect to the host `door`: the authority of a CONNECT is none of ours.
+    pub(crate) fn asks_otherwise_behind(&self, sni: Option<&str>, (route, door): (&Arc<Route>, &str)) -> bool {
+        let Some(sni) = sni.filter(|sni| self.asks_by_host && *sni != door) else { return false };
+        let Ok(opened_for) = Host::parse(sni.as_bytes()) else { return true };
+        let there = self.table.candidates(&opened_for).into_iter().chain(self.table.first_on(&opened_for));
+        let asked: BTreeSet<_> = there.map(demand).collect();
+        // Where no route is, nothing was asked for in particular.
+        !asked.is_empty() && asked != BTreeSet::from([demand(route)])
     }
 
     /// Whether this is the host where sign-in happens.

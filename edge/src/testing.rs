@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderValue, Version};
 use pingora_http::RequestHeader;
 use postern_identity::{
-    Claims, CookieAttributes, IdpId, Keyring, Secret, Session, SessionCookie, SessionId, Timestamp, Tokens, User,
+    Claims, CookieAttributes, IdpId, Keyring, SERVICE_ACCOUNT, Secret, ServiceAccountToken, Session, SessionCookie,
+    SessionId, Timestamp, Tokens, User,
 };
 use postern_policy::{Legacy, Policy};
 use postern_storage::{CacheConfig, Storage, StorageConfig};
@@ -216,6 +217,32 @@ pub(crate) fn alice() -> Session {
 /// The cookie of [`alice`] on a host.
 pub(crate) fn alices_cookie(host: &str) -> String {
     SessionCookie::seal(&keyring(), host, &SessionId::from_bytes([7; 32]))
+}
+
+/// The service account of the user `ci`, in group deployers.
+pub(crate) fn deployer() -> Session {
+    let mut claims = Claims::default();
+    claims.set("groups", vec![json!("deployers")]);
+    Session {
+        handle: SessionId::from_bytes([9; 32]).handle(&keyring()),
+        user: User {
+            id: "ci".to_owned(),
+            issuer: SERVICE_ACCOUNT.to_owned(),
+            email: Some("ci@example.com".to_owned()),
+            email_verified: None,
+            name: Some("deploy".to_owned()),
+            claims,
+        },
+        claims: Claims::default(),
+        idp: IdpId::service_account(),
+        ..alice()
+    }
+}
+
+/// The token of [`deployer`].
+pub(crate) fn deployers_token() -> String {
+    let Session { user, issued_at, expires_at, .. } = deployer();
+    ServiceAccountToken::seal(&keyring(), &SessionId::from_bytes([9; 32]), &user.id, issued_at, expires_at)
 }
 
 /// A gate in front of a store that knows [`alice`].

@@ -1,5 +1,5 @@
-//! Looks after a connection that has become something else, such as a WebSocket: it lasts no longer than what allowed it
-//! (S-084, S-099).
+//! Looks after an exchange that lasts, such as a WebSocket, a tunnel or an answer that goes on: it lasts no longer than what
+//! allowed it (S-084, S-099).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,16 +10,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::admit::{Gate, Verdict};
-use crate::bound::Bound;
+use crate::bound::{Bound, Ended};
 use crate::exchange::Exchange;
 use crate::identify::Subject;
 use crate::listener::Connection;
 use crate::proxy::{Proxy, caught};
 use crate::request::Upgrade;
 use crate::snapshot::Snapshot;
-use crate::{Admission, Refusal};
+use crate::{Admission, Failure, Refusal};
 
-/// How often such a connection is looked at.
+/// How often such an exchange is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vigilance {
     /// Whether its session is still good, and the configuration the same: a sign-out takes effect within this and a little.
@@ -35,13 +35,13 @@ impl Default for Vigilance {
 }
 
 /// What it rests on.
+#[derive(Debug)]
 pub(crate) struct Vigil {
     gate: Arc<Gate>,
     /// Says that the drain is over.
     end: watch::Receiver<bool>,
     head: RequestHeader,
     connection: Arc<Connection>,
-    bound: Arc<Bound>,
     route: String,
     subject: Subject,
     upgrade: Option<Upgrade>,
@@ -50,14 +50,13 @@ pub(crate) struct Vigil {
 }
 
 impl Vigil {
-    /// For an exchange that was just upgraded.
+    /// For an exchange that was just admitted.
     pub(crate) fn over(exchange: &Exchange, head: &RequestHeader, proxy: &Proxy) -> Option<Self> {
         Some(Self {
             gate: Arc::clone(&proxy.gate),
             end: proxy.end.clone(),
             head: head.clone(),
             connection: exchange.connection.clone()?,
-            bound: Arc::clone(&exchange.bound),
             route: exchange.route()?.id.clone(),
             subject: exchange.admission.as_ref()?.subject.clone(),
             upgrade: exchange.upgrade().cloned(),
@@ -67,43 +66,43 @@ impl Vigil {
     }
 
     /// Until the exchange is to end; then ends it.
-    pub(crate) async fn keep(mut self) {
+    pub(crate) async fn keep(mut self, bound: Arc<Bound>) {
         let mut end = self.end.clone();
-        let reason = tokio::select! {
-            reason = caught(self.watch()) => reason.unwrap_or(INTERNAL),
+        let ended = tokio::select! {
+            refusal = caught(self.watch(&bound)) => Ended::Refused(refusal.unwrap_or(Refusal::Failed(Failure::Internal))),
             // What this gives is a lock: it is not kept.
-            () = async { drop(end.wait_for(|end| *end).await) } => CUT,
+            () = async { drop(end.wait_for(|end| *end).await) } => Ended::Drained,
         };
-        self.bound.end(reason);
+        bound.end(ended);
     }
 
-    async fn watch(&mut self) -> &'static str {
+    /// Begins with a look.
+    async fn watch(&mut self, bound: &Bound) -> Refusal {
         let Vigilance { look, admit } = self.vigilance;
         let mut admitted = Instant::now();
         loop {
-            sleep(look).await;
             let (now, snapshot) = (SystemTime::now().into(), self.gate.snapshot());
             let live = self.subject.known().is_none_or(|known| self.gate.is_live(known, now));
             if live {
-                self.touch(now);
+                self.touch(bound, now);
             }
-            if live && snapshot.version == self.version && admitted.elapsed() + look * 2 < admit {
-                continue;
+            if !live || snapshot.version != self.version || admitted.elapsed() + look * 2 >= admit {
+                match self.admit(&snapshot, now, live).await {
+                    Ok(()) => admitted = Instant::now(),
+                    // The store may be back at the next look, if there is time for one; but what was allowed under another
+                    // configuration says nothing about this one.
+                    Err(Refusal::StoreUnavailable { .. })
+                        if live && snapshot.version == self.version && admitted.elapsed() + look < admit => {}
+                    Err(refusal) => return refusal,
+                }
             }
-            match self.admit(&snapshot, now).await {
-                Ok(()) => admitted = Instant::now(),
-                // The store may be back at the next look, if there is time for one; but what was allowed under another
-                // configuration says nothing about this one.
-                Err(Refusal::StoreUnavailable { .. })
-                    if live && snapshot.version == self.version && admitted.elapsed() + look < admit => {}
-                Err(refusal) => return refusal.reason(),
-            }
+            sleep(look).await;
         }
     }
 
     /// Bytes that flow are use.
-    fn touch(&self, now: Timestamp) {
-        if self.bound.take_activity()
+    fn touch(&self, bound: &Bound, now: Timestamp) {
+        if bound.take_activity()
             && let Some(known) = self.subject.known()
         {
             self.gate.touch(known, now);
@@ -112,8 +111,8 @@ impl Vigil {
 
     /// Asks the gate as if the request came now. It must be allowed, lead where it leads, and be asked by the same session: what
     /// the upstream was told of a session that is over is no longer true, even where anybody may pass.
-    async fn admit(&mut self, snapshot: &Snapshot, now: Timestamp) -> Result<(), Refusal> {
-        let Admission { verdict, route, subject, .. } =
+    async fn admit(&mut self, snapshot: &Snapshot, now: Timestamp, live: bool) -> Result<(), Refusal> {
+        let Admission { verdict, route, subject, unknown, .. } =
             self.gate.judge(snapshot, &self.head, &self.connection, now).await;
         match verdict {
             Verdict::Pass(permit) if permit.upgrade() == self.upgrade.as_ref() => {}
@@ -121,8 +120,14 @@ impl Vigil {
             Verdict::Refuse(refusal) => return Err(refusal),
         }
         let handle = |subject: &Subject| subject.session().map(|session| session.handle);
-        if handle(&self.subject).is_some() && handle(&subject) != handle(&self.subject) {
-            return Err(Refusal::SessionEnded);
+        let (before, after) = (handle(&self.subject), handle(&subject));
+        if before.is_some() && before != after {
+            // Where anybody may pass, the gate refuses nobody whom the store could not be asked for.
+            return Err(if unknown && live {
+                Refusal::StoreUnavailable { retry_after: RETRY }
+            } else {
+                Refusal::SessionEnded
+            });
         }
         if route.is_none_or(|route| route.id != self.route) {
             return Err(Refusal::NoRoute);
@@ -132,6 +137,5 @@ impl Vigil {
     }
 }
 
-const INTERNAL: &str = "internal-error";
-/// It ended with the drain.
-pub(crate) const CUT: &str = "cut";
+/// When to ask again whether a session is good.
+const RETRY: Duration = Duration::from_secs(2);

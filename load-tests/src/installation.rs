@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use postern_identity::Tokens;
+use postern_identity::{IdpId, Tokens};
 use postern_servers::{Cluster, Redis, Watched};
 use postern_storage::{
     CacheConfig, Part, RedisConfig, Server, SessionCache, Storage, StorageConfig, StorageError, Topology,
@@ -83,6 +83,21 @@ impl Installation {
         self.sign_in_with(count, 1, Person::tokens).await
     }
 
+    /// The same, at that identity provider, with such tokens.
+    pub(crate) async fn sign_in_at(
+        &self,
+        count: usize,
+        idp: &IdpId,
+        tokens: impl Fn(&Person) -> Tokens,
+    ) -> Result<Vec<Person>> {
+        let of = |number| {
+            let mut person = Person::new(number)?;
+            person.session.idp = idp.clone();
+            Ok(person)
+        };
+        self.begin(count, of, tokens).await
+    }
+
     /// Begins so many sessions, so many of each person, with such tokens.
     pub(crate) async fn sign_in_with(
         &self,
@@ -90,10 +105,19 @@ impl Installation {
         of_each: usize,
         tokens: impl Fn(&Person) -> Tokens,
     ) -> Result<Vec<Person>> {
+        self.begin(count, |number| Person::new(number / of_each), tokens).await
+    }
+
+    async fn begin(
+        &self,
+        count: usize,
+        of: impl Fn(usize) -> Result<Person>,
+        tokens: impl Fn(&Person) -> Tokens,
+    ) -> Result<Vec<Person>> {
         let sign_in = |number| {
-            let tokens = &tokens;
+            let (of, tokens) = (&of, &tokens);
             async move {
-                let person = Person::new(number / of_each)?;
+                let person = of(number)?;
                 patiently(async || self.writer.sessions().create(&person.session, &tokens(&person)).await).await?;
                 Ok(person)
             }

@@ -1,6 +1,6 @@
 //! What a request costs beside other proxies; and what the store of sessions does under faults and under load, measured with the
-//! product's own `postern-storage` against real servers. Each command prints a table; it exits with 1 if a promise was broken,
-//! and says so if a goal was missed.
+//! product's own `postern-storage` against real servers. Each command prints a table; it exits with 1 if a promise was broken or
+//! a goal missed, and with 2 if something could not be measured.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is run to be read")]
 #![expect(
     clippy::indexing_slicing,
@@ -9,11 +9,15 @@
 
 mod cold_start;
 mod compare;
+mod drive;
+mod edge;
 mod faults;
 mod installation;
 mod memory;
 mod people;
 mod revocation;
+mod sessions;
+mod sim;
 mod table;
 
 use std::process::ExitCode;
@@ -24,7 +28,12 @@ use faults::Fault;
 use table::Table;
 
 #[derive(Debug, Parser)]
-#[command(name = "postern-load-tests", version, about = "What Postern costs and withstands")]
+#[command(
+    name = "postern-load-tests",
+    version,
+    about = "What Postern costs and withstands",
+    after_help = "The exit code is 1 if a promise was broken or a goal missed, 2 if something could not be measured."
+)]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -69,12 +78,12 @@ enum Command {
     Compare(compare::Options),
     /// Whether anything fails or grows in the long run, with reloads, sign-ins and an application that comes and goes
     Soak(compare::Soak),
-    /// What an edge that knows nothing yet asks of the store
-    ColdStart {
-        /// For a shorter time
-        #[arg(long)]
-        quick: bool,
-    },
+    /// What an edge that has just started asks of the store, and how soon it answers
+    ColdStart(cold_start::Options),
+    /// Whether a request costs more the more sessions there are
+    Sessions(sessions::Options),
+    /// What so many people need of nodes and servers, what that costs, and what is short first; computed of measured costs
+    Sim(sim::Options),
 }
 
 /// For whom to print.
@@ -96,7 +105,7 @@ fn main() -> ExitCode {
                 Format::Human => println!("{table}"),
                 Format::Json => println!("{}", table.json()),
             }
-            if table.is_broken() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            if table.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => {
             eprintln!("{error:#}");
@@ -110,7 +119,9 @@ fn run(command: Command) -> anyhow::Result<Table> {
     match command {
         Command::Revocation { edges, quick } => runtime()?.block_on(revocation::run(edges, quick)),
         Command::Memory { sessions, quick, near } => memory::run(sessions, quick, near),
-        Command::ColdStart { quick } => runtime()?.block_on(cold_start::run(quick)),
+        Command::ColdStart(options) => runtime()?.block_on(cold_start::run(&options)),
+        Command::Sessions(options) => sessions::run(&options),
+        Command::Sim(options) => runtime()?.block_on(sim::run(&options)),
         Command::Compare(options) => compare::run(&options),
         Command::Soak(options) => compare::soak(&options),
         Command::Faults { rows, quick } => Ok(runtime()?.block_on(faults::run(rows, quick))),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use postern_identity::{SessionId, Tokens};
 use postern_servers::{Bare, Redis};
-use postern_storage::{CacheConfig, Cached, SessionCache, Storage, StorageConfig};
+use postern_storage::{CacheConfig, Cached, SessionCache, Sessions, Storage, StorageConfig};
 use prometheus::Registry;
 use tokio::runtime::Builder;
 
@@ -34,13 +34,14 @@ pub(crate) fn run(sessions: usize, quick: bool, near: bool) -> Result<Table> {
 
 /// Bytes of one server, for so many sessions of people who have two each.
 fn in_the_store(sessions: usize, table: &mut Table) -> Result<()> {
-    let (untokened, for_once) = stored(sessions, &COMPACT, Person::for_once, true)?;
-    let (_, refreshed) = stored(sessions, &COMPACT, Person::tokens, false)?;
-    let (usual, _) = stored(sessions, &[], Person::for_once, true)?;
+    let (untokened, for_once) = stored(sessions, &COMPACT, Person::for_once)?;
+    let (refreshable, refreshed) = stored(sessions, &COMPACT, Person::tokens)?;
+    let (usual, _) = stored(sessions, &[], Person::for_once)?;
     for (what, bytes, goal) in [
         ("without tokens", untokened, Some(800.0)),
         ("with tokens that are not refreshed", for_once, None),
-        ("with 1.8 kB of tokens that are refreshed", refreshed, Some(3_000.0)),
+        ("that are refreshed, without tokens", refreshable, Some(800.0)),
+        ("that are refreshed, with 1.8 kB of tokens", refreshed, Some(3_000.0)),
         ("without tokens, and without `hash-max-listpack-value`", usual, None),
     ] {
         let what = format!("{sessions} sessions in the store, {what}: bytes each");
@@ -53,8 +54,8 @@ fn in_the_store(sessions: usize, table: &mut Table) -> Result<()> {
 /// What `docs/guides/store.md` asks for to save room.
 const COMPACT: [&str; 2] = ["--hash-max-listpack-value", "4096"];
 
-/// Bytes of each session without its tokens, if that is asked, and with them.
-fn stored(sessions: usize, options: &[&str], tokens: impl Fn(&Person) -> Tokens, without: bool) -> Result<(f64, f64)> {
+/// Bytes of each session without its tokens, and with them.
+fn stored(sessions: usize, options: &[&str], tokens: impl Fn(&Person) -> Tokens) -> Result<(f64, f64)> {
     let server = Redis::start(options);
     let mut bare = Bare::connect(server.port(), Duration::from_secs(30))?;
     let runtime = Builder::new_multi_thread().enable_all().build()?;
@@ -62,10 +63,8 @@ fn stored(sessions: usize, options: &[&str], tokens: impl Fn(&Person) -> Tokens,
     let empty = used(&mut bare)?;
     runtime.block_on(installation.sign_in_with(sessions, 2, tokens))?;
     let full = used(&mut bare)?;
-    if without {
-        let removed = remove(&mut bare, "t:*")?;
-        ensure!(removed == sessions, "{removed} sessions had tokens");
-    }
+    let removed = remove(&mut bare, "t:*")?;
+    ensure!(removed == sessions, "{removed} sessions had tokens");
     let left = used(&mut bare)?;
     runtime.block_on(installation.end());
     let each = |bytes: f64| (bytes - empty) / count(sessions);
@@ -104,11 +103,22 @@ fn hits_of_shared(table: &mut Table) -> Result<()> {
         installation.know(&people).await?;
         let ids = people.into_iter().map(|person| person.id).collect();
         let edge = installation.edges.first().context("no edge")?;
+        end_others(&installation.writer.sessions()).await?;
         tell("10000 entries, the store shared", ids, &edge.cache, Goal::AtMost(150.0), table)?;
         installation.end().await;
         Ok(())
     })
 }
+
+/// Ends sessions of others, so that there are facts which a look has to tell from its own.
+async fn end_others(sessions: &Sessions) -> Result<()> {
+    for number in 0..OTHERS {
+        sessions.revoke(&Person::new(number)?.session.handle).await?;
+    }
+    Ok(())
+}
+
+const OTHERS: usize = 1_000;
 
 async fn hits_of_own(entries: usize, goal: Goal, table: &mut Table) -> Result<()> {
     // The store in memory has a bound, which a million sessions would pass.
@@ -117,30 +127,97 @@ async fn hits_of_own(entries: usize, goal: Goal, table: &mut Table) -> Result<()
         Own::holding(entries, StorageConfig::File { path: folder.path().join("sessions") }).await?;
     let cache = storage.cache(large());
     load(&cache, &ids).await?;
+    end_others(&storage.sessions()).await?;
     tell(&format!("{entries} entries"), ids, &cache, goal, table)?;
     storage.close().await;
+    waits(entries, table)
+}
+
+/// Rounds of looks; each is a hit, its end and its tombstone looked at. First each session as often as any other, then as people
+/// are: the one that is asked for most often n times as often as the nth (Zipf's law).
+fn tell(what: &str, mut ids: Vec<SessionId>, cache: &Arc<SessionCache>, goal: Goal, table: &mut Table) -> Result<()> {
+    // They are random, so by their last bytes they are in no order that the table knows, which goes by their first.
+    ids.sort_by_key(|id| id.as_bytes().last_chunk::<8>().copied());
+    let looks = ids.len().max(LOOKS);
+    let even: Vec<SessionId> = ids.iter().cycle().take(looks).cloned().collect();
+    let mut numbers = Numbers(1);
+    let asked = std::iter::repeat_with(|| ids.get(numbers.zipf(ids.len())).cloned());
+    let zipf: Vec<SessionId> = asked.flatten().take(looks).collect();
+    for (order, ids) in [("each as often as any other", even), ("by Zipf's law", zipf)] {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let (at, began, mut looked) = (now(), Instant::now(), 0_u32);
+            for id in &ids {
+                let found = black_box(cache.get(black_box(id), at, Duration::ZERO));
+                ensure!(matches!(found, Cached::Hit(_)), "no hit in {rounds:?}: {found:?}");
+                looked += 1;
+            }
+            rounds.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(looked));
+        }
+        let seen: Seen = rounds.into_iter().collect();
+        let text = format!("{}, {}", shown(seen.percentile(0), 0), shown(seen.percentile(50), 0));
+        let what = format!("a hit among {what}, {order}: ns, least and median");
+        table.goal(what, text, goal, true, seen.percentile(50));
+    }
     Ok(())
 }
 
-/// Rounds of looks in an order without order; each is a hit, its end and its tombstone looked at.
-fn tell(what: &str, mut ids: Vec<SessionId>, cache: &Arc<SessionCache>, goal: Goal, table: &mut Table) -> Result<()> {
-    // They are random, so in their own order they are in no order that the map knows.
-    ids.sort_by_key(|id| *id.as_bytes());
-    ids.reverse();
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let (at, began, mut looked) = (now(), Instant::now(), 0_u32);
-        for id in ids.iter().cycle().take(ids.len().max(LOOKS)) {
-            let found = black_box(cache.get(black_box(id), at, Duration::ZERO));
-            ensure!(matches!(found, Cached::Hit(_)), "no hit in {rounds:?}: {found:?}");
-            looked += 1;
-        }
-        rounds.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(looked));
+/// What one read costs on this machine that has to wait for the one before, in as much memory as so many copies take. No table
+/// finds a copy with fewer than two: its own place, and the copy.
+fn waits(entries: usize, table: &mut Table) -> Result<()> {
+    let mut lines: Vec<[usize; 8]> = (0..entries * BYTES_EACH / 64).map(|line| [line; 8]).collect();
+    let mut numbers = Numbers(1);
+    // One round through all of them (Sattolo).
+    for last in (1..lines.len()).rev() {
+        lines.swap(last, numbers.below(last));
     }
+    let mut rounds = Vec::new();
+    let mut at = 0;
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        for _ in 0..LOOKS {
+            [at, ..] = *lines.get(at).context("a line that is not there")?;
+        }
+        rounds.push(began.elapsed().as_secs_f64() * 1e9 / count(LOOKS));
+    }
+    black_box(at);
     let seen: Seen = rounds.into_iter().collect();
     let text = format!("{}, {}", shown(seen.percentile(0), 0), shown(seen.percentile(50), 0));
-    table.goal(format!("a hit among {what}: ns, least and median"), text, goal, true, seen.percentile(50));
+    table.goal(
+        format!("one read among the bytes of {entries} copies: ns, least and median"),
+        text,
+        Goal::None,
+        true,
+        seen.percentile(50),
+    );
     Ok(())
+}
+
+/// As the edge's copies are measured to be.
+const BYTES_EACH: usize = 364;
+
+/// Numbers without order, the same in each run (SplitMix64).
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ word >> 31
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() >> 32).unwrap_or_default() % end
+    }
+
+    /// A rank below `end` by Zipf's law with the exponent 1, nearly: of the ranks from 1 to 2, 2 to 4, 4 to 8 and so on each
+    /// group is as likely as any other.
+    fn zipf(&mut self, end: usize) -> usize {
+        let group = 1 << self.below(end.ilog2().try_into().unwrap_or(1));
+        group + self.below(group) - 1
+    }
 }
 
 const ROUNDS: usize = 15;

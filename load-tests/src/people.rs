@@ -19,9 +19,12 @@ pub(crate) struct Person {
 /// The keys of this installation.
 pub(crate) fn keyring() -> Arc<Keyring> {
     static KEYRING: LazyLock<Arc<Keyring>> =
-        LazyLock::new(|| Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32]))));
+        LazyLock::new(|| Arc::new(Keyring::derive(&Secret::new(SHARED_SECRET), &Secret::new([2; 32]))));
     Arc::clone(&KEYRING)
 }
+
+/// `shared_secret`, for processes of the same installation.
+pub(crate) const SHARED_SECRET: [u8; 32] = *b"the shared secret of load tests.";
 
 pub(crate) fn now() -> Timestamp {
     SystemTime::now().into()

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// Columns with names, and rows, some of which tell of a promise that was not kept.
+/// Columns with names, and rows, some of which tell of a promise that was not kept, or a goal that was missed.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<&'static str>,
     rows: Vec<Vec<String>>,
-    broken: bool,
+    failed: bool,
 }
 
 impl Table {
     pub(crate) fn new(columns: &[&'static str]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), broken: false }
+        Self { columns: columns.to_vec(), rows: Vec::new(), failed: false }
     }
 
     /// One of figures with goals.
@@ -30,7 +30,7 @@ impl Table {
             Goal::Exactly(number) => judged.to_string() == number.to_string(),
             Goal::None => true,
         });
-        self.broken |= !kept;
+        self.failed |= !kept || met != Some(true);
         let verdict = match (kept, met) {
             (false, _) => "BROKEN",
             (true, Some(true)) if goal == Goal::None => "",
@@ -45,13 +45,13 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Notes that a promise was broken.
-    pub(crate) const fn broken(&mut self) {
-        self.broken = true;
+    /// Notes that a promise was broken, or a goal missed.
+    pub(crate) const fn fail(&mut self) {
+        self.failed = true;
     }
 
-    pub(crate) const fn is_broken(&self) -> bool {
-        self.broken
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// A list of objects, a column each.
@@ -143,15 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_that_is_missed_is_told_and_a_promise_that_is_broken_counts() {
-        let mut table = Table::of_goals();
-        table.goal("a".to_owned(), "1".to_owned(), Goal::AtMost(1.0), true, Some(1.0));
-        table.goal("b".to_owned(), "2".to_owned(), Goal::Exactly(1), true, Some(2.0));
-        assert!(!table.is_broken());
-        table.goal("c".to_owned(), "3".to_owned(), Goal::None, false, None);
-        assert!(table.is_broken());
-        let verdicts: Vec<_> = table.rows.iter().map(|row| row[3].as_str()).collect();
-        assert_eq!(verdicts, ["met", "not met", "BROKEN"]);
+    fn a_goal_that_is_missed_fails_as_a_promise_that_is_broken_does() {
+        let judged = |goal, kept, judged| {
+            let mut table = Table::of_goals();
+            table.goal("what".to_owned(), "seen".to_owned(), goal, kept, judged);
+            (table.rows[0][3].clone(), table.has_failed())
+        };
+        let verdict = |text: &str, failed| (text.to_owned(), failed);
+        assert_eq!(judged(Goal::AtMost(1.0), true, Some(1.0)), verdict("met", false));
+        assert_eq!(judged(Goal::None, true, Some(9.0)), verdict("", false));
+        assert_eq!(judged(Goal::Exactly(1), true, Some(2.0)), verdict("not met", true));
+        assert_eq!(judged(Goal::AtMost(1.0), true, None), verdict("nothing was seen", true));
+        assert_eq!(judged(Goal::None, false, None), verdict("BROKEN", true));
     }
 
     #[test]

@@ -85,7 +85,8 @@ impl Report {
 }
 
 /// Looks at the store that a configuration names, without opening it: a Postern that runs with it is not in the way.
-pub async fn check(config: &StorageConfig) -> Report {
+/// `deposits`: processes leave something for each other in it, too.
+pub async fn check(config: &StorageConfig, deposits: bool) -> Report {
     match config {
         StorageConfig::Memory => {
             let what = "in the memory of one process: a restart ends every session".to_owned();
@@ -93,7 +94,7 @@ pub async fn check(config: &StorageConfig) -> Report {
             Report { findings: vec![Finding::warn("persistence", None, what, remedy)] }
         }
         StorageConfig::File { path } => Report { findings: vec![file(path)] },
-        StorageConfig::Redis(config) => redis::check(config).await,
+        StorageConfig::Redis(config) => redis::check(config, deposits).await,
     }
 }
 

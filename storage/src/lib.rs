@@ -1,7 +1,8 @@
 //! Remembers: sessions, the tokens behind them, and which single-use values are spent.
 //!
 //! [`Storage::open`] gives the two faces that callers see. Authn, the one writer, holds [`Sessions`]. The edge holds a
-//! [`SessionCache`]: a lock-free map in front of the store, filled by one load a session, emptied by revocations.
+//! [`SessionCache`]: copies in front of the store that are looked at without a lock, filled by one load a session, emptied by revocations.
+//! Processes that share a store leave other things there for each other by way of [`Deposits`].
 //! A store that does not answer is [`StorageError::Unavailable`], never "no session" (S-097, R-006).
 //!
 //! What is kept is sealed before any backend sees it, and filed under keyed hashes (S-081, S-082): whoever reads the file
@@ -13,6 +14,7 @@ mod changelog;
 mod check;
 mod config;
 mod contact;
+mod deposits;
 mod error;
 mod invalidation;
 mod mark;
@@ -43,6 +45,7 @@ use touch::Touches;
 pub use cache::{CacheConfig, Cached, Entry, LONGEST_WINDOW, Loaded, SessionCache};
 pub use check::{Finding, Level, Report, check};
 pub use config::{Credentials, Part, RedisConfig, RedisTls, Server, StorageConfig, Topology};
+pub use deposits::{Claim, Deposit, Deposits, Look, Version};
 pub use error::{OpenError, StorageError};
 pub use sessions::{Committed, Due, Leftovers, Lookup, Once, Page, SessionSummary, Sessions};
 
@@ -50,6 +53,7 @@ pub use sessions::{Committed, Due, Leftovers, Lookup, Once, Page, SessionSummary
 #[derive(Clone, Debug)]
 pub struct Storage {
     backend: Backend,
+    seal: Seal,
     sessions: Sessions,
     invalidation: Arc<Invalidation>,
     contact: Arc<Contact>,
@@ -92,13 +96,13 @@ impl Storage {
         tasks.spawn_on(touch::write_down(seen, backend.clone(), stop.clone()), &runtime);
         tasks.spawn_on(forget_regularly(backend.clone(), Arc::clone(&invalidation), stop.clone()), &runtime);
         let sessions = Sessions::new(
-            (backend.clone(), seal),
+            (backend.clone(), seal.clone()),
             Arc::clone(&invalidation),
             touches,
             Arc::clone(&metrics),
             (tasks.clone(), runtime.clone()),
         );
-        Self { backend, sessions, invalidation, contact, metrics, tasks, runtime, stop }
+        Self { backend, seal, sessions, invalidation, contact, metrics, tasks, runtime, stop }
     }
 
     /// Hears what other processes do to sessions, and does its part.
@@ -137,6 +141,13 @@ impl Storage {
     #[must_use]
     pub fn sessions(&self) -> Sessions {
         self.sessions.clone()
+    }
+
+    /// The face for what processes leave for each other; none where no other process shares the store.
+    #[must_use]
+    pub fn deposits(&self) -> Option<Deposits> {
+        let deposits = || Deposits::new(self.backend.clone(), self.seal.clone(), Arc::clone(&self.metrics));
+        self.backend.shared().map(|_| deposits())
     }
 
     /// The face for the edge. Each call makes a cache of its own; a process needs one.

@@ -29,9 +29,12 @@ pub(crate) enum Operation {
     Touch,
     Postpone,
     Sweep,
+    Left,
+    Leave,
+    Claim,
 }
 
-const OPERATIONS: [(Operation, &str); 14] = [
+const OPERATIONS: [(Operation, &str); 17] = [
     (Operation::Load, "load"),
     (Operation::Tokens, "tokens"),
     (Operation::List, "list"),
@@ -46,6 +49,9 @@ const OPERATIONS: [(Operation, &str); 14] = [
     (Operation::Touch, "touch"),
     (Operation::Postpone, "postpone"),
     (Operation::Sweep, "sweep"),
+    (Operation::Left, "left"),
+    (Operation::Leave, "leave"),
+    (Operation::Claim, "claim"),
 ];
 
 impl Operation {

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
-use postern_identity::{IdpId, Session, SessionHandle, SessionId, Timestamp, Tokens};
+use postern_identity::{IdpId, SERVICE_ACCOUNT, Session, SessionHandle, SessionId, Timestamp, Tokens};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use crate::StorageError;
 use crate::backend::{Backend, Done, Place, Stored, Write};
 use crate::invalidation::{Fact, Invalidation, Owner};
 use crate::metrics::Metrics;
-use crate::record::{EVERYONE, FORMAT, Key, Seal};
+use crate::record::{EVERYONE, Key, READS, Seal};
 use crate::touch::{Seen, Touches};
+use crate::{StorageError, clock};
 
 /// What the store says of a handle.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub struct SessionSummary {
 pub struct Page {
     /// In no order.
     pub sessions: Vec<Session>,
+    /// What could not be read: sessions by their names, or a server with all that it keeps.
+    pub unread: Vec<(String, StorageError)>,
     /// Where the others are; `None`: these were the last.
     pub next: Option<Place>,
 }
@@ -165,6 +167,9 @@ impl Sessions {
             self.inner.touches.leave(Seen::Over { handle: *handle, at: now });
             return Ok(Lookup::Unknown);
         }
+        if self.is_ended_by_its_user(&session, &stored).await? {
+            return Ok(Lookup::Revoked);
+        }
         Ok(Lookup::Found(Arc::new(session)))
     }
 
@@ -175,7 +180,8 @@ impl Sessions {
     pub async fn tokens(&self, handle: &SessionHandle) -> Result<Option<Tokens>, StorageError> {
         let Some((stored, sealed)) = self.inner.backend.tokens(handle.as_bytes()).await? else { return Ok(None) };
         let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { return Ok(None) };
-        if self.open(handle, &stored).is_none() {
+        let Some(session) = self.open(handle, &stored) else { return Ok(None) };
+        if self.is_ended_by_its_user(&session, &stored).await? {
             return Ok(None);
         }
         let tokens = self.inner.seal.open_tokens(handle, &stored.row, &sealed);
@@ -249,7 +255,7 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`]; the session may or may not have ended, so try again.
     pub async fn revoke(&self, handle: &SessionHandle) -> Result<(), StorageError> {
-        let write = Write::Revoke { handle: *handle.as_bytes() };
+        let write = Write::Revoke { handle: *handle.as_bytes(), at: clock().as_millis() };
         self.write(write, Some(Fact::Revoked(*handle))).await.map(drop)
     }
 
@@ -259,20 +265,26 @@ impl Sessions {
     /// # Errors
     /// As [`revoke`](Self::revoke).
     pub async fn revoke_if_there(&self, handle: &SessionHandle) -> Result<bool, StorageError> {
-        if self.write(Write::Mark { handle: *handle.as_bytes() }, None).await? == Done::Gone {
+        if self.mark(*handle.as_bytes()).await? == Done::Gone {
             return Ok(false);
         }
         self.revoke(handle).await.map(|()| true)
     }
 
-    /// Ends every session of a user that began before `not_before`, those included that are being created (S-095).
+    async fn mark(&self, handle: Key) -> Result<Done, StorageError> {
+        self.write(Write::Mark { handle, at: clock().as_millis() }, None).await
+    }
+
+    /// Ends every session of a user that began before `not_before`, those included that are being created (S-095). Of service
+    /// accounts that is never forgotten, of people for longer than any session of theirs lasts.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
     pub async fn revoke_user(&self, issuer: &str, user: &str, not_before: Timestamp) -> Result<(), StorageError> {
         // By every name at once: one that cannot be written keeps no other one alive.
         let owners = self.inner.seal.owners(issuer, user);
-        let all = join_all(owners.into_iter().map(|owner| self.revoke_owner(owner, not_before))).await;
+        let lasts = issuer == SERVICE_ACCOUNT;
+        let all = join_all(owners.into_iter().map(|owner| self.revoke_owner(owner, not_before, lasts))).await;
         all.into_iter().collect()
     }
 
@@ -282,11 +294,11 @@ impl Sessions {
     /// # Errors
     /// [`StorageError::Unavailable`]; they may or may not have ended, so try again.
     pub async fn revoke_everyone(&self, not_before: Timestamp) -> Result<(), StorageError> {
-        self.revoke_owner(EVERYONE, not_before).await
+        self.revoke_owner(EVERYONE, not_before, true).await
     }
 
-    async fn revoke_owner(&self, owner: Key, not_before: Timestamp) -> Result<(), StorageError> {
-        let write = Write::RevokeOwner { owner, not_before: not_before.as_millis() };
+    async fn revoke_owner(&self, owner: Key, not_before: Timestamp, lasts: bool) -> Result<(), StorageError> {
+        let write = Write::RevokeOwner { owner, not_before: not_before.as_millis(), lasts };
         self.write(write, Some(Fact::OwnerRevoked(owner, not_before))).await.map(drop)
     }
 
@@ -321,12 +333,31 @@ impl Sessions {
     pub async fn page(&self, after: Option<Place>, now: Timestamp) -> Result<Page, StorageError> {
         let page = self.inner.backend.page(after, AT_A_TIME).await?;
         let mut sessions = Vec::new();
+        let unread = page.unread.into_iter().map(|(key, error)| (SessionHandle::from_bytes(key).to_string(), error));
+        let away = page.away.into_iter().map(|(server, error)| (format!("all that {server} keeps"), error));
+        let mut unread: Vec<_> = unread.chain(away).collect();
         for (key, stored) in page.found {
             let handle = SessionHandle::from_bytes(key);
-            let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { continue };
-            sessions.extend(self.open(&handle, &stored).filter(|session| !session.is_expired(now)));
+            match self.live(&handle, stored, now).await {
+                Ok(session) => sessions.extend(session),
+                Err(error) => unread.push((handle.to_string(), error)),
+            }
         }
-        Ok(Page { sessions, next: page.next })
+        Ok(Page { sessions, unread, next: page.next })
+    }
+
+    /// What was read, if it is a live session.
+    async fn live(
+        &self,
+        handle: &SessionHandle,
+        stored: Stored,
+        now: Timestamp,
+    ) -> Result<Option<Session>, StorageError> {
+        let Some(stored) = self.readable(Some(stored))?.filter(|stored| !stored.is_revoked()) else { return Ok(None) };
+        let Some(session) = self.open(handle, &stored).filter(|session| !session.is_expired(now)) else {
+            return Ok(None);
+        };
+        Ok((!self.is_ended_by_its_user(&session, &stored).await?).then_some(session))
     }
 
     /// The time by the store's own clock, which the end of all sessions goes by; `ours` where the store is in this process.
@@ -381,7 +412,8 @@ impl Sessions {
         let over = page.found.into_iter().filter(|(_, stored)| !stored.row.revoked && is_over(stored));
         let clearing = stream::iter(over).map(|(key, stored)| self.clear_one(key, stored, now));
         let swept: Vec<_> = clearing.buffer_unordered(CLEARED_AT_ONCE).collect().await;
-        let mut left = Leftovers { next: page.next, ..Leftovers::default() };
+        let failed = page.unread.into_iter().map(|(_, error)| error).chain(page.away.map(|(_, error)| error)).next();
+        let mut left = Leftovers { next: page.next, failed, ..Leftovers::default() };
         for one in swept {
             match one {
                 Swept::Clear(ended) => left.ended.extend(ended),
@@ -408,11 +440,7 @@ impl Sessions {
             },
             None => None,
         };
-        let ended = if stored.is_revoked() {
-            self.write(Write::Mark { handle: key }, None).await.map(drop)
-        } else {
-            self.revoke(&handle).await
-        };
+        let ended = if stored.is_revoked() { self.mark(key).await.map(drop) } else { self.revoke(&handle).await };
         match ended {
             Ok(()) => Swept::Clear(session.map(|session| (session, tokens))),
             Err(error) => Swept::Failed(error, session.zip(tokens).map(|(session, tokens)| (session.idp, tokens))),
@@ -518,11 +546,21 @@ impl Sessions {
 
     fn readable(&self, stored: Option<Stored>) -> Result<Option<Stored>, StorageError> {
         match stored {
-            Some(stored) if stored.row.min_reader > FORMAT => {
+            Some(stored) if stored.row.min_reader > READS => {
                 Err(StorageError::unavailable("a record was written by a newer version"))
             }
             stored => Ok(stored),
         }
+    }
+
+    /// Whether it ended with all of its user's, where the store cannot see that: its owner's name in it is by a secret that is not
+    /// known here any more, and so no end that is written here is by that name (S-095).
+    async fn is_ended_by_its_user(&self, session: &Session, stored: &Stored) -> Result<bool, StorageError> {
+        let Session { user, issued_at, .. } = session;
+        if self.inner.seal.owners(&user.issuer, &user.id).contains(&stored.row.owner()) {
+            return Ok(false);
+        }
+        self.are_ended(&user.issuer, &user.id, *issued_at).await
     }
 
     fn open(&self, handle: &SessionHandle, stored: &Stored) -> Option<Session> {

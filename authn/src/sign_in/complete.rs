@@ -10,7 +10,7 @@ use super::{authn_cookie, authn_cookie_attributes, ticket};
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::idp::Idp;
-use crate::operator::CLOCKS_MAY_DIFFER;
+use crate::operator::LONGEST_WAIT;
 use crate::refresh;
 use crate::server::Shared;
 use crate::visit::Visit;
@@ -53,8 +53,6 @@ pub(super) async fn complete(
     Ok(ticket::hand_over(visit, &callback.request, id, &session)?.cookie(cookie))
 }
 
-/// After the end of all sessions: so far the clocks of those who end sessions and of those who begin them may differ, both ways.
-const LONGEST_WAIT: Duration = CLOCKS_MAY_DIFFER.saturating_mul(3);
 /// Over so long those who wait for the same moment come to the provider, which has places for some at a time.
 const HERD: Duration = Duration::from_secs(1);
 

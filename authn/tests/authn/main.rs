@@ -15,6 +15,7 @@ mod keys;
 mod operator;
 mod programs;
 mod refresh;
+mod service_accounts;
 mod sign_out;
 mod support;
 mod tls;

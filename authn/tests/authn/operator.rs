@@ -11,7 +11,7 @@ use crate::sign_out::{SAME, sign_out};
 use crate::support::{APP, AUTHN, Browser, Script, World, now};
 
 /// Long enough for a machine that is busy.
-const PATIENT: Duration = Duration::from_secs(30);
+const PATIENT: Duration = Duration::from_mins(2);
 const LOG: &str = "{chg}log";
 
 /// Somebody who is signed in, and their session.

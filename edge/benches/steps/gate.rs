@@ -11,13 +11,13 @@ use http::{HeaderValue, Version};
 use pingora_http::{RequestHeader, ResponseHeader};
 use postern_edge::route::{HostRewrite, Route, Target, Upstream, UpstreamEndpoint, UpstreamScheme};
 use postern_edge::{
-    Admission, AuthenticateTarget, AuthnUpstream, Certificates, Connection, CookieConfig, DownstreamMtls, EdgeConfig,
-    Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, Permit, ProxyConfig, PublicListener,
-    ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
+    Admission, AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, Connection, CookieConfig,
+    DownstreamMtls, EdgeConfig, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, Permit,
+    ProxyConfig, PublicListener, ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
 };
 use postern_identity::{CookieAttributes, IdpId, Keyring, Secret, SessionCookie, SessionId, Timestamp, Tokens};
 use postern_policy::{Policy, document, ppl};
-use postern_storage::{CacheConfig, Storage, StorageConfig};
+use postern_storage::{CacheConfig, SessionCache, Storage, StorageConfig};
 use url::Url;
 
 use crate::{decisions, lookups};
@@ -66,6 +66,49 @@ pub(crate) fn down() -> Box<dyn Fn(usize)> {
     })
 }
 
+/// What a browser asks for, and says.
+pub(crate) const PATH: &str = "/api/v1/items?page=2";
+pub(crate) const FIELDS: [(&str, &str); 5] = [
+    ("host", HOST),
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("accept-language", "en-GB,en;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+];
+
+/// Somebody whose session is near, and their cookies.
+pub(crate) struct Known {
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) storage: Storage,
+    pub(crate) cache: Arc<SessionCache<AssertionSlot>>,
+    pub(crate) cookie: String,
+}
+
+impl Known {
+    pub(crate) async fn at(now: Timestamp) -> Self {
+        let keyring = Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])));
+        let registry = prometheus::Registry::new();
+        let storage = Storage::open(StorageConfig::Memory, Arc::clone(&keyring), &registry).unwrap();
+        let id = SessionId::from_bytes([7; 32]);
+        let session = postern_identity::Session { handle: id.handle(&keyring), ..decisions::session("u-4711") };
+        let session =
+            postern_identity::Session { issued_at: now, expires_at: now.plus(Duration::from_secs(36_000)), ..session };
+        let word = |word: &str| Secret::new(word.to_owned());
+        let tokens = Tokens {
+            access: word("access"),
+            access_expires_at: None,
+            refresh: None,
+            id_token: word("id"),
+            refresh_at: None,
+        };
+        let cache = storage.cache(CacheConfig::default());
+        storage.sessions().create(&session, &tokens).await.unwrap();
+        cache.load(&id, now, Duration::ZERO).await.unwrap();
+        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, HOST, &id));
+        Self { keyring, storage, cache, cookie }
+    }
+}
+
 /// A gate, and a request of somebody whom it knows.
 struct Office {
     gate: Gate,
@@ -78,40 +121,14 @@ struct Office {
 
 impl Office {
     fn open() -> Self {
-        let keyring = Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let registry = prometheus::Registry::new();
-        let storage = runtime.block_on(async { Storage::open(StorageConfig::Memory, Arc::clone(&keyring), &registry) });
-        let (storage, id) = (storage.unwrap(), SessionId::from_bytes([7; 32]));
-        let session = postern_identity::Session { handle: id.handle(&keyring), ..decisions::session("u-4711") };
-        let word = |word: &str| Secret::new(word.to_owned());
-        let tokens = Tokens {
-            access: word("access"),
-            access_expires_at: None,
-            refresh: None,
-            id_token: word("id"),
-            refresh_at: None,
-        };
-        let cache = storage.cache(CacheConfig::default());
-        runtime.block_on(async {
-            storage.sessions().create(&session, &tokens).await.unwrap();
-            cache.load(&id, NOW, Duration::ZERO).await.unwrap();
-        });
-        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, HOST, &id));
-        let snapshot = Snapshot::new(config(keyring), 1).unwrap();
+        let Known { keyring, storage, cache, cookie } = runtime.block_on(Known::at(NOW));
+        let snapshot = Snapshot::new(config(keyring, 8080), 1).unwrap();
         let peer: SocketAddr = "192.0.2.7:4711".parse().unwrap();
         let gate = Gate::new(snapshot, cache);
-        let mut head = RequestHeader::build_no_case("GET", b"/api/v1/items?page=2", None).unwrap();
+        let mut head = RequestHeader::build_no_case("GET", PATH.as_bytes(), None).unwrap();
         head.set_version(Version::HTTP_11);
-        for (name, value) in [
-            ("host", HOST),
-            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
-            ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
-            ("accept-language", "en-GB,en;q=0.5"),
-            ("accept-encoding", "gzip, deflate, br, zstd"),
-            ("connection", "keep-alive"),
-            ("cookie", cookie.as_str()),
-        ] {
+        for (name, value) in FIELDS.into_iter().chain([("connection", "keep-alive"), ("cookie", &cookie)]) {
             head.append_header(name, value).unwrap();
         }
         Self {
@@ -133,18 +150,20 @@ impl Office {
     }
 }
 
-fn config(keyring: Arc<Keyring>) -> EdgeConfig {
+/// One route to an upstream at this port.
+pub(crate) fn config(keyring: Arc<Keyring>, port: u16) -> EdgeConfig {
     let policy = "allow: { and: [ { domain: { is: example.com } }, { groups: { has: staff } } ] }";
     let policy = Policy::new(Vec::new(), ppl::parse(&document::read(policy).unwrap()).unwrap());
     let endpoint = UpstreamEndpoint {
         scheme: UpstreamScheme::Http,
-        host: "up.internal".to_owned(),
-        port: 8080,
+        host: "127.0.0.1".to_owned(),
+        port,
         authority: "up.internal:8080".to_owned(),
         weight: 1,
     };
     let target = Target::Upstream(Upstream { endpoints: Box::new([endpoint]), ..Upstream::default() });
-    let route = Route { policy, target, host_rewrite: HostRewrite::Upstream, ..lookups::plain_route(HOST) };
+    let timeout = Some(Duration::from_secs(30));
+    let route = Route { policy, target, timeout, host_rewrite: HostRewrite::Upstream, ..lookups::plain_route(HOST) };
     EdgeConfig {
         listeners: Listeners {
             public: PublicListener::Plain { addresses: Vec::new() },

@@ -53,7 +53,7 @@ impl<'a> Facts<'a> {
     /// The subject's e-mail as e-mail rules see it.
     #[must_use]
     pub fn email(&self) -> Email<'a> {
-        self.person.map_or(Email::NoSession, |person| person.email)
+        self.person.as_ref().map_or(Email::NoSession, |person| person.email)
     }
 }
 

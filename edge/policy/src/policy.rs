@@ -140,7 +140,8 @@ impl Policy {
         Self { rules, ..self }
     }
 
-    /// Evaluates every criterion; reasons decide between sign-in and 403, so nothing is cut short (01 §3.2).
+    /// Evaluates every criterion that has a say in it: reasons decide between sign-in and 403 (01 §3.2), so nothing is cut short
+    /// but an allow rule that does not hold beside one that does.
     #[must_use]
     pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
         evaluate(&self.rules, facts)
@@ -214,7 +215,7 @@ impl Policy {
     }
 
     /// The rules that decide, then those that are only tried out.
-    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> + Clone {
         self.rules.iter().chain(&self.dry_run)
     }
 
@@ -240,8 +241,28 @@ impl Policy {
 }
 
 /// Both halves: all allow rules, and all deny rules, each or-ed.
-fn evaluate<'r>(rules: impl IntoIterator<Item = &'r Rule>, facts: &Facts<'_>) -> Evaluation {
-    join(rules.into_iter().map(|rule| (rule.action, rule.evaluate(facts))))
+///
+/// Why an allow rule does not hold is of no interest once another one does, and so is not found out until it is known that none
+/// does. Most requests pass.
+fn evaluate<'r>(rules: impl IntoIterator<Item = &'r Rule, IntoIter: Clone>, facts: &Facts<'_>) -> Evaluation {
+    let rules = rules.into_iter();
+    let (mut allow, mut deny) = (Joined::any(), Joined::any());
+    for rule in rules.clone() {
+        match rule.action {
+            Action::Deny => deny.add(rule.evaluate(facts)),
+            Action::Allow if rule.wants_all() => {
+                if let Some(reasons) = rule.holds(facts) {
+                    allow.add(RuleResult { value: true, reasons });
+                }
+            }
+            Action::Allow => allow.add(rule.evaluate(facts)),
+        }
+    }
+    if !allow.decided {
+        let cut_short = rules.filter(|rule| rule.action == Action::Allow && rule.wants_all());
+        cut_short.for_each(|rule| allow.add(rule.evaluate(facts)));
+    }
+    Evaluation { allow: allow.result(), deny: deny.result() }
 }
 
 fn join(results: impl Iterator<Item = (Action, RuleResult)>) -> Evaluation {
@@ -292,12 +313,22 @@ impl Rule {
         self.join(self.criteria.iter().map(|criterion| self.result(criterion, facts)))
     }
 
+    /// Whether one criterion is enough for it not to hold.
+    const fn wants_all(&self) -> bool {
+        matches!(self.operator, Operator::And | Operator::Not)
+    }
+
+    /// Why it holds, if it does and wants all of its criteria: the first that is not as it should be is the last that is asked.
+    fn holds(&self, facts: &Facts<'_>) -> Option<Reasons> {
+        self.criteria.iter().try_fold(Reasons::NONE, |why, criterion| {
+            let RuleResult { value, reasons } = self.result(criterion, facts);
+            value.then(|| why.and(reasons))
+        })
+    }
+
     /// What it comes to if its criteria came to that, each as the operator takes it.
     pub(crate) fn join(&self, results: impl Iterator<Item = RuleResult>) -> RuleResult {
-        let mut joined = match self.operator {
-            Operator::And | Operator::Not => Joined::all(),
-            Operator::Or | Operator::Nor => Joined::any(),
-        };
+        let mut joined = if self.wants_all() { Joined::all() } else { Joined::any() };
         results.for_each(|result| joined.add(result));
         joined.result()
     }
@@ -326,10 +357,7 @@ impl Rule {
             Some(value) => value != self.inverts(),
             None => false,
         };
-        match self.operator {
-            Operator::And | Operator::Not => self.criteria.iter().all(holds),
-            Operator::Or | Operator::Nor => self.criteria.iter().any(holds),
-        }
+        if self.wants_all() { self.criteria.iter().all(holds) } else { self.criteria.iter().any(holds) }
     }
 }
 

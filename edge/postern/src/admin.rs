@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::{Listener, ListenerExt as _};
 use postern_storage::Storage;
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,13 @@ impl Health {
     /// No new work, please: readiness goes false, liveness stays.
     pub(crate) fn set_draining(&self) {
         self.0.draining.store(true, Ordering::Release);
+    }
+
+    /// Waits until the store answers.
+    pub(crate) async fn storage_is_there(&self) {
+        while !self.storage_answers().await {
+            tokio::time::sleep(PROBE).await;
+        }
     }
 
     async fn storage_answers(&self) -> bool {
@@ -180,13 +188,62 @@ fn is_local_host(headers: &HeaderMap) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
-/// Serves `routes` until `shutdown`.
+/// When an admin address is served no more.
+#[derive(Clone, Debug)]
+pub(crate) struct Until {
+    /// This process ends.
+    pub(crate) end: CancellationToken,
+    /// Another process has the address: nothing is accepted any more, and connections have a moment for what is on its way.
+    pub(crate) left: CancellationToken,
+}
+
+/// So long connections last once another process has the address.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// Serves `routes` for as long as that.
 ///
 /// # Errors
 /// If the listener breaks.
-pub(crate) async fn serve(listener: TcpListener, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, routes: Router, until: Until) -> std::io::Result<()> {
+    let (listener, left) = (Leaving { listener, left: until.left.clone() }, until.left.clone());
+    let routes = routes.layer(middleware::map_response(move |mut response: Response| {
+        if left.is_cancelled() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        std::future::ready(response)
+    }));
+    let over = async move {
+        tokio::select! {
+            () = until.end.cancelled() => {}
+            () = async { until.left.cancelled().await; tokio::time::sleep(LEAVING).await } => {}
+        }
+    };
     let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    // Nothing is done to a connection; but so its peer is told of.
+    axum::serve(listener.tap_io(|_| {}), routes).with_graceful_shutdown(over).await
+}
+
+/// A listener that accepts nothing any more once another process has its address.
+struct Leaving {
+    listener: TcpListener,
+    left: CancellationToken,
+}
+
+impl Listener for Leaving {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        tokio::select! {
+            biased;
+            () = self.left.cancelled() => std::future::pending().await,
+            accepted = Listener::accept(&mut self.listener) => accepted,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 #[cfg(test)]

@@ -246,11 +246,14 @@ pub(crate) fn person(session: &CompactSession) -> String {
 /// The same for programs.
 pub(crate) fn subject(session: Option<&CompactSession>) -> Value {
     session.map_or(Value::Null, |session| {
+        // As policies see them: the user's claims win.
+        let mut claims = session.claims().to_json();
+        claims.extend(session.user_claims().to_json());
         json!({
             "user": session.user_id(),
             "email": session.email(),
             "email_verified": session.email_verified,
-            "claims": session.claims().to_json(),
+            "claims": claims,
         })
     })
 }

@@ -6,19 +6,21 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postern_authn::{Authn, AuthnError};
 use postern_edge::{
-    AuthnUpstream, Edge, EdgeConfig, EdgeOptions, Gate, Metrics, PublicListener, RunningEdge, Snapshot, SnapshotError,
-    StartError as EdgeError,
+    AuthnUpstream, Edge, EdgeConfig, EdgeOptions, Gate, Inherited, Metrics, PublicListener, RunningEdge, Snapshot,
+    SnapshotError, StartError as EdgeError,
 };
 use postern_identity::Secret;
 use postern_storage::{CacheConfig, OpenError, Storage};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -27,11 +29,15 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Health};
 use crate::autocert::Orders;
 use crate::config::{Config, Loaded, Role};
+use crate::debug::{self, Process, Shown};
+use crate::files;
 use crate::google::Keepers;
 use crate::https::HttpsError;
 use crate::operator::{self, Face};
+use crate::pages;
 use crate::reload::Asker;
 use crate::telemetry::Telemetry;
+use crate::upgrade::Predecessor;
 use crate::verdict::{Outcome, Verdict};
 
 /// Why nothing runs.
@@ -68,6 +74,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// The threads of the control runtime.
+pub(crate) const CONTROL: &str = "control";
 /// How long authn and the admin addresses may take to finish once the edge is done.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the store may take to write what waits, once nobody asks anything of it.
@@ -78,6 +86,8 @@ const STORE_GRACE: Duration = Duration::from_secs(5);
 pub struct Running {
     gate_version: u64,
     in_force: Config,
+    /// So many files may be open.
+    files: Option<u64>,
     edge: RunningEdge,
     authn: Option<RunningAuthn>,
     storage: Storage,
@@ -87,8 +97,20 @@ pub struct Running {
     stand_in: StandIn,
     identity_tokens: Keepers,
     orders: Orders,
+    shown: watch::Sender<Shown>,
     stop: DropGuard,
     tasks: TaskTracker,
+    /// The sockets of health, metrics and debugging once more, and what to cancel once another process has them; nothing from then on.
+    admin: Option<(Vec<std::net::TcpListener>, CancellationToken)>,
+}
+
+/// What a process finds where it starts.
+#[derive(Debug)]
+pub(crate) struct Place<'p> {
+    /// Sockets that listen already.
+    pub(crate) inherited: Inherited,
+    /// Another process, which serves there until this one is able to.
+    pub(crate) predecessor: Option<&'p Predecessor>,
 }
 
 /// Authn, where it is in this process.
@@ -105,12 +127,15 @@ impl Running {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start(
+    pub(crate) async fn start(
         mut config: Config,
         telemetry: Telemetry,
         askers: mpsc::Sender<Asker>,
+        mut place: Place<'_>,
     ) -> Result<Self, StartError> {
         trim(&mut config);
+        let files = files::raise();
+        files::bound(files, &mut config.edge.limits.connections.connections);
         let registry = registry(config.admin.installation.as_deref())?;
         telemetry.register(&registry)?;
         let reloads = Reloads::register(&registry)?;
@@ -123,23 +148,28 @@ impl Running {
         orders.lend(&mut config.edge);
         // The configuration has told of it.
         let _told = stand_in.fill(&mut config.edge);
-        let bound = Edge::bind(&config.edge.listeners).map_err(|source| bind("the public address", source))?;
+        let bound = Edge::bind(&config.edge.listeners, &mut place.inherited)
+            .map_err(|source| bind("the public address", source))?;
+        let admin = bind_admin(&config, &mut place.inherited).await?;
+        for address in place.inherited.left() {
+            warn!(%address, "a socket that was handed to this process is closed: nothing in the configuration listens there");
+        }
         let storage = Storage::open(config.storage.clone(), Arc::clone(&config.edge.keyring), &registry)?;
+        orders.meet_in(storage.deposits());
         let authn = match config.role {
             Role::Edge => None,
             Role::AllInOne | Role::Authn => {
-                let (private, at) = listen((Ipv4Addr::LOCALHOST, 0).into(), "a loopback port for authn").await?;
+                let (private, at) = loopback().await.map_err(|source| bind("a loopback port for authn", source))?;
                 config.edge.authenticate.upstream = AuthnUpstream::Here(at);
                 Some((private, at, Arc::new(Authn::new(config.authn.clone(), storage.sessions(), &registry)?)))
             }
         };
-        let gate = Arc::new(Gate::new(
-            Snapshot::new(config.edge.clone(), 0)?,
-            storage.cache(CacheConfig { max_age: config.session_max_age, ..CacheConfig::default() }),
-        ));
+        let kept = storage.cache(CacheConfig { max_age: config.session_max_age, ..CacheConfig::default() });
+        let gate = Arc::new(Gate::new(Snapshot::new(config.edge.clone(), 0)?, Arc::clone(&kept)));
         let health = Health::new(storage.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let ends_all = stop.clone().drop_guard();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(pages::large_for_many(move || kept.len())));
         let secret = config.admin.shared_secret.then(|| Arc::clone(&config.edge.keyring));
         let operators = operator::routes(Face::new(
             secret,
@@ -147,8 +177,12 @@ impl Running {
             authn.as_ref().map(|(_, _, authn)| Arc::clone(authn)),
         ));
         let local = admin::health_routes(health.clone()).merge(admin::reload_routes(askers)).merge(operators);
-        for (listener, routes) in admin_routes(&config, registry, local).await? {
-            tasks.spawn(report("admin", admin::serve(listener, routes, stop.clone())));
+        if let Some(predecessor) = place.predecessor {
+            // Whoever connects is served by that one until then.
+            tokio::select! {
+                () = health.storage_is_there() => {}
+                () = predecessor.is_gone() => {}
+            }
         }
         let authn = authn.map(|(private, at, authn)| {
             let (server, until) = (Arc::clone(&authn), stop.clone());
@@ -161,14 +195,34 @@ impl Running {
         for (purpose, address) in bound.addresses() {
             info!(%address, ?purpose, "listening");
         }
+        // Whatever may fail does so before the first connection is taken.
+        let admin_sockets =
+            admin.listening().map_err(|source| bind("the addresses of health, metrics and debugging", source))?;
         let edge = Edge::start(bound, gate, &metrics, EdgeOptions::default())?;
-        orders.start(&edge.certificate_reader());
+        let reader = edge.certificate_reader();
+        orders.take_shared(&reader).await;
+        orders.start(&reader);
         health.set_serving();
+        let until = admin::Until { end: stop.clone(), left: CancellationToken::new() };
+        let shown = watch::Sender::new(Shown::of(&config, 0, Vec::new()));
+        let metrics = admin::metrics_routes(registry.clone(), config.admin.metrics_auth.clone());
+        let process = |address| Process {
+            address,
+            shown: shown.subscribe(),
+            runtimes: edge.runtimes().into_iter().chain([(CONTROL.to_owned(), Handle::current().metrics())]).collect(),
+            storage: storage.clone(),
+            registry: registry.clone(),
+        };
+        let debug = config.admin.debug.map(process).map_or_else(axum::Router::new, debug::routes);
+        for (listener, routes) in admin.with_routes(local, metrics, debug) {
+            tasks.spawn(report("admin", admin::serve(listener, routes, until.clone())));
+        }
         reloads.started();
         warn_of_routes_refusing_nobody(&config.edge);
         Ok(Self {
             gate_version: 0,
             in_force: config,
+            files,
             edge,
             authn,
             storage,
@@ -178,9 +232,28 @@ impl Running {
             stand_in,
             identity_tokens,
             orders,
+            shown,
             stop: ends_all,
             tasks,
+            admin: Some((admin_sockets, until.left)),
         })
+    }
+
+    /// All the sockets on which others connect, for a process that takes this place.
+    pub(crate) fn listening(&self) -> io::Result<Vec<std::net::TcpListener>> {
+        let mut all = self.edge.listening()?;
+        for socket in self.admin.iter().flat_map(|(sockets, _)| sockets) {
+            all.push(socket.try_clone()?);
+        }
+        Ok(all)
+    }
+
+    /// Another process serves: it alone answers operators and probes from now on, and orders certificates.
+    pub(crate) fn leave_to_successor(&mut self) {
+        if let Some((_, left)) = self.admin.take() {
+            left.cancel();
+        }
+        self.orders.rest();
     }
 
     /// The configuration in force.
@@ -212,9 +285,11 @@ impl Running {
 
     /// All of it, or nothing and why not.
     fn apply(&mut self, mut config: Config) -> Result<(), String> {
+        let waiting = config.needs_restart(&self.in_force);
         let misses_none = matches!(config.edge.listeners.public, PublicListener::Plain { .. });
         config.keep_what_cannot_change(&self.in_force);
         trim(&mut config);
+        files::bound(self.files, &mut config.edge.limits.connections.connections);
         if let Some(authn) = &self.authn {
             config.edge.authenticate.upstream = AuthnUpstream::Here(authn.at);
         }
@@ -243,6 +318,7 @@ impl Running {
         }
         self.gate_version += 1;
         self.telemetry.set_levels(config.logs);
+        self.shown.send_replace(Shown::of(&config, self.gate_version, waiting));
         warn_of_routes_refusing_nobody(&config.edge);
         self.in_force = config;
         Ok(())
@@ -255,7 +331,12 @@ impl Running {
     /// Ends everything in order: no new work, what is under way within the bound of the configuration, then the rest. Each
     /// step is cut at its bound, whatever hangs: 2 s for authn and admin and 5 s for the store after the first is the latest end.
     pub async fn drain(self) {
-        self.health.set_draining();
+        // A probe that is still answered here asks about the place, and that is served.
+        if self.admin.is_some() {
+            self.health.set_draining();
+        }
+        // What is being ordered is another process's turn as long as there is a store to say so.
+        drop(self.orders);
         let bound = self.in_force.edge.timeouts.drain;
         let still = self.authn.as_ref().map(|running| Arc::clone(&running.authn));
         let authn = async {
@@ -269,7 +350,7 @@ impl Running {
             );
         };
         tokio::join!(authn, self.edge.drain(bound));
-        drop(self.stop);
+        drop((self.stop, self.admin));
         self.tasks.close();
         let others = tokio::spawn(async move {
             self.tasks.wait().await;
@@ -320,25 +401,56 @@ fn bind(what: &str, source: io::Error) -> StartError {
     StartError::Bind { what: what.to_owned(), source }
 }
 
-async fn listen(address: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| bind(&format!("{address} for {what}"), source);
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(|source| bind(what, source))?;
+async fn loopback() -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
     Ok((listener, address))
 }
 
-async fn admin_routes(
-    config: &Config,
-    registry: Registry,
-    local: axum::Router,
-) -> Result<Vec<(TcpListener, axum::Router)>, StartError> {
-    let (listener, _) = listen(config.admin.health, "health (health_check_addr)").await?;
-    let mut served = vec![(listener, local)];
-    if let Some(address) = config.admin.metrics {
-        let (listener, _) = listen(address, "metrics (metrics_address)").await?;
-        served.push((listener, admin::metrics_routes(registry, config.admin.metrics_auth.clone())));
+/// Where operators ask.
+#[derive(Debug)]
+struct AdminSockets {
+    health: TcpListener,
+    metrics: Option<TcpListener>,
+    debug: Option<TcpListener>,
+}
+
+async fn bind_admin(config: &Config, inherited: &mut Inherited) -> Result<AdminSockets, StartError> {
+    let health = listen(config.admin.health, "health (health_check_addr)", inherited).await?;
+    let metrics = match config.admin.metrics {
+        Some(address) => Some(listen(address, "metrics (metrics_address)", inherited).await?),
+        None => None,
+    };
+    let debug = match config.admin.debug {
+        Some(address) => Some(listen(address, "debugging (debug_address)", inherited).await?),
+        None => None,
+    };
+    Ok(AdminSockets { health, metrics, debug })
+}
+
+impl AdminSockets {
+    fn listening(&self) -> io::Result<Vec<std::net::TcpListener>> {
+        let again = |listener: &TcpListener| listener.as_fd().try_clone_to_owned().map(Into::into);
+        [Some(&self.health), self.metrics.as_ref(), self.debug.as_ref()].into_iter().flatten().map(again).collect()
     }
-    Ok(served)
+
+    fn with_routes(
+        self,
+        local: axum::Router,
+        metrics: axum::Router,
+        debug: axum::Router,
+    ) -> impl Iterator<Item = (TcpListener, axum::Router)> {
+        let all = [(Some(self.health), local), (self.metrics, metrics), (self.debug, debug)];
+        all.into_iter().filter_map(|(listener, routes)| Some((listener?, routes)))
+    }
+}
+
+async fn listen(address: SocketAddr, what: &str, inherited: &mut Inherited) -> Result<TcpListener, StartError> {
+    let failed = |source| bind(&format!("{address} for {what}"), source);
+    match inherited.take(address).map_err(failed)?.pop() {
+        Some(socket) => TcpListener::from_std(socket).map_err(failed),
+        None => TcpListener::bind(address).await.map_err(failed),
+    }
 }
 
 /// The registry of all metrics, which carry the label of the installation if it has one.

@@ -61,6 +61,9 @@ pub enum Command {
     /// List the sessions of a running Postern, and end them
     #[command(subcommand)]
     Sessions(OfSessions),
+    /// Make credentials for programs that ask as nobody who signs in, list and delete them
+    #[command(subcommand)]
+    ServiceAccounts(OfServiceAccounts),
     /// Look at the session store of a configuration
     #[command(subcommand)]
     Store(OfStore),
@@ -284,9 +287,9 @@ pub enum OfSessions {
     Show(OneSession),
     /// End one session
     Revoke(OneSession),
-    /// End all sessions of a user
+    /// End all sessions of a user, and their service accounts
     RevokeUser(RevokeUser),
-    /// End all sessions of everybody
+    /// End all sessions of everybody, and all service accounts
     RevokeAll(RevokeAll),
 }
 
@@ -358,6 +361,73 @@ pub struct RevokeAll {
     /// Do not ask whether that is meant
     #[arg(long)]
     pub yes: bool,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// What to do with the service accounts of a running Postern.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OfServiceAccounts {
+    /// Make one; its token is printed once, alone on stdout
+    Create(CreateServiceAccount),
+    /// List those that live
+    List(ListServiceAccounts),
+    /// Show one
+    Show(OneServiceAccount),
+    /// Delete one; from then on its token is refused
+    Delete(OneServiceAccount),
+}
+
+/// Options of `postern service-accounts create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateServiceAccount {
+    /// What it is called: for people, and as `name` for upstreams
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The user id that policies and upstreams see
+    #[arg(long, value_name = "ID")]
+    pub user: String,
+    /// Its e-mail address, for which you vouch
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// A group of its user; may be given again
+    #[arg(long = "group", value_name = "NAME")]
+    pub groups: Vec<String>,
+    /// A claim of its user; may be given again
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub claims: Vec<String>,
+    /// When it ends, from now: a number and s, m, h, d or w, as in 90d
+    #[arg(long, value_name = "TIME", required_unless_present = "never", conflicts_with = "never")]
+    pub expires_in: Option<String>,
+    /// It does not end until it is deleted
+    #[arg(long)]
+    pub never: bool,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Options of `postern service-accounts list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListServiceAccounts {
+    /// Those of the user of this id
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// No more than so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Which Postern to ask
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Options of `postern service-accounts show` and `postern service-accounts delete`.
+#[derive(Debug, Clone, Args)]
+pub struct OneServiceAccount {
+    /// Its id in lists and logs
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    pub account: String,
     /// Which Postern to ask
     #[command(flatten)]
     pub running: Running,

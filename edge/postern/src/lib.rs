@@ -10,24 +10,30 @@ mod autocert;
 pub mod check;
 pub mod cli;
 pub mod config;
+mod debug;
 pub mod demo;
 mod derived;
 pub mod diff;
 #[cfg(test)]
 mod docs;
 pub mod explain;
+mod files;
 pub mod google;
 pub mod https;
+mod manager;
 mod operator;
+pub mod pages;
 mod private;
 pub mod probe;
 pub mod reload;
 pub mod routes;
 mod run;
+mod service_accounts;
 mod sessions;
 pub mod show;
 mod store;
 pub mod telemetry;
+mod upgrade;
 pub mod verdict;
 
 use cli::{Command, Exit, Invocation, OfConfig};
@@ -52,6 +58,7 @@ pub fn execute(invocation: Invocation) -> Exit {
         Command::Demo(asked) => run::demo(&asked),
         Command::Run(asked) => run::run(&asked),
         Command::Sessions(asked) => sessions::sessions(&asked),
+        Command::ServiceAccounts(asked) => service_accounts::service_accounts(&asked),
         Command::Store(asked) => store::store(&asked),
         Command::Health(asked) => run::health(&asked),
         Command::Reload(asked) => run::reload(&asked),

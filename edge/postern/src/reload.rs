@@ -203,6 +203,7 @@ impl Config {
             (self.admin.metrics_auth != old.admin.metrics_auth, "metrics_basic_auth"),
             (self.admin.installation != old.admin.installation, "installation_id"),
             (self.admin.health != old.admin.health, "health_check_addr"),
+            (self.admin.debug != old.admin.debug, "debug_address"),
             (kind(&self.storage) != kind(&old.storage), "databroker_storage_type"),
             (place_of(&self.storage) != place_of(&old.storage), "databroker_storage_connection_string"),
             (self.differs_in_options(old), "databroker_storage_*, session_lease, session_heartbeat"),
@@ -526,7 +527,7 @@ mod tests {
         assert!(load("address: 127.0.0.1:1\ninsecure_server: true\ntimeout_read: 1s").needs_restart(&old).is_empty());
         let text = format!(
             "address: 127.0.0.1:2\nhttp_redirect_addr: 127.0.0.1:3\nmetrics_address: 127.0.0.1:4\nhealth_check_addr: 127.0.0.1:5\n\
-             timeout_idle: 1m\nshared_secret: {SECRET}\ncookie_secret: {OTHER}\ndatabroker_storage_type: file\n\
+             debug_address: 127.0.0.1:6\ntimeout_idle: 1m\nshared_secret: {SECRET}\ncookie_secret: {OTHER}\ndatabroker_storage_type: file\n\
              databroker_storage_connection_string: file:///nonexistent"
         );
         assert_eq!(
@@ -538,6 +539,7 @@ mod tests {
                 "timeout_idle",
                 "metrics_address",
                 "health_check_addr",
+                "debug_address",
                 "databroker_storage_type",
                 "databroker_storage_connection_string",
                 "shared_secret",

@@ -9,13 +9,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::assemble::Running;
+use crate::assemble::{CONTROL, Place, Running};
 use crate::check;
 use crate::cli::{self, Exit, Format};
 use crate::config::{Config, Environment, Source};
 use crate::demo;
+use crate::manager::Manager;
 use crate::reload::{self, Asker, Followed, Reload};
 use crate::telemetry::{LogFormat, Telemetry};
+use crate::upgrade::{Inheritance, Upgrades};
 use crate::{admin, chain};
 
 /// Threads of the control runtime: authn, the store, admin, reload. Traffic has runtimes of its own.
@@ -29,8 +31,9 @@ const ASKERS: usize = 8;
 pub(crate) fn run(asked: &cli::Run) -> Exit {
     let source = Source { file: asked.config.clone(), lenient: asked.lenient };
     ended(check::environment().and_then(|environment| {
+        let inheritance = Inheritance::take(&environment);
         let config = check::load_to_run(&source, &environment)?;
-        run_to_end(serve(config, source, environment, || {}))
+        run_to_end(serve(config, source, environment, inheritance, || {}))
     }))
 }
 
@@ -56,7 +59,7 @@ async fn demonstrate(asked: &cli::Demo, environment: Environment) -> Result<(), 
     let banner = prepared.banner(colour);
     let stop = CancellationToken::new();
     let services = prepared.spawn(&stop);
-    let served = serve(config, source, environment, move || print(&banner)).await;
+    let served = serve(config, source, environment, Inheritance::default(), move || print(&banner)).await;
     stop.cancel();
     services.stopped().await;
     served
@@ -121,33 +124,84 @@ pub(crate) fn reload(asked: &cli::Reload) -> Exit {
 /// A load of many routes takes seconds at most; a disk may hang for longer.
 const RELOAD: Duration = Duration::from_secs(60);
 
-/// Serves until SIGTERM or SIGINT, then drains; a second signal cuts.
-async fn serve(config: Config, source: Source, environment: Environment, ready: impl FnOnce()) -> Result<(), Exit> {
+/// Serves until SIGTERM or SIGINT, or until another process serves in the place of this one; then drains. A second signal cuts
+///
+async fn serve(
+    config: Config,
+    source: Source,
+    environment: Environment,
+    inheritance: Inheritance,
+    ready: impl FnOnce(),
+) -> Result<(), Exit> {
     let telemetry = Telemetry::start(LogFormat::detect(environment.no_color()), config.logs)
         .map_err(|error| failed(&error.to_string()))?;
     let mut stop = Stop::listen().map_err(|error| failed(&error.to_string()))?;
+    let mut upgrades = Upgrades::listen(&environment).map_err(|error| failed(&error.to_string()))?;
     let (ask, askers) = mpsc::channel(ASKERS);
-    let mut running = Running::start(config, telemetry, ask).await.map_err(|error| failed(&chain(&error)))?;
+    let (inherited, predecessor) = inheritance.open();
+    let place = Place { inherited, predecessor: predecessor.as_ref() };
+    let mut running = tokio::select! {
+        started = Running::start(config, telemetry, ask, place) => started.map_err(|error| failed(&chain(&error)))?,
+        () = stop.asked() => return Ok(()),
+    };
     ready();
+    if let Some(predecessor) = predecessor {
+        let stopped = tokio::select! {
+            () = predecessor.relieve() => false,
+            () = stop.asked() => true,
+        };
+        if stopped {
+            // Not this one is known to the service manager, which may tell all of them to stop, too.
+            info!("stopping before this process took the place of another: what is under way may finish");
+            return drained(Box::pin(running.drain()), stop, 2).await;
+        }
+    }
+    let manager = Manager::of(&environment, running.config().tells_manager);
+    manager.ready(running.config().edge.routes.len()).await;
     let (follow, mut loads) = follow(&running, source, environment, askers);
-    loop {
+    let successor = loop {
         tokio::select! {
             Some(Reload { loaded, asker }) = loads.recv() => {
+                manager.reloading();
                 let verdict = running.reload(loaded);
+                manager.reloaded(&verdict, running.config().tells_manager);
                 if let Some(asker) = asker {
                     // Who asked may have gone away.
                     drop(asker.send(verdict));
                 }
             }
-            () = stop.asked() => break,
+            successor = upgrades.succeeded(&running) => break Some(successor),
+            () = stop.asked() => break None,
         }
-    }
+    };
     follow.cancel();
+    if let Some(successor) = successor {
+        running.leave_to_successor();
+        manager.succeeded(successor.id()).await;
+        info!(
+            process = successor.id(),
+            "another process serves in the place of this one: what is under way may finish"
+        );
+        // Now it may speak to the service manager.
+        drop(successor);
+        // A service manager that stops all of them means this one, too: that is its first signal.
+        return drained(Box::pin(running.drain()), stop, 2).await;
+    }
+    upgrades.give_up();
+    manager.stopping();
     info!("stopping: what is under way may finish; a second signal cuts it");
+    let both = async {
+        tokio::join!(running.drain(), upgrades.are_given_up());
+    };
+    drained(Box::pin(both), stop, 1).await
+}
+
+/// Waits for the end of the drain, or until it is cut by so many signals.
+async fn drained(drain: impl Future<Output = ()>, mut stop: Stop, cuts: usize) -> Result<(), Exit> {
     tokio::select! {
-        () = running.drain() => Ok(()),
-        () = stop.asked() => {
-            warn!("cut by a second signal");
+        () = drain => Ok(()),
+        () = async { for _ in 0..cuts { stop.asked().await } } => {
+            warn!("cut by a signal");
             Err(Exit::Problem)
         }
     }
@@ -197,7 +251,7 @@ fn run_to_end(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> 
 pub(crate) fn control_runtime() -> Result<Runtime, Exit> {
     Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
+        .thread_name(CONTROL)
         .enable_all()
         .build()
         .map_err(|error| failed(&format!("no runtime: {error}")))

@@ -20,7 +20,7 @@ pub(crate) fn store(asked: &OfStore) -> Exit {
 fn check(asked: &cli::CheckStore) -> Result<Exit, Failed> {
     let loaded = ask::load(asked.config.as_deref(), asked.lenient)?;
     let runtime = run::control_runtime().map_err(|_| Failed::Told)?;
-    let report = runtime.block_on(postern_storage::check(&loaded.config.storage));
+    let report = runtime.block_on(postern_storage::check(&loaded.config.storage, loaded.config.autocert.is_some()));
     ask::print(asked.format, |colour| to_human(&report, colour), || to_json(&report));
     Ok(if report.is_good() { Exit::Ok } else { Exit::Problem })
 }

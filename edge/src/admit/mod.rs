@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
-use postern_identity::{EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
+use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
 use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
 use postern_storage::StorageError;
 use tracing::warn;
@@ -52,6 +52,8 @@ pub struct Admission {
     pub route: Option<Arc<Route>>,
     /// Who asks, as far as was found out.
     pub subject: Subject,
+    /// The store could not say whose the credential is.
+    pub(crate) unknown: bool,
     /// The client certificate, as the route takes it.
     pub(crate) certificate: Presented,
     /// What the policy came to, if it was asked.
@@ -280,10 +282,12 @@ impl<I: Identify> Judge<'_, I> {
         // What no route is for is no more than a method that is not served (S-018).
         let route = self.snapshot.table.tunnel(&request.host).ok_or(Refusal::BadRequest(BadRequest::Method))?;
         let proxy = route.tunnel.as_deref().and_then(|tunnel| tunnel.proxy.as_deref());
-        if proxy.is_some_and(|proxy| !self.connection.serves(proxy)) {
+        let door = proxy.unwrap_or_else(|| request.host.name());
+        let sni = self.connection.sni.as_deref();
+        let served = proxy.is_none_or(|proxy| self.connection.serves(proxy));
+        if !served || self.snapshot.asks_otherwise_behind(sni, (route, door)) {
             return Err(Refusal::Misdirected);
         }
-        let door = proxy.unwrap_or_else(|| request.host.name());
         let credential = Credential::present_in(&head.headers, request, door, self.snapshot);
         admission.programmatic = credential.programmatic;
         self.decide_route(head, (request, &credential), (Arc::clone(route), None), admission).await
@@ -300,6 +304,7 @@ impl<I: Identify> Judge<'_, I> {
         admission.route = Some(Arc::clone(&route));
         let known = self.known(credential, Some(&route.idp), route.static_window).await;
         admission.subject = known.as_ref().ok().and_then(Option::clone).into();
+        admission.unknown = known.is_err();
         let shown = self.connection.client_cert.as_ref();
         admission.certificate = Presented::to(shown, route.client_trust.as_deref(), self.now);
         let path = request.decoded_path();
@@ -325,7 +330,7 @@ impl<I: Identify> Judge<'_, I> {
         facts(request, path, (&found.subject, self.devices, found.certificate.facts()), self.now)
     }
 
-    /// The session of a credential, if it is one of that identity provider.
+    /// The session of a credential, if it is one of that identity provider, or a service account, for which none vouches.
     async fn known(
         &self,
         credential: &Credential,
@@ -333,7 +338,9 @@ impl<I: Identify> Judge<'_, I> {
         window: Duration,
     ) -> Result<Option<Known>, StorageError> {
         let known = self.identify.session(credential, self.now, window).await?;
-        Ok(known.filter(|entry| idp.is_none_or(|idp| entry.session.idp() == idp.as_str())))
+        let is_of =
+            |session: &CompactSession, idp: &IdpId| session.idp() == idp.as_str() || session.is_service_account();
+        Ok(known.filter(|entry| idp.is_none_or(|idp| is_of(&entry.session, idp))))
     }
 
     /// What an allowed request of a route comes to.
@@ -562,6 +569,7 @@ impl Admission {
             request: None,
             route: None,
             subject: Subject::Anonymous,
+            unknown: false,
             certificate: Presented::NOTHING,
             evaluation: None,
             would_refuse: None,

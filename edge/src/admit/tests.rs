@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use postern_identity::{SessionCookie, SessionId};
+use postern_identity::{ProgramToken, ServiceAccountToken, SessionCookie, SessionId, Tokens};
 use proptest::prelude::*;
 
 use super::*;
 use crate::testing::*;
-use crate::{ClientTrust, DownstreamMtls, SnapshotError, Terms};
+use crate::{ClientTrust, DownstreamMtls, EdgeConfig, SnapshotError, Terms};
 
 fn cookie(value: &str) -> String {
     format!("_pomerium={value}")
@@ -30,7 +30,7 @@ async fn a_session_opens_a_route_and_nothing_else_does() {
     assert_eq!(world.status(&get("/", &[json()])).await, 401);
     assert_eq!(world.status(&get("/", &[("cookie", &own())])).await, 200);
     let admission = world.admit(&get("/", &[("cookie", &own())])).await;
-    assert_eq!(admission.subject.session().map(postern_identity::CompactSession::user_id), Some("u-alice"));
+    assert_eq!(admission.subject.session().map(CompactSession::user_id), Some("u-alice"));
     assert!(admission.evaluation.is_some() && admission.route.is_some() && !admission.programmatic);
 }
 
@@ -128,6 +128,88 @@ async fn a_session_of_another_identity_provider_is_no_session() {
     let admission = world.admit(&get("/", &[("cookie", &own())])).await;
     assert!(matches!(admission.verdict, Verdict::Refuse(Refusal::SignIn { idp }) if idp.as_str() == "other"));
     assert!(admission.subject.session().is_none());
+}
+
+/// A world that knows the service account too.
+async fn with_deployer(config: EdgeConfig) -> World {
+    let world = World::new(config).await;
+    world.storage.sessions().create(&deployer(), &Tokens::none()).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn a_service_account_asks_as_its_user_on_every_host_and_at_whatever_provider() {
+    let policy = |text: &str| ppl(&format!("allow: {{and: [{text}]}}"));
+    let other = Route { idp: IdpId::new("other"), ..guarded("b.example.com", "/", policy("{email: ci@example.com}")) };
+    let routes = vec![
+        guarded("app.example.com", "/", policy("{user: ci}, {groups: {has: deployers}}")),
+        other,
+        guarded("c.example.com", "/", policy("{user: u-alice}")),
+    ];
+    let (world, token) = (with_deployer(config(routes)).await, deployers_token());
+    for value in [format!("Pomerium {token}"), format!("Bearer Pomerium-{token}")] {
+        for (host, status) in [("app.example.com", 200), ("b.example.com", 200), ("c.example.com", 403)] {
+            assert_eq!(world.status(&get("/", &[("host", host), ("authorization", &value)])).await, status, "{host}");
+        }
+    }
+    assert_eq!(world.status(&get("/", &[("x-pomerium-authorization", &token)])).await, 200);
+    assert_eq!(world.status(&get(&format!("/?pomerium_session={token}"), &[])).await, 200);
+    let admission = world.admit(&get("/", &[("x-pomerium-authorization", &token)])).await;
+    assert!(admission.programmatic && admission.subject.session().is_some_and(CompactSession::is_service_account));
+    let carried = world.carried(&get("/", &[("x-pomerium-authorization", &token)])).await.unwrap();
+    let assertion = values(&carried.headers, "x-pomerium-jwt-assertion");
+    let claims: serde_json::Value = serde_json::from_str(&crate::assertion::payload(&assertion).unwrap()).unwrap();
+    assert_eq!(
+        (&claims["sub"], &claims["email"], &claims["name"]),
+        (&"ci".into(), &"ci@example.com".into(), &"deploy".into())
+    );
+    assert_eq!(
+        (&claims["groups"], &claims["sid"]),
+        (&serde_json::json!(["deployers"]), &deployer().handle.to_string().into())
+    );
+}
+
+#[tokio::test]
+async fn s_096_what_a_service_account_shows_is_no_cookie_and_no_plain_bearer_token() {
+    let (world, token) =
+        (with_deployer(config(vec![guarded("app.example.com", "/", any_user())])).await, deployers_token());
+    assert_eq!(world.status(&get("/", &[("cookie", &cookie(&token)), json()])).await, 401);
+    for value in [format!("Bearer {token}"), format!("Basic {token}"), token.clone(), format!("Pomerium {token}x")] {
+        assert_eq!(world.status(&get("/", &[("authorization", &value), json()])).await, 401, "{value}");
+    }
+    let field = format!("Pomerium {token}");
+    let two = [("authorization", field.as_str()), ("x-pomerium-authorization", &alices_cookie("app.example.com"))];
+    assert_eq!(world.status(&get("/", &two)).await, 401, "two at once are none");
+}
+
+#[tokio::test]
+async fn s_096_neither_a_session_nor_a_service_account_passes_for_the_other() {
+    let world = with_deployer(config(vec![guarded("app.example.com", "/", any_user())])).await;
+    let (of_alice, of_deployer) = (SessionId::from_bytes([7; 32]), SessionId::from_bytes([9; 32]));
+    // As if somebody had made them: well sealed, of the other kind.
+    let token = ServiceAccountToken::seal(&keyring(), &of_alice, "u-alice", NOW, NOW);
+    assert_eq!(world.status(&get("/", &[("x-pomerium-authorization", &token)])).await, 401);
+    let sealed = SessionCookie::seal(&keyring(), "app.example.com", &of_deployer);
+    assert_eq!(world.status(&get("/", &[("cookie", &cookie(&sealed)), json()])).await, 401);
+    let token = ProgramToken::seal(&keyring(), "app.example.com", &of_deployer, NOW);
+    assert_eq!(world.status(&get("/", &[("x-pomerium-authorization", &token)])).await, 401);
+}
+
+#[tokio::test]
+async fn s_084_a_deleted_service_account_is_dead_at_once_and_one_whose_time_is_over_is_too() {
+    let (world, token) =
+        (with_deployer(config(vec![guarded("app.example.com", "/", any_user())])).await, deployers_token());
+    let head = get("/", &[("x-pomerium-authorization", &token)]);
+    let (snapshot, connection) = (world.gate.snapshot(), connection());
+    for (seconds, passes) in [(3599, true), (3600, false)] {
+        let verdict =
+            world.gate.admit(&snapshot, &head, &connection, NOW.plus(Duration::from_secs(seconds))).await.verdict;
+        assert_eq!(matches!(verdict, Verdict::Pass(_)), passes, "{seconds}");
+    }
+    let world = with_deployer(config(vec![guarded("app.example.com", "/", any_user())])).await;
+    assert_eq!(world.status(&head).await, 200);
+    world.storage.sessions().revoke(&deployer().handle).await.unwrap();
+    assert_eq!(world.status(&head).await, 401);
 }
 
 #[tokio::test]
@@ -509,8 +591,6 @@ fn folders() -> EdgeConfig {
         route("app.example.com", "/"),
     ])
 }
-
-use crate::EdgeConfig;
 
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pingora_core::protocols::Stream;
@@ -13,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::address::{AddressPlace, Addresses};
 use super::certificate::CertificateStore;
@@ -21,7 +21,7 @@ use super::handshakes::{Handshakes, Interrupted};
 use super::proxy_header;
 use super::stream::{GuardedStream, Wire};
 use super::tls::{Shaken, TlsAcceptor, alpn, digest};
-use super::{Connection, ConnectionLimits, Limits, Patience};
+use super::{Connection, ConnectionLimits, Limits, Patience, told};
 use crate::admit::Gate;
 use crate::metrics::{Metrics, Raised};
 use crate::mtls::ClientCert;
@@ -35,7 +35,11 @@ pub(crate) struct Door {
     pub(crate) gate: Arc<Gate>,
     pub(crate) open: Arc<AtomicUsize>,
     pub(crate) handshakes: Handshakes,
+    /// Who is to say whom a connection is from; apart, since all of them come from the same few addresses.
+    pub(crate) claims: Handshakes,
     pub(crate) addresses: Arc<Addresses>,
+    /// When the log last told that accept fails.
+    pub(crate) told: Mutex<Option<Instant>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -124,8 +128,17 @@ impl Door {
     /// An error of accept is most often a lack of descriptors: those come back in time, not by asking again.
     async fn rest(&self, error: &io::Error) {
         self.metrics.0.accept_errors.inc();
-        tracing::warn!(%error, "accept failed");
+        self.tell(error);
         sleep(ACCEPT_REST).await;
+    }
+
+    /// Each core meets it twenty times a second for as long as it lasts: the log has it once a minute.
+    fn tell(&self, error: &io::Error) {
+        let (now, mut told) = (Instant::now(), self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
+            *told = Some(now);
+            tracing::warn!(%error, "accept fails: new connections wait");
+        }
     }
 
     /// How many connections there may be under the configuration in force.
@@ -170,8 +183,8 @@ impl Door {
         None
     }
 
-    /// What Pingora gets of a connection; `None` if it ended in its handshake, or was still in it at the `stop`: nothing is
-    /// under way there yet. Later the stream is told of it as far as Pingora does not.
+    /// What Pingora gets of a connection; `None` if it ended in its handshake, or was still in it a moment after the `stop`:
+    /// nothing is under way there yet. Later the stream is told of it as far as Pingora does not.
     pub(crate) async fn open(
         &self,
         mut stream: TcpStream,
@@ -230,7 +243,7 @@ impl Door {
             return Some(Err(io::Error::other("its sender is not among `xff_trusted_peers`")));
         }
         let limits = self.limits();
-        match self.handshakes.run(&limits, proxy_header::read(stream)).await {
+        match self.claims.run(&limits, peer.ip(), proxy_header::read(stream)).await {
             Ok(header) => Some(header),
             Err(Interrupted::Late) => Some(Err(io::ErrorKind::TimedOut.into())),
             Err(Interrupted::Displaced) => {
@@ -244,7 +257,7 @@ impl Door {
         let limits = self.limits();
         let _raised = Raised::new(&self.metrics.0.handshakes);
         let challenges = self.gate.snapshot().config.certificates.challenges.clone();
-        match self.handshakes.run(&limits, acceptor.accept(stream, &challenges)).await {
+        match self.handshakes.run(&limits, peer.ip(), acceptor.accept(stream, &challenges)).await {
             Ok(Ok(Some(shaken))) => return Some(shaken),
             Ok(Ok(None)) => {
                 self.count("challenge");
@@ -268,13 +281,8 @@ impl Door {
     }
 }
 
-/// Waits for the stop; a sender that is gone means it too.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    // What this gives is a lock: it is not kept.
-    drop(stop.wait_for(|stop| *stop).await);
-}
-
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+const ACCEPT_TOLD: Duration = Duration::from_secs(60);
 
 /// A client that vanished without a word is found out after two minutes of silence: that ends also what has no other time, such
 /// as a WebSocket.

@@ -47,8 +47,8 @@ struct Elsewhere {
 pub trait ChallengesElsewhere: fmt::Debug + Send + Sync {
     /// The certificate and its key (PEM) that are to be shown for a name, in lower case.
     fn shown(&self, name: &str) -> Option<(Vec<u8>, Vec<u8>)>;
-    /// What is to be said for a token.
-    fn said(&self, token: &str) -> Option<String>;
+    /// What is to be said for a token that is asked for at a name.
+    fn said(&self, name: &str, token: &str) -> Option<String>;
 }
 
 #[derive(Clone, Default)]
@@ -126,7 +126,7 @@ impl Challenges {
             return here;
         }
         let (host, token) = (host?.to_ascii_lowercase(), token.to_owned());
-        self.elsewhere(host, move |elsewhere, _| elsewhere.said(&token)).await
+        self.elsewhere(host, move |elsewhere, name| elsewhere.said(name, &token)).await
     }
 
     /// On a thread that may block, if the name is one that somebody orders for; not for long, and few at once.
@@ -216,8 +216,8 @@ mod tests {
             (name == "app.example").then(|| (self.0.clone().into_bytes(), self.1.clone().into_bytes()))
         }
 
-        fn said(&self, token: &str) -> Option<String> {
-            (token == "abc").then(|| "abc.other".to_owned())
+        fn said(&self, name: &str, token: &str) -> Option<String> {
+            (name == "app.example" && token == "abc").then(|| "abc.other".to_owned())
         }
     }
 
@@ -255,7 +255,7 @@ mod tests {
             None
         }
 
-        fn said(&self, _: &str) -> Option<String> {
+        fn said(&self, _: &str, _: &str) -> Option<String> {
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let _until = self.1.lock().unwrap().recv();
             None

@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub(crate) use self::watch::CertificateWatch;
 pub(crate) use accept::{Accepted, Door, Place, Tls};
-pub use bind::{Bound, Purpose};
+pub use bind::{Bound, Inherited, Purpose};
 pub(crate) use certificate::CertificateStore;
 pub use certificate::{CertificateError, Issued, IssuedCertificates, certified_names, demands_staple};
 pub use challenge::{Challenges, ChallengesElsewhere, NoCertificate};
@@ -30,14 +31,16 @@ pub(crate) use clock::Alarm;
 pub use clock::Patience;
 pub use guard::Limits;
 pub(crate) use handshakes::Handshakes;
+use http::HeaderValue;
 pub(crate) use redirect::answer_redirect;
 pub(crate) use stream::{Farewell, GOING_AWAY};
 #[cfg(test)]
 pub(crate) use stream::{GuardedStream, Wire};
 pub(crate) use tls::{TlsAcceptor, provider};
+use tokio::sync::watch::Receiver;
+use tokio::time::sleep;
 pub use violation::Violation;
 pub use watch::CertificateReader;
-pub(crate) use watch::CertificateWatch;
 
 use crate::mtls::ClientCert;
 
@@ -60,6 +63,8 @@ pub struct Connection {
     /// Requests so far; of h1 alone.
     requests: AtomicU32,
     tunnel: OnceLock<Tunnel>,
+    /// The address of the other end, as a field has it.
+    peer_field: OnceLock<HeaderValue>,
     names: Option<Arc<dyn CertificateNames>>,
 }
 
@@ -79,11 +84,11 @@ pub(crate) enum Tunnel {
 pub struct ConnectionLimits {
     /// Open at once, on all listeners together.
     pub connections: usize,
-    /// In their handshake at once; for another, the one that has taken longest makes way.
+    /// In their handshake at once; for another, the one that has taken longest makes way, or that of a network which has a good part.
     pub handshakes: usize,
     /// How long a handshake may take, ClientHello included.
     pub handshake_time: Duration,
-    /// Open at once of one address, or one /64 of IPv6; `None`: as many as there may be.
+    /// Open at once of one address, or one /64 of IPv6, and sixteen times as many of one /48; `None`: as many as there may be.
     pub per_address: Option<usize>,
 }
 
@@ -91,6 +96,16 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { connections: 10_000, handshakes: 500, handshake_time: Duration::from_secs(10), per_address: None }
     }
+}
+
+/// In which a connection that was just taken may still come to its first request once we stop: its client could not know.
+pub(crate) const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// Waits for the stop, and for a moment more; a sender that is gone means it too.
+pub(crate) async fn told(stop: &mut Receiver<bool>) {
+    // What this gives is a lock: it is not kept.
+    drop(stop.wait_for(|stop| *stop).await);
+    sleep(LAST_MOMENT).await;
 }
 
 /// Which names lead to which certificate; what the 421 rule asks (S-029).
@@ -113,6 +128,7 @@ impl Connection {
             exchange: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             tunnel: OnceLock::new(),
+            peer_field: OnceLock::new(),
             names: None,
         }
     }
@@ -136,6 +152,13 @@ impl Connection {
     pub fn serves(&self, host: &str) -> bool {
         let sni = self.sni.as_deref();
         sni == Some(host) || self.names.as_ref().is_none_or(|names| names.same_certificate(sni, host))
+    }
+
+    /// The address of the other end, as a field has it: written once, since most connections carry several requests.
+    pub(crate) fn peer_field(&self) -> HeaderValue {
+        let write = || HeaderValue::try_from(self.peer.ip().to_canonical().to_string());
+        // No address has a byte that no field may have.
+        self.peer_field.get_or_init(|| write().unwrap_or(HeaderValue::from_static("unknown"))).clone()
     }
 
     /// What the head guard found wrong with the bytes of the current request; the connection ends with its answer.

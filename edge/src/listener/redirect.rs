@@ -8,25 +8,24 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::stream::{GuardedStream, Wire};
-use super::{Accepted, Challenges, Connection, Door, Limits, Patience};
+use super::{Accepted, Challenges, Connection, Door, Limits, Patience, told};
 use crate::request::Host;
 
 /// Answers an accepted connection of the redirect listener.
-/// Whoever has asked nothing by the time of `stop` is not waited for.
+/// Whoever has asked nothing by a moment after the `stop` is not waited for.
 pub(crate) async fn answer_redirect(door: Arc<Door>, accepted: Accepted, mut stop: watch::Receiver<bool>) {
     let (mut stream, peer, _place) = accepted.into_parts();
     let Ok(local) = stream.local_addr() else { return };
     let client = tokio::select! {
         biased;
         client = door.client(&mut stream, peer) => client,
-        _ = stop.wait_for(|stop| *stop) => None,
+        () = told(&mut stop) => None,
     };
     let Some(client) = client else { return };
     let fd = stream.as_raw_fd();
     let connection = Arc::new(Connection::plain(client.address, local));
-    let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
     let challenges = door.gate.snapshot().config.certificates.challenges.clone();
-    answer(stream, fd, (connection, &challenges), door.bounds(), stopped).await;
+    answer(stream, fd, (connection, &challenges), door.bounds(), told(&mut stop)).await;
 }
 
 /// Reads one head from `io` and answers it, unless `stopped` comes first.

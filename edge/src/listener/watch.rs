@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::certificate::CertificateStore;
 use crate::admit::Gate;
 use crate::metrics::Metrics;
+use crate::mtls::Due;
 
 /// Keeps the certificates of a listener as their files are.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ impl CertificateWatch {
                 expiry.set(seconds);
             }
             let told = format!("{} {key} {}", certificate.name, certificate.origin);
-            if let Some(days) = self.is_news(&told, certificate.not_after, now) {
+            if let Some(days) = self.is_news(&told, threshold(certificate.not_after, now), certificate.not_after, now) {
                 tracing::warn!(certificate = certificate.name, key, days, "certificate expires soon");
             }
         }
@@ -103,17 +104,22 @@ impl CertificateWatch {
         let snapshot = self.gate.snapshot();
         let trust = snapshot.config.downstream_mtls.everybody.as_deref();
         for (issuer, due) in trust.map(|trust| trust.revoked().due()).unwrap_or_default() {
-            self.metrics.0.revocations_due.with_label_values(&[issuer]).set(due.as_secs() as f64);
-            // Only one that is late: lists often live for a day.
-            if *due < now && self.is_news(&format!("revoked by {issuer}"), *due, now).is_some() {
-                tracing::warn!(issuer, %due, "list of revoked certificates is out of date");
+            self.metrics.0.revocations_due.with_label_values(&[issuer]).set(due.at.as_secs() as f64);
+            let Some(days) = self.is_news(&format!("revoked by {issuer}, due {}", due.at), late(due, now), due.at, now)
+            else {
+                continue;
+            };
+            if due.at < now {
+                tracing::warn!(issuer, due = %due.at, "list of revoked certificates is out of date");
+            } else {
+                tracing::warn!(issuer, due = %due.at, days, "list of revoked certificates is out of date soon");
             }
         }
     }
 
     /// The days that are left, as each threshold is passed.
-    fn is_news(&self, name: &str, end: Timestamp, now: Timestamp) -> Option<u64> {
-        let threshold = threshold(end, now)?;
+    fn is_news(&self, name: &str, threshold: Option<i64>, end: Timestamp, now: Timestamp) -> Option<u64> {
+        let threshold = threshold?;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let before = told.days.insert(name.to_owned(), threshold);
         (before != Some(threshold)).then(|| end.since(now).as_secs() / DAY)
@@ -124,6 +130,13 @@ impl CertificateWatch {
 fn threshold(not_after: Timestamp, now: Timestamp) -> Option<i64> {
     let left = not_after.as_secs() - now.as_secs();
     THRESHOLDS.into_iter().find(|days| left <= days * i64::from(DAY_SECONDS))
+}
+
+/// The same for a list: many live for a day, and are replaced within their last half as a rule. Those thresholds hold that are
+/// no more than that.
+fn late(due: &Due, now: Timestamp) -> Option<i64> {
+    let threshold = threshold(due.at, now)?;
+    (threshold * i64::from(DAY_SECONDS) <= due.life.max(0) / 2).then_some(threshold)
 }
 
 const LOOK: Duration = Duration::from_secs(5);
@@ -148,5 +161,20 @@ mod tests {
         assert_eq!(left(day), Some(1));
         assert_eq!(left(1), Some(1));
         assert_eq!(left(-1), Some(0));
+    }
+
+    #[test]
+    fn that_a_list_of_revoked_certificates_is_due_is_told_as_early_as_its_life_lets_it_be_news() {
+        let day = i64::from(DAY_SECONDS);
+        let now = Timestamp::from_secs(1_000_000);
+        let told =
+            |life: i64, left: i64| late(&Due { at: Timestamp::from_secs(1_000_000 + left), life: life * day }, now);
+        assert_eq!(told(90, 29 * day), Some(30));
+        assert_eq!(told(30, 29 * day), None, "it was made yesterday");
+        assert_eq!(told(30, 13 * day), Some(14));
+        assert_eq!(told(7, 6 * day), None);
+        assert_eq!(told(7, day), Some(1));
+        assert_eq!(told(1, day / 2), None);
+        assert_eq!(told(1, -1), Some(0));
     }
 }

@@ -15,7 +15,7 @@ mod verifier;
 pub use names::{NameKind, NamePattern};
 pub use presented::ClientCert;
 pub(crate) use presented::Presented;
-pub use revoked::{Revocations, UnreadableList};
+pub use revoked::{Due, Revocations, UnreadableList};
 pub use trust::{ClientTrust, NoAuthorities, Terms};
 pub(crate) use verifier::Asking;
 

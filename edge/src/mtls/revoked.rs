@@ -13,10 +13,19 @@ use super::names::sha256;
 #[derive(Debug, Default)]
 pub struct Revocations {
     pub(super) lists: Vec<CertRevocationList<'static>>,
-    /// Of each list, whose it is and when the next one is due.
-    due: Vec<(String, Timestamp)>,
+    /// Of each list, whose it is and how long it is good.
+    due: Vec<(String, Due)>,
     /// Of all that was read.
     pub(super) digest: [u8; 32],
+}
+
+/// How long a list is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// When the next one is due: after that it may lack what was revoked since.
+    pub at: Timestamp,
+    /// So long after it was made, in seconds.
+    pub life: i64,
 }
 
 /// There is something else than lists of revoked certificates, or one that cannot be used.
@@ -41,7 +50,8 @@ impl Revocations {
         for der in &found {
             let (rest, list) = CertificateRevocationList::from_der(der).map_err(|_| UnreadableList)?;
             let due = list.next_update().filter(|_| rest.is_empty()).ok_or(UnreadableList)?;
-            read.due.push((list.issuer().to_string(), Timestamp::from_secs(due.timestamp())));
+            let life = due.timestamp().saturating_sub(list.last_update().timestamp());
+            read.due.push((list.issuer().to_string(), Due { at: Timestamp::from_secs(due.timestamp()), life }));
             let list = OwnedCertRevocationList::from_der(der).map_err(|_| UnreadableList)?;
             read.lists.push(list.into());
         }
@@ -51,12 +61,12 @@ impl Revocations {
     /// When the next one of the lists by that name is due, of the one that is good for longest; `None` if there is no such list.
     pub(super) fn last_due(&self, issuer: &[u8]) -> Option<Timestamp> {
         let own = self.lists.iter().zip(&self.due).filter(|(list, _)| list.issuer() == issuer);
-        own.map(|(_, (_, due))| *due).max()
+        own.map(|(_, (_, due))| due.at).max()
     }
 
-    /// Of each list, whose it is and when the next one is due: after that it may lack what was revoked since.
+    /// Of each list, whose it is and how long it is good.
     #[must_use]
-    pub fn due(&self) -> &[(String, Timestamp)] {
+    pub fn due(&self) -> &[(String, Due)] {
         &self.due
     }
 }

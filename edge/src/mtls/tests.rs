@@ -248,7 +248,7 @@ fn lists_are_read_or_refused_as_a_whole() {
     let ours = root("Ours", |_| ());
     let (one, other) = (ours.list(&[1], 2120), ours.list(&[2], 2022));
     let read = |text: &str| Revocations::read(text.as_bytes());
-    let due: Vec<_> = read(&format!("{one}\n{other}")).unwrap().due().iter().map(|(_, due)| *due > NOW).collect();
+    let due: Vec<_> = read(&format!("{one}\n{other}")).unwrap().due().iter().map(|(_, due)| due.at > NOW).collect();
     assert_eq!(due, [true, false]);
     let certificate = ours.0.pem();
     let hollow = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";

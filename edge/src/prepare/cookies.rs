@@ -67,9 +67,17 @@ impl OwnCookies {
 }
 
 fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    field.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
+    let mut rest = Some(field.as_bytes());
+    let pairs = std::iter::from_fn(move || {
+        let text = rest?;
+        let (pair, after) = text.split_at(memchr::memchr(b';', text).unwrap_or(text.len()));
+        rest = after.get(1..);
+        Some(pair.trim_ascii())
+    });
+    pairs.filter(|pair| !pair.is_empty())
 }
 
 fn name_of(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default().trim_ascii()
+    let end = pair.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(pair.len());
+    pair.get(..end).unwrap_or_default().trim_ascii()
 }

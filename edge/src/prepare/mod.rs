@@ -140,7 +140,7 @@ pub fn response(permit: &Permit, snapshot: &Snapshot, request_id: &HeaderValue, 
 /// What signs people in, and is nobody else's: no setting for what routes answer replaces these.
 const AUTHNS: [HeaderName; 4] = [header::SET_COOKIE, header::LOCATION, header::CACHE_CONTROL, header::CONTENT_TYPE];
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -148,31 +148,35 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 pub(crate) const SERVERLESS: HeaderName = HeaderName::from_static("x-serverless-authorization");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// No field of HTTP, but CGI makes of it what names a program's proxy (CVE-2016-5385).
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Takes away what is said of the connection alone (S-039).
 fn strip_hop_by_hop(head: &mut RequestHeader) {
     let te = head.headers.get_all(header::TE).iter().flat_map(tokens).any(|te| te.eq_ignore_ascii_case(b"trailers"));
-    let hop = [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-        HTTP2_SETTINGS,
-        PROXY,
-    ];
-    for name in &hop {
+    // Most heads have one of them, or none: to look at what is there takes less than to look for each.
+    let said: Vec<HeaderName> = head.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    for name in &said {
         head.remove_header(name);
     }
     if te {
         set(head, &header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "http2-settings"
+            // No field of HTTP, but CGI makes of it what names a program's proxy (CVE-2016-5385).
+            | "proxy"
+    )
 }
 
 /// Takes away what is the client's alone to say to us: reserved and forwarding fields, and what its `Connection` nominated
@@ -222,6 +226,10 @@ fn strip_credentials(snapshot: &Snapshot, head: &mut RequestHeader) {
 
 /// The canonical target, in origin-form whatever form it came in (S-021, S-030).
 fn set_target(path: &str, query: Option<&str>, head: &mut RequestHeader) {
+    // Most clients write it so.
+    if head.uri.authority().is_none() && is_target(head.raw_path(), path, query) {
+        return;
+    }
     let target = target(path, query);
     if target == "*" {
         let _set = head.set_raw_path(b"*");
@@ -240,6 +248,15 @@ fn set_target(path: &str, query: Option<&str>, head: &mut RequestHeader) {
     }
 }
 
+/// Whether `raw` is the target already, to the byte.
+fn is_target(raw: &[u8], path: &str, query: Option<&str>) -> bool {
+    match (raw.strip_prefix(path.as_bytes()), query) {
+        (Some(rest), Some(query)) => rest.strip_prefix(b"?") == Some(query.as_bytes()),
+        (Some(rest), None) => rest.is_empty(),
+        (None, _) => false,
+    }
+}
+
 fn target<'a>(path: &'a str, query: Option<&str>) -> Cow<'a, str> {
     match query {
         Some(query) => Cow::Owned(format!("{path}?{query}")),
@@ -252,45 +269,46 @@ fn forward(permit: &Permit, snapshot: &Snapshot, head: &mut RequestHeader) {
     let client = &permit.request.client;
     let proxy = &snapshot.config.proxy;
     let hops = if client.trusted { proxy.trusted_hops as usize } else { 0 };
-    let peer = (!proxy.skip_xff_append).then(|| client.peer.to_string());
-    let chain = if hops == 0 { peer } else { chain(head, hops, peer) };
+    let peer = (!proxy.skip_xff_append).then_some(&permit.request.peer);
+    let chain = if hops == 0 { peer.cloned() } else { chain(head, hops, peer) };
     match chain {
-        Some(chain) => set_text(head, &FORWARDED_FOR, chain),
+        Some(chain) => set(head, &FORWARDED_FOR, chain),
         None => drop(head.remove_header(&FORWARDED_FOR)),
     }
     set(head, &FORWARDED_PROTO, HeaderValue::from_static(if client.https { "https" } else { "http" }));
     if !(client.trusted && head.headers.contains_key(FORWARDED_PORT)) {
-        let default = if client.https { 443 } else { 80 };
-        set(head, &FORWARDED_PORT, HeaderValue::from(permit.request.host.port().unwrap_or(default)));
+        let default = HeaderValue::from_static(if client.https { "443" } else { "80" });
+        set(head, &FORWARDED_PORT, permit.request.host.port().map_or(default, HeaderValue::from));
     }
 }
 
 /// What so many trusted hops wrote, then the peer. Further left than they reach, anybody may have written anything.
-fn chain(head: &RequestHeader, hops: usize, peer: Option<String>) -> Option<String> {
-    let entries = forwarded_entries(&head.headers).take(hops).map(|entry| String::from_utf8_lossy(entry).into_owned());
-    let mut chain: Vec<String> = entries.collect();
+fn chain(head: &RequestHeader, hops: usize, peer: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let mut chain: Vec<&[u8]> = forwarded_entries(&head.headers).take(hops).collect();
     chain.reverse();
-    chain.extend(peer);
-    (!chain.is_empty()).then(|| chain.join(", "))
+    chain.extend(peer.map(HeaderValue::as_bytes));
+    let chain = chain.join(&b", "[..]);
+    if chain.is_empty() { None } else { HeaderValue::try_from(chain).ok() }
 }
 
 /// The route's own fields, then who asks; then what the route removes, last (01 §2.10).
 fn apply_settings(permit: &Permit, route: &Route, head: &mut RequestHeader) {
     let assertion = permit.assertion.as_deref();
-    for rule in &route.request_headers {
-        if let HeaderRule::Set(name, template) = rule
-            && !is_untouchable(name)
-        {
-            let facts = template::Facts {
-                assertion: assertion.map(|assertion| &assertion.token),
-                fields: &head.headers,
-                client_cert: permit.client_cert.as_deref().map(ClientCert::facts),
-            };
-            match template::fill(template, &facts) {
-                Some(value) => set(head, name, value),
-                // What the client itself said under that name is not ours to pass on.
-                None => drop(head.remove_header(name)),
-            }
+    let facts = template::Facts {
+        assertion: assertion.map(|assertion| &assertion.token),
+        fields: &head.headers,
+        client_cert: permit.client_cert.as_deref().map(ClientCert::facts),
+    };
+    let settings = route.request_headers.iter().filter_map(|rule| match rule {
+        HeaderRule::Set(name, template) if !is_untouchable(name) => Some((name, template::fill(template, &facts))),
+        HeaderRule::Set(..) | HeaderRule::Remove(_) => None,
+    });
+    // All before the first is set: a reference means what the client has sent.
+    for (name, value) in settings.collect::<Vec<_>>() {
+        match value {
+            Some(value) => set(head, name, value),
+            // What the client itself said under that name is not ours to pass on.
+            None => drop(head.remove_header(name)),
         }
     }
     append_original_host(permit, route, head);
@@ -337,16 +355,22 @@ fn append_original_host(permit: &Permit, route: &Route, head: &mut RequestHeader
     if route.host_rewrite == HostRewrite::Preserve || (made && permit.host.is_none()) {
         return;
     }
-    let own = permit.request.host.to_string();
-    let before = head.headers.get_all(FORWARDED_HOST).iter();
-    let mut hosts: Vec<_> = before.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
-    let all = if hosts.is_empty() {
-        own
-    } else {
-        hosts.push(own);
-        hosts.join(", ")
-    };
-    set_text(head, &FORWARDED_HOST, all);
+    let Some(own) = asked_host(permit, head) else { return };
+    let mut hosts: Vec<_> = head.headers.get_all(FORWARDED_HOST).iter().map(HeaderValue::as_bytes).collect();
+    if hosts.is_empty() {
+        return set(head, &FORWARDED_HOST, own);
+    }
+    hosts.push(own.as_bytes());
+    if let Ok(all) = HeaderValue::try_from(hosts.join(&b", "[..])) {
+        set(head, &FORWARDED_HOST, all);
+    }
+}
+
+/// The host that was asked for, in its one spelling: most clients write it so.
+fn asked_host(permit: &Permit, head: &RequestHeader) -> Option<HeaderValue> {
+    let host = &permit.request.host;
+    let written = head.headers.get(header::HOST).filter(|written| host.port().is_none() && *written == host.name());
+    written.cloned().or_else(|| HeaderValue::try_from(host.to_string()).ok())
 }
 
 fn set_host(permit: &Permit, route: &Route, authority: &str, head: &mut RequestHeader) {
@@ -355,7 +379,9 @@ fn set_host(permit: &Permit, route: &Route, authority: &str, head: &mut RequestH
         (HostRewrite::Literal(host), _) => set(head, &header::HOST, HeaderValue::clone(host)),
         (HostRewrite::Header(_) | HostRewrite::Path(_), Some(made)) => set(head, &header::HOST, made.clone()),
         (HostRewrite::Preserve | HostRewrite::Header(_) | HostRewrite::Path(_), _) => {
-            set_text(head, &header::HOST, permit.request.host.to_string());
+            if let Some(host) = asked_host(permit, head) {
+                set(head, &header::HOST, host);
+            }
         }
     }
 }

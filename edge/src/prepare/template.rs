@@ -8,7 +8,7 @@ use postern_policy::Certificate;
 pub(crate) struct Facts<'a> {
     /// `pomerium.jwt`.
     pub(crate) assertion: Option<&'a HeaderValue>,
-    /// `pomerium.request.headers`, as they go up.
+    /// `pomerium.request.headers`, as they would go up without what the route sets.
     pub(crate) fields: &'a HeaderMap,
     /// `pomerium.client_cert_*`: the presented leaf, trusted or not.
     pub(crate) client_cert: Option<&'a Certificate>,

@@ -229,6 +229,17 @@ async fn the_host_is_rewritten_as_configured() {
     }
 }
 
+#[tokio::test]
+async fn s_016_a_host_goes_on_in_its_one_spelling_however_it_came() {
+    for written in ["app.example.com", "APP.example.com", "app.example.com."] {
+        let asked = get("/", &[("host", written)]);
+        let hosts = |rewrite| hosts(Route { host_rewrite: rewrite, ..route("app.example.com", "/") }, &asked);
+        let (own, none) = ("app.example.com".to_owned(), String::new());
+        assert_eq!(hosts(HostRewrite::Preserve).await, Ok((own.clone(), none)), "{written}");
+        assert_eq!(hosts(HostRewrite::Upstream).await, Ok(("up.internal:8080".to_owned(), own)), "{written}");
+    }
+}
+
 fn expression(pattern: &str, substitution: &str) -> RegexRewrite {
     RegexRewrite::new(regex::Regex::new(pattern).unwrap(), substitution).unwrap()
 }
@@ -369,6 +380,7 @@ async fn s_047_a_route_sets_fields_but_none_of_ours_and_removal_is_last() {
         set("host", "evil"),
         set("content-length", "9"),
         set("x-tpl", "$$ ${pomerium.request.headers[\"X-In\"]} $pomerium.nothing ${broken"),
+        set("x-seen", "${pomerium.request.headers.x-a}"),
         set("authorization", "Bearer ${pomerium.jwt}"),
         remove("x-both"),
         remove("accept"),
@@ -386,6 +398,7 @@ async fn s_047_a_route_sets_fields_but_none_of_ours_and_removal_is_last() {
         ("content-length", "3"),
         ("host", "up.internal:8080"),
         ("x-tpl", "$ in  ${broken"),
+        ("x-seen", "client"),
     ] {
         assert_eq!(values(&head.headers, name), value, "{name}");
     }

@@ -82,6 +82,8 @@ pub enum Failure {
     BodyTimeout,
     /// Too much at once.
     Overloaded,
+    /// This process ends, and the time of its drain with it.
+    Stopping,
     /// Another edge took this one for authn, which is not here.
     AuthnLoop,
     /// The route's expression makes no path of this one.
@@ -96,7 +98,7 @@ impl Failure {
     const fn status(self) -> StatusCode {
         match self {
             Self::Connect | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
-            Self::NoEndpoint | Self::NoHealthyEndpoint | Self::UpstreamOverflow | Self::Overloaded => {
+            Self::NoEndpoint | Self::NoHealthyEndpoint | Self::UpstreamOverflow | Self::Overloaded | Self::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::ConnectTimeout | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -117,6 +119,7 @@ impl Failure {
             Self::UpstreamProtocol => "upstream-protocol",
             Self::BodyTimeout => "body-timeout",
             Self::Overloaded => "overloaded",
+            Self::Stopping => "stopping",
             Self::AuthnLoop => "authn-loop",
             Self::PathRewrite => "path-rewrite",
             Self::HostRewrite => "host-rewrite",

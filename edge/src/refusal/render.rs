@@ -81,7 +81,11 @@ impl Refusal {
                 draft.field(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)))
             }
             Self::Failed(
-                Failure::Overloaded | Failure::NoEndpoint | Failure::NoHealthyEndpoint | Failure::UpstreamOverflow,
+                Failure::Overloaded
+                | Failure::NoEndpoint
+                | Failure::NoHealthyEndpoint
+                | Failure::UpstreamOverflow
+                | Failure::Stopping,
             ) => draft.field(header::RETRY_AFTER, HeaderValue::from_static("1")),
             Self::BadRequest(_)
             | Self::AmbiguousPath
@@ -206,6 +210,7 @@ impl Refusal {
                 Failure::Overloaded | Failure::UpstreamOverflow => {
                     "There is too much to do just now. Please try again in a moment."
                 }
+                Failure::Stopping => "This server is being replaced. Please try again in a moment.",
                 Failure::AuthnLoop => "Sign-in cannot be reached from here.",
                 Failure::PathRewrite | Failure::HostRewrite => {
                     "This address cannot be put in the way that the application wants it."

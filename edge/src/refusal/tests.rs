@@ -325,6 +325,50 @@ async fn s_029_a_host_of_another_certificate_is_misdirected() {
     }
 }
 
+#[tokio::test]
+async fn s_029_a_tunnel_that_asks_for_other_client_certificates_wants_a_connection_of_its_own() {
+    #[derive(Debug)]
+    struct Names;
+    impl crate::CertificateNames for Names {
+        fn same_certificate(&self, _sni: Option<&str>, _host: &str) -> bool {
+            true
+        }
+    }
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+    let trust = crate::ClientTrust::new([authority.as_bytes()], crate::Terms::default()).unwrap();
+    let trust = std::sync::Arc::new(trust);
+    let of = |route: Route| Route { client_trust: Some(std::sync::Arc::clone(&trust)), ..route };
+    let routes = vec![
+        route("app.example.com", "/"),
+        of(route("own.example.com", "/")),
+        tunnel("open", Some("app.example.com"), &["db.internal:5432"]),
+        of(tunnel("closed", Some("door.example.com"), &["db.internal:5433"])),
+        of(tunnel("named", None, &["sql.example.com:5434"])),
+    ];
+    let world = World::new(config(routes)).await;
+    let address = "192.0.2.7:1".parse().unwrap();
+    for (sni, authority, misdirected) in [
+        ("app.example.com", "db.internal:5432", false),
+        ("door.example.com", "db.internal:5433", false),
+        ("own.example.com", "db.internal:5433", false),
+        ("sql.example.com", "sql.example.com:5434", false),
+        ("door.example.com", "sql.example.com:5434", false),
+        ("app.example.com", "db.internal:5433", true),
+        ("app.example.com", "sql.example.com:5434", true),
+        ("own.example.com", "db.internal:5432", true),
+        ("elsewhere.example.com", "db.internal:5433", false),
+        ("door.example.com", "db.internal:5432", true),
+    ] {
+        let connection = Connection::tls(address, address, Some(sni), std::sync::Arc::new(Names));
+        let head = head("CONNECT", authority, &[("host", authority)]);
+        let admission = world.gate.admit(&world.gate.snapshot(), &head, &connection, NOW).await;
+        let refused = matches!(admission.verdict, Verdict::Refuse(Refusal::Misdirected));
+        assert_eq!(refused, misdirected, "{sni} {authority}: {:?}", admission.verdict);
+    }
+}
+
 #[test]
 fn s_109_a_sentence_and_a_reason_are_never_the_clients() {
     for refusal in

@@ -49,6 +49,8 @@ pub struct Request {
     pub cors_preflight: bool,
     /// Encoded slashes were decoded, and the configuration wants the client to come back with the decoded path.
     pub redirect_to_canonical: bool,
+    /// The peer of the client, as a field has it.
+    pub(crate) peer: HeaderValue,
     /// Fields of the head that never go up.
     pub(crate) strip: Vec<HeaderName>,
     /// Fields of the head that do not go up where identity is passed.
@@ -219,6 +221,7 @@ impl Request {
                 && rules.path.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
                 && matches!(head.method, Method::GET | Method::HEAD),
             path: path.text,
+            peer: connection.peer_field(),
             strip: Vec::new(),
             strip_with_identity: Vec::new(),
         };
@@ -253,6 +256,7 @@ impl Request {
             tunnel: true,
             cors_preflight: false,
             redirect_to_canonical: false,
+            peer: connection.peer_field(),
             strip: Vec::new(),
             strip_with_identity: Vec::new(),
         };

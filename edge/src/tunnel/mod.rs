@@ -16,18 +16,16 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorType, OkOrErr as _, OrErr as _, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Downstream;
-use tokio_util::task::AbortOnDropHandle;
 
 use self::ask::{ACCEPT, Answered, KEY, Key, ask};
 use self::pipe::{Ended, Ends, LAST_WORDS, Meter, pipe};
 use crate::exchange::{End, Exchange};
 use crate::listener::{Farewell, Tunnel};
-use crate::proxy::{Proxy, has_begun, overdue};
+use crate::proxy::{Proxy, has_begun, overdue, unless_left};
 use crate::refusal::{Failure, Refusal};
 use crate::response;
 use crate::route::UpstreamScheme;
-use crate::upstream::{Outcome, hurry};
-use crate::vigil::Vigil;
+use crate::upstream::{Older, Outcome, hurry};
 
 /// Opens the connections of tunnels; none is ever used twice.
 pub(crate) struct Dialler(TransportConnector);
@@ -62,7 +60,7 @@ impl Proxy {
         exchange.request_completed();
         let bound = std::sync::Arc::clone(&exchange.bound);
         let Some(opened) = bound.within(Box::pin(self.open(downstream, exchange))).await else {
-            if !has_begun(downstream) {
+            if !has_begun(downstream) && bound.reason().is_none() {
                 exchange.note(Outcome::Late);
             }
             return overdue();
@@ -75,7 +73,7 @@ impl Proxy {
 
     /// Dials the upstream and asks it for what is wanted. `None`: it said no, and that was passed on.
     async fn open(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Option<Opened>> {
-        let stream = self.dial(exchange).await?;
+        let stream = self.dial(downstream, exchange).await?;
         let opened = if exchange.upgrade().is_some() {
             self.upgrade(stream, downstream, exchange).await
         } else {
@@ -98,7 +96,7 @@ impl Proxy {
     ) -> Result<Option<Opened>> {
         let key = Key::draw().or_err(ErrorType::InternalError, "WebSocket key")?;
         let head = exchange.upgrade_asked(downstream.req_header(), &key)?;
-        let answered = ask(stream, head, exchange.patience()).await?;
+        let answered = unless_left(downstream, ask(stream, head, exchange.patience())).await?;
         response::check(answered.head()?, exchange.upgrade(), &exchange.snapshot.config.limits.upstream)?;
         if answered.head()?.status != StatusCode::SWITCHING_PROTOCOLS {
             pass_on(answered, downstream, exchange).await?;
@@ -126,7 +124,8 @@ impl Proxy {
             exchange.note(Outcome::Status(StatusCode::OK.as_u16()));
             return Ok(Some(Opened { head, stream, first: Bytes::new() }));
         }
-        let answered = ask(stream, exchange.tunnel_asked()?, exchange.patience()).await?;
+        let asking = ask(stream, exchange.tunnel_asked()?, exchange.patience());
+        let answered = unless_left(downstream, asking).await?;
         response::check(answered.head()?, None, &exchange.snapshot.config.limits.upstream)?;
         if !answered.head()?.status.is_success() {
             pass_on(answered, downstream, exchange).await?;
@@ -141,10 +140,10 @@ impl Proxy {
     }
 
     /// A fresh connection to an endpoint of the route; if it cannot be had, to another one, once.
-    async fn dial(&self, exchange: &mut Exchange) -> Result<Stream> {
+    async fn dial(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Stream> {
         loop {
             exchange.attempts += 1;
-            let mut peer = self.choose(exchange, true).await?;
+            let mut peer = unless_left(downstream, self.choose(exchange, Older::Must)).await?;
             let address = peer._address.as_inet().copied();
             exchange.upstream = address;
             if let Some(left) = exchange.bound.left() {
@@ -166,9 +165,6 @@ impl Proxy {
         let Opened { head, stream, first } = opened;
         downstream.write_response_header(Box::new(head), false).await.map_err(|error| error.into_down())?;
         exchange.became_long_lived();
-        let vigil = Vigil::over(exchange, downstream.req_header(), self)
-            .or_err(ErrorType::InternalError, "nothing to look after")?;
-        exchange.vigil = Some(AbortOnDropHandle::new(tokio::spawn(vigil.keep())));
         let meter = Meter::new(std::sync::Arc::clone(&exchange.bound));
         let idle = exchange.route().and_then(|route| route.idle_timeout);
         let websocket = exchange.upgrade().is_some();

@@ -1,6 +1,7 @@
 //! The upstreams of one configuration, ready to be dialled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -33,6 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) tls: Option<Arc<Identity>>,
     /// What is spoken over that.
     pub(crate) http: Http,
+    /// Somebody there has refused TLS for HTTP/1.1.
+    pub(crate) newer: AtomicBool,
     /// How much it has to do.
     pub(crate) load: Arc<Load>,
     /// Chooses among its endpoints, where there is something to choose.
@@ -93,7 +96,7 @@ impl Clusters {
             let plain = tls.is_none() && http == Http::One && balancer.is_none() && upstream.balancing.is_none();
             if !plain {
                 let load = Load::new(breakers(config, upstream));
-                routes.insert(key(route), Cluster { tls, http, load, balancer });
+                routes.insert(key(route), Cluster { tls, http, newer: AtomicBool::new(false), load, balancer });
             }
         }
         let authn = match &config.authenticate.upstream {
@@ -122,8 +125,9 @@ impl Clusters {
                 continue;
             };
             cluster.load = load;
-            let known = before.of(known).and_then(|known| known.balancer.as_ref());
-            if let (Some(balancer), Some(known)) = (&cluster.balancer, known) {
+            let Some(known) = before.of(known) else { continue };
+            cluster.newer = AtomicBool::new(known.newer.load(Ordering::Relaxed));
+            if let (Some(balancer), Some(known)) = (&cluster.balancer, &known.balancer) {
                 balancer.inherit(known);
             }
         }

@@ -19,6 +19,7 @@ mod way;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::balance::Choosing;
 pub(crate) use self::balance::{NoMember, key_of};
-pub(crate) use self::cluster::Clusters;
-use self::cluster::{Cluster, Http, upstream};
+use self::cluster::{Cluster, upstream};
+pub(crate) use self::cluster::{Clusters, Http};
 pub use self::dns::{Dns, DnsFamily, DnsServer};
 use self::inward::leads_inward;
 pub(crate) use self::line::Line;
@@ -130,7 +131,13 @@ impl Upstreams {
     ) -> Result<(HttpPeer, &'r UpstreamEndpoint), NoWay> {
         let cluster = snapshot.clusters.of(route);
         let spoken = cluster.map_or(Http::One, |cluster| cluster.http);
-        let one = wants.upgrade || (wants.older && spoken == Http::Negotiated);
+        let newer = || cluster.is_some_and(|cluster| cluster.newer.load(Ordering::Relaxed));
+        let older = match wants.older {
+            Older::No => false,
+            Older::Rather => !newer(),
+            Older::Must => true,
+        };
+        let one = wants.upgrade || (older && spoken == Http::Negotiated);
         let http = if one { Http::One } else { spoken };
         let uses = if http == Http::One { Uses::Connection } else { Uses::Stream };
         way.enter(|| snapshot.clusters.load(route), uses).await?;
@@ -216,10 +223,21 @@ impl Upstreams {
 pub(crate) struct Wants {
     /// Its connection may become something else, which HTTP/2 has no way for.
     pub(crate) upgrade: bool,
-    /// It is better carried in HTTP/1.1 where both are spoken.
-    pub(crate) older: bool,
+    /// How it is better carried.
+    pub(crate) older: Older,
     /// The hash of what its client is known by, where the same client gets to the same endpoint.
     pub(crate) key: u64,
+}
+
+/// Whether a request is carried in HTTP/1.1 where both are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Older {
+    /// It need not be.
+    No,
+    /// If its upstream speaks it.
+    Rather,
+    /// Nothing else is right.
+    Must,
 }
 
 /// How TLS is spoken to `endpoint`, and the name that its certificate must have. Without an identity nothing is dialled that

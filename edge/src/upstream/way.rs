@@ -42,6 +42,11 @@ impl Way {
         self.tried
     }
 
+    /// Where it went is as good as anywhere: the next attempt may go there again.
+    pub(crate) fn forget_place(&mut self) {
+        (self.at, self.tried) = (None, None);
+    }
+
     /// The member that it goes to, where one was chosen.
     pub(super) fn state(&self) -> Option<&Arc<State>> {
         self.at.as_ref().map(|(_, busy)| busy.state())

@@ -148,6 +148,25 @@ async fn r_015_an_upstream_that_hangs_is_a_504_at_the_routes_bound() {
 }
 
 #[tokio::test]
+async fn for_a_client_that_leaves_no_upstream_is_waited_for_before_its_answer_or_within_it() {
+    let world = World::new().await;
+    world.upstream.answers("/hang", Script::Hang).answers("/stall", Script::Stall);
+    let under_way = || world.metric("postern_edge_requests_in_flight", &[]);
+    for path in ["/hang", "/stall"] {
+        let mut wire = world.wire().await;
+        wire.send(get(path)).await;
+        until("the request", || under_way() > 0.0).await;
+        if path == "/stall" {
+            assert!(wire.head().await.unwrap().starts_with("HTTP/1.1 200 "));
+            assert_eq!(wire.chunk().await.unwrap(), b"first");
+        }
+        drop(wire);
+        // Sooner than at the bound of the route.
+        until("its end", || under_way() == 0.0).await;
+    }
+}
+
+#[tokio::test]
 async fn r_005_a_client_that_does_not_read_stops_the_upstream() {
     let world = World::new().await;
     world.upstream.answers("/large", Script::Large(SIZE));
@@ -226,6 +245,30 @@ async fn s_008_an_early_answer_of_the_upstream_ends_the_connection_not_the_frami
     let _refused_is_fine = wire.stream.write_all(smuggled.as_bytes()).await;
     assert!(wire.is_closed().await);
     assert_eq!(world.upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_says_whether_its_connection_is_used_again() {
+    let (kept, closed) = ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n");
+    for (head, again) in [
+        (kept.to_owned(), true),
+        (format!("{kept}Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n"), true),
+        (format!("{kept}Connection: close\r\n"), false),
+        (format!("HTTP/1.1 103 Early Hints\r\n\r\n{kept}"), true),
+        (format!("HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n{kept}"), true),
+        (format!("{closed}Connection: keep-alive\r\n"), true),
+        (closed.to_owned(), false),
+    ] {
+        let world = WorldBuilder::new().await.options(|options| options.workers = 1).start();
+        world.upstream.answers("/", Script::Bytes(format!("{head}\r\nok").into_bytes()));
+        for _ in 0..2 {
+            let mut wire = world.wire().await;
+            wire.send(GET).await;
+            assert_eq!(wire.response().await.unwrap().text(), "ok", "{head}");
+        }
+        let used: Vec<_> = world.upstream.requests().iter().map(|request| request.connection).collect();
+        assert_eq!(used, [0, usize::from(!again)], "{head}");
+    }
 }
 
 #[tokio::test]

@@ -111,7 +111,8 @@ async fn r_021_a_hundred_renewals_under_load_fail_no_handshake_and_no_request() 
     for client in clients {
         client.await.expect("no handshake and no request fails");
     }
-    assert_eq!(world.metric("postern_edge_certificate_reloads_total", &[("outcome", "ok")]), 100.0);
+    // The watch may have seen one of them as well.
+    assert!(world.metric("postern_edge_certificate_reloads_total", &[("outcome", "ok")]) >= 100.0);
     assert_eq!(world.metric("postern_edge_connections_total", &[("outcome", "handshake_failed")]), 0.0);
 }
 
@@ -191,7 +192,8 @@ async fn an_authority_that_looks_at_a_challenge_is_shown_it_and_no_more() {
     // Who offers more is no authority, and gets what everybody gets.
     let stream = ask(client(&[b"acme-tls/1", b"http/1.1"]), HOST).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    assert_eq!(world.metric("postern_edge_connections_total", &[("outcome", "challenge")]), 1.0);
+    let counted = || world.metric("postern_edge_connections_total", &[("outcome", "challenge")]) == 1.0;
+    until("it is counted", counted).await;
     assert!(world.upstream.requests().is_empty());
 }
 

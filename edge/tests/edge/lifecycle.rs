@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use http::Request;
-use postern_edge::AuthnUpstream;
 use postern_edge::route::Upgrades;
+use postern_edge::{AuthnUpstream, Vigilance};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -24,7 +24,7 @@ async fn r_017_a_drain_lets_requests_end_and_then_closes() {
     until("the request is on its way", || !world.upstream.requests().is_empty()).await;
     let (address, upstream) = (world.address, world.upstream.clone());
     let drain = tokio::spawn(world.edge.drain(Duration::from_secs(20)));
-    assert!(idle.is_closed().await, "a connection without a request is closed at once");
+    assert!(idle.is_closed().await, "a connection without a request is closed in a moment");
     let accepts = || std::net::TcpStream::connect(address).is_ok();
     until("nothing is accepted any more", || !accepts()).await;
     assert!(!drain.is_finished());
@@ -69,6 +69,41 @@ async fn r_017_what_does_not_end_in_time_is_cut() {
     until("the request is on its way", || !world.upstream.requests().is_empty()).await;
     world.edge.drain(Duration::from_millis(50)).await;
     assert!(busy.response().await.is_none());
+}
+
+#[tokio::test]
+async fn r_017_who_still_waits_at_the_end_of_the_drain_is_told_to_come_again() {
+    let vigilance = Vigilance { look: Duration::from_millis(20), admit: Duration::from_secs(60) };
+    let builder = WorldBuilder::new().await.route(|route| route.timeout = None);
+    let world = builder.options(|options| options.vigilance = vigilance).start();
+    world.upstream.answers("/", Script::Hang);
+    let mut busy = world.wire().await;
+    busy.send(GET).await;
+    until("the request is on its way", || !world.upstream.requests().is_empty()).await;
+    world.edge.drain(Duration::from_millis(500)).await;
+    let response = busy.response().await.unwrap();
+    assert_eq!((response.status, response.field("retry-after")), (503, Some("1")), "{}", response.text());
+    assert!(response.text().contains("stopping"), "{}", response.text());
+}
+
+#[tokio::test]
+async fn r_017_a_request_that_comes_just_as_its_connection_is_to_be_closed_is_answered() {
+    let world = World::new().await;
+    let (mut rests, fresh) = (world.wire().await, TcpStream::connect(world.address).await.unwrap());
+    rests.send(GET).await;
+    assert_eq!(rests.response().await.unwrap().status, 200);
+    let accepted = || world.metric("postern_edge_connections", &[]) == 2.0;
+    until("both are accepted", accepted).await;
+    let root = world.root.clone();
+    let mut drain = Box::pin(world.edge.drain(Duration::from_secs(600)));
+    assert!((&mut drain).now_or_never().is_none(), "it has begun");
+    rests.send(GET).await;
+    assert_eq!(rests.response().await.unwrap().status, 200);
+    let mut fresh = Wire::over(fresh, HOST, &root, &["http/1.1"]).await.unwrap();
+    fresh.send(GET).await;
+    assert_eq!(fresh.response().await.unwrap().status, 200);
+    drain.await;
+    assert!(rests.is_closed().await && fresh.is_closed().await);
 }
 
 #[tokio::test]

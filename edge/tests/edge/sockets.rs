@@ -179,6 +179,15 @@ async fn s_099_without_the_store_no_websocket_outlives_the_configuration_that_al
 }
 
 #[tokio::test]
+async fn s_084_where_anybody_may_pass_a_store_that_cannot_be_asked_is_no_end_of_a_session() {
+    let world = builder(SHORT, |_| {}).await.cache(|cache| cache.max_age = Duration::ZERO).start();
+    let (_, cookie) = world.sign_in(|_| {}).await;
+    let wire = open(&world, &cookie).await;
+    world.storage.close().await;
+    ended(&world, wire, "store-unavailable").await;
+}
+
+#[tokio::test]
 async fn a_websocket_ends_with_timeout_write_as_every_exchange() {
     let world = builder(LONG, |_| {}).await.change(|config| config.timeouts.write = Some(SOON)).start();
     ended(&world, open(&world, "").await, "upstream-timeout").await;

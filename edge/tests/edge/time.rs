@@ -149,6 +149,32 @@ async fn a_download_that_is_slow_but_moves_is_cut_by_nothing_but_the_routes_time
     }
 }
 
+#[tokio::test]
+async fn r_004_an_http2_answer_that_is_taken_slowly_goes_on_and_one_that_is_not_taken_ends() {
+    const LENGTH: u64 = 192 * 1024;
+    let stall = |limits: &mut postern_edge::EdgeLimits| limits.patience.write_stall = Duration::from_millis(400);
+    let world = WorldBuilder::new().await.limits(stall).start();
+    world.upstream.answers("/large", Script::Large(LENGTH));
+    let wire = Wire::open(world.address, HOST, &world.root, &["h2"]).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (client, connection) = builder.initial_window_size(4096).handshake::<_, Bytes>(wire.stream).await.unwrap();
+    tokio::spawn(async move { connection.await.ok() });
+    let mut client = client.ready().await.unwrap();
+    let get = || Request::get(format!("https://{HOST}/large")).body(()).unwrap();
+    let mut body = client.send_request(get(), true).unwrap().0.await.unwrap().into_body();
+    let mut taken = 0;
+    while let Some(piece) = body.data().await {
+        let piece = piece.expect("it moves").len();
+        taken += piece;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        body.flow_control().release_capacity(piece).unwrap();
+    }
+    assert_eq!(u64::try_from(taken).unwrap(), LENGTH);
+    let mut body = client.send_request(get(), true).unwrap().0.await.unwrap().into_body();
+    let ended = async { while body.data().await.expect("it does not look complete").is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends");
+}
+
 /// What the whole takes longer than, and no single step of it.
 const BOUND: Duration = Duration::from_millis(1500);
 const SIZE: u64 = 64 * 1024 * 1024;

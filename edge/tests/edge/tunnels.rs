@@ -149,7 +149,7 @@ fn socket(path: &str) -> http::request::Builder {
 async fn heard(body: &mut RecvStream, length: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < length {
-        let piece = tokio::time::timeout(Duration::from_secs(20), body.data()).await.expect("in time");
+        let piece = tokio::time::timeout(Duration::from_mins(1), body.data()).await.expect("in time");
         let piece = piece.expect("the stream goes on").unwrap();
         body.flow_control().release_capacity(piece.len()).unwrap();
         all.extend_from_slice(&piece);
@@ -161,7 +161,7 @@ async fn heard(body: &mut RecvStream, length: usize) -> Vec<u8> {
 /// How a stream ends: `None` in order, or with that reason.
 async fn end(body: &mut RecvStream) -> Option<Reason> {
     loop {
-        match tokio::time::timeout(Duration::from_secs(20), body.data()).await.expect("in time") {
+        match tokio::time::timeout(Duration::from_mins(1), body.data()).await.expect("in time") {
             None => return None,
             Some(Ok(piece)) => assert!(piece.is_empty(), "{piece:?} came"),
             Some(Err(error)) => return error.reason(),
@@ -560,7 +560,7 @@ async fn r_033_a_websocket_over_http_2_is_told_to_leave_between_two_frames() {
     stream.send_data(Bytes::new(), true).unwrap();
     assert_eq!(end(&mut body).await, None);
     drop((client, stream, body));
-    tokio::time::timeout(Duration::from_secs(20), drain).await.expect("nothing else is waited for").unwrap();
+    tokio::time::timeout(Duration::from_mins(1), drain).await.expect("nothing else is waited for").unwrap();
 }
 
 /// Greets whoever connects; says this to whoever says something, and breaks off in the same breath.
@@ -619,7 +619,7 @@ async fn s_106_what_a_client_said_before_it_left_without_a_word_arrives() {
         wire.stream.get_mut().0.shutdown().await.unwrap();
         let mut said = Vec::new();
         let reading = upstream.read_to_end(&mut said);
-        tokio::time::timeout(Duration::from_secs(20), reading).await.expect("in time").unwrap();
+        tokio::time::timeout(Duration::from_mins(1), reading).await.expect("in time").unwrap();
         assert_eq!(said, b"last words");
     }
 }

@@ -10,7 +10,7 @@ const VENDOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vendor");
 
 #[test]
 fn without_its_patch_each_vendored_library_is_as_published() {
-    for name in ["h2", "pingora-core", "pingora-http"] {
+    for name in ["h2", "pingora-core", "pingora-http", "pingora-proxy"] {
         let folder = tempfile::tempdir().unwrap();
         let vendor = Path::new(VENDOR);
         for file in files(&vendor.join(name), Path::new("src")) {

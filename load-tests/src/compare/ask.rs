@@ -70,7 +70,7 @@ pub(crate) fn wrk(peer: &Peer, path: &str, connections: usize, seconds: u64, hos
 const HOSTS: usize = 200;
 
 /// What `wrk --latency` prints.
-fn read_wrk(told: &str) -> Result<Asked> {
+pub(crate) fn read_wrk(told: &str) -> Result<Asked> {
     let after = |mark: &str| told.lines().find_map(|line| line.trim().strip_prefix(mark).map(str::trim));
     let line = told.lines().find(|line| line.contains(" requests in ")).with_context(|| format!("wrk says {told}"))?;
     let (requests, rest) = line.trim().split_once(" requests in ").context("no number")?;
@@ -125,17 +125,20 @@ fn read_h2load(told: &str) -> Result<Asked> {
 
 /// How connections to a proxy are made.
 #[derive(Clone)]
-struct Dial {
+pub(crate) struct Dial {
     address: SocketAddr,
     name: ServerName<'static>,
     tls: TlsConnector,
-    request: Arc<str>,
 }
 
+/// A connection to a proxy.
+pub(crate) type Stream = TlsStream<TcpStream>;
+
 impl Dial {
-    fn to(peer: &Peer, path: &str, closing: bool, resuming: bool) -> Result<Self> {
+    /// To whoever listens there, with a certificate that this authority vouches for.
+    pub(crate) fn new(address: SocketAddr, authority: &Path, resuming: bool) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&peer.authority)?)?;
+        roots.add(CertificateDer::from_pem_file(authority)?)?;
         // The one exchange of keys that all proxies have.
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
@@ -146,29 +149,22 @@ impl Dial {
         if !resuming {
             tls.resumption = Resumption::disabled();
         }
-        let connection = if closing { "close" } else { "keep-alive" };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {HOST}:{}\r\nCookie: {}\r\nConnection: {connection}\r\n\r\n",
-            peer.address.port(),
-            peer.cookie
-        );
-        Ok(Self {
-            address: peer.address,
-            name: ServerName::try_from(HOST)?,
-            tls: TlsConnector::from(Arc::new(tls)),
-            request: request.into(),
-        })
+        Ok(Self { address, name: ServerName::try_from(HOST)?, tls: TlsConnector::from(Arc::new(tls)) })
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+    fn to(peer: &Peer, resuming: bool) -> Result<Self> {
+        Self::new(peer.address, &peer.authority, resuming)
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Stream> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         Ok(self.tls.connect(self.name.clone(), stream).await?)
     }
 
     /// One request, answered with 200 and a body of the length that its head tells; `true` if the connection ends with that.
-    async fn exchange(&self, stream: &mut TlsStream<TcpStream>, buffer: &mut Vec<u8>) -> Result<bool> {
-        stream.write_all(self.request.as_bytes()).await?;
+    pub(crate) async fn exchange(&self, request: &str, stream: &mut Stream, buffer: &mut Vec<u8>) -> Result<bool> {
+        stream.write_all(request.as_bytes()).await?;
         buffer.clear();
         let head = loop {
             ensure!(stream.read_buf(buffer).await? > 0, "the connection ended before the answer");
@@ -187,19 +183,26 @@ impl Dial {
     }
 }
 
+/// A request of who is signed in.
+fn request(peer: &Peer, path: &str, closing: bool) -> Arc<str> {
+    let connection = if closing { "close" } else { "keep-alive" };
+    let (port, cookie) = (peer.address.port(), &peer.cookie);
+    format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nCookie: {cookie}\r\nConnection: {connection}\r\n\r\n").into()
+}
+
 /// New connections, each for one request, by eight clients without pause.
 pub(crate) async fn connections(peer: &Peer, seconds: u64, resuming: bool) -> Result<Asked> {
-    let dial = Dial::to(peer, "/1k", true, resuming)?;
+    let (dial, request) = (Dial::to(peer, resuming)?, request(peer, "/1k", true));
     let (began, span) = (Instant::now(), Duration::from_secs(seconds));
     let mut clients = JoinSet::new();
     for _ in 0..8 {
-        let dial = dial.clone();
+        let (dial, request) = (dial.clone(), Arc::clone(&request));
         clients.spawn(async move {
             let (mut counts, mut buffer) = ([0_u64; 3], Vec::new());
             while began.elapsed() < span {
                 let mut once = async || -> Result<bool> {
                     let mut stream = dial.connect().await?;
-                    dial.exchange(&mut stream, &mut buffer).await?;
+                    dial.exchange(&request, &mut stream, &mut buffer).await?;
                     Ok(stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed))
                 };
                 match once().await {
@@ -229,7 +232,7 @@ pub(crate) async fn connections(peer: &Peer, seconds: u64, resuming: bool) -> Re
 /// first second does not count. `connected` is called once the connections stand.
 pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64, connected: impl FnOnce()) -> Result<Asked> {
     const CLIENTS: u32 = 32;
-    let dial = Dial::to(peer, "/1k", false, false)?;
+    let (dial, request) = (Dial::to(peer, false)?, request(peer, "/1k", false));
     let mut streams = Vec::new();
     for _ in 0..CLIENTS {
         streams.push(dial.connect().await?);
@@ -239,7 +242,7 @@ pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64, connected: impl 
     let (settled, end) = (began + Duration::from_secs(1), began + Duration::from_secs(seconds + 1));
     let mut clients = JoinSet::new();
     for (number, mut stream) in (0_u32..).zip(streams) {
-        let dial = dial.clone();
+        let (dial, request) = (dial.clone(), Arc::clone(&request));
         clients.spawn(async move {
             let (mut took, mut counts, mut buffer) = (Vec::new(), [0_u64; 2], Vec::new());
             let mut due = began + pause * number / CLIENTS;
@@ -249,7 +252,7 @@ pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64, connected: impl 
                     tokio::time::sleep_until(due.into()).await;
                     from = Instant::now();
                 }
-                if dial.exchange(&mut stream, &mut buffer).await.is_ok() {
+                if dial.exchange(&request, &mut stream, &mut buffer).await.is_ok() {
                     counts[0] += 1;
                     if due >= settled {
                         took.push(millis(from.elapsed()));
@@ -284,10 +287,10 @@ pub(crate) struct Steady {
 /// failure.
 pub(crate) async fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinSet<()>> {
     const CLIENTS: u32 = 32;
-    let dial = Dial::to(peer, "/1k", false, false)?;
+    let (dial, request) = (Dial::to(peer, false)?, request(peer, "/1k", false));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        let (dial, seen) = (dial.clone(), Arc::clone(seen));
+        let (dial, request, seen) = (dial.clone(), Arc::clone(&request), Arc::clone(seen));
         let mut stream = Some(dial.connect().await?);
         let pause = Duration::from_secs(1) * CLIENTS / rate;
         let mut due = Instant::now() + pause * number / CLIENTS;
@@ -302,7 +305,7 @@ pub(crate) async fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result
                         Some(open) => open,
                         None => dial.connect().await?,
                     };
-                    if !dial.exchange(&mut open, &mut buffer).await? {
+                    if !dial.exchange(&request, &mut open, &mut buffer).await? {
                         stream = Some(open);
                     }
                     anyhow::Ok(())
@@ -326,7 +329,7 @@ impl Steady {
 
 /// Messages of 64 bytes and their echoes, one after the other, on eight WebSockets.
 pub(crate) async fn echoes(peer: &Peer, seconds: u64) -> Result<Asked> {
-    let dial = Dial::to(peer, "/echo", false, false)?;
+    let dial = Dial::to(peer, false)?;
     let mut sockets = Vec::new();
     for _ in 0..8 {
         let mut request = format!("wss://{HOST}:{}/echo", peer.address.port()).into_client_request()?;
@@ -353,24 +356,28 @@ pub(crate) async fn echoes(peer: &Peer, seconds: u64) -> Result<Asked> {
     Ok(Asked { requests, failed: 0, took: began.elapsed(), latency: None })
 }
 
-/// Connections that were used once and then do nothing; and the bytes that each costs.
+/// Connections that were used once and then do nothing; and the bytes that each costs. Each is used once more at the end: one that
+/// was closed meanwhile has failed, and cost nothing.
 pub(crate) async fn idle(peer: &Peer, count: usize) -> Result<(Asked, f64)> {
-    let dial = Dial::to(peer, "/1k", false, false)?;
+    let (dial, request) = (Dial::to(peer, false)?, request(peer, "/1k", false));
     let mut buffer = Vec::new();
     // What the first ones make the proxy set aside for all is not theirs.
     for _ in 0..32 {
-        dial.exchange(&mut dial.connect().await?, &mut buffer).await?;
+        dial.exchange(&request, &mut dial.connect().await?, &mut buffer).await?;
     }
     let (began, before) = (Instant::now(), peer.processes.memory());
     let mut idle = Vec::new();
     for _ in 0..count {
         let mut stream = dial.connect().await?;
-        dial.exchange(&mut stream, &mut buffer).await?;
+        dial.exchange(&request, &mut stream, &mut buffer).await?;
         idle.push(stream);
     }
-    let more = peer.processes.memory().saturating_sub(before);
-    let requests = u64::try_from(count)?;
-    let asked = Asked { requests, failed: 0, took: began.elapsed(), latency: None };
+    let (took, more) = (began.elapsed(), peer.processes.memory().saturating_sub(before));
+    let mut failed = 0;
+    for stream in &mut idle {
+        failed += u64::from(dial.exchange(&request, stream, &mut buffer).await.is_err());
+    }
+    let asked = Asked { requests: u64::try_from(count)?, failed, took, latency: None };
     Ok((asked, f64::from(u32::try_from(more / 1024)?) * 1024.0 / f64::from(u32::try_from(count)?)))
 }
 

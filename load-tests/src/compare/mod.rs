@@ -8,7 +8,7 @@ mod cores;
 mod peer;
 mod report;
 mod scenario;
-mod site;
+pub(crate) mod site;
 mod soak;
 
 use std::path::PathBuf;
@@ -16,8 +16,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::table::Table;
-use cores::Cores;
-use peer::Peer;
+pub(crate) use ask::{Dial, Stream, read_wrk};
+pub(crate) use cores::{Cores, Processes};
+use peer::{Binaries, HOP, Peer};
+pub(crate) use peer::{host, sign_in};
 use report::Report;
 use scenario::Scenario;
 use site::Site;
@@ -35,12 +37,18 @@ pub(crate) struct Options {
     /// How long a turn is
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     seconds: u64,
+    /// How many connections do nothing, where that is looked at; haproxy is set up for 6,000
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    idle: usize,
     /// Only proxies of these names, as the table has them
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// The binary of Postern; built as a release if none is named
     #[arg(long, value_name = "FILE")]
     postern: Option<PathBuf>,
+    /// The bare hop of Pingora, example `hop` of postern-edge; built beside Postern if neither is named
+    #[arg(long, value_name = "FILE")]
+    hop: Option<PathBuf>,
     /// Measure nothing: say where everybody listens and what is shown there, and wait for the end of the standard input
     #[arg(long)]
     hold: bool,
@@ -52,12 +60,17 @@ pub(crate) struct Options {
 /// Measures, and tells what it is doing on the standard error.
 pub(crate) fn run(options: &Options) -> Result<Table> {
     ensure!(options.rounds > 0 && options.seconds > 0, "--rounds and --seconds begin at 1");
-    let binary = options.postern.clone().map_or_else(build, Ok)?;
+    ensure!((1..=12_000).contains(&options.idle), "--idle is from 1 to 12000: more would want more files than 20,000");
+    let hop = match (&options.hop, &options.postern) {
+        (None, None) if options.only.is_empty() || options.only.iter().any(|name| name == HOP) => Some(build_hop()?),
+        (named, _) => named.clone(),
+    };
+    let binaries = Binaries { postern: options.postern.clone().map_or_else(build, Ok)?, hop };
     let cores = Cores::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     let site = Site::start(&cores)?;
-    let (peers, skipped) = Peer::start_all(&site, &cores, &binary, &options.only)?;
+    let (peers, skipped) = Peer::start_all(&site, &cores, &binaries, &options.only)?;
     for (name, why) in &skipped {
         eprintln!("{name}: left out, {why}");
     }
@@ -79,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
                     continue;
                 }
                 eprintln!("[{}/{}] {scenario}, round {round} of {rounds}: {}", at + 1, scenarios.len(), peer.name());
-                let sample = runtime.block_on(scenario.measure(peer, &site, options.seconds));
+                let sample = runtime.block_on(scenario.measure(peer, &site, options.seconds, options.idle));
                 let sample = sample.with_context(|| format!("{scenario} of {}", peer.name()))?;
                 report.add(*scenario, peer.name(), sample);
             }
@@ -104,18 +117,26 @@ fn hold(peers: &[Peer]) -> Table {
 }
 
 /// A release of this checkout.
-fn build() -> Result<PathBuf> {
-    eprintln!("building a release of postern; the first one takes some minutes");
+pub(crate) fn build() -> Result<PathBuf> {
+    built(&["--bin", "postern"])
+}
+
+/// The bare hop, as a release.
+fn build_hop() -> Result<PathBuf> {
+    built(&["--package", "postern-edge", "--example", "hop"])
+}
+
+fn built(what: &[&str]) -> Result<PathBuf> {
+    eprintln!("building a release ({}); the first one takes some minutes", what.join(" "));
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let arguments =
-        ["build", "--release", "--locked", "--bin", "postern", "--message-format", "json-render-diagnostics"];
     let built = std::process::Command::new(env!("CARGO"))
-        .args(arguments)
+        .args(["build", "--release", "--locked", "--message-format", "json-render-diagnostics"])
+        .args(what)
         .current_dir(root)
         .stderr(std::process::Stdio::inherit())
         .output()
         .context("running cargo")?;
-    ensure!(built.status.success(), "postern does not build");
+    ensure!(built.status.success(), "it does not build");
     let artifacts = String::from_utf8_lossy(&built.stdout);
     let binary = artifacts
         .lines()

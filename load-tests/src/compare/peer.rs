@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::cores::{Cores, Processes};
-use super::site::{self, CLIENT, HOST, Site, TOKEN};
+use super::site::{self, AUTHENTICATE, CLIENT, HOST, Site, TOKEN};
 
 /// A proxy at work.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nginx,
+    Hop,
     NginxLogging,
     Haproxy,
     NginxAuthRequest,
@@ -42,9 +43,10 @@ struct Shape {
     routes: usize,
 }
 
-const ALL: [Kind; 9] = [
+const ALL: [Kind; 10] = [
     Kind::Nginx,
     Kind::Postern(Shape { logs: false, routes: 10 }),
+    Kind::Hop,
     Kind::Postern(Shape { logs: true, routes: 10 }),
     Kind::NginxLogging,
     Kind::Haproxy,
@@ -58,10 +60,11 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Self::Nginx => NGINX,
+            Self::Hop => HOP,
             Self::NginxLogging => "nginx-plain, access log",
             Self::Haproxy => "haproxy-plain",
             Self::NginxAuthRequest => "nginx, auth_request",
-            Self::EnvoyExtAuthz => "envoy, jwt of ext_authz",
+            Self::EnvoyExtAuthz => ENVOY,
             Self::Postern(Shape { logs: true, .. }) => POSTERN_LOGGING,
             Self::Postern(Shape { routes: 10, .. }) => POSTERN,
             Self::Postern(Shape { routes: 1_000, .. }) => "postern, 1,000 routes",
@@ -75,11 +78,23 @@ impl Kind {
             Self::Nginx | Self::NginxLogging | Self::NginxAuthRequest => Some("nginx"),
             Self::Haproxy => Some("haproxy"),
             Self::EnvoyExtAuthz => Some("envoy"),
-            Self::Postern(_) => None,
+            Self::Hop | Self::Postern(_) => None,
         }
     }
 }
 
+/// What was built, and is not of the system.
+#[derive(Debug)]
+pub(crate) struct Binaries {
+    pub(crate) postern: PathBuf,
+    /// Example `hop` of `postern-edge`.
+    pub(crate) hop: Option<PathBuf>,
+}
+
+/// The same Pingora with nothing of ours.
+pub(crate) const HOP: &str = "pingora, bare hop";
+/// A proxy that asks another service for each request, as Pomerium's does.
+pub(crate) const ENVOY: &str = "envoy, jwt of ext_authz";
 /// What ratios are of.
 pub(crate) const NGINX: &str = "nginx-plain";
 /// The product as it is judged: signed in, a policy of two criteria, an assertion for the application.
@@ -110,6 +125,11 @@ impl Peer {
         matches!(self.kind, Kind::NginxLogging | Kind::Postern(Shape { logs: true, .. }))
     }
 
+    /// Whether it is there only to show what a request costs that nobody looks at.
+    pub(crate) const fn is_for_the_gate(&self) -> bool {
+        matches!(self.kind, Kind::Hop)
+    }
+
     pub(crate) const fn is_postern(&self) -> bool {
         matches!(self.kind, Kind::Postern(_))
     }
@@ -133,7 +153,7 @@ impl Peer {
     pub(crate) fn start_all(
         site: &Site,
         cores: &Cores,
-        postern: &Path,
+        binaries: &Binaries,
         only: &[String],
     ) -> Result<(Vec<Self>, Skipped)> {
         let (mut peers, mut skipped) = (Vec::new(), Vec::new());
@@ -149,17 +169,21 @@ impl Peer {
                 skipped.push((name, format!("{program} is not installed")));
                 continue;
             }
+            if kind == Kind::Hop && binaries.hop.is_none() {
+                skipped.push((name, "--hop names none".to_owned()));
+                continue;
+            }
             let port = ports.next().context("no port is left")?;
             let address = if let Kind::Postern(_) = kind { (Ipv4Addr::LOCALHOST, port).into() } else { site::free()? };
             eprintln!("{name}: starting");
-            let peer = Self::start(kind, address, site, cores, postern).with_context(|| format!("starting {name}"))?;
+            let peer = Self::start(kind, address, site, cores, binaries).with_context(|| format!("starting {name}"))?;
             peers.push(peer);
         }
         ensure!(!peers.is_empty(), "no proxy is left to be measured");
         Ok((peers, skipped))
     }
 
-    fn start(kind: Kind, address: SocketAddr, site: &Site, cores: &Cores, postern: &Path) -> Result<Self> {
+    fn start(kind: Kind, address: SocketAddr, site: &Site, cores: &Cores, binaries: &Binaries) -> Result<Self> {
         let called = format!("peer-{}", address.port());
         let ports = [site::free()?, site::free()?];
         let (config, log) = (site.file(&format!("{called}.yaml")), site.file(&format!("{called}.log")));
@@ -181,8 +205,14 @@ impl Peer {
                     .arg(&config);
                 (envoy(address, site), command)
             }
+            Kind::Hop => {
+                let mut command = cores.for_proxy(binaries.hop.as_deref().context("no hop")?);
+                command.args([address, site.application].map(|address| address.to_string()));
+                command.args(["cert.pem", "key.pem"].map(|name| site.file(name)));
+                (String::new(), command)
+            }
             Kind::Postern(shape) => {
-                let mut command = cores.for_proxy(postern);
+                let mut command = cores.for_proxy(&binaries.postern);
                 command.arg("run").arg("--config").arg(&config);
                 (configuration(shape, address, site, ports), command)
             }
@@ -221,13 +251,7 @@ impl Peer {
     }
 
     fn curl(&self) -> Command {
-        let mut curl = Command::new("curl");
-        let port = self.address.port();
-        curl.args(["--silent", "--show-error", "--max-time", "30", "--cacert"]).arg(&self.authority);
-        for host in [HOST, "authenticate.bench.localhost"] {
-            curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1")]);
-        }
-        curl
+        curl(self.address.port(), &self.authority)
     }
 
     /// Signs whoever has these cookies out, as a link on a page of the host does.
@@ -256,18 +280,7 @@ impl Peer {
 
     /// Goes through a sign-in as a browser does, with cookies in that file; gives the one of the application's host.
     pub(crate) fn sign_in(&self, jar: &Path) -> Result<String> {
-        let mut curl = self.curl();
-        curl.args(["--location", "--output", "/dev/null", "--cookie", "", "--cookie-jar"])
-            .arg(jar)
-            .arg(self.url("/1k"));
-        site::output(curl)?;
-        let jar = std::fs::read_to_string(jar)?;
-        let cookie = jar.lines().find_map(|line| {
-            let fields: Vec<_> = line.trim_start_matches("#HttpOnly_").split('\t').collect();
-            let [HOST, _, _, _, _, name, value] = fields.as_slice() else { return None };
-            Some(format!("{name}={value}"))
-        });
-        cookie.with_context(|| format!("the sign-in left no cookie: {jar}"))
+        sign_in(self.address.port(), &self.authority, jar)
     }
 
     /// A stranger and a forged cookie are refused, who is signed in gets the whole file, and the application is told who it is:
@@ -296,6 +309,31 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+fn curl(port: u16, authority: &Path) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "30", "--cacert"]).arg(authority);
+    for host in [HOST, AUTHENTICATE] {
+        curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1")]);
+    }
+    curl
+}
+
+/// Goes through a sign-in at a Postern as a browser does, with cookies in that file; gives the one of the application's host.
+pub(crate) fn sign_in(port: u16, authority: &Path, jar: &Path) -> Result<String> {
+    let mut curl = curl(port, authority);
+    curl.args(["--location", "--output", "/dev/null", "--cookie", "", "--cookie-jar"])
+        .arg(jar)
+        .arg(format!("https://{HOST}:{port}/1k"));
+    site::output(curl)?;
+    let jar = std::fs::read_to_string(jar)?;
+    let cookie = jar.lines().find_map(|line| {
+        let fields: Vec<_> = line.trim_start_matches("#HttpOnly_").split('\t').collect();
+        let [HOST, _, _, _, _, name, value] = fields.as_slice() else { return None };
+        Some(format!("{name}={value}"))
+    });
+    cookie.with_context(|| format!("the sign-in left no cookie: {jar}"))
 }
 
 /// All of them know this option.
@@ -496,6 +534,8 @@ shared_secret: {shared}
 cookie_secret: {cookies}
 databroker_storage_type: memory
 pass_identity_headers: true
+limits: {{connections: 15000, keepalive_timeout: 1h}}
+timeout_idle: 1h
 routes:
 ",
         cert = site.file("cert.pem").display(),

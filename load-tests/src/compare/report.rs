@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::peer::{NGINX, POSTERN, Peer, Skipped};
+use super::peer::{ENVOY, HOP, NGINX, POSTERN, Peer, Skipped};
 use super::scenario::{Sample, Scenario};
 use crate::table::{Seen, Table, millis, shown};
 
@@ -46,8 +46,17 @@ impl Report {
 
     /// Ratios to nginx within the same round.
     fn ratios(&self, scenario: Scenario, peer: &str) -> Seen {
-        let (own, nginx) = (self.figures(scenario, peer), self.figures(scenario, NGINX));
-        own.into_iter().zip(nginx).map(|(own, nginx)| own / nginx).collect()
+        self.pairs(scenario, (peer, NGINX), figure).map(|[own, nginx]| own / nginx).collect()
+    }
+
+    /// What two proxies showed in the same round.
+    fn pairs<'a>(
+        &'a self,
+        scenario: Scenario,
+        (one, other): (&'a str, &'a str),
+        of: impl Fn(&Sample) -> f64 + 'a,
+    ) -> impl Iterator<Item = [f64; 2]> + 'a {
+        self.of(scenario, one).zip(self.of(scenario, other)).map(move |(one, other)| [of(one), of(other)])
     }
 
     pub(crate) fn table(&self) -> Table {
@@ -64,6 +73,8 @@ impl Report {
         ]);
         for (peer, bytes) in self.peers.iter().zip(&self.memory) {
             let kilobytes = f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX));
+            let goal = Verdict::of(*peer == POSTERN, || Verdict::new("20 MB", kilobytes / 1024.0 <= 20.0));
+            let goal = goal.told(&mut table);
             table.row([
                 "memory at start".to_owned(),
                 (*peer).to_owned(),
@@ -73,7 +84,7 @@ impl Report {
                 String::new(),
                 String::new(),
                 String::new(),
-                if *peer == POSTERN { verdict("20 MB", kilobytes / 1024.0 <= 20.0) } else { String::new() },
+                goal,
             ]);
         }
         for scenario in Scenario::all() {
@@ -89,6 +100,9 @@ impl Report {
                     of(|sample| sample.asked.latency.map(|[_, most]| most)),
                 ];
                 let ratio = self.ratios(scenario, peer).percentile(50);
+                let judge = || Verdict::of(*peer == POSTERN, || self.goal(scenario, median, ratio));
+                let goal = Verdict::of(peer.starts_with(POSTERN), || self.unless_failed(scenario, &[*peer], judge));
+                let goal = goal.told(&mut table);
                 table.row([
                     scenario.to_string(),
                     (*peer).to_owned(),
@@ -97,51 +111,100 @@ impl Report {
                     shown(ratio, 2),
                     shown(of(|sample| Some(rate(sample))), 0),
                     format!("{}, {}", shown(half, 2), shown(most, 2)),
-                    samples.iter().map(|sample| sample.asked.failed).sum::<u64>().to_string(),
-                    if *peer == POSTERN { self.goal(scenario, median, ratio) } else { String::new() },
+                    self.failed(scenario, peer).to_string(),
+                    goal,
                 ]);
             }
+        }
+        let above: Seen = self.pairs(Scenario::H1, (POSTERN, HOP), figure).map(|[own, hop]| own - hop).collect();
+        if let Some(median) = above.percentile(50) {
+            let judge = || Verdict::new("1.5 µs", median <= 1.5);
+            let goal = self.unless_failed(Scenario::H1, &[POSTERN, HOP], judge).told(&mut table);
+            table.row([
+                "HTTP/1.1, 1 KB: the gate, above a bare hop".to_owned(),
+                POSTERN.to_owned(),
+                format!("{median:.1}"),
+                format!("{} to {}", shown(above.percentile(0), 1), shown(above.most(), 1)),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+                goal,
+            ]);
         }
         table
     }
 
+    /// How many requests were not answered as they should have been.
+    fn failed(&self, scenario: Scenario, peer: &str) -> u64 {
+        self.of(scenario, peer).map(|sample| sample.asked.failed).sum()
+    }
+
+    /// What was refused or cut costs less than what was asked for: there no figure meets anything.
+    fn unless_failed(&self, scenario: Scenario, peers: &[&str], judge: impl FnOnce() -> Verdict) -> Verdict {
+        let sound = peers.iter().all(|peer| self.failed(scenario, peer) == 0);
+        if sound { judge() } else { Verdict::new("no request fails", false) }
+    }
+
     /// What the figure of the product is held against.
-    fn goal(&self, scenario: Scenario, median: f64, ratio: Option<f64>) -> String {
+    fn goal(&self, scenario: Scenario, median: f64, ratio: Option<f64>) -> Verdict {
         let most = match scenario {
-            Scenario::H1 => 1.45,
+            Scenario::H1 => return self.beside(scenario, 1.45, ratio).and(self.beside_envoy()),
             Scenario::H2 => 1.6,
             Scenario::Handshakes => 0.75,
             Scenario::Body64k | Scenario::Body10m => 1.15,
-            Scenario::Idle => return verdict("18 KB", median <= 18.0),
+            Scenario::Idle => return Verdict::new("18 KB", median <= 18.0),
             Scenario::Paced => return self.pace(),
-            Scenario::Routes => return self.flat(median),
-            Scenario::Resumed | Scenario::Websocket => return String::new(),
+            Scenario::Routes => return self.flat(),
+            Scenario::Resumed | Scenario::Websocket => return Verdict::default(),
         };
-        ratio.map_or_else(String::new, |ratio| verdict(&format!("{most} ×"), ratio <= most))
+        self.beside(scenario, most, ratio)
     }
 
-    /// Latency at a fixed rate, against that of nginx.
-    fn pace(&self) -> String {
-        let of = |peer: &str, which: usize| -> Option<f64> {
-            let seen = self.of(Scenario::Paced, peer).filter_map(|sample| sample.asked.latency?.get(which).copied());
-            seen.collect::<Seen>().percentile(50)
+    /// Processor time, against that of nginx.
+    fn beside(&self, scenario: Scenario, most: f64, ratio: Option<f64>) -> Verdict {
+        ratio.map_or_else(Verdict::default, |ratio| {
+            self.unless_failed(scenario, &[NGINX], || Verdict::new(&format!("{most} ×"), ratio <= most))
+        })
+    }
+
+    /// Processor time, against that of a proxy which asks somebody else for each request.
+    fn beside_envoy(&self) -> Verdict {
+        let ratios: Seen = self.pairs(Scenario::H1, (POSTERN, ENVOY), figure).map(|[own, envoy]| own / envoy).collect();
+        ratios.percentile(50).map_or_else(Verdict::default, |ratio| {
+            let goal = format!("0.22 × {ENVOY}, seen {ratio:.2}");
+            self.unless_failed(Scenario::H1, &[ENVOY], || Verdict::new(&goal, ratio <= 0.22))
+        })
+    }
+
+    /// Latency at a fixed rate, against that of nginx in the same round.
+    fn pace(&self) -> Verdict {
+        let ratio = |which: usize| {
+            let of =
+                |sample: &Sample| sample.asked.latency.and_then(|both| both.get(which).copied()).unwrap_or(f64::NAN);
+            let ratios = self.pairs(Scenario::Paced, (POSTERN, NGINX), of).map(|[own, nginx]| own / nginx);
+            ratios.filter(|ratio| ratio.is_finite()).collect::<Seen>().percentile(50)
         };
-        let ratio = |which| Some(of(POSTERN, which)? / of(NGINX, which)?);
         match (ratio(0), ratio(1)) {
             (Some(half), Some(most)) => {
-                verdict(&format!("p50 and p99 1.3 ×, seen {half:.2} and {most:.2}"), half <= 1.3 && most <= 1.3)
+                let goal = format!("p50 and p99 1.3 ×, seen {half:.2} and {most:.2}");
+                self.unless_failed(Scenario::Paced, &[NGINX], || Verdict::new(&goal, half <= 1.3 && most <= 1.3))
             }
-            _ => String::new(),
+            _ => Verdict::default(),
         }
     }
 
-    /// Processor time with many routes, against that with ten.
-    fn flat(&self, ten: f64) -> String {
-        let many = self.peers.iter().filter(|name| name.ends_with(" routes"));
-        let most =
-            many.filter_map(|name| self.figures(Scenario::Routes, name).into_iter().collect::<Seen>().percentile(50));
-        let most = most.fold(ten, f64::max);
-        verdict(&format!("10,000 routes within 5 %, seen {:.1} %", (most / ten - 1.0) * 100.0), most <= ten * 1.05)
+    /// Processor time with many routes, against that with ten in the same round.
+    fn flat(&self) -> Verdict {
+        let many: Vec<_> = self.peers.iter().copied().filter(|name| name.ends_with(" routes")).collect();
+        let more = many.iter().filter_map(|name| {
+            let ratios = self.pairs(Scenario::Routes, (name, POSTERN), figure).map(|[many, ten]| many / ten);
+            ratios.collect::<Seen>().percentile(50)
+        });
+        more.reduce(f64::max).map_or_else(Verdict::default, |most| {
+            let goal = format!("10,000 routes within 5 %, seen {:+.1} %", (most - 1.0) * 100.0);
+            self.unless_failed(Scenario::Routes, &many, || Verdict::new(&goal, most <= 1.05))
+        })
     }
 
     /// Everything, as JSON.
@@ -213,8 +276,35 @@ impl Report {
     }
 }
 
-fn verdict(goal: &str, met: bool) -> String {
-    format!("{goal}: {}", if met { "met" } else { "not met" })
+/// What became of a goal; nothing where there is none, or nothing to hold it against.
+#[derive(Debug, Default)]
+struct Verdict {
+    text: String,
+    missed: bool,
+}
+
+impl Verdict {
+    fn new(goal: &str, met: bool) -> Self {
+        Self { text: format!("{goal}: {}", if met { "met" } else { "not met" }), missed: !met }
+    }
+
+    fn of(has_goal: bool, judge: impl FnOnce() -> Self) -> Self {
+        if has_goal { judge() } else { Self::default() }
+    }
+
+    /// Both.
+    fn and(self, other: Self) -> Self {
+        let texts = [self.text, other.text].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+        Self { text: texts.join("; "), missed: self.missed || other.missed }
+    }
+
+    /// How a table says it, which fails with it.
+    fn told(self, table: &mut Table) -> String {
+        if self.missed {
+            table.fail();
+        }
+        self.text
+    }
 }
 
 /// µs of processor time a request; or KB a connection, where that was looked at.
@@ -260,6 +350,81 @@ mod tests {
         let table = report.table().to_string();
         assert!(table.contains("| HTTP/1.1, 1 KB | postern | 28.0 | 14.0 to 30.0 | 1.40 |"), "{table}");
         assert!(table.contains("1.45 ×: met") && table.contains("20 MB: not met"), "{table}");
+    }
+
+    #[test]
+    fn a_goal_that_is_missed_fails_and_one_that_nothing_is_held_against_does_not() {
+        let failed = |memory: u64, rounds: &[(u64, u64)]| {
+            let report = Report { memory: vec![1 << 20, memory << 20], ..report(rounds) };
+            report.table().has_failed()
+        };
+        assert!(!failed(20, &[(10, 14)]));
+        assert!(failed(21, &[(10, 14)]));
+        assert!(failed(20, &[(10, 15)]));
+        let mut alone = report(&[]);
+        alone.memory = vec![0, 0];
+        alone.add(Scenario::H1, POSTERN, sample(99));
+        assert!(!alone.table().has_failed(), "no nginx, no ratio");
+    }
+
+    #[test]
+    fn no_row_says_met_of_what_failed() {
+        let row = |failing: &str, of: Scenario, wanted: &str| {
+            let mut report = report(&[(10, 11)]);
+            report.memory = vec![0; 4];
+            report.peers.extend([HOP, "postern, 10,000 routes"]);
+            report.add(Scenario::H1, HOP, sample(10));
+            report.add(Scenario::Routes, POSTERN, sample(10));
+            report.add(Scenario::Routes, "postern, 10,000 routes", sample(10));
+            for (scenario, peer, sample) in &mut report.samples {
+                sample.asked.failed = u64::from(*peer == failing && *scenario == of);
+            }
+            let table = report.table();
+            let text = table.to_string();
+            let row = text.lines().find(|row| row.starts_with(wanted)).unwrap_or_else(|| panic!("{wanted}\n{text}"));
+            (row.contains("no request fails: not met"), row.contains(": met"), table.has_failed())
+        };
+        let gate = "| HTTP/1.1, 1 KB: the gate, above a bare hop |";
+        let (own, routes) = ("| HTTP/1.1, 1 KB | postern |", format!("| {} | postern |", Scenario::Routes));
+        for wanted in [gate, own, &routes] {
+            assert_eq!(row("nobody", Scenario::H1, wanted), (false, true, false), "{wanted}");
+        }
+        assert_eq!(row(POSTERN, Scenario::H1, own), (true, false, true));
+        assert_eq!(row(POSTERN, Scenario::H1, gate), (true, false, true));
+        assert_eq!(row(HOP, Scenario::H1, gate), (true, false, true), "nor above a hop that refused");
+        assert_eq!(row(NGINX, Scenario::H1, own), (true, false, true), "nor beside a proxy that refused");
+        assert_eq!(row("postern, 10,000 routes", Scenario::Routes, &routes), (true, false, true));
+    }
+
+    #[test]
+    fn each_goal_is_judged_by_the_round_it_was_seen_in() {
+        let mut report = report(&[(10, 14)]);
+        report.peers.extend([ENVOY, HOP, "postern, 10,000 routes"]);
+        report.memory.resize(5, 0);
+        report.add(Scenario::H1, ENVOY, sample(70));
+        report.add(Scenario::H1, HOP, sample(12));
+        for (ten, many) in [(10, 10), (20, 23), (10, 11)] {
+            report.add(Scenario::Routes, POSTERN, sample(ten));
+            report.add(Scenario::Routes, "postern, 10,000 routes", sample(many));
+        }
+        let late = |by: f64| {
+            let mut sample = sample(10);
+            sample.asked.latency = Some([0.1 * by, 0.5 * by]);
+            sample
+        };
+        for (nginx, own) in [(1.0, 1.2), (4.0, 4.0), (1.0, 2.0)] {
+            report.add(Scenario::Paced, NGINX, late(nginx));
+            report.add(Scenario::Paced, POSTERN, late(own));
+        }
+        let told = report.table().to_string();
+        for part in [
+            "1.45 ×: met; 0.22 × envoy, jwt of ext_authz, seen 0.20: met",
+            "the gate, above a bare hop | postern | 2.0 | 2.0 to 2.0 |  |  |  |  | 1.5 µs: not met",
+            "10,000 routes within 5 %, seen +10.0 %: not met",
+            "p50 and p99 1.3 ×, seen 1.20 and 1.20: met",
+        ] {
+            assert!(told.contains(part), "{part}\n{told}");
+        }
     }
 
     #[test]

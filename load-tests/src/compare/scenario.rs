@@ -67,12 +67,12 @@ impl Scenario {
             | Self::Body10m
             | Self::Paced
             | Self::Websocket
-            | Self::Idle => !peer.is_for_routes() && !peer.is_for_logs(),
+            | Self::Idle => !peer.is_for_routes() && !peer.is_for_logs() && !peer.is_for_the_gate(),
         }
     }
 
-    /// A turn of so many seconds.
-    pub(crate) async fn measure(self, peer: &Peer, site: &Site, seconds: u64) -> Result<Sample> {
+    /// A turn of so many seconds, or of so many connections that do nothing.
+    pub(crate) async fn measure(self, peer: &Peer, site: &Site, seconds: u64, idle: usize) -> Result<Sample> {
         let mut before = peer.cpu(site);
         let mut bytes_each = None;
         let asked = match self {
@@ -86,7 +86,7 @@ impl Scenario {
             Self::Paced => ask::paced(peer, 2_000, seconds, || before = peer.cpu(site)).await?,
             Self::Websocket => ask::echoes(peer, seconds).await?,
             Self::Idle => {
-                let (asked, bytes) = ask::idle(peer, 2_000).await?;
+                let (asked, bytes) = ask::idle(peer, idle).await?;
                 bytes_each = Some(bytes);
                 asked
             }

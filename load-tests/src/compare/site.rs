@@ -72,7 +72,7 @@ impl Site {
             serve(folder.path(), (name, address, &server), cores)
         });
         let secret = || Ok::<_, anyhow::Error>(STANDARD.encode(random::<32>().context("no randomness")?));
-        let provider = Provider::start()?;
+        let provider = Provider::start(3_600)?;
         let issuer = provider.issuer.clone();
         let echo = super::ask::echo()?;
         Ok(Self {
@@ -103,10 +103,13 @@ impl Site {
 pub(crate) const MISSING: &str = "load-tests/README.md has the line that installs what is needed";
 /// The host of everybody's application.
 pub(crate) const HOST: &str = "app.bench.localhost";
+/// The host where people sign in.
+pub(crate) const AUTHENTICATE: &str = "authenticate.bench.localhost";
 /// Who has signed in, as far as a proxy with a fixed cookie is concerned.
 pub(crate) const TOKEN: &str = "Qm9iIGhhcyBzaWduZWQgaW4sIGFuZCB0aGlzIGlzIHRoZSBwcm9vZiBvZiBpdA";
 
-fn certificate(folder: &Path) -> Result<()> {
+/// Writes a certificate for hosts such as [`HOST`], and its key.
+pub(crate) fn certificate(folder: &Path) -> Result<()> {
     let names = ["*.bench.localhost", "bench.localhost"].map(str::to_owned);
     let mut parameters = rcgen::CertificateParams::new(names)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "Postern load tests");
@@ -167,11 +170,11 @@ http {{
 
 /// npm's `oidc-provider`, which signs everybody in as alice.
 #[derive(Debug)]
-struct Provider {
+pub(crate) struct Provider {
     _processes: Processes,
     /// It ends with this.
     _tell: ChildStdin,
-    issuer: String,
+    pub(crate) issuer: String,
 }
 
 /// The one client of the provider, and where its answers may go: every Postern of a run has a port of its own.
@@ -180,7 +183,8 @@ pub(crate) const CLIENT: [&str; 2] = ["postern-load-tests", "the-secret-of-the-l
 pub(crate) const PORTS: std::ops::Range<u16> = 18_440..18_460;
 
 impl Provider {
-    fn start() -> Result<Self> {
+    /// Starts one whose access tokens are good for so many seconds.
+    pub(crate) fn start(access: u32) -> Result<Self> {
         let [client_id, client_secret] = CLIENT;
         let redirect_uris: Vec<_> =
             PORTS.map(|port| format!("https://authenticate.bench.localhost:{port}/oauth2/callback")).collect();
@@ -193,6 +197,15 @@ impl Provider {
             }],
             "users": { "alice": { "email": "alice@example.com", "name": "Alice Adams", "groups": ["admins", "staff"] } },
             "auto": "alice",
+            "ttl": {
+                "AccessToken": access,
+                "AuthorizationCode": 60,
+                "IdToken": 3600,
+                "RefreshToken": 86400,
+                "Session": 86400,
+                "Grant": 86400,
+                "Interaction": 600,
+            },
         });
         let mut node = Command::new("node");
         node.args(["--no-warnings", "provider.mjs", &settings.to_string()])

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::ask::{self, Steady};
 use super::cores::Cores;
-use super::peer::{POSTERN_LOGGING, Peer};
+use super::peer::{Binaries, POSTERN_LOGGING, Peer};
 use super::site::{self, Site};
 use crate::table::{Goal, Table};
 
@@ -39,12 +39,12 @@ struct Held {
 /// Runs it, and tells every ten seconds how it goes.
 pub(crate) fn soak(options: &Soak) -> Result<Table> {
     ensure!(options.minutes > 0 && (1..=100).contains(&options.load), "--minutes begins at 1, --load is from 1 to 100");
-    let binary = options.postern.clone().map_or_else(super::build, Ok)?;
+    let binaries = Binaries { postern: options.postern.clone().map_or_else(super::build, Ok)?, hop: None };
     let cores = Cores::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _inside = runtime.enter();
     let site = Site::start(&cores)?;
-    let (mut peers, _) = Peer::start_all(&site, &cores, &binary, &[POSTERN_LOGGING.to_owned()])?;
+    let (mut peers, _) = Peer::start_all(&site, &cores, &binaries, &[POSTERN_LOGGING.to_owned()])?;
     let peer = peers.pop().context("Postern does not start")?;
     peer.does_its_work()?;
     let most = ask::wrk(&peer, "/1k", 32, 5, None)?;

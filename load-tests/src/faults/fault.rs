@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Stall,
     /// A server takes 60 ms longer to answer
     Slow,
+    /// A server does nothing for 300 ms, five times
+    Stutter,
     /// Every connection is killed, five times
     ConnectionsKilled,
     /// An operator has a replica take over
@@ -39,6 +41,8 @@ pub(crate) enum Fault {
     SentinelKill,
     /// A master that Sentinels watch hangs
     SentinelHang,
+    /// An operator has Sentinels replace a master that is well
+    SentinelFailover,
     /// A master loses all other servers, clients reach both sides
     Parted,
     /// A master loses all other servers, and all clients are on its side and go on writing to it
@@ -71,6 +75,9 @@ pub(super) struct Happened {
     pub(super) began: Instant,
     /// When the fault was over, or a replica had been promoted.
     pub(super) over: Instant,
+    /// When replicas followed again whose connections had ended too: servers try once a second, and before that nothing can be
+    /// confirmed.
+    pub(super) followed: Instant,
     pub(super) what: &'static str,
 }
 
@@ -85,8 +92,9 @@ impl Fault {
 
     /// Servers for it alone. A stall must not last until they call each other dead.
     pub(super) fn servers(self) -> Servers {
-        let node_timeout = if self == Self::Stall { Duration::from_secs(5) } else { Duration::from_secs(2) };
-        if matches!(self, Self::SentinelKill | Self::SentinelHang) {
+        let node_timeout =
+            if matches!(self, Self::Stall | Self::Stutter) { Duration::from_secs(5) } else { Duration::from_secs(2) };
+        if matches!(self, Self::SentinelKill | Self::SentinelHang | Self::SentinelFailover) {
             Servers::Watched(Box::new(Watched::start(Duration::from_secs(2))))
         } else {
             Servers::Cluster(Cluster::start(node_timeout, &OPTIONS))
@@ -96,11 +104,13 @@ impl Fault {
     /// Whether only one server is concerned.
     const fn is_of_one(self) -> bool {
         match self {
-            Self::Kill | Self::Hang | Self::Unreachable | Self::Stall | Self::Slow | Self::Parted => true,
+            Self::Kill | Self::Hang | Self::Unreachable | Self::Stall | Self::Slow | Self::Stutter | Self::Parted => {
+                true
+            }
             // Of these nobody is to notice anything but a pause.
             Self::ManualFailover | Self::Reshard => true,
             Self::AllUnreachable | Self::Reset | Self::ConnectionsKilled | Self::Restart => false,
-            Self::SentinelKill | Self::SentinelHang | Self::SplitBrain => false,
+            Self::SentinelKill | Self::SentinelHang | Self::SentinelFailover | Self::SplitBrain => false,
         }
     }
 
@@ -108,12 +118,15 @@ impl Fault {
     pub(super) fn happen(self, stage: &Stage, servers: &mut Servers) -> Result<Happened> {
         let long = Duration::from_secs(if stage.quick { 4 } else { 10 });
         let began = Instant::now();
-        let over = |what, over| Ok(Happened { began, over, what });
+        let over = |what, over| Ok(Happened { began, over, followed: over, what });
         let cluster = match servers {
             Servers::Cluster(cluster) => cluster,
             Servers::Watched(watched) => {
                 if self == Self::SentinelKill {
                     watched.servers[0].kill();
+                } else if self == Self::SentinelFailover {
+                    let mut sentinel = Bare::connect(watched.sentinels()[0], Duration::from_secs(1))?;
+                    sentinel.sure(&["SENTINEL", "FAILOVER", Watched::MASTER])?;
                 } else {
                     watched.servers[0].pause();
                 }
@@ -127,7 +140,7 @@ impl Fault {
                 cluster.members_mut()[stage.master].server.kill();
                 over("promotion", promoted(replica)?)
             }
-            Self::Hang | Self::SentinelKill | Self::SentinelHang => {
+            Self::Hang | Self::SentinelKill | Self::SentinelHang | Self::SentinelFailover => {
                 cluster.members()[stage.master].server.pause();
                 over("promotion", promoted(replica)?)
             }
@@ -142,7 +155,8 @@ impl Fault {
                 all(cluster, if self == Self::Reset { Traffic::Refused } else { Traffic::Held });
                 sleep(long);
                 all(cluster, Traffic::Passes);
-                over("heal", Instant::now())
+                let over = Instant::now();
+                Ok(Happened { began, over, followed: follow(cluster)?, what: "heal" })
             }
             Self::Stall => {
                 let server = &cluster.members()[stage.master].server;
@@ -156,6 +170,16 @@ impl Fault {
                 relay.set(Traffic::Late(Duration::from_millis(30)));
                 sleep(long / 2);
                 relay.set(Traffic::Passes);
+                over("heal", Instant::now())
+            }
+            Self::Stutter => {
+                let server = &cluster.members()[stage.master].server;
+                for _ in 0..5 {
+                    server.pause();
+                    sleep(Duration::from_millis(300));
+                    server.resume();
+                    sleep(Duration::from_millis(700));
+                }
                 over("heal", Instant::now())
             }
             Self::ConnectionsKilled => {
@@ -224,6 +248,17 @@ impl Stage {
     pub(super) fn hits(&self, server: usize) -> bool {
         self.victim.is_none_or(|victim| victim == server)
     }
+}
+
+/// Waits until every replica follows its master.
+fn follow(cluster: &Cluster) -> Result<Instant> {
+    let mut bare = cluster.members().iter().map(Member::bare).collect::<Result<Vec<_>, _>>()?;
+    until("every replica follows its master", || {
+        bare.iter_mut().all(|server| {
+            let info = server.call(&["INFO", "replication"]);
+            info.is_ok_and(|info| !info.text().contains("master_link_status:down"))
+        })
+    })
 }
 
 /// Waits until a replica says that it is a master. Sentinels end its connections when they make it one.

@@ -32,7 +32,7 @@ const COLUMNS: [&str; 12] = [
     "after",
     "revoked, at first refused",
     "heard by all, ms: median, most",
-    "served too long, lost",
+    "served too long, lost: revocations, refreshes",
     "verdict",
 ];
 
@@ -45,15 +45,15 @@ pub(crate) async fn run(rows: Vec<Fault>, quick: bool) -> Table {
         match row(fault, quick).await {
             Ok(seen) => {
                 seen.tell();
-                if seen.is_broken() {
-                    table.broken();
+                if seen.verdict() != KEPT {
+                    table.fail();
                 }
                 table.row(seen.cells());
             }
             // What could not be seen through is no reason to trust it.
             Err(error) => {
                 eprintln!("  {error:#}");
-                table.broken();
+                table.fail();
             }
         }
     }
@@ -89,7 +89,7 @@ async fn row(fault: Fault, quick: bool) -> Result<Outcome> {
     let happened = tokio::task::block_in_place(|| fault.happen(&stage, &mut servers))?;
     tokio::time::sleep(AFTER).await;
     tokio::task::block_in_place(|| fault.aftermath(&stage, &servers));
-    let records = load.stop().await;
+    let records = load.stop(&installation.writer.sessions()).await;
     let revoked = revoking.stop(&installation).await?;
     let (own, others) = records.into_iter().partition(|record: &Record| stage.hits(record.server));
     installation.end().await;
@@ -100,7 +100,7 @@ impl Outcome {
     fn cells(&self) -> Vec<String> {
         let failed = |records: &[Record]| records.iter().filter(|record| record.failed.is_some()).count();
         let slowest = self.others.iter().map(|record| record.took).max();
-        let Happened { began, over, what } = self.happened;
+        let Happened { began, over, followed, what } = self.happened;
         let Revoked { sent, refused, ref heard, late, lost } = self.revoked;
         vec![
             self.fault.name(),
@@ -110,19 +110,23 @@ impl Outcome {
             failed(&self.own).to_string(),
             self.again(false),
             self.again(true),
-            format!("{what}, {:.1} s", over.duration_since(began).as_secs_f64()),
+            format!(
+                "{what}, {:.1} s; replicas {} ms later",
+                over.duration_since(began).as_secs_f64(),
+                followed.duration_since(over).as_millis()
+            ),
             format!("{sent}, {refused}"),
             format!("{}, {}", shown(heard.percentile(50), 1), shown(heard.most(), 0)),
-            format!("{late}, {lost}"),
+            format!("{late}, {lost}, {}", self.lost().count()),
             self.verdict().to_owned(),
         ]
     }
 
-    /// How long after the fault was over, or a replica had been promoted, one of its server's sessions could be read or
-    /// written again, and after when none failed any more; nothing if none failed.
+    /// How long after the fault was over, or a replica had been promoted, one of its server's sessions could be read or, once a
+    /// replica could confirm it, written again, and after when none failed any more; nothing if none failed.
     fn back(&self, writes: bool) -> Option<(Duration, Duration)> {
         let of_kind = || self.own.iter().filter(|record| record.writes == writes);
-        let over = self.happened.over;
+        let over = if writes { self.happened.followed } else { self.happened.over };
         let last = of_kind().filter(|record| record.failed.is_some()).map(Record::ended).max()?;
         let good = || of_kind().filter(|record| record.failed.is_none()).map(Record::ended);
         let first = good().filter(|ended| *ended >= over).min();
@@ -137,35 +141,40 @@ impl Outcome {
         self.back(writes).map_or_else(|| "–".to_owned(), |(first, all)| format!("{}, {}", shown(first), shown(all)))
     }
 
-    /// Says why operations on other servers failed, which none should.
+    /// What the store had acknowledged, and did not have any more.
+    fn lost(&self) -> impl Iterator<Item = &Record> {
+        self.own.iter().chain(&self.others).filter(|record| record.lost)
+    }
+
+    /// Says why operations on other servers failed, which none should, and what was lost.
     fn tell(&self) {
         let mut reasons = BTreeMap::new();
-        for record in &self.others {
+        let lost = self.own.iter().filter(|record| record.lost);
+        for record in self.others.iter().chain(lost) {
             let Some(reason) = &record.failed else { continue };
             *reasons.entry((record.writes, reason)).or_insert(0) += 1;
         }
         for ((writes, reason), count) in reasons {
-            eprintln!("  {count} {} of another server: {reason}", if writes { "writes" } else { "reads" });
+            eprintln!("  {count} {}: {reason}", if writes { "writes" } else { "reads" });
         }
-    }
-
-    fn is_broken(&self) -> bool {
-        let others = self.others.iter().any(|record| record.failed.is_some());
-        others
-            || self.revoked.late > 0
-            || self.revoked.lost > 0
-            || self.back(false).is_some_and(|(_, all)| all == Duration::MAX)
     }
 
     fn verdict(&self) -> &'static str {
-        let slow = [false, true].into_iter().filter_map(|writes| self.back(writes)).any(|(first, _)| first > GOAL);
-        match (self.is_broken(), slow) {
-            (true, _) => "BROKEN",
-            (false, true) => "kept, but later than 200 ms",
-            (false, false) => "kept",
+        let back: Vec<_> = [false, true].into_iter().filter_map(|writes| self.back(writes)).collect();
+        let is_broken = self.others.iter().any(|record| record.failed.is_some())
+            || self.lost().next().is_some()
+            || self.revoked.late > 0
+            || self.revoked.lost > 0
+            || back.iter().any(|(first, all)| *first.max(all) == Duration::MAX);
+        match back.iter().all(|(first, all)| *first.max(all) <= GOAL) {
+            _ if is_broken => "BROKEN",
+            true => KEPT,
+            false => "kept, but later than 200 ms",
         }
     }
 }
+
+const KEPT: &str = "kept";
 
 /// Waits for something that servers do by themselves.
 fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<Instant> {

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::packed::{ClaimMap, ClaimValues, Packed, Packer, Part};
-use crate::{Session, SessionHandle, Timestamp, Words};
+use crate::{SERVICE_ACCOUNT, Session, SessionHandle, Timestamp, Words};
 
-/// What a [`Session`] says, packed into three hundred bytes or so, immutable, and read without being unpacked.
+/// What a [`Session`] says, packed into three hundred bytes or so, immutable, and read without being unpacked. What each look
+/// reads comes first.
+#[repr(C)]
 pub struct CompactSession {
-    /// Its name in the store.
-    pub handle: SessionHandle,
     /// When the user signed in.
     pub issued_at: Timestamp,
     /// Absolute end, enforced by us (S-090).
     pub expires_at: Timestamp,
+    /// Its name in the store.
+    pub handle: SessionHandle,
     /// Grows by one with each rewrite of the record (refresh); part of the key of cached assertions.
     pub generation: u64,
     /// In milliseconds; [`NEVER`] if idleness does not end it.
@@ -58,6 +60,13 @@ impl CompactSession {
     #[inline]
     pub fn idp(&self) -> &str {
         self.said.text(Part::Idp).unwrap_or_default()
+    }
+
+    /// Whether it is no person's, but that of a program to which an operator gave it (02 §4.3).
+    #[must_use]
+    #[inline]
+    pub fn is_service_account(&self) -> bool {
+        self.idp() == SERVICE_ACCOUNT
     }
 
     /// `sub` at the issuer; what `user` criteria compare and what the assertion calls `sub`.
@@ -197,8 +206,15 @@ mod tests {
             assert_eq!((compact.email_verified, compact.shown_name()), (Some(false), "alice@example.com"));
             assert_eq!(Value::Object(compact.user_claims().to_json()), json_of(&session.user.claims));
             assert_eq!(Value::Object(compact.claims().to_json()), json_of(&session.claims));
+            let long = ["x".repeat(300), "x".repeat(299), "y".repeat(5000)];
+            let texts = ["", "staff", "staf", "staffs", "u-1", "ünï", "alice@example.com", "https://idp.example", "0"];
             for (name, values) in session.user.claims.iter() {
-                assert_eq!(compact.claim(name).unwrap().to_json(), Value::from(values.to_vec()), "{name}");
+                let packed = compact.claim(name).unwrap();
+                assert_eq!(packed.to_json(), Value::from(values.to_vec()), "{name}");
+                for text in texts.into_iter().chain(long.iter().map(String::as_str)) {
+                    let is_there = values.iter().any(|value| value.as_str() == Some(text));
+                    assert_eq!(packed.has_text(text), is_there, "{name}: {text}");
+                }
             }
             assert_eq!(compact.claims().values("groups").unwrap().to_json(), json!(["x", "y"]));
             assert_eq!(compact.claim("exp").unwrap().to_json(), json!([1_800_000_000_u64]));

@@ -53,11 +53,11 @@ impl SessionCookie {
     }
 }
 
-/// The one session among those that open.
-pub(crate) fn only_one<'v>(
+/// The one among those that open.
+pub(crate) fn only_one<'v, T: PartialEq>(
     values: impl IntoIterator<Item = &'v [u8]>,
-    open: impl Fn(&'v [u8]) -> Option<SessionId>,
-) -> Option<SessionId> {
+    open: impl Fn(&'v [u8]) -> Option<T>,
+) -> Option<T> {
     let mut opened = values.into_iter().take(MAX_VALUES).filter_map(open);
     let first = opened.next()?;
     opened.all(|other| other == first).then_some(first)

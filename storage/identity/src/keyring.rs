@@ -33,9 +33,11 @@ pub enum Purpose {
     TlsTickets,
     /// Binds a session id to a host in what programs show.
     ProgramToken,
+    /// Vouches for what service accounts show.
+    ServiceAccountToken,
 }
 
-const PURPOSES: [(Purpose, &[u8]); 12] = [
+const PURPOSES: [(Purpose, &[u8]); 13] = [
     (Purpose::SessionCookie, b"postern/1 session cookie"),
     (Purpose::Flow, b"postern/1 flow"),
     (Purpose::SignedUrl, b"postern/1 signed url"),
@@ -48,6 +50,7 @@ const PURPOSES: [(Purpose, &[u8]); 12] = [
     (Purpose::Operator, b"postern/1 operator"),
     (Purpose::TlsTickets, b"postern/1 tls tickets"),
     (Purpose::ProgramToken, b"postern/1 program token"),
+    (Purpose::ServiceAccountToken, b"postern/1 service account token"),
 ];
 
 /// More secrets than this are never accepted beside the one in force: who tries them all tries few.
@@ -240,7 +243,8 @@ fn key_set(shared_secret: &Secret<[u8; 32]>, cookie_secret: &Secret<[u8; 32]>) -
             | Purpose::EdgeToAuthn
             | Purpose::Operator
             | Purpose::TlsTickets
-            | Purpose::ProgramToken => shared_secret,
+            | Purpose::ProgramToken
+            | Purpose::ServiceAccountToken => shared_secret,
         };
         Keys::derive(secret.expose(), label)
     })

@@ -18,9 +18,11 @@ mod packed;
 mod program;
 mod random;
 mod secret;
+mod service_account;
 mod session;
 mod sign_in_request;
 mod time;
+mod token;
 mod words;
 
 pub use claims::Claims;
@@ -30,9 +32,10 @@ pub use edge_token::{EDGE_TOKEN_HEADER, edge_token, is_edge_token};
 pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
 pub use keyring::{Keyring, MAX_ACCEPTED_SECRETS, Purpose, SecretIndex};
 pub use packed::{ClaimMap, ClaimValue, ClaimValues};
-pub use program::{ProgramHosts, ProgramToken};
+pub use program::{ProgramHosts, ProgramToken, Shown};
 pub use random::{RandomError, random, uuid};
 pub use secret::{Secret, same};
+pub use service_account::{NEVER, SERVICE_ACCOUNT, ServiceAccountToken};
 pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
 pub use sign_in_request::{
     Recipient, SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url,

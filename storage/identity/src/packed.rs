@@ -111,6 +111,22 @@ impl Packed {
         }
     }
 
+    /// Whether the item at that place is that text: most are of another length, and those are not read.
+    #[inline]
+    fn says(&self, at: usize, text: &str) -> bool {
+        let Some((kind, number, from)) = self.head(at) else { return false };
+        let size = usize::try_from(number).unwrap_or(usize::MAX);
+        match kind {
+            TEXT => {
+                size == text.len()
+                    && self.text.as_bytes().get(from..).is_some_and(|rest| rest.starts_with(text.as_bytes()))
+            }
+            WORD => self.words.word(size) == Some(text),
+            SAME => Part::TEXTS.get(size).and_then(|part| self.text(*part)) == Some(text),
+            _ => false,
+        }
+    }
+
     /// The place after the item at that place.
     #[inline]
     fn skip(&self, at: usize) -> Option<usize> {
@@ -263,6 +279,21 @@ impl<'a> ClaimValues<'a> {
         })
     }
 
+    /// Whether one of them is that text.
+    #[must_use]
+    #[inline]
+    pub fn has_text(self, text: &str) -> bool {
+        let Self { packed, from: mut at, to } = self;
+        while at < to {
+            if packed.says(at, text) {
+                return true;
+            }
+            let Some(after) = packed.skip(at) else { return false };
+            at = after;
+        }
+        false
+    }
+
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -283,29 +314,34 @@ pub struct ClaimMap<'a>(ClaimValues<'a>);
 impl<'a> ClaimMap<'a> {
     /// The value of exactly that name.
     #[must_use]
-    #[inline]
     pub fn get(self, name: &str) -> Option<ClaimValue<'a>> {
-        let ClaimValues { packed, from: mut at, to } = self.0;
-        let wanted = mark(name);
-        while at < to {
-            let is_likely = *packed.text.as_bytes().get(at)? == wanted;
-            let value = packed.skip(at + 1)?;
-            if is_likely && packed.item(at + 1)?.0.as_text() == Some(name) {
-                return packed.item(value).map(|(value, _)| value);
-            }
-            at = packed.skip(value)?;
-        }
-        None
+        self.0.packed.item(self.place(name)?).map(|(value, _)| value)
     }
 
     /// The values of the claim of exactly that flat name; `None` if there is no such claim.
     #[must_use]
     #[inline]
     pub fn values(self, name: &str) -> Option<ClaimValues<'a>> {
-        match self.get(name) {
-            Some(ClaimValue::List(values)) => Some(values),
-            Some(_) | None => None,
+        let packed = self.0.packed;
+        let (kind, number, from) = packed.head(self.place(name)?)?;
+        let to = from.checked_add(usize::try_from(number).ok()?)?;
+        (kind == LIST).then_some(ClaimValues { packed, from, to })
+    }
+
+    /// Where the value of exactly that name lies.
+    #[inline]
+    fn place(self, name: &str) -> Option<usize> {
+        let ClaimValues { packed, from: mut at, to } = self.0;
+        let wanted = mark(name);
+        while at < to {
+            let is_likely = *packed.text.as_bytes().get(at)? == wanted;
+            let value = packed.skip(at + 1)?;
+            if is_likely && packed.says(at + 1, name) {
+                return Some(value);
+            }
+            at = packed.skip(value)?;
         }
+        None
     }
 
     /// Each name with its value.

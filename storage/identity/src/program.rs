@@ -1,12 +1,11 @@
 //! Programs that ask as the person who runs them (02 §4.2): where a sign-in may hand them a credential, and what that is.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde_json::json;
 use url::{Host, Url};
 
 use crate::cookie::only_one;
-use crate::{Keyring, Purpose, SessionCookie, SessionId, Timestamp};
+use crate::token::{Form, jti};
+use crate::{Keyring, Purpose, ServiceAccountToken, SessionCookie, SessionId, Timestamp};
 
 /// `programmatic_redirect_domain_whitelist`: the hosts on which programs may wait for what a sign-in hands them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,55 +53,69 @@ impl ProgramHosts {
     }
 }
 
-/// What a program shows in place of the cookie: a session bound to one host, as the cookie is. It has the form of a signed JWT
-/// (RFC 7515 §3.1), because clients look into it for `exp`; to everybody but us it is opaque.
+/// What a program shows in place of the cookie: a session bound to one host, as the cookie is.
 #[derive(Debug)]
 pub struct ProgramToken;
 
 /// `{"alg":"HS256","typ":"JWT"}`.
-const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
-/// None of ours is nearly as long.
-const MAX_TOKEN: usize = 1024;
+const FORM: Form = Form { header: "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9", purpose: Purpose::ProgramToken };
 
 impl ProgramToken {
     /// The token that makes `id` a session on `scope` (see [`SessionCookie::seal`]). `expires_at` is for the client to see; what
     /// counts is the session itself.
     #[must_use]
     pub fn seal(keyring: &Keyring, scope: &str, id: &SessionId, expires_at: Timestamp) -> String {
-        let claims = json!({"aud": scope, "exp": expires_at.as_secs(), "jti": URL_SAFE_NO_PAD.encode(id.as_bytes())});
-        let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
-        let tag = keyring.mac_by(id.secret(), Purpose::ProgramToken, &[scope.as_bytes(), claims.as_bytes()]);
-        format!("{HEADER}.{claims}.{}", URL_SAFE_NO_PAD.encode(tag))
+        FORM.seal(keyring, scope, id, &json!({"aud": scope, "exp": expires_at.as_secs(), "jti": jti(id)}))
     }
 
     /// The session id in a token, if it is one of ours for `scope`; any change of a byte gives `None` (S-083).
     #[must_use]
     pub fn open(keyring: &Keyring, scope: &str, token: &[u8]) -> Option<SessionId> {
-        let token = token.get(..token.len().min(MAX_TOKEN + 1)).filter(|token| token.len() <= MAX_TOKEN)?;
-        let rest = token.strip_prefix(HEADER.as_bytes())?.strip_prefix(b".")?;
-        let (claims, tag) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'.')?)?;
-        let tag = URL_SAFE_NO_PAD.decode(tag.strip_prefix(b".")?).ok().filter(|tag| tag.len() == 32)?;
-        let secret = keyring.verify_by(Purpose::ProgramToken, &[scope.as_bytes(), claims], &tag)?;
-        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        let id = URL_SAFE_NO_PAD.decode(claims.get("jti")?.as_str()?).ok()?;
-        id.try_into().ok().map(|id| SessionId::of(secret, id))
+        FORM.open(keyring, scope, token)
+    }
+}
+
+/// Whom a credential names: a person's session or a service account. Neither ever passes for the other (S-096).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A session of that id.
+    Session(SessionId),
+    /// A service account of that id.
+    ServiceAccount(SessionId),
+}
+
+impl Shown {
+    /// The one that `values` of a program name, each a token or what the cookie holds; see [`SessionCookie::open_one`].
+    #[must_use]
+    pub fn one<'v>(keyring: &Keyring, scope: &str, values: impl IntoIterator<Item = &'v [u8]>) -> Option<Self> {
+        only_one(values, |value| {
+            let session =
+                ProgramToken::open(keyring, scope, value).or_else(|| SessionCookie::open(keyring, scope, value));
+            session.map(Self::Session).or_else(|| ServiceAccountToken::open(keyring, value).map(Self::ServiceAccount))
+        })
     }
 
-    /// The one session that `values` name, each a token or what the cookie holds; see [`SessionCookie::open_one`].
+    /// Under which the store knows it.
     #[must_use]
-    pub fn open_one<'v>(
-        keyring: &Keyring,
-        scope: &str,
-        values: impl IntoIterator<Item = &'v [u8]>,
-    ) -> Option<SessionId> {
-        only_one(values, |value| {
-            Self::open(keyring, scope, value).or_else(|| SessionCookie::open(keyring, scope, value))
-        })
+    pub const fn id(&self) -> &SessionId {
+        match self {
+            Self::Session(id) | Self::ServiceAccount(id) => id,
+        }
+    }
+
+    /// Whether it is no person's.
+    #[must_use]
+    pub const fn is_service_account(&self) -> bool {
+        matches!(self, Self::ServiceAccount(_))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::Value;
+
     use super::*;
     use crate::Secret;
 
@@ -175,7 +188,15 @@ mod tests {
                 }
             }
         }
-        for odd in ["", ".", "..", HEADER, &format!("{HEADER}."), &format!("{HEADER}.."), &format!("{token}.")] {
+        for odd in [
+            "",
+            ".",
+            "..",
+            FORM.header,
+            &format!("{}.", FORM.header),
+            &format!("{}..", FORM.header),
+            &format!("{token}."),
+        ] {
             assert_eq!(ProgramToken::open(&ring, "h", odd.as_bytes()), None, "{odd}");
         }
         assert_eq!(ProgramToken::open(&ring, "h", "a".repeat(1 << 20).as_bytes()), None);
@@ -186,9 +207,9 @@ mod tests {
         let (ring, one, other) = (keyring(), SessionId::from_bytes([1; 32]), SessionId::from_bytes([2; 32]));
         let token = ProgramToken::seal(&ring, "h", &one, Timestamp::from_secs(1));
         let (same, different) = (SessionCookie::seal(&ring, "h", &one), SessionCookie::seal(&ring, "h", &other));
-        let shown = |values: &[&str]| ProgramToken::open_one(&ring, "h", values.iter().map(|value| value.as_bytes()));
-        assert_eq!(shown(&[&token]).as_ref(), Some(&one));
-        assert_eq!(shown(&[&same, "junk", &token]), Some(one));
+        let shown = |values: &[&str]| Shown::one(&ring, "h", values.iter().map(|value| value.as_bytes()));
+        assert_eq!(shown(&[&token]), Some(Shown::Session(one.clone())));
+        assert_eq!(shown(&[&same, "junk", &token]), Some(Shown::Session(one)));
         assert_eq!(shown(&[&token, &different]), None);
         assert_eq!(shown(&["junk"]), None);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::{Claims, Keyring, Purpose, RandomError, Secret, SecretIndex, Timestamp, random};
+use crate::{Claims, Keyring, Purpose, RandomError, SERVICE_ACCOUNT, Secret, SecretIndex, Timestamp, random};
 
 /// The secret that a browser carries: 256 bits from the system's generator (03 §2). Never logged, never stored.
 ///
@@ -168,6 +168,12 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether it is no person's, but that of a program to which an operator gave it (02 §4.3).
+    #[must_use]
+    pub fn is_service_account(&self) -> bool {
+        self.idp.as_str() == SERVICE_ACCOUNT
+    }
+
     /// Whether its absolute or idle end has come.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
@@ -188,4 +194,13 @@ pub struct Tokens {
     pub id_token: Secret<String>,
     /// When new ones are to be asked for; `None` if that cannot be.
     pub refresh_at: Option<Timestamp>,
+}
+
+impl Tokens {
+    /// Those of a service account, for which no provider issues any.
+    #[must_use]
+    pub fn none() -> Self {
+        let nothing = || Secret::new(String::new());
+        Self { access: nothing(), access_expires_at: None, refresh: None, id_token: nothing(), refresh_at: None }
+    }
 }

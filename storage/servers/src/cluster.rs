@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::{Bare, Redis, Relay, free_port, until};
+use crate::{Bare, Redis, Relay, TlsFiles, free_port, until};
 
 /// Six servers that are one store. Each is reached through a relay, which can be told to misbehave; the members reach each
 /// other through relays as well, which only [`Cluster::part`] uses.
@@ -41,6 +41,20 @@ impl Cluster {
     #[must_use]
     pub fn start_plain(node_timeout: Duration, options: &[&str]) -> Self {
         Self::form((1..=MEMBERS).map(|number| Member::start(number, node_timeout, options, false)).collect())
+    }
+
+    /// The same, whose members speak TLS to each other and, on the ports that they announce, to clients, who have to show a
+    /// certificate.
+    #[must_use]
+    pub fn start_tls(node_timeout: Duration, files: &TlsFiles) -> Self {
+        let member = |number| {
+            let port = free_port();
+            let secure = ["--tls-cluster", "yes", "--cluster-announce-tls-port", &port.to_string()].map(str::to_owned);
+            let options = [files.options_among_servers(port), secure.to_vec()].concat();
+            let options: Vec<_> = options.iter().map(String::as_str).collect();
+            Member { announced: port, ..Member::start(number, node_timeout, &options, false) }
+        };
+        Self::form((1..=MEMBERS).map(member).collect())
     }
 
     fn form(members: Vec<Member>) -> Self {

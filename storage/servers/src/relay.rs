@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ struct State {
     traffic: Traffic,
     /// Addresses whose traffic is held whatever becomes of that of others.
     apart: HashSet<IpAddr>,
+    /// A process that the same is done to, and the ports that are known to be its own.
+    process: Option<(u32, HashSet<u16>)>,
     over: bool,
     open: Vec<TcpStream>,
 }
@@ -51,7 +53,8 @@ impl Relay {
     pub fn start(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = State { traffic: Traffic::Passes, apart: HashSet::new(), over: false, open: Vec::new() };
+        let state =
+            State { traffic: Traffic::Passes, apart: HashSet::new(), process: None, over: false, open: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), to: port });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || serving.listen(own, Some(listener)));
@@ -83,6 +86,12 @@ impl Relay {
         self.shared.changed.notify_all();
     }
 
+    /// The same, of this process of this machine; of no other from now on.
+    pub fn hold_process(&self, process: Option<u32>) {
+        self.shared.lock().process = process.map(|process| (process, ports(process)));
+        self.shared.changed.notify_all();
+    }
+
     /// Ends every connection that is open now.
     pub fn cut(&self) {
         for open in self.shared.lock().open.drain(..) {
@@ -102,6 +111,13 @@ impl Drop for Relay {
         self.cut();
         self.shared.changed.notify_all();
         self.wake();
+    }
+}
+
+impl State {
+    fn holds(&self, source: SocketAddr) -> bool {
+        let is_of_process = || self.process.as_ref().is_some_and(|(_, ports)| ports.contains(&source.port()));
+        self.traffic == Traffic::Held || self.apart.contains(&source.ip()) || is_of_process()
     }
 }
 
@@ -125,17 +141,23 @@ impl Shared {
                 continue;
             };
             while let Ok((client, source)) = open.accept() {
-                let state = self.lock();
+                let apart = self.lock().process.as_ref().map(|(process, _)| *process);
+                // Others go on while this is looked up.
+                let found = apart.map(ports);
+                let mut state = self.lock();
                 if state.over || state.traffic == Traffic::Refused {
                     break;
                 }
+                if let (Some((_, known)), Some(found)) = (&mut state.process, found) {
+                    known.extend(found);
+                }
                 drop(state);
-                Arc::clone(&self).relay(&client, source.ip());
+                Arc::clone(&self).relay(&client, source);
             }
         }
     }
 
-    fn relay(self: Arc<Self>, client: &TcpStream, source: IpAddr) {
+    fn relay(self: Arc<Self>, client: &TcpStream, source: SocketAddr) {
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to)) else {
             let _over = client.shutdown(Shutdown::Both);
             return;
@@ -151,12 +173,10 @@ impl Shared {
         std::thread::spawn(move || back.pump(source, server_again, client_again));
     }
 
-    fn pump(&self, source: IpAddr, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, source: SocketAddr, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = [0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let held =
-                |state: &mut State| !state.over && (state.traffic == Traffic::Held || state.apart.contains(&source));
-            let traffic = self.wait_while(held).traffic;
+            let traffic = self.wait_while(|state| !state.over && state.holds(source)).traffic;
             if let Traffic::Late(by) = traffic {
                 std::thread::sleep(by);
             }
@@ -167,4 +187,20 @@ impl Shared {
         }
         let _over = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
+}
+
+/// The ports from which a process has IPv4 connections, as Linux tells it.
+fn ports(process: u32) -> HashSet<u16> {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let sockets: HashSet<_> = files
+        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (own, socket) = (words.get(1)?, words.get(9)?);
+        sockets.contains(*socket).then(|| u16::from_str_radix(own.split_once(':')?.1, 16).ok())?
+    };
+    table.lines().filter_map(port).collect()
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 use crate::server::cli;
-use crate::{Redis, free_port, until};
+use crate::{Redis, TlsFiles, free_port, until};
 
 /// Servers under watch. The master's name is [`Watched::MASTER`].
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Watched {
 #[derive(Debug)]
 struct Sentinel {
     port: u16,
+    announced: u16,
     _process: Process,
     _folder: TempDir,
 }
@@ -30,13 +31,29 @@ impl Watched {
     /// Starts them; the Sentinels call a master dead that is silent for `down_after`.
     #[must_use]
     pub fn start(down_after: Duration) -> Self {
-        let master = Redis::start(&[]);
-        let port = master.port().to_string();
-        let replica = Redis::start(&["--replicaof", "127.0.0.1", &port]);
+        Self::with(down_after, None)
+    }
+
+    /// The same, who speak TLS to each other and to clients, who have to show a certificate.
+    #[must_use]
+    pub fn start_tls(down_after: Duration, files: &TlsFiles) -> Self {
+        Self::with(down_after, Some(files))
+    }
+
+    fn with(down_after: Duration, files: Option<&TlsFiles>) -> Self {
+        let server = |more: &[&str]| {
+            let port = files.map(|files| (free_port(), files));
+            let secure = port.map(|(port, files)| files.options_among_servers(port)).unwrap_or_default();
+            let options: Vec<_> = secure.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            let server = Redis::start(&options);
+            (port.map_or(server.port(), |(port, _)| port), server)
+        };
+        let (port, master) = server(&[]);
+        let (_, replica) = server(&["--replicaof", "127.0.0.1", &port.to_string()]);
         until("the replica follows its master", || {
             replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
         });
-        let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(master.port(), down_after)).collect();
+        let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(port, down_after, files)).collect();
         let watched = Self { servers: [master, replica], sentinels };
         until("the Sentinels know each other and the replica", || {
             watched.sentinels.iter().all(|sentinel| {
@@ -48,10 +65,10 @@ impl Watched {
         watched
     }
 
-    /// The ports of the Sentinels.
+    /// The ports of the Sentinels, those for TLS if they speak it.
     #[must_use]
     pub fn sentinels(&self) -> Vec<u16> {
-        self.sentinels.iter().map(|sentinel| sentinel.port).collect()
+        self.sentinels.iter().map(|sentinel| sentinel.announced).collect()
     }
 
     /// The port of the master, as most Sentinels see it.
@@ -68,8 +85,10 @@ impl Watched {
 }
 
 impl Sentinel {
-    fn start(master: u16, down_after: Duration) -> Self {
+    fn start(master: u16, down_after: Duration, files: Option<&TlsFiles>) -> Self {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let announced = files.map_or(port, |_| free_port());
+        let secure = files.map(|files| files.options_among_servers(announced)).unwrap_or_default();
         let (name, down_after) = (Watched::MASTER, down_after.as_millis());
         let text = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {master} 2\n\
@@ -77,8 +96,10 @@ impl Sentinel {
         );
         let file = folder.path().join("sentinel.conf");
         std::fs::write(&file, text).unwrap();
-        let process = Process::start([file.display().to_string().as_str(), "--sentinel"]);
+        let file = file.display().to_string();
+        let process =
+            Process::start([file.as_str(), "--sentinel"].into_iter().chain(secure.iter().map(String::as_str)));
         until("a Sentinel answers", || cli(port, &["PING"]) == "PONG");
-        Self { port, _process: process, _folder: folder }
+        Self { port, announced, _process: process, _folder: folder }
     }
 }

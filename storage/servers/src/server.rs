@@ -31,7 +31,7 @@ pub fn free_port() -> u16 {
 }
 
 /// How long a server may take to answer, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Redis {
     /// Starts one that keeps nothing on disk; `options` are lines of its configuration, as words.

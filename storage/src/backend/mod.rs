@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use postern_identity::Timestamp;
+use postern_identity::{NEVER, Timestamp};
 
 use crate::contact::Contact;
+use crate::deposits::Deposit;
 use crate::metrics::{Metrics, Operation};
 use crate::record::{Key, Row};
 use crate::{OpenError, StorageConfig, StorageError};
@@ -21,8 +22,8 @@ use crate::{OpenError, StorageConfig, StorageError};
 use breaker::Breaker;
 use embedded::Embedded;
 use memory::Memory;
-pub(crate) use place::Page;
 pub use place::Place;
+pub(crate) use place::{Page, Unread};
 use redis::Redis;
 use rows::Read;
 
@@ -50,12 +51,13 @@ pub(crate) enum Write {
     /// `tell`: what policies look at has changed, so copies elsewhere are to be read again at once.
     /// `last`: the refresh is over with it, and so is the claim on it; it is refused if another process has claimed it meanwhile.
     Commit { handle: Key, expected: u64, row: Row, tokens: Vec<u8>, tell: bool, last: bool },
-    /// Marks a session as ended and wipes its tokens and view.
-    Revoke { handle: Key },
+    /// Marks a session as ended at that time, and wipes its tokens and view.
+    Revoke { handle: Key, at: i64 },
     /// The same without telling anybody: of a session whose end is known already.
-    Mark { handle: Key },
-    /// Ends the sessions of an owner, or of [`EVERYONE`](crate::record::EVERYONE), that began before that time.
-    RevokeOwner { owner: Key, not_before: i64 },
+    Mark { handle: Key, at: i64 },
+    /// Ends the sessions of an owner, or of [`EVERYONE`](crate::record::EVERYONE), that began before that time. `lasts`: some of
+    /// them have no end of their own, so this is never forgotten.
+    RevokeOwner { owner: Key, not_before: i64, lasts: bool },
     /// Spends a single-use value.
     Spend { key: Key, until: i64 },
     /// Moves idle deadlines, forward only; and forgets sessions that were seen to be over at that time.
@@ -77,6 +79,28 @@ pub(crate) enum Done {
     Gone,
     /// That many records were forgotten.
     Swept(usize),
+}
+
+/// One change of what processes leave for each other; each may be repeated.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Leaves a sealed value until its end, if `holder` holds the name.
+    Put { kind: Deposit, key: Key, sealed: Vec<u8>, until: i64, holder: String },
+    /// Removes it, if `holder` holds the name.
+    Remove { kind: Deposit, key: Key, holder: String },
+    /// Holds a name for so long; unless `anew` only if it is held already.
+    Claim { key: Key, mark: String, life: Duration, anew: bool },
+    /// Holds it no longer.
+    Release { key: Key, mark: String },
+}
+
+/// What is left under a name.
+#[derive(Clone, Debug)]
+pub(crate) enum Left {
+    Nothing,
+    /// It begins as what is known.
+    Same,
+    Sealed(Vec<u8>),
 }
 
 /// A store, and how long it may take.
@@ -159,7 +183,7 @@ impl Backend {
         self.closed.store(true, Ordering::SeqCst);
         match &self.kind {
             Kind::Local(Local::Embedded(file)) => file.close().await,
-            Kind::Redis(redis) => redis.close(),
+            Kind::Redis(redis) => redis.close().await,
             Kind::Local(_) => {}
         }
     }
@@ -271,6 +295,32 @@ impl Backend {
         .await
     }
 
+    /// What processes have left under a name, unless it begins with `head`.
+    pub(crate) async fn left(&self, kind: Deposit, key: &Key, head: &[u8]) -> Result<Left, StorageError> {
+        self.within(Operation::Left, async {
+            match &self.kind {
+                Kind::Local(_) => Err(StorageError::unavailable(ALONE)),
+                Kind::Redis(redis) => Box::pin(redis.left(kind, key, head)).await,
+            }
+        })
+        .await
+    }
+
+    /// Applies a change of that.
+    pub(crate) async fn leave(&self, change: Change) -> Result<Done, StorageError> {
+        let operation = match &change {
+            Change::Put { .. } | Change::Remove { .. } => Operation::Leave,
+            Change::Claim { .. } | Change::Release { .. } => Operation::Claim,
+        };
+        self.within(operation, async {
+            match &self.kind {
+                Kind::Local(_) => Err(StorageError::unavailable(ALONE)),
+                Kind::Redis(redis) => Box::pin(redis.leave(change)).await,
+            }
+        })
+        .await
+    }
+
     /// Applies a change; durable when it returns.
     pub(crate) async fn write(&self, write: Write) -> Result<Done, StorageError> {
         self.within(Operation::of(&write), async {
@@ -320,12 +370,21 @@ impl Backend {
     }
 }
 
+/// Nobody asks for that: see `Storage::deposits`.
+const ALONE: &str = "no other process shares it";
 /// Operations that a verb about one session makes one after the other, at most, on servers.
 const STEPS: u32 = 5;
 /// A user with more sessions than this is no person; the epoch ends the others just as well.
 const MARKED_AT_ONCE: usize = 1000;
-/// Longer than any browser keeps a cookie (400 days, RFC 6265bis §5.5), so than any session.
-const EPOCH_LIFE_MS: i64 = 401 * 24 * 3600 * 1000;
+/// Longer than any browser keeps a cookie (400 days, RFC 6265bis §5.5), so than any session of a person. So long an end is
+/// remembered: by then nothing brings a record back from before it, and one that is not there is as good as one that has ended.
+const END_LIFE_MS: i64 = 401 * 24 * 3600 * 1000;
+
+/// When that of an owner may be forgotten. One that `lasts` never is: sessions that have no end of their own may have lost the mark
+/// of theirs.
+const fn epoch_ends(not_before: i64, lasts: bool) -> i64 {
+    if lasts { NEVER.as_millis() } else { not_before.saturating_add(END_LIFE_MS) }
+}
 /// An operation that takes longer is as good as none.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// About half a million sessions.

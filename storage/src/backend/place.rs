@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::Stored;
+use crate::StorageError;
 use crate::record::Key;
 
 /// Where a walk through all sessions goes on. It can be written down and read again, also by another process.
@@ -52,10 +53,16 @@ impl fmt::Display for Place {
     }
 }
 
+/// Sessions that are there and could not be read.
+pub(crate) type Unread = Vec<(Key, StorageError)>;
+
 /// Some of all sessions, those that were ended included.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) found: Vec<(Key, Stored)>,
+    pub(crate) unread: Unread,
+    /// A server that could not be looked through.
+    pub(crate) away: Option<(String, StorageError)>,
     /// Where the others are; `None`: these were the last.
     pub(crate) next: Option<Place>,
 }

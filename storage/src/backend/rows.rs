@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use super::place::Inner;
-use super::{Done, EPOCH_LIFE_MS, MARKED_AT_ONCE, Page, Place, Stored, Write};
+use super::{Done, END_LIFE_MS, MARKED_AT_ONCE, Page, Place, Stored, Write, epoch_ends};
 use crate::StorageError;
 use crate::record::{EVERYONE, Key, Row, rewrite};
 
@@ -84,7 +84,7 @@ pub(super) fn page(rows: &(impl Read + ?Sized), after: Option<Place>, limit: usi
     for key in keys {
         found.extend(session(rows, &key)?.map(|stored| (key, stored)));
     }
-    Ok(Page { found, next })
+    Ok(Page { found, next, ..Page::default() })
 }
 
 /// Of what is due before that time, the earliest ones that come after `after`.
@@ -114,8 +114,8 @@ pub(super) fn apply(rows: &mut impl Change, write: &Write) -> Result<Done, Stora
         Write::Commit { handle, expected, row, tokens, tell: _, last: _ } => {
             commit(rows, handle, *expected, row, tokens)
         }
-        Write::Revoke { handle } | Write::Mark { handle } => revoke(rows, handle),
-        Write::RevokeOwner { owner, not_before } => revoke_owner(rows, owner, *not_before),
+        Write::Revoke { handle, at } | Write::Mark { handle, at } => revoke(rows, handle, *at),
+        Write::RevokeOwner { owner, not_before, lasts } => revoke_owner(rows, owner, *not_before, *lasts),
         Write::Spend { key, until } => spend(rows, key, *until),
         Write::Touch { touched, over } => touch(rows, touched, over),
         Write::Postpone { handle, from, to } => postpone(rows, handle, *from, *to),
@@ -157,17 +157,30 @@ fn commit(rows: &mut impl Change, handle: &Key, expected: u64, row: &Row, tokens
     Ok(Done::Applied)
 }
 
-fn revoke(rows: &mut impl Change, handle: &Key) -> Result<Done, StorageError> {
+/// What has no end of its own is remembered for a while.
+fn revoke(rows: &mut impl Change, handle: &Key, at: i64) -> Result<Done, StorageError> {
     rows.remove(Table::Tokens, handle)?;
     let Some(encoded) = rows.find(Table::Sessions, handle)? else { return Ok(Done::Gone) };
-    let mut due = None;
+    let (mut due, mut owner, mut moved) = (None, None, None);
     let marked = rewrite(&encoded, |row| {
         row.revoked = true;
+        let end = row.expires_at.min(at.saturating_add(END_LIFE_MS));
+        moved = (end < row.expires_at).then_some((row.expires_at, end));
+        row.expires_at = end;
         row.view.clear();
         row.refresh_at = None;
         due = row.refresh_next.take();
+        owner = Some(row.owner());
     });
     move_due(rows, handle, due, None)?;
+    if let Some((from, to)) = moved {
+        rows.remove(Table::Endings, &ending_key(from, Ending::Session, handle))?;
+        ends(rows, to, Ending::Session, handle)?;
+    }
+    if let Some(owner) = owner {
+        // What is over takes no place in the list of its owner's, which shows only so many.
+        rows.remove(Table::Owned, &[owner, *handle].concat())?;
+    }
     match marked {
         Some(marked) => rows.put(Table::Sessions, handle, &marked)?,
         None => rows.remove(Table::Sessions, handle)?,
@@ -177,13 +190,13 @@ fn revoke(rows: &mut impl Change, handle: &Key) -> Result<Done, StorageError> {
 
 /// The epoch is what ends the sessions. Marking them as well wipes their tokens; beyond [`MARKED_AT_ONCE`] of them the
 /// tokens stay sealed, and are never given out again, until they expire.
-fn revoke_owner(rows: &mut impl Change, owner: &Key, not_before: i64) -> Result<Done, StorageError> {
+fn revoke_owner(rows: &mut impl Change, owner: &Key, not_before: i64, lasts: bool) -> Result<Done, StorageError> {
     let not_before = epoch(rows, owner)?.map_or(not_before, |old| old.max(not_before));
     rows.put(Table::Epochs, owner, &not_before.to_be_bytes())?;
-    ends(rows, not_before.saturating_add(EPOCH_LIFE_MS), Ending::Epoch, owner)?;
+    ends(rows, epoch_ends(not_before, lasts), Ending::Epoch, owner)?;
     for handle in owned(rows, owner, MARKED_AT_ONCE)? {
         if session(rows, &handle)?.is_some_and(|stored| !stored.row.revoked && stored.is_revoked()) {
-            revoke(rows, &handle)?;
+            revoke(rows, &handle, not_before)?;
         }
     }
     Ok(Done::Applied)
@@ -271,11 +284,14 @@ fn forget(rows: &mut impl Change, kind: Ending, key: &Key, before: i64) -> Resul
             Some(stored) if stored.row.expires_at >= before => Ok(()),
             _ => forget_session(rows, key),
         },
-        Ending::Epoch if epoch(rows, key)?.is_none_or(|epoch| epoch.saturating_add(EPOCH_LIFE_MS) < before) => {
-            rows.remove(Table::Epochs, key)
+        Ending::Epoch => {
+            let lasts = rows.find(Table::Endings, &ending_key(epoch_ends(0, true), kind, key))?.is_some();
+            match epoch(rows, key)? {
+                Some(epoch) if epoch_ends(epoch, lasts) >= before => Ok(()),
+                _ => rows.remove(Table::Epochs, key),
+            }
         }
         Ending::Spent => rows.remove(Table::Spent, key),
-        Ending::Epoch => Ok(()),
     }
 }
 
@@ -327,4 +343,48 @@ fn ends(rows: &mut impl Change, at: i64, kind: Ending, key: &Key) -> Result<(), 
 /// Times before 1970 sort as 1970, so that the bytes sort as the times do.
 fn ending_key(at: i64, kind: Ending, key: &Key) -> Vec<u8> {
     [&at.max(0).to_be_bytes()[..], &[kind as u8], key].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_identity::NEVER;
+
+    use super::super::memory::Memory;
+    use super::*;
+
+    const DAY: i64 = 24 * 3600 * 1000;
+
+    fn swept(memory: &Memory, before: i64) -> usize {
+        match memory.write(&Write::Sweep { before, limit: 100 }).unwrap() {
+            Done::Swept(count) => count,
+            done @ (Done::Applied | Done::Refused | Done::Gone) => panic!("{done:?}"),
+        }
+    }
+
+    #[test]
+    fn r_010_what_had_no_end_is_forgotten_401_days_after_it_was_ended() {
+        let memory = Memory::new(10_000);
+        let (owner, handle) = ([1; 32], [2; 32]);
+        let row = Row { owner: owner.to_vec(), expires_at: NEVER.as_millis(), ..Row::default() };
+        memory.write(&Write::Create { handle, row, tokens: Vec::new() }).unwrap();
+        assert_eq!(memory.write(&Write::Revoke { handle, at: DAY }).unwrap(), Done::Applied);
+        assert_eq!(swept(&memory, 402 * DAY), 0);
+        assert!(memory.read(|rows| session(rows, &handle)).unwrap().is_some_and(|stored| stored.is_revoked()));
+        assert_eq!(memory.write(&Write::Revoke { handle, at: 300 * DAY }).unwrap(), Done::Applied);
+        assert_eq!(swept(&memory, 402 * DAY + 1), 1, "once more prolongs nothing");
+        assert!(memory.read(|rows| session(rows, &handle)).unwrap().is_none());
+        assert_eq!(memory.read(|rows| rows.keys(Table::Endings, &[], &[0xff; 9], 9)).unwrap(), [[0_u8; 0]; 0]);
+    }
+
+    #[test]
+    fn s_095_the_end_of_what_had_no_end_of_its_own_is_never_forgotten() {
+        let memory = Memory::new(10_000);
+        let epoch_of = |owner: &Key| memory.read(|rows| epoch(rows, owner)).unwrap();
+        let (people, accounts) = ([1; 32], [2; 32]);
+        for (owner, lasts) in [(people, false), (accounts, false), (accounts, true)] {
+            memory.write(&Write::RevokeOwner { owner, not_before: DAY, lasts }).unwrap();
+        }
+        assert_eq!((swept(&memory, 402 * DAY), swept(&memory, 402 * DAY + 1)), (0, 2));
+        assert_eq!((epoch_of(&people), epoch_of(&accounts)), (None, Some(DAY)));
+    }
 }

@@ -1,12 +1,32 @@
 //! One load for all who wait for the same session. It runs in a task of its own: whoever gives up waiting stops nobody.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use postern_identity::{SessionId, Timestamp};
 use tokio::sync::watch;
 
-use super::{Id, Loaded, SessionCache};
+use super::{Loaded, SessionCache, is_same};
 use crate::StorageError;
+
+/// A session id as a key.
+#[derive(Clone, Debug)]
+pub(super) struct Id(SessionId);
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        is_same(&self.0, &other.0)
+    }
+}
+
+impl Eq for Id {}
+
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Random as it is.
+        state.write(self.0.as_bytes().first_chunk::<8>().map_or(&[], <[u8; 8]>::as_slice));
+    }
+}
 
 type Outcome<X> = Option<Result<Loaded<X>, StorageError>>;
 

@@ -1,9 +1,10 @@
-//! Sessions near the request: a lock-free map in front of the store.
+//! Sessions near the request: copies in front of the store.
 //!
 //! A hit takes no lock and computes no MAC, and reads the monotonic clock only where the store is shared. What happened to a
 //! session since it was read, the [`Invalidation`] register tells at each look, so a revocation in this process is effective
 //! at once and cannot be outrun by a load (S-084). Whatever is missing is loaded once, however many wait for it.
 
+mod copies;
 mod entry;
 mod flight;
 mod negatives;
@@ -11,7 +12,6 @@ mod negatives;
 mod tests;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use crate::metrics::Metrics;
 use crate::sessions::{Lookup, Sessions};
 use crate::{StorageError, clock};
 
-use flight::Flight;
+use copies::Copies;
+use flight::{Flight, Id};
 use negatives::{Negative, Negatives};
 
 pub use entry::Entry;
@@ -33,7 +34,7 @@ pub use entry::Entry;
 /// How much is kept, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Sessions that are kept at most; about 330 bytes each of somebody in eight groups.
+    /// Sessions that are kept at most; about 380 bytes each of somebody in eight groups.
     pub max_entries: usize,
     /// How old an entry may become without being read again. From half of it on it is read again in the background.
     pub max_age: Duration,
@@ -103,7 +104,7 @@ pub enum Loaded<X> {
 /// session's content stays the same.
 #[derive(Debug)]
 pub struct SessionCache<X: Send + Sync + 'static = ()> {
-    entries: papaya::HashMap<Id, Arc<Entry<X>>, BuildHasherDefault<Passed>>,
+    entries: Copies<X>,
     words: Arc<Words>,
     negatives: Negatives,
     flights: Mutex<HashMap<Id, Flight<X>>>,
@@ -133,7 +134,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     ) -> Self {
         metrics.capacity.set(i64::try_from(config.max_entries).unwrap_or(i64::MAX));
         Self {
-            entries: papaya::HashMap::default(),
+            entries: Copies::default(),
             words: Arc::default(),
             negatives: Negatives::new(config.negative_life),
             flights: Mutex::default(),
@@ -151,11 +152,8 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// nothing is heard of revocations.
     #[must_use]
     pub fn get(self: &Arc<Self>, id: &SessionId, now: Timestamp, window: Duration) -> Cached<X> {
-        let found = self.entries.pin().get(&Id(id.clone())).map(Arc::clone);
-        let cached = match found {
-            Some(entry) => self.judge(id, entry, now, window),
-            None => self.judge_absent(id, now),
-        };
+        let cached = self.entries.look(id, |entry| self.judge(id, entry, now, window));
+        let cached = cached.unwrap_or_else(|| self.judge_absent(id, now));
         match &cached {
             Cached::Hit(_) => self.metrics.hits.inc(),
             Cached::Static(entry) => self.count_static(entry),
@@ -248,27 +246,29 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// Whether no session is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Drops what is over, outdated, unused or too much.
     pub(crate) fn sweep(&self, now: Timestamp) {
         let resets = self.invalidation.resets();
-        let entries = self.entries.pin();
-        entries.retain(|_, entry| {
+        self.entries.retain(|entry| {
             let useful = entry.is_from(resets) && self.standing(entry) == Standing::Good;
             useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.kept()
         });
         // The keys are random, so whatever comes first is a fair choice.
-        let excess = match entries.len() {
+        let mut excess = match self.len() {
             many if many > self.config.max_entries => many - self.config.max_entries / 10 * 9,
             _ => 0,
         };
-        let chosen: Vec<Id> = entries.keys().take(excess).cloned().collect();
-        for id in &chosen {
-            entries.remove(id);
+        if excess > 0 {
+            self.entries.retain(|_| {
+                let stays = excess == 0;
+                excess = excess.saturating_sub(1);
+                stays
+            });
         }
-        self.metrics.entries.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
+        self.metrics.entries.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
         self.metrics.contact_lost.set(i64::try_from(self.contact.trouble().as_secs()).unwrap_or(i64::MAX));
     }
 
@@ -277,8 +277,10 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         self.invalidation.standing(entry.marks(), &entry.fate)
     }
 
-    fn judge(self: &Arc<Self>, id: &SessionId, entry: Arc<Entry<X>>, now: Timestamp, window: Duration) -> Cached<X> {
-        match self.standing(&entry) {
+    /// The copy is counted last: before a count is taken a processor waits for all that it reads, so what is read of the copy
+    /// first comes from memory at one time.
+    fn judge(self: &Arc<Self>, id: &SessionId, entry: &Arc<Entry<X>>, now: Timestamp, window: Duration) -> Cached<X> {
+        match self.standing(entry) {
             Standing::Revoked => return Cached::Revoked,
             Standing::Over => return Cached::Unknown,
             Standing::Outdated | Standing::Forgotten => return Cached::Miss,
@@ -296,14 +298,14 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         }
         let ages = Ages { fresh: self.config.max_age, window };
         match contact::judge(self.contact.lost_for(), entry.age(now), ages) {
-            Use::Serve => Cached::Hit(entry),
+            Use::Serve => Cached::Hit(Arc::clone(entry)),
             Use::Renew => {
                 if entry.may_ask_again(now) {
                     flight::refresh(self, id, now);
                 }
-                Cached::Hit(entry)
+                Cached::Hit(Arc::clone(entry))
             }
-            Use::Static => Cached::Static(entry),
+            Use::Static => Cached::Static(Arc::clone(entry)),
             Use::Ask => Cached::Miss,
             Use::Refuse => Cached::Unavailable,
         }
@@ -323,7 +325,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
 
     /// What is known of a session that could not be read again, if it may be served.
     fn bridge(&self, id: &SessionId, now: Timestamp, window: Duration) -> Option<Loaded<X>> {
-        let entry = self.entries.pin().get(&Id(id.clone())).map(Arc::clone)?;
+        let entry = self.entries.look(id, Arc::clone)?;
         let good = self.standing(&entry) == Standing::Good && entry.is_from(self.invalidation.resets());
         let ages = Ages { fresh: self.config.max_age, window };
         let used = contact::judge_unanswered(self.contact.lost_for(), entry.age(now), ages);
@@ -368,19 +370,17 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             Standing::Forgotten => return Err(too_many_ended()),
             Standing::Good | Standing::Outdated => {}
         }
-        let (key, entries) = (Id(id.clone()), self.entries.pin());
-        if let Some(entry) = entries.get(&key).filter(|entry| entry.is_from(asked.resets))
-            && entry.session.generation == *generation
-        {
+        let known = self.entries.look(id, Arc::clone).filter(|entry| entry.is_from(asked.resets));
+        if let Some(entry) = known.filter(|entry| entry.session.generation == *generation) {
             entry.fate.remember(standing, facts);
             entry.read_again(session, asked.now);
-            return Ok(Loaded::Found(Arc::clone(entry)));
+            return Ok(Loaded::Found(entry));
         }
         let session = (CompactSession::with_words(session, &self.words), entry::idle_end(session));
         let fate = (owner, Fate::new(standing, facts));
-        let entry = Arc::new(Entry::new(session, fate, (asked.resets, asked.now)));
-        if entries.len() < self.config.max_entries.saturating_add(self.config.max_entries / 8) {
-            entries.insert(key, Arc::clone(&entry));
+        let entry = Arc::new(Entry::new(id.clone(), session, fate, (asked.resets, asked.now)));
+        if self.len() < self.config.max_entries.saturating_add(self.config.max_entries / 8) {
+            self.entries.keep(Arc::clone(&entry));
         } else {
             self.crowded.notify_one();
         }
@@ -388,7 +388,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     }
 
     fn forget(&self, id: &SessionId, negative: Negative, asked: Asked) {
-        self.entries.pin().remove(&Id(id.clone()));
+        self.entries.remove(id);
         self.negatives.note(id, negative, asked.facts, asked.now);
     }
 }
@@ -420,44 +420,9 @@ pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
 
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
-/// A session id as a key: hashed by its own random bytes, compared in constant time (S-110).
-#[derive(Clone, Debug)]
-struct Id(SessionId);
-
-impl PartialEq for Id {
-    fn eq(&self, other: &Self) -> bool {
-        // The same bytes under another secret are another session, if they are one.
-        same(self.0.as_bytes(), other.0.as_bytes()) && self.0.secret() == other.0.secret()
-    }
-}
-
-impl Eq for Id {}
-
-impl Hash for Id {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let bytes = self.0.as_bytes();
-        state.write_u64(bytes.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk)));
-    }
-}
-
-/// Ids are random, and their cookies are authenticated: nobody can choose ones that collide.
-#[derive(Clone, Copy, Debug, Default)]
-struct Passed(u64);
-
-impl Hasher for Passed {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+/// Whether both are one id, in constant time (S-110). The same bytes under another secret are another session, if they are one.
+fn is_same(one: &SessionId, other: &SessionId) -> bool {
+    same(one.as_bytes(), other.as_bytes()) && one.secret() == other.secret()
 }
 
 impl<X> Clone for Loaded<X> {

@@ -3,6 +3,7 @@
 //! Rules of evolution: a field number is never used again; a field added in release k is written from k+1 on;
 //! `min_reader` says who may still read a record, and a reader that is too old answers "unavailable", never "unknown".
 
+mod deposit;
 mod jwt;
 
 use std::time::Duration;
@@ -17,8 +18,12 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::StorageError;
 
-/// The format that this version writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The format of a session.
+const FORMAT: u32 = 1;
+/// That of a service account: what does not know them must not take one for a session.
+const FORMAT_OF_ACCOUNTS: u32 = 2;
+/// The newest format that this version reads.
+pub(crate) const READS: u32 = 2;
 /// A record larger than this is refused: claims come from outside.
 pub(crate) const MAX_RECORD: usize = 256 * 1024;
 
@@ -164,6 +169,7 @@ impl std::fmt::Debug for TokenRecord {
 enum Kind {
     View = 1,
     Tokens = 2,
+    Deposit = 3,
 }
 
 /// The place and the time that a sealed value belongs to: moved anywhere else, or given another life, it does not open (S-082).
@@ -224,9 +230,10 @@ impl Seal {
             let of = View::decode(old.as_slice()).ok().and_then(|view| view.into_session(session.handle, row));
             kept = of.filter(|old| (&old.user.issuer, &old.user.id) == (issuer, id)).map(|_| row.owner());
         }
+        let format = if session.is_service_account() { FORMAT_OF_ACCOUNTS } else { FORMAT };
         let row = Row {
-            ver: FORMAT,
-            min_reader: FORMAT,
+            ver: format,
+            min_reader: format,
             owner: kept.unwrap_or_else(|| self.owner(issuer, id)).to_vec(),
             generation,
             issued_at: session.issued_at.as_millis(),

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use postern_identity::{Claims, Keyring, Secret};
+use postern_identity::{Claims, Keyring, NEVER, SERVICE_ACCOUNT, Secret};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -78,6 +78,35 @@ fn r_023_records_of_every_format_are_read() {
     }
 }
 
+/// A service account, which has a format of its own.
+fn account() -> Session {
+    let (session, nobody) = (session(), SERVICE_ACCOUNT.to_owned());
+    Session {
+        user: User { issuer: nobody, email_verified: None, ..session.user },
+        claims: Claims::default(),
+        idp: IdpId::service_account(),
+        expires_at: NEVER,
+        idle: None,
+        ..session
+    }
+}
+
+#[test]
+fn r_023_service_accounts_of_every_format_are_read() {
+    let [row, sealed_tokens] = fixture(include_str!("format_2.hex"));
+    let (row, expected) = (Row::decode(row.as_slice()).unwrap(), account());
+    assert_eq!(seal().session(&expected.handle, &row), Some(expected.clone()));
+    assert!(seal().open_tokens(&expected.handle, &row, &sealed_tokens).unwrap().access.expose().is_empty());
+}
+
+#[test]
+fn r_023_a_version_that_knows_no_service_accounts_takes_none_for_a_session() {
+    let written = |session: &Session| seal().row(session, session.generation, None).unwrap();
+    let versions = |row: Row| (row.ver, row.min_reader);
+    assert_eq!(versions(written(&session())), (1, 1), "every earlier version reads sessions");
+    assert_eq!(versions(written(&account())), (2, 2), "those read the first format alone");
+}
+
 #[test]
 fn a_record_keeps_the_name_of_its_owner_when_it_is_sealed_by_the_next_secret() {
     let (session, next) = (session(), rotating(3, 1));
@@ -101,10 +130,11 @@ fn a_record_keeps_the_name_of_its_owner_when_it_is_sealed_by_the_next_secret() {
 #[test]
 #[ignore = "prints the fixture of a new format"]
 fn print_the_fixture() {
-    let session = session();
-    for seal in [seal(), rotating(1, 3)] {
+    let written =
+        [(seal(), session(), tokens()), (rotating(1, 3), session(), tokens()), (seal(), account(), Tokens::none())];
+    for (seal, session, tokens) in written {
         let row = seal.row(&session, session.generation, None).unwrap();
-        for bytes in [row.encode_to_vec(), seal.tokens(&session.handle, &row, &tokens()).unwrap()] {
+        for bytes in [row.encode_to_vec(), seal.tokens(&session.handle, &row, &tokens).unwrap()] {
             println!("{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         }
     }

@@ -6,6 +6,7 @@
 
 mod check;
 mod command;
+mod expected;
 mod link;
 mod node;
 mod router;

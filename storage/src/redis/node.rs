@@ -29,7 +29,7 @@ pub(super) struct Node {
     pub(super) server: Server,
     common: Kept,
     durable: Kept,
-    _ends_with_it: DropGuard,
+    ends_with_it: DropGuard,
 }
 
 /// A connection that is kept.
@@ -49,7 +49,12 @@ impl Node {
         let keep = |stop: &CancellationToken| Kept::start(server.clone(), dial.clone(), stop.clone());
         let (common, durable) = (keep(&stop), keep(&stop));
         common.wanted.notify_one();
-        Self { common, durable, _ends_with_it: stop.drop_guard(), server }
+        Self { common, durable, ends_with_it: stop.drop_guard(), server }
+    }
+
+    /// Ends both connections, with whatever waits for an answer there.
+    pub(super) fn end(&self) {
+        self.ends_with_it.token().cancel();
     }
 
     /// Sends commands in one piece; gives all answers.
@@ -127,6 +132,7 @@ async fn keep(
     wanted.notified().await;
     let (mut pause, mut told) = (PAUSE, false);
     loop {
+        let began = Instant::now();
         match dial.link(server).await {
             Ok(link) => {
                 debug!(%server, "connected to the store");
@@ -145,13 +151,37 @@ async fn keep(
                     told = true;
                 }
                 note(Some(broken.to_string()));
-                tokio::time::sleep(pause).await;
+                // From the beginning of the attempt: one that waited for a silent server in vain has had its pause.
+                let rest = jittered(pause).saturating_sub(began.elapsed());
+                tokio::time::sleep(rest.max(jittered(SHORTEST_REST))).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
 }
 
+/// Between half of it and all: many processes that lost one server must not come back to it in step.
+fn jittered(pause: Duration) -> Duration {
+    let some = postern_identity::random().map_or(u16::MAX, u16::from_be_bytes);
+    pause / 2 + pause / 2 * u32::from(some) / u32::from(u16::MAX)
+}
+
 const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// A server that is back is found within it. Whoever is refused costs a server next to nothing.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Whatever an attempt took.
+const SHORTEST_REST: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_millis(150);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_never_longer_than_it_says_and_at_least_half_of_it() {
+        for _ in 0..1_000 {
+            let pause = jittered(LONGEST_PAUSE);
+            assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause), "{pause:?}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
+use super::expected::{Demand, Expected, HELD, Watched};
 use super::link::{Broken, Mode};
 use super::node::Node;
 use super::seldom::Seldom;
@@ -181,6 +182,11 @@ impl Router {
     /// The master of the shard that `key` belongs to, as far as is known.
     pub(crate) fn owner(&self, key: &str) -> Option<Server> {
         Some(self.inner.map.load().owner(slot(key))?.master.clone())
+    }
+
+    /// Whether there is a connection to that master now. One that hangs loses its own within a second.
+    pub(crate) fn is_reached(&self, key: &str) -> bool {
+        self.owner(key).is_some_and(|owner| self.inner.nodes().get(&owner).is_some_and(|node| node.is_up()))
     }
 
     /// The replicas of that shard, as far as is known.
@@ -363,10 +369,10 @@ impl Inner {
     }
 
     /// Asks who owns what, and takes it over.
-    async fn look(&self) {
+    async fn look(&self, expected: &mut Expected) {
         let found = match &self.topology {
-            Topology::Single(server) => self.replicas_of(server).await,
-            Topology::Sentinel { sentinels, master, .. } => self.ask_sentinels(sentinels, master).await,
+            Topology::Single(server) => self.ask_master(server, None, expected).await,
+            Topology::Sentinel { sentinels, master, .. } => self.ask_sentinels(sentinels, master, expected).await,
             Topology::Cluster(seeds) => self.ask_cluster(seeds).await,
         };
         let Some(map) = found else { return };
@@ -379,13 +385,44 @@ impl Inner {
                 info!(masters = masters.join(" "), "who owns the parts of the store");
             }
             self.metrics.topology_changes.inc();
-            self.map.store(Arc::new(map));
+            let former = self.map.swap(Arc::new(map));
+            self.leave(&former);
         }
     }
 
+    /// Ends the connections to masters that are none any more: what waits for one that hangs is asked of its successor at once.
+    fn leave(&self, former: &Map) {
+        let map = self.map.load();
+        let is_master = |map: &Map, server: &Server| map.shards.iter().any(|shard| shard.master == *server);
+        let mut left = Vec::new();
+        self.nodes().retain(|server, node| {
+            let stays = is_master(&map, server) || !is_master(former, server);
+            if !stays {
+                left.push(Arc::clone(node));
+            }
+            stays
+        });
+        left.iter().for_each(|node| node.end());
+    }
+
+    /// The whole keyspace is that master's; how many replicas it is to have is not for it alone to say.
+    async fn ask_master(&self, server: &Server, watched: Option<Watched>, expected: &mut Expected) -> Option<Map> {
+        let replicas = self.replicas_of(server).await?;
+        let Demand { replicas: demanded, given_up } = expected.of(server, replicas.len(), watched, Instant::now());
+        if given_up {
+            warn!(
+                %server, replicas = replicas.len(), after = ?HELD,
+                "replicas of the store are missing, and nobody says what became of them: what is written does not wait for them any more"
+            );
+        }
+        Some(Map::whole(Shard { master: server.clone(), replicas: Some(replicas), expected: demanded }))
+    }
+
     /// Asks a master for its replicas: `ROLE`.
-    async fn replicas_of(&self, server: &Server) -> Option<Map> {
-        let until = Instant::now() + ANSWER;
+    async fn replicas_of(&self, server: &Server) -> Option<Vec<Server>> {
+        // One that is known already and does not answer may have been replaced: those who know it are to be asked again soon.
+        let is_known = self.map.load().shards.iter().any(|shard| shard.master == *server && shard.replicas.is_some());
+        let until = Instant::now() + if is_known { ANSWER_AGAIN } else { ANSWER };
         let replies = self.node(server).call(Lane::Common, &[Command::new("ROLE")], until).await.ok()?;
         self.tell_refusal(server, "role", replies.first()?);
         let role = replies.first()?.list()?;
@@ -396,8 +433,7 @@ impl Inner {
             let reply = reply.list()?;
             Some(Server { host: reply.first()?.text()?.to_owned(), port: reply.get(1)?.number()? })
         };
-        let replicas = role.get(2)?.list()?.iter().filter_map(follower).collect();
-        Some(Map::whole(Shard { master: server.clone(), replicas: Some(replicas) }))
+        Some(role.get(2)?.list()?.iter().filter_map(follower).collect())
     }
 
     /// A server that does not say who owns what, or which replicas there are, cannot be used for long.
@@ -410,45 +446,46 @@ impl Inner {
     }
 
     /// Asks all Sentinels at once. The master that more than half of them name is the one, if it says so itself.
-    async fn ask_sentinels(&self, sentinels: &[Server], master: &str) -> Option<Map> {
+    async fn ask_sentinels(&self, sentinels: &[Server], master: &str, expected: &mut Expected) -> Option<Map> {
         let until = Instant::now() + self.ask.within;
         let mut asking = JoinSet::new();
         for sentinel in sentinels {
-            let (ask, sentinel, question) = (self.ask.clone(), sentinel.clone(), topology::ask_sentinel(master));
+            let (ask, sentinel) = (self.ask.clone(), sentinel.clone());
+            let questions = [topology::ask_sentinel(master), topology::ask_sentinel_for_replicas(master)];
             asking.spawn(async move {
                 let why = |broken: Broken| format!("{sentinel}: {broken}");
                 let link = ask.link(&sentinel).await.map_err(why)?;
-                let reply = link.call(&question, until).await.map_err(why)?;
+                let replies = link.call_all(&questions, until).await.map_err(why)?;
                 link.give_up();
-                topology::named_by_sentinel(&reply).ok_or_else(|| format!("{sentinel}: it knows no such master"))
+                let named = replies.first().and_then(topology::named_by_sentinel);
+                let watched = replies.get(1).and_then(topology::watched_by_sentinel);
+                Ok((named.ok_or_else(|| format!("{sentinel}: it knows no such master"))?, watched))
             });
         }
-        let (mut votes, mut trouble) = (HashMap::<Server, usize>::new(), "they do not answer in time".to_owned());
+        let (mut votes, mut trouble) = (HashMap::<_, Votes>::new(), "they do not answer in time".to_owned());
         while let Ok(Some(vote)) = timeout_at(until, asking.join_next()).await {
             let Ok(vote) = vote else { continue };
-            let server = match vote {
-                Ok(server) => server,
+            let (server, watched) = match vote {
+                Ok(vote) => vote,
                 Err(why) => {
                     trouble = why;
                     continue;
                 }
             };
             let votes_for = votes.entry(server).or_default();
-            *votes_for += 1;
-            if *votes_for * 2 > sentinels.len() {
+            votes_for.add(watched);
+            if votes_for.count * 2 > sentinels.len() {
                 break;
             }
         }
         // Whoever is cut off together with a former master and few Sentinels must not believe them.
-        let Some((server, _)) = votes.into_iter().find(|(_, votes)| *votes * 2 > sentinels.len()) else {
+        let Some((server, votes)) = votes.into_iter().find(|(_, votes)| votes.count * 2 > sentinels.len()) else {
             if self.told.look.is_due() {
                 warn!(why = trouble, "no master is named by more than half of the Sentinels");
             }
             return None;
         };
-        let map = self.replicas_of(&server).await?;
-        self.nodes().retain(|known, _| *known == server);
-        Some(map)
+        self.ask_master(&server, votes.watched, expected).await
     }
 
     /// Asks all servers that are up at once, and takes what they agree on; those that no longer belong to it are let go.
@@ -477,6 +514,8 @@ impl Inner {
                 until = until.min(Instant::now() + STRAGGLERS);
             }
         }
+        // Who still does not answer is to be known for it.
+        asking.detach_all();
         if views.is_empty() {
             return None;
         }
@@ -487,6 +526,23 @@ impl Inner {
             |server: &Server| seeds.contains(server) || views.iter().flat_map(View::servers).any(|own| own == server);
         self.nodes().retain(|server, node| belongs(server) || node.is_up() && views.len() < 2);
         Some(Map::agreed(&views))
+    }
+}
+
+/// Sentinels that name one master, and what they know of its replicas.
+#[derive(Debug, Default)]
+struct Votes {
+    count: usize,
+    watched: Option<Watched>,
+}
+
+impl Votes {
+    fn add(&mut self, watched: Option<Watched>) {
+        self.count += 1;
+        self.watched = match (self.watched, watched) {
+            (Some(known), Some(watched)) => Some(known.stricter(watched)),
+            (known, watched) => known.or(watched),
+        };
     }
 }
 
@@ -570,17 +626,20 @@ fn meaning(reply: Reply, said_by: &Server) -> Meaning {
 
 /// Looks at the topology when there is doubt, and regularly.
 async fn watch(inner: Arc<Inner>) {
+    let mut expected = Expected::default();
     loop {
+        // From its beginning: a look that waited for a silent server in vain needs no rest after it.
+        let spaced = tokio::time::sleep(SPACING);
         tokio::select! {
             () = inner.stop.cancelled() => return,
-            () = inner.look() => {}
+            () = inner.look(&mut expected) => {}
         }
         let known = |map: &Map| !map.shards.is_empty() && map.shards.iter().all(|shard| shard.replicas.is_some());
         let rest = if known(&inner.map.load()) { LOOK_EVERY } else { SPACING };
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
-            () = async { tokio::join!(inner.doubt.notified(), tokio::time::sleep(SPACING)); } => {}
+            () = async { tokio::join!(inner.doubt.notified(), spaced); } => {}
         }
     }
 }
@@ -596,6 +655,8 @@ const WAIT_MS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const ANSWER: Duration = Duration::from_millis(300);
+/// The same, of one about which everything is known.
+const ANSWER_AGAIN: Duration = Duration::from_millis(100);
 /// How long the last ones to answer are waited for once most have.
 const STRAGGLERS: Duration = Duration::from_millis(20);
 const SPACING: Duration = Duration::from_millis(100);

@@ -9,8 +9,10 @@ use std::time::Duration;
 use postern_servers::Redis;
 use tokio::time::Instant;
 
+use super::link::{Broken, Mode};
+use super::node::Node;
 use super::router::{DURABLE_PLACES, PLACES};
-use super::{Command, Lane, Router};
+use super::{Command, Dial, Lane, Router};
 use crate::StorageError;
 use crate::config::{RedisConfig, Server, Topology};
 use crate::metrics::Metrics;
@@ -51,8 +53,8 @@ async fn r_004_a_flood_of_loads_refuses_no_revocation_and_no_sign_of_life() {
     assert!(router.call_durably("key", set()).await.is_err(), "it has a bound all the same");
 }
 
-#[tokio::test]
-async fn a_wait_that_is_refused_is_told_at_once_and_repeats_nothing() {
+/// A master, and a replica that follows it.
+async fn followed() -> (Redis, Redis) {
     let master = Redis::start(&[]);
     let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
     let follows = Instant::now() + Duration::from_secs(20);
@@ -60,6 +62,43 @@ async fn a_wait_that_is_refused_is_told_at_once_and_repeats_nothing() {
         assert!(Instant::now() < follows, "{}", replica.cli(&["INFO", "replication"]));
         tokio::task::yield_now().await;
     }
+    (master, replica)
+}
+
+#[tokio::test]
+async fn r_009_a_master_that_lost_its_replica_a_moment_ago_acknowledges_nothing_alone() {
+    let (master, replica) = followed().await;
+    let router = router(Topology::Single(Server::local(master.port())), Duration::from_secs(1));
+    router.call_durably("key", set()).await.unwrap();
+    assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    for _ in 0..3 {
+        assert!(router.call_durably("key", set()).await.is_err(), "it alone has it");
+    }
+    router.call("key", set()).await.unwrap();
+}
+
+#[tokio::test]
+async fn r_007_what_waits_for_a_server_that_hangs_hears_at_once_that_it_is_left() {
+    let server = Redis::start(&[]);
+    let within = Duration::from_secs(20);
+    let dial = Dial { expects: Mode::Alone, credentials: None, database: 0, insecure: false, tls: None, within };
+    let node = Node::new(Server::local(server.port()), &dial);
+    while node.call(Lane::Common, &[set()], Instant::now() + within).await.is_err() {}
+    server.pause();
+    let (begun, commands) = (Instant::now(), [set()]);
+    let leave = async {
+        tokio::task::yield_now().await;
+        node.end();
+    };
+    let (answer, ()) = tokio::join!(node.call(Lane::Common, &commands, begun + within), leave);
+    server.resume();
+    assert!(matches!(answer, Err(Broken::Lost(_))), "{answer:?}");
+    assert!(begun.elapsed() < within / 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_wait_that_is_refused_is_told_at_once_and_repeats_nothing() {
+    let (master, _replica) = followed().await;
     let router = router(Topology::Single(Server::local(master.port())), Duration::from_secs(5));
     router.call_durably("key", set()).await.unwrap();
     assert_eq!(master.cli(&["ACL", "SETUSER", "default", "-wait"]), "OK");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::expected::Watched;
 use super::slots::SLOTS;
 use super::{Command, Reply};
 use crate::config::Server;
@@ -35,20 +36,23 @@ pub(super) struct Shard {
     pub(super) master: Server,
     /// Those that could take over; `None` until somebody was asked.
     pub(super) replicas: Option<Vec<Server>>,
+    /// How many there are to be, be it that fewer are there just now.
+    pub(super) expected: usize,
 }
 
 impl Shard {
     /// A master of which nothing else is known yet.
     pub(super) const fn of(master: Server) -> Self {
-        Self { master, replicas: None }
+        Self { master, replicas: None, expected: 0 }
     }
 
-    /// How many replicas are to have what is durable: `wanted`, or as many as there are. `None` until that is known.
+    /// How many replicas are to have what is durable: `wanted`, or as many as there are, or should be. `None` until that is
+    /// known.
     pub(super) fn copies(&self, wanted: u32) -> Option<u32> {
         if wanted == 0 {
             return Some(0);
         }
-        let there = self.replicas.as_ref()?.len();
+        let there = self.replicas.as_ref()?.len().max(self.expected);
         Some(wanted.min(u32::try_from(there).unwrap_or(u32::MAX)))
     }
 }
@@ -191,7 +195,8 @@ impl Map {
         let mut place = |master: &Master| {
             let known = places.entry(master.id.clone()).or_insert_with(|| {
                 let replicas = followers.get(master.id.as_str()).cloned().unwrap_or_default();
-                shards.push(Arc::new(Shard { master: master.server.clone(), replicas: Some(replicas) }));
+                let expected = replicas.len();
+                shards.push(Arc::new(Shard { master: master.server.clone(), replicas: Some(replicas), expected }));
                 u16::try_from(shards.len() - 1).unwrap_or(NOBODY)
             });
             *known
@@ -280,6 +285,30 @@ pub(super) fn ask_sentinel(master: &str) -> Command {
     Command::new("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master)
 }
 
+/// Asks a Sentinel for the replicas of the master of that name.
+pub(super) fn ask_sentinel_for_replicas(master: &str) -> Command {
+    Command::new("SENTINEL").arg("REPLICAS").arg(master)
+}
+
+/// What a Sentinel said to [`ask_sentinel_for_replicas`]: one that has followed and answers is up, also while it is just being
+/// made a master.
+pub(super) fn watched_by_sentinel(reply: &Reply) -> Option<Watched> {
+    let mut watched = Watched::default();
+    for replica in reply.list()? {
+        let fields = replica.list()?;
+        let find = |name: &str| {
+            let named = |pair: &&[Reply]| pair.first().and_then(Reply::text) == Some(name);
+            fields.chunks_exact(2).find(named).and_then(|pair| pair.get(1)?.text())
+        };
+        if find("flags")?.split(',').any(|flag| flag == "s_down") {
+            watched.down += 1;
+        } else if find("master-link-status") == Some("ok") {
+            watched.up += 1;
+        }
+    }
+    Some(watched)
+}
+
 /// What a Sentinel said to [`ask_sentinel`].
 pub(super) fn named_by_sentinel(reply: &Reply) -> Option<Server> {
     match reply.list()? {
@@ -308,7 +337,10 @@ fff :0@0 master,noaddr - 0 0 4 disconnected
     #[test]
     fn a_view_names_masters_with_their_slots_and_healthy_replicas() {
         let map = Map::agreed(&[View::read(THREE, &at(7001))]);
-        let shard = |master, replicas| Some(Shard { master, replicas: Some(replicas) });
+        let shard = |master, replicas: Vec<Server>| {
+            let expected = replicas.len();
+            Some(Shard { master, replicas: Some(replicas), expected })
+        };
         assert_eq!(map.owner(0).map(|shard| Shard::clone(shard)), shard(at(7001), vec![at(7004)]));
         assert_eq!(map.owner(5461).map(|shard| Shard::clone(shard)), shard(at(7002), Vec::new()));
         let named = Server { host: "three.example".to_owned(), port: 7003 };
@@ -382,5 +414,25 @@ fff :0@0 master,noaddr - 0 0 4 disconnected
         assert_eq!(map.owner(5).unwrap().copies(2), Some(1), "one that is known has so many");
         let copies = |port| map.shard(&at(port)).copies(2);
         assert_eq!((copies(7002), copies(7007), copies(7009)), (Some(0), Some(0), None));
+    }
+
+    #[test]
+    fn r_009_a_sentinel_says_which_replicas_follow_and_which_are_down() {
+        let text = |text: &str| Reply::Bytes(bytes::Bytes::copy_from_slice(text.as_bytes()));
+        let replica = |flags: &str, link: &str| {
+            Reply::List(["name", "x", "flags", flags, "master-link-status", link].map(text).into())
+        };
+        let said = Reply::List(vec![
+            replica("slave", "ok"),
+            replica("slave,promoted,disconnected", "ok"),
+            replica("s_down,slave,disconnected", "ok"),
+            replica("slave", "err"),
+        ]);
+        assert_eq!(
+            watched_by_sentinel(&said),
+            Some(Watched { up: 2, down: 1 }),
+            "one that has not followed yet is neither"
+        );
+        assert_eq!(watched_by_sentinel(&Reply::Error("NOPERM".to_owned())), None);
     }
 }

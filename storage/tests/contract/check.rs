@@ -11,7 +11,7 @@ const PASSWORD: &str = "sesame";
 /// With bounds for a machine that is busy.
 async fn look(config: RedisConfig) -> Report {
     let (connect, operation) = (Duration::from_secs(20), Duration::from_secs(20));
-    let report = check(&StorageConfig::Redis(Box::new(RedisConfig { connect, operation, ..config }))).await;
+    let report = check(&StorageConfig::Redis(Box::new(RedisConfig { connect, operation, ..config })), true).await;
     for finding in report.findings.iter().filter(|finding| finding.level >= Level::Warn) {
         assert!(finding.remedy.is_some(), "{finding:?}");
     }
@@ -133,16 +133,25 @@ async fn the_user_of_the_guide_may_do_everything_and_one_who_lacks_something_is_
     let names = failures(&with(&["resetkeys", "~p:s:*"]).await);
     assert!(names.len() == 1 && names.concat().contains("~p:{chg}*"), "{names:#?}");
     assert!(!names.concat().contains("~p:s:*"), "{names:#?}");
+
+    // Only who orders certificates needs what processes leave for each other.
+    let shared = ["resetkeys", "~p:s:*", "~p:t:*", "~p:u:*", "~p:ue:*", "~p:o:*", "~p:r:*", "~p:{chg}*"];
+    let names = failures(&with(&shared).await);
+    assert!(names.len() == 1 && names.concat().contains("add to its ACL: ~p:a:*"), "{names:#?}");
+    let config = signed_in(server.port(), Some("postern"));
+    let (connect, operation) = (Duration::from_secs(20), Duration::from_secs(20));
+    let without = check(&StorageConfig::Redis(Box::new(RedisConfig { connect, operation, ..config })), false).await;
+    assert_eq!(failures(&without), [] as [String; 0]);
 }
 
 #[tokio::test]
 async fn a_file_and_memory_are_told_for_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let file = check(&StorageConfig::File { path: folder.path().join("sessions.redb") }).await;
+    let file = check(&StorageConfig::File { path: folder.path().join("sessions.redb") }, true).await;
     assert_eq!(levels(&file, "file"), [Level::Ok], "{file:#?}");
     assert!(!folder.path().join("sessions.redb").exists(), "a look makes none");
-    let folder = check(&StorageConfig::File { path: folder.path().to_owned() }).await;
+    let folder = check(&StorageConfig::File { path: folder.path().to_owned() }, true).await;
     assert!(!folder.is_good(), "{folder:#?}");
-    let memory = check(&StorageConfig::Memory).await;
+    let memory = check(&StorageConfig::Memory, true).await;
     assert_eq!(levels(&memory, "persistence"), [Level::Warn], "{memory:#?}");
 }

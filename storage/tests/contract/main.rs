@@ -1,20 +1,25 @@
 //! One contract, run against every backend.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first thing that is not as promised")]
 
+mod access;
 mod apart;
 mod check;
+mod deposits;
 mod faults;
 mod file;
+mod layout;
 mod rotation;
 mod shared;
 mod support;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_identity::{CompactSession, Session, SessionHandle, Timestamp, Tokens};
+use futures_util::StreamExt as _;
+use postern_identity::{CompactSession, NEVER, SERVICE_ACCOUNT, Session, SessionHandle, Timestamp, Tokens};
 use postern_storage::{CacheConfig, Cached, Committed, Due, Loaded, Lookup, Once, Place};
-use support::{ISSUER, World, at, id, idle, session, tokens};
+use support::{ISSUER, World, account, at, id, idle, session, tokens};
 
 /// Nothing is served that could not be read again.
 const WINDOW: Duration = Duration::ZERO;
@@ -44,6 +49,13 @@ macro_rules! contract {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_a_cluster() {
                 let world = World::cluster();
+                promise(&world).await;
+                world.storage.close().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn behind_sentinels() {
+                let world = World::watched();
                 promise(&world).await;
                 world.storage.close().await;
             }
@@ -176,6 +188,60 @@ contract! {
         let late = create(world, 5, "alice").await;
         assert!(matches!(load(world, &late.handle, 11).await, Lookup::Revoked), "a sign-in that was under way is over too");
         assert!(sessions.tokens(&late.handle).await.unwrap().is_none());
+    }
+
+    async fn a_service_account_lasts_until_it_is_ended_and_no_person_is_one(world) {
+        let sessions = world.storage.sessions();
+        let (account, person) = (account(1, "alice"), create(world, 2, "alice").await);
+        sessions.create(&account, &Tokens::none()).await.unwrap();
+        let Lookup::Found(found) = load(world, &account.handle, 200_000_000_000).await else { panic!("not found") };
+        assert_eq!(*found, account);
+        assert!(found.is_service_account() && !person.is_service_account());
+        assert!(sessions.due(at(1_000), 10).await.unwrap().iter().all(|due| due.handle != account.handle), "nothing is refreshed");
+        let names = |listed: Vec<postern_storage::SessionSummary>| listed.iter().map(|line| line.handle).collect::<Vec<_>>();
+        assert_eq!(names(sessions.list(ISSUER, "alice", at(1)).await.unwrap()), [person.handle]);
+        assert_eq!(names(sessions.list(SERVICE_ACCOUNT, "alice", at(1)).await.unwrap()), [account.handle]);
+        sessions.revoke_user(ISSUER, "alice", at(10)).await.unwrap();
+        assert!(is_live(world, &account.handle, 11).await, "it is another user's");
+        sessions.revoke(&account.handle).await.unwrap();
+        assert!(matches!(load(world, &account.handle, 11).await, Lookup::Revoked));
+    }
+
+    async fn s_095_service_accounts_end_with_those_of_their_user_and_with_all(world) {
+        let sessions = world.storage.sessions();
+        for (number, user) in [(1, "ci"), (2, "ci"), (3, "cd")] {
+            sessions.create(&account(number, user), &Tokens::none()).await.unwrap();
+        }
+        let live = async || {
+            let mut live = Vec::new();
+            for number in [1, 2, 3] {
+                live.push(is_live(world, &account(number, "ci").handle, 11).await);
+            }
+            live
+        };
+        assert_eq!(live().await, [true, true, true]);
+        sessions.revoke_user(SERVICE_ACCOUNT, "ci", at(10)).await.unwrap();
+        assert_eq!(live().await, [false, false, true]);
+        sessions.revoke_everyone(at(10)).await.unwrap();
+        assert_eq!(live().await, [false, false, false]);
+    }
+
+    async fn what_has_ended_hides_nothing_that_lives(world) {
+        let sessions = world.storage.sessions();
+        let alive = create(world, 0, "alice").await;
+        let ended = (1..=1_050).map(|number| Session { expires_at: NEVER, ..session(number, "alice") });
+        let ending = futures_util::stream::iter(ended).for_each_concurrent(64, |session| {
+            let sessions = sessions.clone();
+            async move {
+                sessions.create(&session, &tokens("a")).await.unwrap();
+                sessions.revoke(&session.handle).await.unwrap();
+            }
+        });
+        ending.await;
+        let listed = sessions.list(ISSUER, "alice", at(1)).await.unwrap();
+        assert_eq!(listed.iter().map(|line| line.handle).collect::<Vec<_>>(), [alive.handle]);
+        sessions.revoke_user(ISSUER, "alice", at(10)).await.unwrap();
+        assert!(sessions.tokens(&alive.handle).await.unwrap().is_none());
     }
 
     async fn a_user_of_another_issuer_is_another_user(world) {

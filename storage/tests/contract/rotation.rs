@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_identity::{Keyring, Secret, Session, SessionCookie, SessionId};
+use postern_identity::{Keyring, NEVER, Secret, Session, SessionCookie, SessionId};
 use postern_servers::Redis;
 use postern_storage::{
-    CacheConfig, Cached, Committed, Loaded, Lookup, Once, RedisConfig, Server, SessionCache, Storage, StorageConfig,
-    Topology,
+    CacheConfig, Cached, Committed, Deposit, Loaded, Look, Lookup, Once, RedisConfig, Server, SessionCache, Storage,
+    StorageConfig, Topology,
 };
 use prometheus::Registry;
 
+use crate::deposits::there;
 use crate::support::{ISSUER, at, id, session, tokens, until};
 
 const OLD: u8 = 1;
@@ -89,6 +90,14 @@ async fn s_082_sessions_outlive_the_secret_that_they_began_under() {
     let done = Process::start(&server, ring(NEW, &[]));
     assert!(SessionCookie::open(&done.ring, HOST, cookie.as_bytes()).is_none(), "the old secret says nothing any more");
     assert!(done.found(&another).await.is_some());
+    let sessions = done.storage.sessions();
+    assert!(matches!(sessions.load(&session.handle, at(1)).await.unwrap(), Lookup::Found(_)), "sealed by the new one");
+    sessions.revoke_user(ISSUER, "alice", at(10)).await.unwrap();
+    let found = sessions.load(&session.handle, at(1)).await.unwrap();
+    assert!(matches!(found, Lookup::Revoked), "s_095: its owner's name is not known: {found:?}");
+    assert!(sessions.tokens(&session.handle).await.unwrap().is_none());
+    let listed = sessions.page(None, at(1)).await.unwrap();
+    assert!(listed.next.is_none() && listed.sessions.is_empty(), "nor is it listed: {:?}", listed.sessions);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,4 +145,45 @@ async fn s_055_what_is_spent_in_one_process_is_spent_in_those_that_share_a_secre
     }
     let spent = racing.join_all().await.into_iter().filter(|spent| *spent).count();
     assert_eq!(spent, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_082_what_processes_leave_for_each_other_outlives_the_secret_that_it_was_left_under() {
+    let server = Redis::start(&[]);
+    let steps = [ring(OLD, &[]), ring(OLD, &[NEW]), ring(NEW, &[OLD]), ring(NEW, &[])];
+    let steps = steps.map(|ring| Process::start(&server, ring));
+    let deposits = steps.each_ref().map(|step| step.storage.deposits().unwrap());
+    let beside = |from: usize| (0..steps.len()).filter(move |to| from.abs_diff(*to) <= 1);
+    for (from, left) in deposits.iter().enumerate() {
+        let mark = from.to_string();
+        let name = ["authority", mark.as_str()];
+        let claim = left.claim(&name, Duration::from_secs(60)).await.unwrap().unwrap();
+        for to in beside(from) {
+            assert!(deposits[to].claim(&name, Duration::from_secs(60)).await.unwrap().is_none(), "{from}, {to}");
+        }
+        for value in ["first", "second"] {
+            assert!(left.put(Deposit::Certificate, value.as_bytes(), NEVER, &claim).await.unwrap());
+            for to in beside(from) {
+                let found = there(&deposits[to], Deposit::Certificate, &name).await.map(|(_, value)| value);
+                assert_eq!(found.as_deref(), Some(value), "{from}, {to}");
+            }
+        }
+        left.release(claim).await;
+        for to in beside(from) {
+            let claim = deposits[to].claim(&name, Duration::from_secs(60)).await.unwrap().expect("it was let go");
+            deposits[to].release(claim).await;
+        }
+    }
+    // What the first left is found by the old name alone, until one that knows both leaves it again.
+    let name = ["authority", "0"];
+    let Look::Former(value) = deposits[2].find(Deposit::Certificate, &name, None).await.unwrap() else {
+        panic!("it is not told that the new secret does not find it")
+    };
+    assert!(there(&deposits[3], Deposit::Certificate, &name).await.is_none());
+    let claim = deposits[2].claim(&name, Duration::from_secs(60)).await.unwrap().unwrap();
+    assert!(deposits[2].put(Deposit::Certificate, value.expose(), NEVER, &claim).await.unwrap());
+    for to in [1, 2, 3] {
+        let found = there(&deposits[to], Deposit::Certificate, &name).await;
+        assert_eq!(found.map(|(_, value)| value).as_deref(), Some("second"), "{to}");
+    }
 }

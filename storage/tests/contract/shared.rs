@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use postern_identity::{Secret, Session, Timestamp, Tokens};
+use postern_identity::{SERVICE_ACCOUNT, Secret, Session, Timestamp, Tokens};
 use postern_servers::{Bare, Cluster, Redis, Traffic, Watched};
 use postern_storage::{
     CacheConfig, Cached, Committed, Credentials, Loaded, Lookup, Once, Part, RedisConfig, Server, SessionCache,
@@ -15,7 +15,7 @@ use postern_storage::{
 };
 use prometheus::Registry;
 
-use crate::support::{ISSUER, at, id, keyring, session, tokens, until};
+use crate::support::{ISSUER, account, at, behind, id, keyring, session, tokens, until};
 
 /// A process that writes sessions, and several that read them.
 pub(super) struct Processes {
@@ -260,9 +260,7 @@ async fn break_even(cluster: &Cluster) {
 async fn r_009_sentinels_name_another_master_and_the_store_follows() {
     for kill in [true, false] {
         let mut watched = Watched::start(Duration::from_secs(1));
-        let sentinels = watched.sentinels().into_iter().map(Server::local).collect();
-        let topology = Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None };
-        let processes = Processes::start(&RedisConfig::new(topology));
+        let processes = Processes::start(&RedisConfig::new(behind(&watched)));
         let sessions = processes.known_everywhere(0..3).await;
         let former = watched.master();
         if kill {
@@ -279,6 +277,41 @@ async fn r_009_sentinels_name_another_master_and_the_store_follows() {
         processes.in_contact().await;
         processes.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_009_a_master_whose_replica_was_just_made_one_says_yes_to_nothing_that_it_alone_has() {
+    let watched = Watched::start(Duration::from_secs(1));
+    let processes = Processes::start(&RedisConfig::new(behind(&watched)));
+    let sessions = processes.known_everywhere(0..2).await;
+    let [master, replica] = &watched.servers;
+    // What Sentinels do first in a failover, long before they name another master.
+    assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    until("the master has no replica", async || master.cli(&["ROLE"]).lines().count() == 2).await;
+    // For longer than from one look to the next.
+    for _ in 0..4 {
+        let taken = processes.writer.sessions().revoke(&sessions[0].handle).await;
+        assert!(taken.is_err(), "it would be lost when the master is replaced");
+    }
+    assert_eq!(replica.cli(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]), "OK");
+    processes.revoke(&sessions[0]).await;
+    let name = BASE64.encode(sessions[0].handle.as_bytes());
+    assert_eq!(replica.cli(&["HGET", &format!("s:{{{name}}}"), "x"]), "1", "who takes over knows of it");
+    processes.refused_everywhere(0).await;
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_009_a_replica_that_sentinels_call_down_is_not_waited_for() {
+    let mut watched = Watched::start(Duration::from_secs(1));
+    let processes = Processes::start(&RedisConfig::new(behind(&watched)));
+    let sessions = processes.known_everywhere(0..1).await;
+    watched.servers[1].kill();
+    assert!(processes.writer.sessions().revoke(&sessions[0].handle).await.is_err(), "it may come back at once");
+    let killed = Instant::now();
+    processes.revoke(&sessions[0]).await;
+    assert!(killed.elapsed() < Duration::from_secs(20), "sooner than where nobody can say");
+    processes.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,6 +377,28 @@ async fn s_095_the_list_of_a_user_forgets_what_is_over_by_the_servers_own_time()
     let index = server.cli(&["EVAL", "return redis.call('ZRANGE', redis.call('KEYS', 'u:*')[1], 0, -1)", "0"]);
     assert_eq!(index.lines().count(), 3, "{index}");
     assert!(!index.contains("over"));
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_095_an_end_is_remembered_for_as_long_as_it_can_be_needed() {
+    let server = Redis::start(&[]);
+    let processes = Processes::start(&RedisConfig::new(Topology::Single(Server::local(server.port()))));
+    let sessions = processes.writer.sessions();
+    let years = |kind: &str| {
+        let longest = "local most = -1 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do most = math.max(most, \
+                       redis.call('PTTL', key)) end return math.floor(most / 1000 / 3600 / 24 / 365)";
+        server.cli(&["EVAL", longest, "0", &format!("{kind}:*")]).parse::<i64>().unwrap()
+    };
+    until("it is saved", async || sessions.create(&account(1, "ci"), &Tokens::none()).await.is_ok()).await;
+    assert!(years("s") > 1_000, "it has no end");
+    sessions.revoke(&account(1, "ci").handle).await.unwrap();
+    assert_eq!(years("s"), 1, "r_010: its tombstone has");
+    let now = Timestamp::from(SystemTime::now());
+    sessions.revoke_user(ISSUER, "alice", now).await.unwrap();
+    assert_eq!(years("ue"), 1, "no session of a person lasts longer");
+    sessions.revoke_user(SERVICE_ACCOUNT, "ci", now).await.unwrap();
+    assert!(years("ue") > 1_000, "one whose mark was lost stays ended");
     processes.end().await;
 }
 
@@ -472,4 +527,44 @@ async fn s_084_what_a_replica_knows_denies_while_the_owner_of_the_changelog_is_a
     let lost = async || processes.edges.iter().all(|(_, cache)| !cache.is_in_contact());
     until("that is no contact", lost).await;
     processes.end().await;
+}
+
+/// All live sessions, and what could not be read.
+async fn listed(storage: &Storage) -> (usize, Vec<String>) {
+    let (mut found, mut unread, mut place) = (0, Vec::new(), None);
+    loop {
+        let page = storage.sessions().page(place, at(1)).await.unwrap();
+        found += page.sessions.len();
+        unread.extend(page.unread.into_iter().map(|(name, _)| name));
+        place = page.next;
+        if place.is_none() {
+            return (found, unread);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_lacks_only_what_a_server_that_is_away_has_to_say_and_names_it() {
+    // Nobody is called dead meanwhile.
+    let cluster = Cluster::start(HALF_A_MINUTE, &[]);
+    let seeds = cluster.members().iter().map(|member| Server::local(member.relay.port())).collect();
+    let config = RedisConfig { part: Part::Authn, ..RedisConfig::new(Topology::Cluster(seeds)) };
+    let storage = Storage::open(StorageConfig::Redis(Box::new(config)), keyring(), &Registry::new()).unwrap();
+    for number in 0..60 {
+        storage.sessions().create(&session(number, &format!("user-{number}")), &tokens("a")).await.unwrap();
+    }
+    assert_eq!(listed(&storage).await, (60, Vec::new()));
+    let log = cluster.owner("{chg}log");
+    let away = (0..).map(|number| cluster.owner(&number.to_string())).find(|owner| *owner != log).unwrap();
+    let relay = &cluster.members()[away].relay;
+    relay.set(Traffic::Held);
+    let (found, unread) = listed(&storage).await;
+    let server = format!("all that 127.0.0.1:{} keeps", relay.port());
+    assert!(found > 0 && unread.contains(&server), "{found} {unread:?}");
+    // Kept by another server; whether its user's have ended only that one knows.
+    let sessions = unread.len() - 1;
+    assert!(sessions > 0 && found + sessions < 60, "{found} {unread:?}");
+    relay.set(Traffic::Passes);
+    until("all of them can be read", async || listed(&storage).await == (60, Vec::new())).await;
+    storage.close().await;
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use postern_identity::{Claims, IdpId, Keyring, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User};
-use postern_servers::{Cluster, Redis};
+use postern_identity::{
+    Claims, IdpId, Keyring, NEVER, SERVICE_ACCOUNT, Secret, Session, SessionHandle, SessionId, Timestamp, Tokens, User,
+};
+use postern_servers::{Cluster, Redis, Watched};
 use postern_storage::{RedisConfig, Server, Storage, StorageConfig, Topology};
 use prometheus::Registry;
 use serde_json::json;
@@ -15,7 +17,7 @@ pub(crate) const ISSUER: &str = "https://idp.example";
 
 /// Waits for a condition, with a deadline.
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -52,12 +54,22 @@ impl World {
     /// A part of the one cluster of these tests.
     pub(crate) fn cluster() -> Self {
         static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(Duration::from_secs(2), &[]));
-        static PARTS: AtomicU64 = AtomicU64::new(0);
         let seeds = CLUSTER.members().iter().take(2).map(|member| Server::local(member.relay.port())).collect();
+        Self::part_of(Topology::Cluster(seeds))
+    }
+
+    /// A part of the one master of these tests that Sentinels watch.
+    pub(crate) fn watched() -> Self {
+        static WATCHED: LazyLock<Watched> = LazyLock::new(|| Watched::start(Duration::from_secs(5)));
+        Self::part_of(behind(&WATCHED))
+    }
+
+    fn part_of(topology: Topology) -> Self {
+        static PARTS: AtomicU64 = AtomicU64::new(0);
         let prefix = format!("{}:", PARTS.fetch_add(1, Ordering::Relaxed));
-        Self::with(|_| {
-            StorageConfig::Redis(Box::new(RedisConfig { prefix, ..RedisConfig::new(Topology::Cluster(seeds)) }))
-        })
+        // Long enough for a machine that is busy: before anything else the servers have to be found.
+        let operation = Duration::from_secs(2);
+        Self::with(|_| StorageConfig::Redis(Box::new(RedisConfig { prefix, operation, ..RedisConfig::new(topology) })))
     }
 
     fn with(config: impl FnOnce(PathBuf) -> StorageConfig) -> Self {
@@ -66,6 +78,12 @@ impl World {
         let storage = Storage::open(config(file.clone()), keyring(), &registry).unwrap();
         Self { storage, registry, file, _folder: folder, _server: None }
     }
+}
+
+/// The master that Sentinels watch, as a configuration names it.
+pub(crate) fn behind(watched: &Watched) -> Topology {
+    let sentinels = watched.sentinels().into_iter().map(Server::local).collect();
+    Topology::Sentinel { sentinels, master: Watched::MASTER.to_owned(), credentials: None }
 }
 
 pub(crate) fn keyring() -> Arc<Keyring> {
@@ -110,6 +128,13 @@ pub(crate) fn session(number: u64, user: &str) -> Session {
         idle: None,
         generation: 1,
     }
+}
+
+/// A service account of that user, which does not end.
+pub(crate) fn account(number: u64, user: &str) -> Session {
+    let session = session(number, user);
+    let user = User { issuer: SERVICE_ACCOUNT.to_owned(), ..session.user };
+    Session { user, idp: IdpId::service_account(), expires_at: NEVER, ..session }
 }
 
 pub(crate) fn idle(session: Session, secs: u64) -> Session {

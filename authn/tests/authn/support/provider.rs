@@ -145,7 +145,7 @@ impl Provider {
                 self.asked.notified().await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(30), waited).await.expect("it is asked");
+        tokio::time::timeout(std::time::Duration::from_mins(2), waited).await.expect("it is asked");
     }
 
     /// Signs with a new key from now on, and publishes only that one.

@@ -227,7 +227,11 @@ impl ListMatcher {
 
     /// Whether the values of a claim meet it; `None` of a claim that is not there.
     pub(crate) fn matches(&self, list: Option<ClaimValues<'_>>) -> bool {
-        let has = |value: &Value| list.is_some_and(|list| list.iter().any(|element| equals(&element, value)));
+        let has = |value: &Value| match (list, value) {
+            (None, _) => false,
+            (Some(list), Value::String(text)) => list.has_text(text),
+            (Some(list), _) => list.iter().any(|element| equals(&element, value)),
+        };
         self.0.iter().all(|test| match test {
             ListTest::Has(value) => has(value),
             ListTest::HasAny(values) => values.iter().any(has),

@@ -77,7 +77,9 @@ pub(crate) enum Shown {
     Gone,
     /// A session, which may be over.
     Session(Session),
-    /// A service account, or the session that another one impersonates, if it is there.
+    /// A service account.
+    ServiceAccount(Session),
+    /// The session that another one impersonates, if it is there.
     StandIn(Option<Session>),
 }
 
@@ -129,7 +131,7 @@ impl Vector {
     pub(crate) fn came_to(&self, policy: &Policy) -> Value {
         let (input, fixtures) = (&self.input, &self.document["fixtures"]);
         let session = match self.shown() {
-            Shown::Session(session) | Shown::StandIn(Some(session)) => Some(session),
+            Shown::Session(session) | Shown::ServiceAccount(session) | Shown::StandIn(Some(session)) => Some(session),
             Shown::Nothing | Shown::Gone | Shown::StandIn(None) => None,
         };
         let session = session.filter(|session| session.expires_at > NOW);
@@ -181,7 +183,7 @@ impl Vector {
         let (account, session) = (&fixtures["service_accounts"][id], &fixtures["sessions"][id]);
         match session["impersonate_session_id"].as_str() {
             _ if id.is_empty() => Shown::Nothing,
-            _ if account.is_object() => Shown::StandIn(Some(session_of(fixtures, account))),
+            _ if account.is_object() => Shown::ServiceAccount(service_account(session_of(fixtures, account))),
             Some(other) => Shown::StandIn(fixtures["sessions"].get(other).map(|other| session_of(fixtures, other))),
             None if session.is_null() => Shown::Gone,
             None => Shown::Session(session_of(fixtures, session)),
@@ -265,6 +267,10 @@ fn session_of(fixtures: &Value, record: &Value) -> Session {
         idle: None,
         generation: 0,
     }
+}
+
+fn service_account(session: Session) -> Session {
+    Session { idp: IdpId::service_account(), ..session }
 }
 
 fn claims(flat: &Value) -> Claims {

@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks into one folder under way at once; one that hangs keeps its place.
 const PLACES: usize = 4;
 
+/// Clocks of two machines may differ by as much.
+const APART: Duration = Duration::from_secs(10);
+
 /// What is left of a challenge, or of a file half-written, is older than this only after a crash.
 const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -62,11 +65,11 @@ pub(super) struct Failed {
 
 impl Failed {
     /// How long the next order waits from `now` on. Whoever has just started waits for the first pause alone: somebody may have
-    /// mended something. A time to come is of a clock that was wrong.
+    /// mended something. A time to come is of a clock that was wrong, unless it is one that may well be of another machine.
     pub(super) fn rest(self, has_begun: bool, now: Timestamp) -> Duration {
         let at = Timestamp::from_secs(self.at);
         let pause = pace::least_pause(if has_begun { self.in_a_row.saturating_sub(1) } else { 0 });
-        if at > now { Duration::ZERO } else { at.plus(pause).since(now) }
+        if at.since(now) > APART { Duration::ZERO } else { at.plus(pause).since(now.max(at)) }
     }
 }
 
@@ -171,15 +174,13 @@ impl Folder {
     /// The certificate of this name, if there is one that can be served.
     pub(super) fn certificate(&self, name: &str) -> io::Result<Option<Held>> {
         let Some(text) = read(&self.of(name, "pem")?)? else { return Ok(None) };
-        let held = text.find(CHAIN).and_then(|at| text.split_at_checked(at));
-        let held = held.and_then(|(key, chain)| Held::new(name, chain, key));
-        held.map(Some)
+        Held::parse(name, &text)
+            .map(Some)
             .ok_or_else(|| io::Error::other(format!("{name}.pem is no certificate of that name with its key")))
     }
 
-    pub(super) fn keep(&self, issued: &Issued) -> io::Result<()> {
-        let whole = [issued.key.expose().as_slice(), &issued.chain].concat();
-        private::write(&self.of(&issued.name, "pem")?, &whole)
+    pub(super) fn keep(&self, held: &Held) -> io::Result<()> {
+        private::write(&self.of(&held.issued.name, "pem")?, held.whole().expose())
     }
 
     /// The right to order for this name; `None`: another process has it.
@@ -231,11 +232,11 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 impl ChallengesElsewhere for Folder {
     fn shown(&self, name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
         let text = read(&self.of(name, "challenge").ok()?).ok().flatten()?;
-        let (key, certificate) = text.split_at_checked(text.find(CHAIN)?)?;
+        let (key, certificate) = apart(&text)?;
         Some((certificate.as_bytes().to_vec(), key.as_bytes().to_vec()))
     }
 
-    fn said(&self, token: &str) -> Option<String> {
+    fn said(&self, _: &str, token: &str) -> Option<String> {
         read(&self.answer(token).ok()?).ok().flatten()
     }
 }
@@ -246,7 +247,23 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 200 && name.bytes().all(plain) && !name.starts_with('.') && !name.contains("..")
 }
 
+/// The key and what comes behind it.
+pub(super) fn apart(text: &str) -> Option<(&str, &str)> {
+    text.split_at_checked(text.find(CHAIN)?)
+}
+
 impl Held {
+    /// The opposite of [`whole`](Self::whole), if it is for `name` and can be served.
+    pub(super) fn parse(name: &str, text: &str) -> Option<Self> {
+        let (key, chain) = apart(text)?;
+        Self::new(name, chain, key)
+    }
+
+    /// The key, and the chain behind it.
+    pub(super) fn whole(&self) -> Secret<Vec<u8>> {
+        Secret::new([self.issued.key.expose().as_slice(), &self.issued.chain].concat())
+    }
+
     /// What was issued for `name`, if it can be served.
     pub(super) fn new(name: &str, chain: &str, key: &str) -> Option<Self> {
         let ders: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().ok()?;
@@ -298,7 +315,7 @@ mod tests {
         let folder = folder(&root.path().join("deep/autocert"));
         assert!(folder.certificate("a.example").unwrap().is_none() && folder.account().unwrap().is_none());
         let held = made("a.example");
-        folder.keep(&held.issued).unwrap();
+        folder.keep(&held).unwrap();
         folder.keep_account("{}").unwrap();
         let found = folder.certificate("a.example").unwrap().unwrap();
         assert_eq!((found.issued.chain, found.issued.key.expose()), (held.issued.chain, held.issued.key.expose()));
@@ -343,6 +360,7 @@ mod tests {
         assert_eq!(failed.rest(true, at.plus(minutes(20))), Duration::ZERO);
         assert_eq!(failed.rest(false, at.plus(minutes(1))), minutes(4), "after a start");
         assert_eq!(failed.rest(true, at.minus(minutes(1))), Duration::ZERO);
+        assert_eq!(failed.rest(true, at.minus(APART)), minutes(20), "the clock of another machine");
         assert_eq!(Failed { in_a_row: u32::MAX, ..failed }.rest(true, at), minutes(360));
     }
 
@@ -371,7 +389,7 @@ mod tests {
             fs::write(folder.path.join("a.example.pem"), &content).unwrap();
             assert!(folder.certificate("a.example").is_err(), "{} bytes", content.len());
         }
-        folder.keep(&Issued { name: "b.example".to_owned(), ..a.issued }).unwrap();
+        folder.keep(&Held { issued: Issued { name: "b.example".to_owned(), ..a.issued }, ..a }).unwrap();
         assert!(folder.certificate("b.example").is_err(), "it is for another name");
     }
 
@@ -418,16 +436,16 @@ mod tests {
         let (key, chain) = (text(held.issued.key.expose()), text(&held.issued.chain));
         here.tell("a.example", &format!("{key}{chain}"), ("to-ken_1", "to-ken_1.print")).unwrap();
         assert_eq!(there.shown("a.example"), Some((chain.into_bytes(), key.into_bytes())));
-        assert_eq!(there.said("to-ken_1").as_deref(), Some("to-ken_1.print"));
+        assert_eq!(there.said("a.example", "to-ken_1").as_deref(), Some("to-ken_1.print"));
         fs::write(root.path().join("secret.challenge"), CHAIN).unwrap();
         for name in ["../secret", "b.example", "", ".", "A.example", "a.example/../a.example"] {
             assert_eq!(there.shown(name), None, "{name}");
         }
         for token in ["", "../to-ken_1", "to-ken_1.answer", "other"] {
-            assert_eq!(there.said(token), None, "{token}");
+            assert_eq!(there.said("a.example", token), None, "{token}");
         }
         assert!(here.tell("a.example", "", ("../../token", "")).is_err(), "whatever an authority calls it");
         here.untell("a.example", "to-ken_1");
-        assert!(there.shown("a.example").is_none() && there.said("to-ken_1").is_none());
+        assert!(there.shown("a.example").is_none() && there.said("a.example", "to-ken_1").is_none());
     }
 }

@@ -1,6 +1,9 @@
 //! Certificates from an authority (`autocert`, 01 §1.5): ordered for every host of a route that has none of its own, kept in a
 //! folder, and renewed long before they expire. Whatever goes wrong here stops nothing that is served.
 //!
+//! Processes that share a store share in it what is ordered, and whose turn it is; those without one share a folder if they have
+//! the same.
+//!
 //! Each name has a task of its own, which waits until its certificate is due. A few orders are under way at once.
 
 mod account;
@@ -8,13 +11,15 @@ mod folder;
 mod http;
 mod order;
 mod pace;
+mod store;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_edge::{CertificateReader, Challenges, EdgeConfig, IssuedCertificates};
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use postern_storage::Deposits;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
@@ -28,6 +33,8 @@ pub(crate) struct Orders {
     issued: IssuedCertificates,
     challenges: Challenges,
     metrics: Metrics,
+    /// Where processes share one.
+    deposits: Option<Deposits>,
     running: Option<Running>,
 }
 
@@ -36,12 +43,14 @@ struct Running {
     settings: Autocert,
     work: Arc<Work>,
     tasks: BTreeMap<String, AbortOnDropHandle<()>>,
+    account: Option<AbortOnDropHandle<()>>,
 }
 
 /// What is counted.
 #[derive(Debug, Clone)]
 struct Metrics {
     orders: IntCounterVec,
+    taken: IntCounter,
     missing: IntGauge,
 }
 
@@ -54,14 +63,25 @@ impl Orders {
         let opts = Opts::new("postern_autocert_orders_total", "Certificates that were ordered, by outcome.");
         let metrics = Metrics {
             orders: IntCounterVec::new(opts, &["outcome"])?,
+            taken: IntCounter::new(
+                "postern_autocert_taken_total",
+                "Certificates that other processes had ordered and left in the store.",
+            )?,
             missing: IntGauge::new(
                 "postern_autocert_names_without_certificate",
                 "Names whose certificate has not been issued yet, or has expired.",
             )?,
         };
         registry.register(Box::new(metrics.orders.clone()))?;
+        registry.register(Box::new(metrics.taken.clone()))?;
         registry.register(Box::new(metrics.missing.clone()))?;
-        Ok(Self { issued: IssuedCertificates::default(), challenges: Challenges::default(), metrics, running: None })
+        Ok(Self {
+            issued: IssuedCertificates::default(),
+            challenges: Challenges::default(),
+            metrics,
+            deposits: None,
+            running: None,
+        })
     }
 
     /// Lets the edge serve what is issued, now and later.
@@ -87,21 +107,50 @@ impl Orders {
         // The same authorities were read with the configuration.
         let begun = begun.inspect_err(|error| error!(%error, "certificates are ordered as before, or not at all"));
         let Ok(work) = begun else { return };
+        if let Some(deposits) = self.deposits.clone() {
+            work.meet_in(deposits);
+        }
         let before = self.running.take().map(|running| running.work.retire());
         work.take(&settings.names, before.unwrap_or_default());
-        self.running = Some(Running { settings: settings.clone(), work: Arc::new(work), tasks: BTreeMap::new() });
+        self.running =
+            Some(Running { settings: settings.clone(), work: Arc::new(work), tasks: BTreeMap::new(), account: None });
+    }
+
+    /// Shares with those who share this store from now on, if it is one that others share. Said once, before anything is ordered:
+    /// what the folder holds is served before the store is there.
+    pub(crate) fn meet_in(&mut self, deposits: Option<Deposits>) {
+        self.deposits = deposits;
+        if let (Some(deposits), Some(running)) = (self.deposits.clone(), &self.running) {
+            running.work.meet_in(deposits);
+        }
+    }
+
+    /// Serves what other processes have ordered and this one has not, as far as the store tells in a moment.
+    pub(crate) async fn take_shared(&self, reader: &CertificateReader) {
+        if let Some(running) = &self.running {
+            running.work.take_shared(reader).await;
+        }
     }
 
     /// Orders what is missing or due from now on, and tells `reader` of what comes.
     pub(crate) fn start(&mut self, reader: &CertificateReader) {
-        let Some(Running { settings, work, tasks }) = &mut self.running else { return };
+        let Some(Running { settings, work, tasks, account }) = &mut self.running else { return };
         let wanted: BTreeSet<_> = settings.names.iter().cloned().collect();
         tasks.retain(|name, _| wanted.contains(name));
+        account.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(work).keep_account())));
         for name in wanted {
             tasks.entry(name).or_insert_with_key(|name| {
                 let keeping = Arc::clone(work).keep(name.clone(), reader.clone());
                 AbortOnDropHandle::new(tokio::spawn(keeping))
             });
+        }
+    }
+
+    /// Orders nothing any more; what was issued is served on.
+    pub(crate) fn rest(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.tasks.clear();
+            running.account = None;
         }
     }
 

@@ -8,11 +8,13 @@ use instant_acme::{
     Order, OrderStatus, RetryPolicy,
 };
 use postern_edge::Challenges;
+use postern_storage::StorageError;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use tokio::runtime::Handle;
 
 use super::account::NoAccount;
 use super::folder::{Folder, Held};
+use super::store::Turn;
 
 /// Until when the authority must have looked, and then issued. Some take minutes.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -34,6 +36,14 @@ pub(super) enum OrderError {
     Unfit,
     #[error("the folder of certificates: {0}")]
     Folder(io::Error),
+    #[error(transparent)]
+    Store(#[from] StorageError),
+    /// Whatever is done now might be done twice.
+    #[error("another process may have begun to order it as well")]
+    Elsewhere,
+    /// The authority has begun to count.
+    #[error("the order was given up: other processes cannot answer its challenge: {0}")]
+    Untold(String),
     #[error("no key or request can be made")]
     Key(#[from] rcgen::Error),
     #[error("the challenge cannot be answered")]
@@ -46,6 +56,8 @@ impl From<NoAccount> for OrderError {
     fn from(none: NoAccount) -> Self {
         match none {
             NoAccount::Folder(error) => Self::Folder(error),
+            NoAccount::Store(error) => Self::Store(error),
+            NoAccount::Elsewhere => Self::Elsewhere,
             none @ NoAccount::Refused(_) => Self::Account(none),
         }
     }
@@ -56,6 +68,11 @@ impl OrderError {
     pub(super) fn is_of_the_account(&self) -> bool {
         let Self::Authority(Error::Api(problem)) = self else { return false };
         problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":accountDoesNotExist"))
+    }
+
+    /// Nothing was ordered that an authority would count.
+    pub(super) const fn is_before_the_order(&self) -> bool {
+        matches!(self, Self::Account(_) | Self::Folder(_) | Self::Store(_) | Self::Elsewhere)
     }
 
     /// What an operator can do about it.
@@ -79,6 +96,10 @@ impl OrderError {
                 "check that this host reaches the authority, and what the authority says of the name"
             }
             Self::Folder(_) => "see to the disk that `autocert_dir` is on: nothing is ordered while it hangs",
+            Self::Store(_) | Self::Untold(_) => {
+                "nothing is ordered while the store is away, and what was issued is served on; `postern store check` says what it lacks"
+            }
+            Self::Elsewhere => "nothing: it is looked for what comes of that",
             Self::Unfit | Self::Key(_) | Self::Challenge => {
                 "look at the log around it; the old certificate stays in force"
             }
@@ -112,29 +133,36 @@ impl Look {
 }
 
 /// Where challenges are answered.
-#[derive(Debug, Clone)]
-pub(super) struct Answers {
-    pub(super) here: Challenges,
-    /// Where other processes find them.
-    pub(super) folder: Option<Folder>,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answers<'o> {
+    pub(super) here: &'o Challenges,
+    pub(super) there: There<'o>,
+}
+
+/// Where other processes find them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum There<'o> {
+    Nowhere,
+    Folder(&'o Folder),
+    Store(&'o Turn),
 }
 
 /// A challenge that is answered for as long as this lives.
-struct Answered<'a> {
-    answers: &'a Answers,
-    name: &'a str,
+struct Answered<'o> {
+    answers: Answers<'o>,
+    name: &'o str,
     token: String,
     /// The other processes do not answer it any more.
     ended: bool,
 }
 
-impl Answers {
-    async fn begin<'a>(
-        &'a self,
-        name: &'a str,
+impl<'o> Answers<'o> {
+    async fn begin(
+        self,
+        name: &'o str,
         token: &str,
         authorization: &KeyAuthorization,
-    ) -> Result<Answered<'a>, OrderError> {
+    ) -> Result<Answered<'o>, OrderError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
         params.distinguished_name = DistinguishedName::new();
@@ -144,12 +172,21 @@ impl Answers {
         self.here.show(name, certificate.as_bytes(), key.as_bytes()).map_err(|_| OrderError::Challenge)?;
         self.here.say(token, authorization.as_str());
         let answered = Answered { answers: self, name, token: token.to_owned(), ended: false };
-        let (of, token, said) = (name.to_owned(), token.to_owned(), authorization.as_str().to_owned());
-        let tell = move |folder: &Folder| folder.tell(&of, &format!("{key}{certificate}"), (&token, &said));
-        if let Some(folder) = &self.folder
-            && let Err(error) = folder.aside(tell).await
-        {
-            tracing::warn!(%error, name, "other processes cannot answer this challenge");
+        let (token, said, shown) = (token.to_owned(), authorization.as_str().to_owned(), format!("{key}{certificate}"));
+        match self.there {
+            There::Nowhere => {}
+            There::Folder(folder) => {
+                let of = name.to_owned();
+                let told = folder.aside(move |folder| folder.tell(&of, &shown, (&token, &said))).await;
+                if let Err(error) = told {
+                    tracing::warn!(%error, name, "other processes cannot answer this challenge");
+                }
+            }
+            There::Store(turn) => match turn.tell(shown, (&token, &said)).await {
+                Ok(true) => {}
+                Ok(false) => return Err(OrderError::Untold("the turn is another one's by now".to_owned())),
+                Err(error) => return Err(OrderError::Untold(error.to_string())),
+            },
         }
         Ok(answered)
     }
@@ -158,16 +195,26 @@ impl Answers {
 impl Answered<'_> {
     /// The challenge is over, for all processes.
     async fn end(mut self) {
-        let Some(folder) = self.answers.folder.as_ref().filter(|_| !std::mem::replace(&mut self.ended, true)) else {
+        if std::mem::replace(&mut self.ended, true) {
             return;
-        };
-        let (name, token) = (self.name.to_owned(), self.token.clone());
-        let untold = folder.aside(move |folder| {
-            folder.untell(&name, &token);
-            Ok(())
-        });
-        if let Err(error) = untold.await {
-            tracing::warn!(%error, name = self.name, "what answered a challenge stays in the folder");
+        }
+        match self.answers.there {
+            There::Nowhere => {}
+            There::Folder(folder) => {
+                let (name, token) = (self.name.to_owned(), self.token.clone());
+                let untold = folder.aside(move |folder| {
+                    folder.untell(&name, &token);
+                    Ok(())
+                });
+                if let Err(error) = untold.await {
+                    tracing::warn!(%error, name = self.name, "what answered a challenge stays in the folder");
+                }
+            }
+            There::Store(turn) => {
+                if let Err(error) = turn.untell().await {
+                    tracing::debug!(%error, name = self.name, "what answered a challenge stays in the store until its end");
+                }
+            }
         }
     }
 }
@@ -175,18 +222,18 @@ impl Answered<'_> {
 impl Drop for Answered<'_> {
     fn drop(&mut self) {
         self.answers.here.end(self.name, &self.token);
-        // Whoever was cut before the end cannot wait for a disk.
-        if let (Some(folder), Ok(runtime)) = (self.answers.folder.clone(), Handle::try_current())
+        // Whoever was cut before the end cannot wait for a disk. In the store the next order takes its place.
+        if let (There::Folder(folder), Ok(runtime)) = (self.answers.there, Handle::try_current())
             && !self.ended
         {
-            let (name, token) = (self.name.to_owned(), self.token.clone());
+            let (folder, name, token) = (folder.clone(), self.name.to_owned(), self.token.clone());
             runtime.spawn_blocking(move || folder.untell(&name, &token));
         }
     }
 }
 
 /// Orders a certificate for `name`; a new key each time.
-pub(super) async fn order(account: &Account, name: &str, answers: &Answers, look: Look) -> Result<Held, OrderError> {
+pub(super) async fn order(account: &Account, name: &str, answers: Answers<'_>, look: Look) -> Result<Held, OrderError> {
     let mut answered = None;
     let work = ordered(account, name, (answers, &mut answered), look);
     let held = tokio::time::timeout(PATIENCE * 2, work).await.unwrap_or(Err(OrderError::Late));
@@ -199,7 +246,7 @@ pub(super) async fn order(account: &Account, name: &str, answers: &Answers, look
 async fn ordered<'a>(
     account: &Account,
     name: &'a str,
-    (answers, answered): (&'a Answers, &mut Option<Answered<'a>>),
+    (answers, answered): (Answers<'a>, &mut Option<Answered<'a>>),
     look: Look,
 ) -> Result<Held, OrderError> {
     let identifiers = [Identifier::Dns(name.to_owned())];
@@ -226,7 +273,7 @@ async fn ordered<'a>(
 async fn challenged<'a>(
     order: &mut Order,
     name: &'a str,
-    (answers, answered): (&'a Answers, &mut Option<Answered<'a>>),
+    (answers, answered): (Answers<'a>, &mut Option<Answered<'a>>),
     look: Look,
 ) -> Result<(), OrderError> {
     let mut authorizations = order.authorizations();

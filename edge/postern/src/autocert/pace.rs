@@ -29,7 +29,7 @@ pub(super) fn least_pause(failures: u32) -> Duration {
 }
 
 /// A part of it, at random.
-fn share(whole: Duration) -> Duration {
+pub(super) fn share(whole: Duration) -> Duration {
     let random = random::<2>().map_or(0, u16::from_le_bytes);
     whole.mul_f64(f64::from(random) / f64::from(u16::MAX))
 }

@@ -250,6 +250,26 @@ fn s_113_metrics_are_on_the_loopback_where_that_is_written() {
 }
 
 #[test]
+fn s_113_debugging_is_on_the_loopback_unless_another_address_is_written() {
+    let debug = |text: &str| {
+        let loaded = loaded(&format!("debug_address: '{text}'"));
+        (loaded.config.as_ref().and_then(|config| config.admin.debug), told(&loaded))
+    };
+    let at = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+    for here in ["127.0.0.1:6060", "localhost:6060", ":6060"] {
+        assert_eq!(debug(here), (at("127.0.0.1:6060"), Vec::new()), "{here}");
+    }
+    assert_eq!(debug("[::1]:6060"), (at("[::1]:6060"), Vec::new()));
+    let advised = || vec!["PST-0205 debug_address".to_owned()];
+    for open in ["0.0.0.0:6060", "10.0.0.5:6060", "[::]:6060"] {
+        assert_eq!(debug(open), (at(open), advised()), "{open}");
+    }
+    for odd in ["6060", "localhost", ":", ":0", "nohost.invalid:6060", "127.0.0.1"] {
+        assert_eq!(debug(odd), (None, advised()), "{odd}");
+    }
+}
+
+#[test]
 fn s_108_values_of_headers_that_open_something_are_secret() {
     for name in [
         "X-Auth-Key",

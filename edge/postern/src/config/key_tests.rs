@@ -77,6 +77,15 @@ fn the_defaults_of_the_limits_are_what_holds_without_them() {
 }
 
 #[test]
+fn the_longest_target_that_may_be_set_can_be_read() {
+    let key = keys::LIMITS.keys.iter().find(|key| key.name == "request_target_bytes").unwrap();
+    let keys::Kind::Number(_, most) = key.kind else { panic!("no number") };
+    let most = usize::try_from(most).unwrap();
+    let read = |length: usize| http::Uri::try_from(format!("/{}", "a".repeat(length - 1)));
+    assert!(read(most).is_ok() && read(most + 1).is_err());
+}
+
+#[test]
 fn each_key_at_the_top_is_refused_for_what_cannot_be() {
     let mut missed = String::new();
     for (text, expected) in [
@@ -105,6 +114,7 @@ fn each_key_at_the_top_is_refused_for_what_cannot_be() {
         ("limits: {connections_per_address: 0}", "PST-0213 limits.connections_per_address"),
         ("limits: {request_head_bytes: 64KiB}", "PST-0201 limits.request_head_bytes"),
         ("limits: {request_fields: 251}", "PST-0213 limits.request_fields"),
+        ("limits: {request_target_bytes: 65535}", "PST-0213 limits.request_target_bytes"),
         ("limits: {request_head_timeout: 0}", "PST-0213 limits.request_head_timeout"),
         ("limits: {request_head_timeout: 999ms}", "PST-0213 limits.request_head_timeout"),
         ("limits: {drain_timeout: 601s}", "PST-0213 limits.drain_timeout"),
@@ -476,7 +486,8 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((planned.tokens.format, planned.tokens.audiences), (TokenFormat::Passed, None));
     assert_eq!((planned.tracing.batch, planned.tracing.longest_value), (512, 256));
     assert!(planned.tracing.otlp.is_none());
-    assert!(loaded("").planned.listener.debug.is_none());
+    let config = loaded("").config.unwrap();
+    assert_eq!((config.admin.debug, config.debug_admin, config.dump), (None, false, None));
 }
 
 fn planned(keys: &str) -> PlannedRoute {

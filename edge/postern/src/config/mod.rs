@@ -37,6 +37,7 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use postern_authn::AuthnConfig;
 use postern_edge::EdgeConfig;
@@ -97,8 +98,14 @@ pub struct Config {
     pub logs: LogLevels,
     /// Files whose change is a reason to load again: the configuration file first, then all that it names.
     pub watched: Vec<WatchedFile>,
+    /// Not `health_check_systemd_disabled`: a service manager that listens is told what this process does.
+    pub tells_manager: bool,
     /// `runtime_flags.config_hot_reload`: a change of a watched file reloads. SIGHUP always does.
     pub hot_reload: bool,
+    /// `runtime_flags.debug_admin_endpoints`: the debug listener shows more than figures.
+    pub debug_admin: bool,
+    /// Where it does: all keys with the values that hold, without secrets, as JSON.
+    pub dump: Option<Arc<str>>,
 }
 
 /// Where operators ask; never the public listener (S-113).
@@ -112,6 +119,8 @@ pub struct AdminConfig {
     pub installation: Option<String>,
     /// `health_check_addr`.
     pub health: SocketAddr,
+    /// `debug_address`; none: nothing is shown of the process.
+    pub debug: Option<SocketAddr>,
     /// `shared_secret` is configured, not drawn at random: who holds it can prove it.
     pub shared_secret: bool,
 }
@@ -237,7 +246,13 @@ fn load_as(format: Format, name: Option<&str>, text: &str, lenient: bool, enviro
     watched.sort();
     watched.dedup();
     let config = config.filter(|_| !problems.any_fatal()).map(|config| Config { watched: watched.clone(), ..config });
-    Loaded { config, problems, watched, planned, written }
+    let mut loaded = Loaded { config, problems, watched, planned, written };
+    let dump = loaded.config.as_ref().is_some_and(|config| config.debug_admin && config.admin.debug.is_some());
+    let dump = dump.then(|| format!("{:#}\n", plain(&effective(&loaded, Keys::All))).into());
+    if let Some(config) = &mut loaded.config {
+        config.dump = dump;
+    }
+    loaded
 }
 
 const fn nothing() -> Node {

@@ -1052,6 +1052,29 @@ fn services_say_what_a_process_is_made_of() {
 }
 
 #[test]
+fn a_lease_that_one_slow_heartbeat_outlasts_is_told_of() {
+    const SHARED: &str = "databroker_storage_type: redis\ndatabroker_storage_connection_string: redis://127.0.0.1\n";
+    let lease = "PST-0213 session_lease";
+    let told = |lines: &str| {
+        warnings(&format!("{SHARED}{lines}")).into_iter().filter(|told| told.contains("0213")).collect::<Vec<_>>()
+    };
+    assert_eq!(told(""), [] as [&str; 0]);
+    let slow = "databroker_storage_operation_timeout: 5s\n";
+    assert_eq!(told(slow), ["PST-0213 databroker_storage_operation_timeout"]);
+    let short = "session_lease: 500ms\nsession_heartbeat: 100ms\n";
+    assert_eq!(told(&format!("{slow}{short}")), [lease]);
+    assert_eq!(told(short), [lease], "two commands of 500 ms each");
+    assert_eq!(told(&format!("{slow}session_lease: 10500ms\n")), [] as [&str; 0]);
+    assert_eq!(
+        warnings(&format!("databroker_storage_type: memory\n{slow}"))
+            .iter()
+            .filter(|told| told.contains("0213"))
+            .count(),
+        0
+    );
+}
+
+#[test]
 fn processes_apart_share_secrets_and_a_store_and_edges_know_the_way_to_authn() {
     for apart in ["proxy", "authenticate"] {
         let unshared = "PST-0501 databroker_storage_type";

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use postern_authn::{Authn, Clearing, End, EndAllError, Stage};
-use postern_identity::{IdpId, SessionHandle};
+use postern_identity::{IdpId, SERVICE_ACCOUNT, SessionHandle};
 use postern_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -120,7 +120,12 @@ pub(super) async fn end(authn: &Authn, which: Which) -> Ended {
             End::Now(session) => {
                 let user = session.as_ref().map(|session| session.user.id.as_str());
                 let issuer = session.as_ref().map(|session| session.user.issuer.as_str());
-                info!(postern.session = %name, user, issuer, sessions = 1, "an operator ended a session");
+                if let Some(account) = session.as_ref().filter(|session| session.is_service_account()) {
+                    let name = account.user.name.as_deref();
+                    info!(postern.service_account = %account.handle, user, name, "an operator deleted a service account");
+                } else {
+                    info!(postern.session = %name, user, issuer, sessions = 1, "an operator ended a session");
+                }
                 Some(Ended::Now)
             }
             End::Before => Some(Ended::Before),
@@ -133,12 +138,19 @@ pub(super) async fn end(authn: &Authn, which: Which) -> Ended {
     }
 }
 
-/// Ends all sessions of a user.
+/// Ends all sessions of a user, and the service accounts that ask as they do.
 pub(super) async fn end_user(authn: &Authn, whose: OfUser) -> UserEnded {
     let OfUser { user, issuer } = whose;
     let issuers = issuer.map_or_else(|| authn.issuers(None), |issuer| vec![issuer]);
-    let mut sessions = Some(0);
-    for issuer in issuers {
+    // What cannot be ended keeps nothing else alive.
+    let accounts = authn.end_service_accounts(&user, SystemTime::now().into()).await;
+    match &accounts {
+        Ok(0) => {}
+        Ok(ended) => info!(user, service_accounts = ended, "an operator ended the service accounts of a user"),
+        Err(error) => drop(unconfirmed("the service accounts of a user", error)),
+    }
+    let mut sessions = accounts.as_ref().ok().copied();
+    for issuer in issuers.into_iter().filter(|issuer| issuer != SERVICE_ACCOUNT) {
         match authn.end_user(&issuer, &user, SystemTime::now().into()).await {
             Ok(ended) => {
                 info!(user, issuer, sessions = ended, "an operator ended the sessions of a user");
@@ -147,7 +159,10 @@ pub(super) async fn end_user(authn: &Authn, whose: OfUser) -> UserEnded {
             Err(error) => return UserEnded::Unavailable(unconfirmed("the sessions of a user", &error)),
         }
     }
-    UserEnded::Sessions(sessions)
+    match accounts {
+        Ok(_) => UserEnded::Sessions(sessions),
+        Err(error) => UserEnded::Unavailable(error.to_string()),
+    }
 }
 
 /// Ends all sessions. How many there were is known when the clearing is done.

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::proof::{FIELD, Guard, Target, Unproven, is_proof};
-use super::{endings, list, session};
+use super::{accounts, endings, list, session};
 use crate::admin::is_local_program;
 
 /// So many are answered at once; more are told to come again.
@@ -153,6 +153,7 @@ pub(crate) fn routes(face: Face) -> Router {
         .route(endings::END_USER, post(end_user))
         .route(endings::END_ALL, post(end_all))
         .route(endings::CLEARING, post(clearing))
+        .route(accounts::CREATE, post(create))
         .with_state(Arc::new(face))
 }
 
@@ -177,6 +178,10 @@ async fn end_user((State(face), ConnectInfo(peer)): Asked, request: Request) -> 
 
 async fn end_all((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
     face.of_authn(peer, request, |authn, all| whole(async move { endings::end_all(&authn, all).await })).await
+}
+
+async fn create((State(face), ConnectInfo(peer)): Asked, request: Request) -> Response {
+    face.of_authn(peer, request, |authn, wanted| whole(async move { accounts::create(&authn, wanted).await })).await
 }
 
 /// Goes on to its end even if nobody waits for it any more; `None` if there was none.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use postern_authn::Authn;
-use postern_identity::Session;
+use postern_identity::{SERVICE_ACCOUNT, Session};
 use postern_storage::{Lookup, Place, Sessions, StorageError};
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +13,17 @@ pub(crate) const LIST: &str = "/operator/sessions";
 const ENOUGH: Duration = Duration::from_secs(2);
 /// Nor after so many that are wanted.
 const MOST: usize = 500;
+/// So many that could not be read are named.
+const NAMED: usize = 20;
 /// What a line shows of a name or an address at most.
 const WIDTH: usize = 256;
 
 /// Which sessions are wanted: those for which everything holds that is said.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Wanted {
+    /// Whether those of people, of programs, or both.
+    #[serde(default)]
+    pub(crate) kind: Kind,
     /// Of the user of this id.
     pub(crate) user: Option<String>,
     /// Of users of this address, in whatever case it is written.
@@ -31,14 +36,62 @@ pub(crate) struct Wanted {
     pub(crate) from: Option<String>,
 }
 
+/// Whose sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Of people who have signed in.
+    #[default]
+    People,
+    /// Of service accounts.
+    ServiceAccounts,
+    /// Of both.
+    Both,
+}
+
 /// What the store says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Listed {
-    /// Some of them, and where the rest is.
-    Some { lines: Vec<Line>, next: Option<String> },
+    /// Some of them, those of which the store does not say whether they live, and where the rest is.
+    Some {
+        lines: Vec<Line>,
+        #[serde(default)]
+        unread: Unread,
+        next: Option<String>,
+    },
     /// The store does not answer.
     Unavailable(String),
+}
+
+/// What was not read: sessions, all of a user at some issuer, or all of a server. How many of them, some by name, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unread {
+    pub(crate) count: usize,
+    pub(crate) some: Vec<String>,
+    pub(crate) why: Option<String>,
+}
+
+impl Unread {
+    fn push(&mut self, name: &str, error: &StorageError) {
+        self.add(Self { count: 1, some: vec![name.to_owned()], why: Some(error.to_string()) });
+    }
+
+    /// These as well.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.count += more.count;
+        self.some.extend(more.some);
+        self.some.truncate(NAMED);
+        self.why = self.why.take().or(more.why);
+    }
+
+    /// What is to be said of them, if there are any.
+    pub(crate) fn told(&self) -> Option<String> {
+        let why = self.why.as_deref()?;
+        let (named, others) = (self.some.join(", "), self.count.saturating_sub(self.some.len()));
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+        Some(format!("not all could be read, and what is missing may live or not: {named}{others} ({why}); try again"))
+    }
 }
 
 /// A session in a list.
@@ -59,7 +112,13 @@ impl Wanted {
     fn is_met(&self, session: &Session) -> bool {
         let user = &session.user;
         let is = |wanted: &Option<String>, holds: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(holds);
-        is(&self.user, &|id| id == user.id)
+        let is_kind = match self.kind {
+            Kind::People => !session.is_service_account(),
+            Kind::ServiceAccounts => session.is_service_account(),
+            Kind::Both => true,
+        };
+        is_kind
+            && is(&self.user, &|id| id == user.id)
             && is(&self.email, &|wanted| user.email.as_ref().is_some_and(|email| email.eq_ignore_ascii_case(wanted)))
             && is(&self.idp, &|idp| idp == session.idp.as_str() || idp == user.issuer)
     }
@@ -84,46 +143,62 @@ impl Line {
 /// Looks for them.
 pub(super) async fn find(sessions: &Sessions, authn: &Authn, wanted: Wanted) -> Listed {
     let found = match &wanted.user {
-        Some(user) => of_user((sessions, authn), user, &wanted).await.map(|lines| (lines, None)),
+        Some(user) => of_user((sessions, authn), user, &wanted).await.map(|(lines, unread)| (lines, unread, None)),
         None => among_all(sessions, &wanted).await,
     };
     match found {
-        Ok((lines, next)) => Listed::Some { lines, next: next.map(|next| next.to_string()) },
+        Ok((lines, unread, next)) => Listed::Some { lines, unread, next: next.map(|next| next.to_string()) },
         Err(error) => Listed::Unavailable(error.to_string()),
     }
 }
 
-/// By the index of the user, at every provider that is configured.
+/// By the index of the user, at every provider that is configured, and among service accounts.
 async fn of_user(
     (sessions, authn): (&Sessions, &Authn),
     user: &str,
     wanted: &Wanted,
-) -> Result<Vec<Line>, StorageError> {
+) -> Result<(Vec<Line>, Unread), StorageError> {
     let now = SystemTime::now().into();
-    let mut lines = Vec::new();
-    for issuer in authn.issuers(None) {
-        for line in sessions.list(&issuer, user, now).await?.into_iter().take(MOST) {
-            if let Lookup::Found(session) = sessions.load(&line.handle, now).await?
-                && wanted.is_met(&session)
-            {
-                lines.push(Line::of(&session));
+    let (mut lines, mut unread, mut failed) = (Vec::new(), Unread::default(), None);
+    let issuers: Vec<_> = authn.issuers(None).into_iter().chain([SERVICE_ACCOUNT.to_owned()]).collect();
+    let mut read = false;
+    for issuer in issuers {
+        let listed = match sessions.list(&issuer, user, now).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                unread.push(&format!("all of {user} at {issuer}"), &error);
+                failed = Some(error);
+                continue;
+            }
+        };
+        read = true;
+        for line in listed.into_iter().take(MOST) {
+            match sessions.load(&line.handle, now).await {
+                Ok(Lookup::Found(session)) if wanted.is_met(&session) => lines.push(Line::of(&session)),
+                Ok(Lookup::Found(_) | Lookup::Revoked | Lookup::Unknown) => {}
+                Err(error) => unread.push(&line.handle.to_string(), &error),
             }
         }
     }
-    Ok(lines)
+    match failed {
+        Some(error) if !read => Err(error),
+        _ => Ok((lines, unread)),
+    }
 }
 
 /// Page by page.
-async fn among_all(sessions: &Sessions, wanted: &Wanted) -> Result<(Vec<Line>, Option<Place>), StorageError> {
+async fn among_all(sessions: &Sessions, wanted: &Wanted) -> Result<(Vec<Line>, Unread, Option<Place>), StorageError> {
     let (begun, enough) = (Instant::now(), wanted.limit.min(MOST));
-    let (mut lines, mut place) = (Vec::new(), wanted.from.as_deref().and_then(Place::parse));
+    let (mut lines, mut unread, mut place) =
+        (Vec::new(), Unread::default(), wanted.from.as_deref().and_then(Place::parse));
     loop {
         let now = SystemTime::now().into();
         let page = sessions.page(place, now).await?;
         lines.extend(page.sessions.iter().filter(|session| wanted.is_met(session)).map(Line::of));
+        page.unread.iter().for_each(|(name, error)| unread.push(name, error));
         place = page.next;
         if place.is_none() || lines.len() >= enough || begun.elapsed() >= ENOUGH {
-            return Ok((lines, place));
+            return Ok((lines, unread, place));
         }
     }
 }
@@ -160,6 +235,36 @@ mod tests {
             Wanted { idp: text("two"), ..all },
         ] {
             assert!(!other.is_met(&session()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn sessions_that_could_not_be_read_are_counted_and_some_are_named() {
+        let (mut unread, error) = (
+            Unread::default(),
+            StorageError::Unavailable { reason: "it is away".to_owned(), retry_after: Duration::from_secs(1) },
+        );
+        assert_eq!(unread.told(), None);
+        unread.push("one", &error);
+        let told = unread.told().unwrap();
+        assert!(told.ends_with(": one (the session store is unavailable: it is away); try again"), "{told}");
+        for number in 0..NAMED + 5 {
+            unread.push(&number.to_string(), &error);
+        }
+        let told = unread.told().unwrap();
+        assert!(unread.count == 26 && told.contains("one, 0, 1, 2, ") && told.contains(", 18 and 6 more ("), "{told}");
+        let answer = serde_json::from_str(r#"{"some": {"lines": [], "next": null}}"#).unwrap();
+        assert!(matches!(answer, Listed::Some { unread, .. } if unread == Unread::default()), "of a version before");
+    }
+
+    #[test]
+    fn a_service_account_is_no_session_of_a_person() {
+        let account = Session { idp: IdpId::service_account(), ..session() };
+        for (kind, of_people, of_programs) in
+            [(Kind::People, true, false), (Kind::ServiceAccounts, false, true), (Kind::Both, true, true)]
+        {
+            let wanted = Wanted { kind, ..Wanted::default() };
+            assert_eq!((wanted.is_met(&session()), wanted.is_met(&account)), (of_people, of_programs), "{kind:?}");
         }
     }
 }

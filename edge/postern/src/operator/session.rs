@@ -134,7 +134,7 @@ pub(super) async fn find(sessions: &Sessions, which: Which) -> Found {
 }
 
 impl Facts {
-    fn of(session: &Session) -> Self {
+    pub(crate) fn of(session: &Session) -> Self {
         let user = &session.user;
         let millis = |time: Timestamp| time.as_millis();
         let idle =
@@ -159,7 +159,7 @@ impl Facts {
     }
 
     /// The session; `None` if its name is none.
-    fn session(self) -> Option<Arc<Session>> {
+    pub(crate) fn session(self) -> Option<Arc<Session>> {
         let Person { id, issuer, email, email_verified, name, claims: of_user } = self.user;
         let user = User { id, issuer, email, email_verified, name, claims: claims(of_user) };
         Some(Arc::new(Session {

@@ -3,6 +3,8 @@
 
 mod tell;
 
+pub(crate) use tell::words;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 
@@ -12,8 +14,8 @@ use crate::ask::{self, Failed};
 use crate::cli::{self, Exit, OfSessions};
 use crate::config::Config;
 use crate::operator::{
-    CLEARING, Cleaning, Cleared, END, END_ALL, END_USER, Ended, Everybody, Found, LIST, Line, Listed, NO_NAME, NO_SUCH,
-    OfUser, Operator, SESSION, Seen, UserEnded, Wanted, Which, silent,
+    CLEARING, Cleaning, Cleared, END, END_ALL, END_USER, Ended, Everybody, Found, Kind, LIST, Line, Listed, NO_NAME,
+    NO_SUCH, OfUser, Operator, SESSION, Seen, Unread, UserEnded, Wanted, Which, silent,
 };
 use crate::run;
 
@@ -30,13 +32,13 @@ pub(crate) fn sessions(asked: &OfSessions) -> Exit {
 }
 
 /// A running Postern that can be asked.
-struct Running {
+pub(crate) struct Running {
     operator: Operator,
     runtime: Runtime,
 }
 
 impl Running {
-    fn find(asked: &cli::Running) -> Result<Self, Failed> {
+    pub(crate) fn find(asked: &cli::Running) -> Result<Self, Failed> {
         let loaded = ask::load(asked.config.as_deref(), asked.lenient)?;
         Self::of(&loaded.config, asked.address.as_deref())
     }
@@ -46,34 +48,44 @@ impl Running {
         Ok(Self { operator, runtime: run::control_runtime().map_err(|_| Failed::Told)? })
     }
 
-    fn ask<A: serde::de::DeserializeOwned>(&self, path: &str, question: &impl serde::Serialize) -> Result<A, Failed> {
-        Ok(self.runtime.block_on(self.operator.ask(path, question))?)
-    }
-
-    /// Asks for a change. Without an answer it may or may not have been made.
-    fn change<A: serde::de::DeserializeOwned>(
+    pub(crate) fn ask<A: serde::de::DeserializeOwned>(
         &self,
         path: &str,
         question: &impl serde::Serialize,
     ) -> Result<A, Failed> {
+        Ok(self.runtime.block_on(self.operator.ask(path, question))?)
+    }
+
+    /// Asks for a change. Without an answer it may or may not have been made, which is what `unsure` says.
+    pub(crate) fn change<A: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl serde::Serialize,
+        unsure: &str,
+    ) -> Result<A, Failed> {
         let done: Option<A> = self.ask(path, question).map_err(|failed| match failed {
-            Failed::Problem(why) => Failed::Problem(format!("{why} ({UNSURE})")),
+            Failed::Problem(why) => Failed::Problem(format!("{why} ({unsure})")),
             Failed::Usage(_) | Failed::Unreachable(_) | Failed::Told => failed,
         })?;
-        done.ok_or_else(|| Failed::Problem(format!("the running Postern failed ({UNSURE})")))
+        done.ok_or_else(|| Failed::Problem(format!("the running Postern failed ({unsure})")))
     }
 
-    fn which(&self, written: &str) -> Result<Which, Failed> {
-        Which::of(written, self.operator.keyring()).ok_or_else(|| Failed::Usage(format!("{written}: {NO_NAME}")))
+    /// The one that is meant; `no_name` is what to write.
+    pub(crate) fn which(&self, written: &str, no_name: &str) -> Result<Which, Failed> {
+        Which::of(written, self.operator.keyring()).ok_or_else(|| Failed::Usage(format!("{written}: {no_name}")))
     }
 
-    /// Those that are wanted, and whether there may be more.
-    fn list(&self, mut wanted: Wanted) -> Result<(Vec<Line>, bool), Failed> {
+    /// Those that are wanted, and whether there may be more; and those that could not be read, of whatever kind they are.
+    pub(crate) fn list(&self, mut wanted: Wanted) -> Result<(Vec<Line>, bool, Unread), Failed> {
         let (limit, mut found) = (wanted.limit, BTreeMap::<String, Line>::new());
+        let mut unread = Unread::default();
         loop {
             wanted.limit = limit - found.len();
             let (lines, next) = match self.ask(LIST, &wanted)? {
-                Listed::Some { lines, next } => (lines, next),
+                Listed::Some { lines, unread: more, next } => {
+                    unread.add(more);
+                    (lines, next)
+                }
                 Listed::Unavailable(why) => return Err(Failed::Problem(silent(&why))),
             };
             // One may come twice.
@@ -84,7 +96,7 @@ impl Running {
                 let mut lines: Vec<_> = found.into_values().collect();
                 lines.sort_by_key(|line| std::cmp::Reverse(line.issued_at));
                 lines.truncate(limit);
-                return Ok((lines, more));
+                return Ok((lines, more, unread));
             }
             wanted.from = next;
         }
@@ -102,24 +114,36 @@ fn list(asked: &cli::ListSessions) -> Result<Exit, Failed> {
         email: asked.email.clone(),
         idp: asked.idp.clone(),
         limit: asked.limit,
-        from: None,
+        ..Wanted::default()
     };
-    let (lines, more) = Running::find(&asked.running)?.list(wanted)?;
-    ask::print(asked.running.format, |colour| tell::lines(&lines, more, colour), || tell::lines_json(&lines, more));
-    Ok(Exit::Ok)
+    let (lines, more, unread) = Running::find(&asked.running)?.list(wanted)?;
+    if lines.is_empty() && unread.count > 0 {
+        return listed(&unread);
+    }
+    let json = || tell::lines_json(&lines, more, &unread);
+    ask::print(asked.running.format, |colour| tell::lines(&lines, more, colour), json);
+    listed(&unread)
+}
+
+/// How a list ends that may lack some.
+pub(crate) fn listed(unread: &Unread) -> Result<Exit, Failed> {
+    unread.told().map_or(Ok(Exit::Ok), |told| Err(Failed::Problem(told)))
 }
 
 fn show(asked: &cli::OneSession) -> Result<Exit, Failed> {
     let running = Running::find(&asked.running)?;
-    let found: Found = running.ask(SESSION, &running.which(&asked.session)?)?;
+    let found: Found = running.ask(SESSION, &running.which(&asked.session, NO_NAME)?)?;
     let session = found.session().map_err(Failed::Problem)?;
+    if session.is_service_account() {
+        return Err(Failed::Problem("that is a service account: `postern service-accounts` shows it".to_owned()));
+    }
     ask::print(asked.running.format, |colour| tell::session(&session, colour), || tell::session_json(&session));
     Ok(Exit::Ok)
 }
 
 fn revoke(asked: &cli::OneSession) -> Result<Exit, Failed> {
     let running = Running::find(&asked.running)?;
-    let (ended, words) = match running.change(END, &running.which(&asked.session)?)? {
+    let (ended, words) = match running.change(END, &running.which(&asked.session, NO_NAME)?, UNSURE)? {
         Ended::Now => (1, "1 session has ended"),
         Ended::Before => (0, "it had been ended before"),
         Ended::Unknown => return Err(Failed::Problem(NO_SUCH.to_owned())),
@@ -131,24 +155,28 @@ fn revoke(asked: &cli::OneSession) -> Result<Exit, Failed> {
 
 fn revoke_user(asked: &cli::RevokeUser) -> Result<Exit, Failed> {
     let running = Running::find(&asked.running)?;
+    let mut unread = Unread::default();
     let whom: BTreeSet<(String, Option<String>)> = match (&asked.user, &asked.email) {
         (Some(user), _) => [(user.clone(), None)].into(),
         (None, email) => {
-            let wanted = Wanted { email: email.clone(), limit: MOST, ..Wanted::default() };
-            let (lines, more) = running.list(wanted)?;
+            let wanted = Wanted { kind: Kind::Both, email: email.clone(), limit: MOST, ..Wanted::default() };
+            let (lines, more, left) = running.list(wanted)?;
+            unread = left;
             if more {
                 return Err(Failed::Problem(format!("more than {MOST} sessions have this address: end them by user")));
             }
             lines.into_iter().map(|line| (line.user, Some(line.issuer))).collect()
         }
     };
-    if whom.is_empty() {
+    // Whose these are is not known: those that are known end all the same.
+    let left = unread.told().map(|told| Failed::Problem(format!("{told} ({UNSURE})")));
+    if whom.is_empty() && left.is_none() {
         return Err(Failed::Problem("nobody who is signed in has this address".to_owned()));
     }
     // One who cannot be ended now keeps no other one alive.
-    let (mut users, mut failed) = (Vec::new(), None);
+    let (mut users, mut failed) = (Vec::new(), left);
     for (user, issuer) in whom {
-        match running.change(END_USER, &OfUser { user: user.clone(), issuer: issuer.clone() }) {
+        match running.change(END_USER, &OfUser { user: user.clone(), issuer: issuer.clone() }, UNSURE) {
             Ok(UserEnded::Sessions(ended)) => users.push((user, issuer, ended)),
             Ok(UserEnded::Unavailable(why)) => failed = failed.or_else(|| Some(unconfirmed(&why))),
             Err(why) => failed = failed.or(Some(why)),
@@ -168,7 +196,7 @@ fn revoke_all(asked: &cli::RevokeAll) -> Result<Exit, Failed> {
     if !asked.yes && !is_meant()? {
         return Err(Failed::Problem("nothing was done".to_owned()));
     }
-    let cleaning = match running.change(END_ALL, &Everybody {})? {
+    let cleaning = match running.change(END_ALL, &Everybody {}, UNSURE)? {
         Cleared::Ended(cleaning) => watch(cleaning, |seen| running.ask(CLEARING, &seen)),
         Cleared::Refused(why) => return Err(Failed::Problem(format!("{why}; no session was ended"))),
         Cleared::Unavailable(why) => return Err(unconfirmed(&why)),
@@ -196,13 +224,13 @@ fn watch(mut cleaning: Cleaning, ask: impl Fn(Seen) -> Result<Cleaning, Failed>)
 fn is_meant() -> Result<bool, Failed> {
     let input = std::io::stdin();
     if !input.is_terminal() {
-        let why =
-            "this ends every session of everybody, and there is no terminal to ask whether that is meant: add --yes";
+        let why = "this ends every session of everybody and every service account, and there is no terminal to ask whether that is meant: add --yes";
         return Err(Failed::Usage(why.to_owned()));
     }
     let mut err = std::io::stderr();
     // Nobody who cannot read the question answers it with yes.
-    let _closed = write!(err, "This ends every session of everybody. Write yes to go on: ").and_then(|()| err.flush());
+    let _closed = write!(err, "This ends every session of everybody and every service account. Write yes to go on: ")
+        .and_then(|()| err.flush());
     let mut answer = String::new();
     Ok(input.read_line(&mut answer).is_ok() && answer.trim() == "yes")
 }

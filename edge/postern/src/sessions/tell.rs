@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::ask::{Page, clean};
 use crate::config::Colour;
-use crate::operator::{Cleaning, Line};
+use crate::operator::{Cleaning, Line, Unread};
 
 fn time(millis: i64) -> String {
     Timestamp::from_millis(millis).to_string()
@@ -43,7 +43,7 @@ pub(super) fn lines(lines: &[Line], more: bool, colour: Colour) -> String {
 }
 
 /// The same for programs.
-pub(super) fn lines_json(lines: &[Line], more: bool) -> Value {
+pub(super) fn lines_json(lines: &[Line], more: bool, unread: &Unread) -> Value {
     let line = |line: &Line| {
         json!({
             "session": line.session,
@@ -56,7 +56,7 @@ pub(super) fn lines_json(lines: &[Line], more: bool) -> Value {
             "expires_at": time(line.expires_at),
         })
     };
-    json!({ "sessions": lines.iter().map(line).collect::<Vec<_>>(), "more": more })
+    json!({ "sessions": lines.iter().map(line).collect::<Vec<_>>(), "more": more, "unread": unread.count })
 }
 
 /// One session.
@@ -90,7 +90,8 @@ pub(super) fn session(session: &Session, colour: Colour) -> String {
     out
 }
 
-fn words(values: &[Value]) -> String {
+/// The values of a claim.
+pub(crate) fn words(values: &[Value]) -> String {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     values.iter().map(word).collect::<Vec<_>>().join(", ")
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use postern::config::{self, Config, Environment};
-use postern_edge::{AuthnUpstream, Edge, EdgeOptions, Gate, Host, Metrics, RunningEdge, Snapshot};
-use postern_identity::{IdpId, Keyring, Secret, Session, SessionCookie, SessionId, Tokens};
+use postern_edge::{AuthnUpstream, Edge, EdgeOptions, Gate, Host, Inherited, Metrics, RunningEdge, Snapshot};
+use postern_identity::{IdpId, Keyring, Secret, ServiceAccountToken, Session, SessionCookie, SessionId, Tokens};
 use postern_storage::{CacheConfig, Storage, StorageConfig};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,7 +72,7 @@ impl World {
         for (_, session) in &people {
             storage.sessions().create(session, &tokens()).await.unwrap();
         }
-        let bound = Edge::bind(&config.edge.listeners).unwrap();
+        let bound = Edge::bind(&config.edge.listeners, &mut Inherited::default()).unwrap();
         let edge_at = bound.addresses().first().map(|(_, address)| *address).expect("an address");
         let snapshot = Snapshot::new(config.edge, 0).unwrap();
         let gate = Arc::new(Gate::new(snapshot, storage.cache(CacheConfig::default())));
@@ -93,6 +93,12 @@ impl World {
     pub(crate) fn person(&self, number: usize, authority: &str) -> (Arc<Session>, String) {
         let (id, session) = &self.people[number];
         (Arc::clone(session), self.cookie(id, authority))
+    }
+
+    /// What a service account shows.
+    pub(crate) fn service_account(&self, number: usize) -> String {
+        let (id, Session { user, issued_at, expires_at, .. }) = (&self.people[number].0, &*self.people[number].1);
+        format!("Pomerium {}", ServiceAccountToken::seal(&self.keyring, id, &user.id, *issued_at, *expires_at))
     }
 
     /// The cookie that shows a session to a host, whether there is such a session or not.

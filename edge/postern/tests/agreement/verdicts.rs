@@ -21,7 +21,7 @@ enum Why {
     NoVerdict,
     /// Its file is refused, since its criterion would keep nobody out: what that looks at does not exist yet.
     NoFile(Carrier),
-    /// A service account or an impersonated session stands behind its credential: the store has no such records.
+    /// An impersonated session stands behind its credential: the store has no such records.
     StandIn,
     /// No request carries what it looks at yet. Without that it comes to something else.
     Carries(Carrier),
@@ -33,7 +33,6 @@ enum Why {
 const NOT_SENT: &[(&str, Why)] = &[
     ("impersonation", Why::StandIn),
     ("impersonation-target-gone", Why::StandIn),
-    ("service-account", Why::StandIn),
     ("mtls-default-deny-missing", Why::Carries(Carrier::ClientCertificates)),
     ("mtls-default-deny-untrusted", Why::Carries(Carrier::ClientCertificates)),
     ("mtls-default-deny-valid", Why::CarriesInVain(Carrier::ClientCertificates)),
@@ -136,12 +135,12 @@ fn from_file(vector: &Vector, fail_open: bool) -> &'static str {
 
 #[test]
 fn every_vector_that_a_request_can_say_gives_its_verdict_at_the_running_edge() {
-    assert_eq!(at_the_edge(false), 96);
+    assert_eq!(at_the_edge(false), 97);
 }
 
 #[test]
 fn every_vector_that_a_request_can_say_gives_its_verdict_at_an_edge_that_fails_open_as_pomerium_does() {
-    assert_eq!(at_the_edge(true), 96);
+    assert_eq!(at_the_edge(true), 97);
 }
 
 /// Sends every vector that can be loaded; gives how many came to their verdicts.
@@ -184,7 +183,7 @@ fn every_vector_is_sent_or_listed_with_what_no_request_can_say_of_it() {
     let wrong: Vec<_> = all.iter().filter(|vector| !fits(vector)).map(|vector| (&vector.id, why(&vector.id))).collect();
     assert!(wrong.is_empty(), "what their inputs hold is something else: {wrong:#?}");
     let sent = all.iter().filter(|vector| why(&vector.id).is_none()).count();
-    assert_eq!((sent, sent + listed.len()), (96, 140));
+    assert_eq!((sent, sent + listed.len()), (97, 140));
 }
 
 /// Whether the list tells of the vector what its input holds.
@@ -259,10 +258,14 @@ fn host(vector: &Vector) -> String {
 
 /// The session that the store holds for a vector, an hour old.
 fn stored(vector: &Vector, idp: &IdpId) -> Option<Session> {
-    let Shown::Session(session) = vector.shown() else { return None };
+    let (session, idp) = match vector.shown() {
+        Shown::Session(session) => (session, idp.clone()),
+        Shown::ServiceAccount(account) => (account, IdpId::service_account()),
+        Shown::Nothing | Shown::Gone | Shown::StandIn(_) => return None,
+    };
     let (now, hour) = (Timestamp::from(SystemTime::now()), Duration::from_secs(3600));
     let expires_at = if session.expires_at > vectors::NOW { now.plus(hour) } else { now.minus(hour / 2) };
-    Some(Session { idp: idp.clone(), issued_at: now.minus(hour), expires_at, ..session })
+    Some(Session { idp, issued_at: now.minus(hour), expires_at, ..session })
 }
 
 /// What the edge makes of the vector's request: of its answer, and of its authorize record.
@@ -271,16 +274,17 @@ async fn verdict(world: &mut World, log: &Log, vector: &Vector, person: &mut std
     let field = |name: &str, or: &'static str| http[name].as_str().unwrap_or(or).to_owned();
     let (method, path) = (field("method", "GET"), field("path", "/"));
     let query = http["raw_query"].as_str().map(|query| format!("?{query}")).unwrap_or_default();
-    let cookie = match vector.shown() {
+    let credential = match vector.shown() {
         Shown::Nothing | Shown::StandIn(_) => None,
-        Shown::Gone => Some(world.cookie(&SessionId::from_bytes([0xff; 32]), &host)),
-        Shown::Session(_) => person.next().map(|number| world.person(number, &host).1),
+        Shown::Gone => Some(("cookie", world.cookie(&SessionId::from_bytes([0xff; 32]), &host))),
+        Shown::Session(_) => person.next().map(|number| ("cookie", world.person(number, &host).1)),
+        Shown::ServiceAccount(_) => person.next().map(|number| ("authorization", world.service_account(number))),
     };
     let own =
         http["headers"].as_object().into_iter().flatten().map(|(name, value)| (name.clone(), vectors::text(value)));
     let browser = [("accept", "text/html".to_owned()), ("x-forwarded-for", field("ip", "203.0.113.9"))];
     let fields = browser.map(|(name, value)| (name.to_owned(), value)).into_iter();
-    let fields = fields.chain(own).chain(cookie.map(|cookie| ("cookie".to_owned(), cookie)));
+    let fields = fields.chain(own).chain(credential.map(|(name, value)| (name.to_owned(), value)));
     let fields: String = fields.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let answer = world.send(&method, &format!("{method} {path}{query} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n")).await;
     let (_, authorize) = log.next(true);

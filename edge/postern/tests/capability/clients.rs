@@ -150,7 +150,9 @@ async fn events(State(gate): State<Arc<Semaphore>>) -> Response {
 }
 
 #[tokio::test]
-async fn server_sent_events_come_as_they_are_sent() -> Result<()> {
+async fn server_sent_events_of_an_hour_come_as_they_are_sent() -> Result<()> {
+    /// One a second, were it not that each is sent as soon as the one before it has come.
+    const HOUR: usize = 3_600;
     let world = World::new()?;
     let gates = [(), ()].map(|()| Arc::new(Semaphore::new(0)));
     let mut routes = String::new();
@@ -165,7 +167,7 @@ async fn server_sent_events_come_as_they_are_sent() -> Result<()> {
         let curl = curl.arg(world.url(name, "/events")).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let mut curl = Owned(curl.spawn()?);
         let mut output = curl.0.stdout.take().context("no output")?;
-        for number in 0..5 {
+        for number in 0..HOUR {
             // The next is sent only once this one is here.
             gate.add_permits(1);
             let wanted = format!("data: {number}\n\n");

@@ -195,7 +195,7 @@ async fn max_verify_depth_and_match_subject_alt_names_bound_who_is_believed() ->
 }
 
 #[tokio::test]
-async fn tls_downstream_client_ca_is_that_routes_alone_and_s_029_asks_for_a_connection_of_its_own() -> Result<()> {
+async fn row_tls_downstream_client_ca_is_that_routes_alone_and_s_029_asks_for_a_connection_of_its_own() -> Result<()> {
     let office = open(&["ca_file: DIR/ours.pem"], |world, to| {
         let own = "tls_downstream_client_ca_file: DIR/theirs.pem".replace("DIR", &world.folder().display().to_string());
         let routes = [one_route(world, to), world.route("other", to, &[OPEN]), world.route("own", to, &[OPEN, &own])];

@@ -4,6 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use postern::config::{Environment, load_text};
 use postern_edge::Snapshot;
 
+use crate::support::{NO_PROVIDER, PUBLIC, Postern, World};
+
 /// What is kept of so many routes, in bytes.
 fn kept(routes: usize) -> Result<usize> {
     let routes: String = (0..routes)
@@ -38,5 +40,23 @@ fn a_route_takes_little_memory() -> Result<()> {
     let each = many.saturating_sub(few) / 2000;
     println!("{each} bytes a route");
     ensure!(each <= 1150, "a route takes {each} bytes");
+    Ok(())
+}
+
+/// Pages of 2 MB, of which little is used, were more than half of what a process took at its start.
+#[tokio::test]
+async fn a_process_takes_no_large_pages() -> Result<()> {
+    let world = World::new()?;
+    let config = world.config(NO_PROVIDER, &world.route("app", "http://127.0.0.1:9", PUBLIC));
+    let postern = Postern::run(&world, &config).await?;
+    let told = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", postern.id()))?;
+    let kilobytes = |name: &str| {
+        let line = told.lines().find_map(|line| line.strip_prefix(name)).with_context(|| told.clone())?;
+        anyhow::Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()?)
+    };
+    println!("{} KB of its own, {} KB in all", kilobytes("Anonymous:")?, kilobytes("Pss:")?);
+    // Two are there before the program begins.
+    ensure!(kilobytes("AnonHugePages:")? <= 4096, "{told}");
+    ensure!(kilobytes("Anonymous:")? <= 16 * 1024, "{told}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! (01 §2.5, §4.3, §4.4).
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -31,6 +32,7 @@ fn methods() -> Router {
         .route("/test.Echo/Server", post(server_streaming))
         .route("/test.Echo/Client", post(client_streaming))
         .route("/test.Echo/Both", post(both))
+        .route("/test.Echo/Deadline", post(deadline))
         .route("/test.Echo/Hang", post(async || std::future::pending::<Response>().await))
 }
 
@@ -42,6 +44,15 @@ async fn unary(request: Request) -> Response {
     let method = service_fn(async |request: tonic::Request<String>| match request.into_inner().as_str() {
         "fail" => Err(Status::failed_precondition("not now: 100 %")),
         text => Ok(tonic::Response::new(format!("echo {text}"))),
+    });
+    grpc().unary(method, request).await.map(Body::new)
+}
+
+/// How long the client waits, as it was said.
+async fn deadline(request: Request) -> Response {
+    let method = service_fn(async |request: tonic::Request<String>| {
+        let said = request.metadata().get("grpc-timeout").and_then(|said| said.to_str().ok());
+        Ok::<_, Status>(tonic::Response::new(said.unwrap_or("none").to_owned()))
     });
     grpc().unary(method, request).await.map(Body::new)
 }
@@ -155,6 +166,25 @@ async fn every_kind_of_call_passes_with_its_status() -> Result<()> {
         let asked = tonic::Request::new(stream::iter(["a", "b", "c"].map(str::to_owned)));
         let answer = client.client_streaming(asked, path("/test.Echo/Client"), Codec::default());
         assert_eq!(bounded(DEADLINE, "an answer", answer).await??.into_inner(), "a,b,c", "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn how_long_a_client_waits_is_told_to_the_server_as_it_was_said() -> Result<()> {
+    let office = open().await?;
+    for name in ["tls", "plain"] {
+        let mut client = client(&office.world, name).await?;
+        for (waits, said) in [(Some(Duration::from_secs(20)), "20000000u"), (None, "none")] {
+            client.ready().await?;
+            let mut request = tonic::Request::new(String::new());
+            if let Some(waits) = waits {
+                request.set_timeout(waits);
+            }
+            let asked = client.unary(request, path("/test.Echo/Deadline"), Codec::default());
+            let answer: tonic::Response<String> = bounded(DEADLINE, "an answer", asked).await??;
+            assert_eq!(answer.into_inner(), said, "{name}");
+        }
     }
     Ok(())
 }

@@ -4,11 +4,14 @@
 //! it waits for a condition, with a deadline. `docs/guides/testing.md` says how to run and extend them.
 
 mod autocert;
+mod autocert_store;
 mod bodies;
 mod check;
 mod clients;
 mod crash;
+mod debug;
 mod demo;
+mod descriptors;
 mod diff;
 mod downstream_mtls;
 mod drain;
@@ -28,10 +31,12 @@ mod programs;
 mod raw;
 mod refresh;
 mod reload;
-mod rewriting;
 mod roles;
 mod rotation;
+mod route_keys;
 mod serverless;
+mod service_accounts;
+mod service_manager;
 mod sessions;
 mod sign_in_browser;
 mod sign_in_curl;
@@ -42,6 +47,7 @@ mod tls;
 mod tls_derive;
 mod tools;
 mod tunnel;
+mod upgrade;
 mod upstream_balancing;
 mod upstream_faults;
 mod upstream_http;

@@ -11,8 +11,8 @@ use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::support::{
-    ANY_USER, Balancer, Browser, Postern, Provider, Refreshes, Reuse, Upstream, World, bounded, eventually, free_port,
-    free_ports, moved_to, plain_client, start_apart, with_store,
+    ANY_USER, Balancer, Browser, Grant, Postern, Provider, Refreshes, Reuse, Upstream, World, bounded, eventually,
+    free_port, free_ports, moved_to, plain_client, start_apart, with_store,
 };
 
 /// Processes that refresh, and refreshes of one provider at once in each (docs/reference/limits.md).
@@ -25,6 +25,8 @@ const LIFE: u64 = 11;
 const CLAIM: Duration = Duration::from_secs(120 + 60);
 /// On a busy machine the store is slow, and that is not what is tried here.
 const PATIENT: &str = "databroker_storage_connect_timeout: 5s\ndatabroker_storage_operation_timeout: 5s\n";
+/// How long a claim holds by the store's clock, less what the question takes to the provider on a busy machine.
+const CLAIMED: u64 = 100_000;
 /// From the end of a process until the provider has noticed the end of its connections.
 const NOTICED: u64 = 1_000;
 /// From the answer of a grant until its tokens are saved, on a busy machine.
@@ -182,15 +184,36 @@ fn rests(lasts: Duration) -> usize {
     count
 }
 
-/// Whether the connection that brought the first grant ended with a process that was killed before it can have saved, and the
-/// second one came when that one's claim had run out.
+/// Whether the connection that brought the first grant ended by a kill before it can have been saved, and the second one came when
+/// that one's claim had run out (docs/decisions/0020).
 fn died_with_its_holder(Reuse { first, again }: &Reuse, killings: &[(u64, u64)]) -> bool {
     let Some(closed) = first.closed.filter(|closed| *closed <= first.answered + SAVED) else { return false };
-    let claimed = again.arrived.saturating_sub(first.arrived);
-    claimed > 100_000
-        && killings
-            .iter()
-            .any(|(from, to)| (from.saturating_sub(50)..=to + NOTICED).contains(&closed) && first.arrived <= *to)
+    let by_a_kill = |(from, to): &(u64, u64)| (*from..=to + NOTICED).contains(&closed) && first.arrived <= *to;
+    again.arrived >= first.arrived + CLAIMED && killings.iter().any(by_a_kill)
+}
+
+#[test]
+fn r_026_a_token_is_excused_only_if_its_holder_was_killed_before_it_can_have_saved_what_came() {
+    let (arrived, answered) = (10_000, 10_050);
+    let excused = |closed, again, kill| {
+        let grant = |arrived, closed| Grant { arrived, answered: arrived + 50, closed };
+        let reuse = Reuse { first: grant(arrived, closed), again: grant(again, None) };
+        died_with_its_holder(&reuse, &[(1, 2), kill])
+    };
+    let later = arrived + CLAIMED;
+    assert!(excused(Some(10_020), later, (10_015, 10_030)), "killed before the answer");
+    assert!(excused(Some(answered + SAVED), later, (12_040, 12_060)), "killed before it was saved");
+    assert!(excused(Some(12_040), later, (12_000, 12_040 - NOTICED)), "the provider noticed it late");
+    for (why, closed, again, kill) in [
+        ("it had the time to save it", Some(answered + SAVED + 1), later, (12_040, 12_060)),
+        ("nobody was killed then", Some(11_000), later, (11_001, 11_060)),
+        ("the kill was long over", Some(11_500), later, (10_400, 11_499 - NOTICED)),
+        ("it is no connection of whoever was killed before", Some(10_500), later, (9_900, 9_999)),
+        ("the connection goes on", None, later, (10_015, 10_030)),
+        ("the claim still held", Some(10_020), later - 1, (10_015, 10_030)),
+    ] {
+        assert!(!excused(closed, again, kill), "{why}");
+    }
 }
 
 /// What was measured, as a row of a table.

@@ -100,3 +100,46 @@ async fn s_111_a_secret_is_replaced_in_three_steps_and_nobody_signs_in_again() -
     assert!(!office.is_in(&mut alice).await? && !office.is_in(&mut bob).await?, "the old secret is gone");
     Ok(())
 }
+
+#[tokio::test]
+async fn s_111_a_service_account_is_good_as_long_as_its_secret_is_accepted() -> Result<()> {
+    let office = Office::start().await?;
+    let run = |words: &[&str]| -> Result<Value> {
+        let config = office.world.path("config.yaml").display().to_string();
+        let all = [&["service-accounts"], words, &["--config", &config, "--format", "json"]].concat();
+        let finished = Postern::once(office.world.folder(), &all)?;
+        serde_json::from_str(&finished.stdout).with_context(|| finished.told())
+    };
+    let made = |name| -> Result<(String, String)> {
+        let made = run(&["create", name, "--user", "ci", "--never"])?;
+        let text = |key| made.get(key).and_then(Value::as_str).map(str::to_owned).context("a text");
+        Ok((text("service_account")?, text("token")?))
+    };
+    let asks = async |token: &str| -> Result<StatusCode> {
+        let mut program = Browser::new(&office.world.ca_pem())?;
+        let request = program.request(reqwest::Method::GET, office.world.url("app", "/"));
+        Ok(program.send(request.header("authorization", format!("Pomerium {token}"))).await?.status)
+    };
+    let postern = office.with(SHARED_SECRET, &[]).await?;
+    let (old, deleted) = (made("old")?, made("deleted")?);
+    assert_eq!((asks(&old.1).await?, asks(&deleted.1).await?), (StatusCode::OK, StatusCode::OK), "{}", postern.told());
+    postern.kill().await?;
+
+    let postern = office.with(NEW, &[SHARED_SECRET]).await?;
+    let new = made("new")?;
+    assert_eq!((asks(&old.1).await?, asks(&new.1).await?), (StatusCode::OK, StatusCode::OK), "{}", postern.told());
+    let listed = run(&["list", "--user", "ci"])?;
+    assert_eq!(listed.get("service_accounts").and_then(Value::as_array).map(Vec::len), Some(3), "{listed}");
+    run(&["delete", &deleted.0])?;
+    assert_eq!(asks(&deleted.1).await?, StatusCode::UNAUTHORIZED);
+    postern.kill().await?;
+
+    let postern = office.with(NEW, &[]).await?;
+    assert_eq!(
+        (asks(&old.1).await?, asks(&new.1).await?),
+        (StatusCode::UNAUTHORIZED, StatusCode::OK),
+        "{}",
+        postern.told()
+    );
+    Ok(())
+}

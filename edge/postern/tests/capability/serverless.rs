@@ -120,7 +120,8 @@ fn route(world: &World, name: &str, upstream: &Upstream) -> String {
 }
 
 #[tokio::test]
-async fn the_first_request_has_the_token_of_the_machine_and_it_is_replaced_before_it_expires() -> Result<()> {
+async fn row_enable_google_cloud_serverless_authentication_gives_the_first_request_a_token_that_is_replaced_in_time()
+-> Result<()> {
     let (world, upstream, google) = (World::new()?, Upstream::start().await?, Google::start(8).await?);
     let routes = [route(&world, "app", &upstream), route(&world, "twin", &upstream)].concat();
     let metadata = google.address.to_string();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -11,6 +12,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -20,7 +22,7 @@ use tower::service_fn;
 
 use crate::support::{
     ANY_USER, Backend, Browser, DEADLINE, Fault, Faulty, NO_PROVIDER, PUBLIC, Postern, Provider, Seen, Shown, World,
-    acceptor, bounded, eventually, plain_client,
+    acceptor, bounded, eventually, plain_client, within,
 };
 
 /// The value of a metric of the edge with these labels, as the metrics address shows it.
@@ -48,7 +50,7 @@ fn list(urls: &[String]) -> String {
 }
 
 #[tokio::test]
-async fn weights_and_policies_say_who_gets_how_many_requests() -> Result<()> {
+async fn row_load_balancing_policy_and_weights_say_who_gets_how_many_requests() -> Result<()> {
     let world = World::new()?;
     let (a, b) = (Backend::plain("a").await?, Backend::plain("b").await?);
     let (a, b) = (a.url("http", "127.0.0.1")?, b.url("http", "127.0.0.1")?);
@@ -72,7 +74,7 @@ async fn weights_and_policies_say_who_gets_how_many_requests() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_same_person_or_address_gets_to_the_same_endpoint() -> Result<()> {
+async fn row_load_balancing_policy_by_hash_brings_the_same_person_or_address_to_the_same_endpoint() -> Result<()> {
     let world = World::new()?;
     let mut urls = Vec::new();
     let mut backends = Vec::new();
@@ -150,7 +152,8 @@ fn held(world: &World, name: &str) -> Result<tokio::task::JoinHandle<Option<u16>
 }
 
 #[tokio::test]
-async fn r_030_beyond_a_threshold_requests_are_refused_at_once_with_a_reason_of_their_own() -> Result<()> {
+async fn row_circuit_breaker_thresholds_r_030_refuse_what_is_beyond_them_at_once_with_a_reason_of_its_own() -> Result<()>
+{
     let world = World::new()?;
     world.issue(("old.crt", "old.key"), &["localhost".to_owned()])?;
     let shown = Shown { certificate: world.path("old.crt"), key: world.path("old.key"), ..Shown::default() };
@@ -231,6 +234,32 @@ async fn requests_wait_for_a_connection_where_they_may_and_no_longer_than_they_w
 }
 
 #[tokio::test]
+async fn r_001_who_leaves_waits_for_no_connection_any_more() -> Result<()> {
+    let world = World::new()?;
+    let backend = Backend::plain("a").await?;
+    let thresholds = "circuit_breaker_thresholds: {max_connections: 1, max_pending_requests: 1}";
+    let route = world.route("app", &backend.url("http", "127.0.0.1")?, &[PUBLIC, &[thresholds]].concat());
+    let _postern = Postern::run(&world, &world.config(NO_PROVIDER, &route)).await?;
+    let _first = held(&world, "app")?;
+    eventually("a request is held", async || (backend.seen().len() == 1).then_some(())).await?;
+    let under_way = async |wanted: f64| {
+        let reached =
+            async || metric(&world, "postern_edge_requests_in_flight").await.ok().filter(|now| *now == wanted);
+        within(Duration::from_secs(10), &format!("{wanted} requests under way"), reached).await
+    };
+    let over_http2 = held(&world, "app")?;
+    under_way(2.0).await.context("HTTP/2")?;
+    over_http2.abort();
+    under_way(1.0).await.context("HTTP/2 has left")?;
+    let mut over_http1 = world.connect("app", &["http/1.1"]).await?;
+    over_http1.write_all(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", world.host("app")).as_bytes()).await?;
+    under_way(2.0).await.context("HTTP/1.1")?;
+    drop(over_http1);
+    under_way(1.0).await.context("HTTP/1.1 has left")?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn connections_to_upstreams_come_from_the_address_that_is_written() -> Result<()> {
     let world = World::new()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -245,7 +274,7 @@ async fn connections_to_upstreams_come_from_the_address_that_is_written() -> Res
 }
 
 #[tokio::test]
-async fn an_endpoint_that_fails_is_left_out_for_a_while_and_taken_back() -> Result<()> {
+async fn row_outlier_detection_leaves_out_an_endpoint_that_fails_and_takes_it_back() -> Result<()> {
     let world = World::new()?;
     let well = Backend::plain("well").await?;
     let failing = Faulty::start(Fault::Status(500), None, false).await?;
@@ -286,7 +315,7 @@ async fn health(request: Request) -> Response {
 }
 
 #[tokio::test]
-async fn endpoints_that_fail_their_health_checks_get_no_requests() -> Result<()> {
+async fn row_health_checks_keep_requests_from_endpoints_that_fail_them() -> Result<()> {
     let world = World::new()?;
     world.issue(("a.crt", "a.key"), &["localhost".to_owned()])?;
     let tls = |alpn: &[&'static str]| {
@@ -340,6 +369,40 @@ async fn endpoints_that_fail_their_health_checks_get_no_requests() -> Result<()>
         let counts = answered(&mut browser, &world, name, 10).await?;
         assert_eq!(counts, [("well".to_owned(), 10)].into(), "{name}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn row_healthy_panic_threshold_is_the_share_below_which_health_counts_for_nothing() -> Result<()> {
+    let world = World::new()?;
+    let at: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+    let sick = || Router::new().route("/healthz", get(async || StatusCode::SERVICE_UNAVAILABLE));
+    let well = Router::new().route("/healthz", get(async || "well"));
+    let well = Backend::tcp("well", at, None, well).await?;
+    let (one, two) = (Backend::tcp("sick", at, None, sick()).await?, Backend::tcp("sick", at, None, sick()).await?);
+    let [well, one, two] = [&well, &one, &two].map(|backend| backend.url("http", "127.0.0.1"));
+    let (half, none) = (list(&[well?, one?]), two?);
+    let checks = "health_checks: [{timeout: 5s, interval: 0.2s, no_traffic_interval: 0.2s, unhealthy_threshold: 1, \
+                  healthy_threshold: 1, http_health_check: {path: /healthz}}]";
+    let route = |name: &str, to: &str, threshold: &str| {
+        world.route(name, to, &[PUBLIC, &[format!("name: {name}").as_str(), checks, threshold]].concat())
+    };
+    let routes = [
+        route("usual", &half, "description: fifty in a hundred"),
+        route("more", &half, "healthy_panic_threshold: 60"),
+        route("none", &none, "description: fifty in a hundred"),
+        route("never", &none, "healthy_panic_threshold: 0"),
+    ];
+    let _postern = Postern::run(&world, &world.config(NO_PROVIDER, &routes.concat())).await?;
+    for name in ["usual", "more", "none", "never"] {
+        let unhealthy = format!("postern_edge_upstream_endpoints{{route=\"{name}\",state=\"unhealthy\"}}");
+        eventually(&unhealthy, async || metric(&world, &unhealthy).await.ok().filter(|count| *count > 0.0)).await?;
+    }
+    let mut browser = Browser::new(&world.ca_pem())?;
+    assert_eq!(answered(&mut browser, &world, "usual", 10).await?, [("well".into(), 10)].into());
+    assert_eq!(answered(&mut browser, &world, "more", 10).await?, [("sick".into(), 5), ("well".into(), 5)].into());
+    assert_eq!(answered(&mut browser, &world, "none", 5).await?, [("sick".into(), 5)].into());
+    assert_eq!(browser.visit(world.url("never", "/")).await?.status.as_u16(), 503);
     Ok(())
 }
 

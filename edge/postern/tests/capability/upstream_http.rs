@@ -32,7 +32,7 @@ async fn seen(browser: &mut Browser, world: &World, name: &str) -> Result<Seen> 
 }
 
 #[tokio::test]
-async fn an_upstream_is_spoken_to_in_the_version_that_its_url_says() -> Result<()> {
+async fn row_to_says_the_version_of_http_that_an_upstream_is_spoken_to_in() -> Result<()> {
     let world = World::new()?;
     let both = secure(&world, "both", &["h2", "http/1.1"]).await?;
     let old = secure(&world, "old", &["http/1.1"]).await?;

@@ -1,6 +1,9 @@
 //! `tls_*` of a route: whom an upstream is believed to be, and who it is told that we are (01 §2.12).
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SerialNumber};
 
 use crate::support::{Backend, Browser, NO_PROVIDER, PUBLIC, Postern, Seen, Shown, World, eventually};
@@ -53,16 +56,18 @@ async fn seen(browser: &mut Browser, world: &World, name: &str) -> Result<Seen> 
 }
 
 #[tokio::test]
-async fn tls_custom_ca_takes_the_place_of_all_other_authorities() -> Result<()> {
+async fn row_tls_custom_ca_takes_the_place_of_all_other_authorities() -> Result<()> {
     let world = World::new()?;
     let (own, other) = (Authority::new(&world, "own")?, Authority::new(&world, "other")?);
     own.issue(&world, "a", &["localhost"])?;
     other.issue(&world, "b", &["localhost"])?;
     let (a, b) = (Backend::secure("a", &shown(&world, "a")).await?, Backend::secure("b", &shown(&world, "b")).await?);
     let custom = [format!("tls_custom_ca_file: {}", world.path("own.pem").display())];
+    let inline = [format!("tls_custom_ca: {}", STANDARD.encode(own.0.pem()))];
     let (a, b) = (a.url("https", "localhost")?, b.url("https", "localhost")?);
     let routes = [
         world.route("own", &a, &lines(&custom)),
+        world.route("inline", &a, &lines(&inline)),
         world.route("usual", &a, PUBLIC),
         world.route("other", &b, PUBLIC),
         world.route("both", &b, &lines(&custom)),
@@ -70,9 +75,34 @@ async fn tls_custom_ca_takes_the_place_of_all_other_authorities() -> Result<()> 
     let settings = format!("{NO_PROVIDER}certificate_authority_file: {}\n", world.path("other.pem").display());
     let _postern = Postern::run(&world, &world.config(&settings, &routes.concat())).await?;
     let mut browser = Browser::new(&world.ca_pem())?;
-    for (name, expected) in [("own", 200), ("usual", 502), ("other", 200), ("both", 502)] {
+    for (name, expected) in [("own", 200), ("inline", 200), ("usual", 502), ("other", 200), ("both", 502)] {
         assert_eq!(status(&mut browser, &world, name).await?, expected, "{name}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_for_http_2_alone_gets_requests_with_bodies_too() -> Result<()> {
+    let world = World::new()?;
+    Authority::new(&world, "own")?.issue(&world, "up", &["localhost"])?;
+    let newer = Backend::secure("newer", &Shown { alpn: vec!["h2"], ..shown(&world, "up") }).await?;
+    let older = Backend::secure("older", &Shown { alpn: vec!["http/1.1"], ..shown(&world, "up") }).await?;
+    let custom = [format!("tls_custom_ca_file: {}", world.path("own.pem").display())];
+    let routes = [
+        world.route("newer", &newer.url("https", "localhost")?, &lines(&custom)),
+        world.route("older", &older.url("https", "localhost")?, &lines(&custom)),
+    ];
+    let postern = Postern::run(&world, &world.config(NO_PROVIDER, &routes.concat())).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    for (name, count) in [("newer", 2), ("older", 1)] {
+        for body in ["one", "two"].into_iter().take(count) {
+            let request = browser.request(Method::POST, world.url(name, "/")).body(body);
+            let answer = browser.send(request).await?;
+            assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, body), "{name}\n{}", postern.told());
+        }
+    }
+    let seen = newer.seen();
+    assert!(seen.len() == 2 && seen.iter().all(|seen| seen.version == "HTTP/2.0"), "{seen:?}");
     Ok(())
 }
 
@@ -95,7 +125,7 @@ async fn a_renewed_tls_custom_ca_file_holds_from_the_next_request_on() -> Result
 }
 
 #[tokio::test]
-async fn tls_skip_verify_believes_whoever_answers_and_is_told_of_at_the_start() -> Result<()> {
+async fn row_tls_skip_verify_believes_whoever_answers_and_is_told_of_at_the_start() -> Result<()> {
     let world = World::new()?;
     Authority::new(&world, "own")?.issue(&world, "a", &["somebody.else"])?;
     let backend = Backend::secure("a", &shown(&world, "a")).await?;
@@ -113,7 +143,7 @@ async fn tls_skip_verify_believes_whoever_answers_and_is_told_of_at_the_start() 
 }
 
 #[tokio::test]
-async fn tls_server_name_is_asked_for_and_verified() -> Result<()> {
+async fn row_tls_server_name_is_asked_for_and_verified() -> Result<()> {
     let world = World::new()?;
     Authority::new(&world, "own")?.issue(&world, "a", &["app.internal", "eu-1.db.internal"])?;
     let backend = Backend::secure("a", &shown(&world, "a")).await?;
@@ -145,7 +175,22 @@ async fn tls_server_name_is_asked_for_and_verified() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tls_client_cert_is_shown_by_its_own_route_alone() -> Result<()> {
+async fn row_tls_upstream_allow_renegotiation_has_no_effect_and_says_so() -> Result<()> {
+    let world = World::new()?;
+    Authority::new(&world, "own")?.issue(&world, "a", &["localhost"])?;
+    let backend = Backend::secure("a", &shown(&world, "a")).await?;
+    let own = format!("tls_custom_ca_file: {}", world.path("own.pem").display());
+    let keys = [own, "tls_upstream_allow_renegotiation: true".to_owned()];
+    let route = world.route("app", &backend.url("https", "localhost")?, &lines(&keys));
+    let postern = Postern::run(&world, &world.config(NO_PROVIDER, &route)).await?;
+    let mut browser = Browser::new(&world.ca_pem())?;
+    assert_eq!(status(&mut browser, &world, "app").await?, 200);
+    assert!(postern.told().contains("tls_upstream_allow_renegotiation"), "{}", postern.told());
+    Ok(())
+}
+
+#[tokio::test]
+async fn row_tls_client_cert_is_shown_by_its_own_route_alone() -> Result<()> {
     let world = World::new()?;
     let own = Authority::new(&world, "own")?;
     own.issue(&world, "a", &["localhost"])?;
@@ -158,15 +203,20 @@ async fn tls_client_cert_is_shown_by_its_own_route_alone() -> Result<()> {
     let url = backend.url("https", "localhost")?;
     let custom = format!("tls_custom_ca_file: {}", world.path("own.pem").display());
     let route = |name: &str| {
-        let file = |end: &str| world.path(&format!("{name}.{end}")).display().to_string();
-        let (certificate, key) = (file("crt"), file("key"));
-        let more =
-            [custom.clone(), format!("tls_client_cert_file: {certificate}"), format!("tls_client_key_file: {key}")];
-        world.route(name, &url, &lines(&more))
+        let path = |end: &str| world.path(&format!("{name}.{end}"));
+        let written = |end: &str| anyhow::Ok(STANDARD.encode(std::fs::read(path(end))?));
+        let more = if name == "red" {
+            let (certificate, key) = (path("crt").display().to_string(), path("key").display().to_string());
+            [custom.clone(), format!("tls_client_cert_file: {certificate}"), format!("tls_client_key_file: {key}")]
+        } else {
+            let (certificate, key) = (written("crt")?, written("key")?);
+            [custom.clone(), format!("tls_client_cert: {certificate}"), format!("tls_client_key: {key}")]
+        };
+        anyhow::Ok(world.route(name, &url, &lines(&more)))
     };
     let none = world.route("none", &url, &lines(std::slice::from_ref(&custom)));
     let _postern =
-        Postern::run(&world, &world.config(NO_PROVIDER, &[route("red"), route("blue"), none].concat())).await?;
+        Postern::run(&world, &world.config(NO_PROVIDER, &[route("red")?, route("blue")?, none].concat())).await?;
     let mut browser = Browser::new(&world.ca_pem())?;
     for _ in 0..8 {
         for (name, certificate) in &shown_by {

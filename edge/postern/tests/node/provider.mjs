@@ -11,7 +11,7 @@
 // grants are under way.
 import http from 'node:http';
 import { createInterface } from 'node:readline';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import Provider from 'oidc-provider';
 // The provider's own memory forgets all but a thousand things.
 import Memory from './node_modules/oidc-provider/lib/adapters/memory_adapter.js';
@@ -25,7 +25,13 @@ await listen(settings.port ?? 0);
 const { port } = server.address();
 const issuer = settings.issuer ?? `http://127.0.0.1:${port}`;
 
-const signingKey = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' });
+// By way of PEM: node 20 waits for ever if it collects a pair's garbage while the pair's own key becomes a JWK.
+const { privateKey: pem } = generateKeyPairSync('rsa', {
+  modulusLength: 2048,
+  publicKeyEncoding: { type: 'spki', format: 'pem' },
+  privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+});
+const signingKey = createPrivateKey(pem).export({ format: 'jwk' });
 const memory = new Map();
 const provider = new Provider(issuer, {
   adapter: (model) => new Memory(model, memory),

@@ -37,6 +37,9 @@ struct Seen {
     chunked: bool,
 }
 
+/// Few heads are larger.
+const USUAL: usize = 2048;
+
 impl HeadReader {
     pub(super) fn new() -> Self {
         Self { head: BytesMut::new(), line: 0, seen: Seen::default() }
@@ -52,6 +55,8 @@ impl HeadReader {
         input: &mut BytesMut,
         limits: &Limits,
     ) -> Result<Option<(BytesMut, Framing)>, Violation> {
+        // Most heads come in one piece, and so their room is made once; what is more may be a body.
+        self.head.reserve(input.len().min(USUAL));
         while !input.is_empty() {
             if !self.take_line(input, limits)? {
                 return Ok(None);

@@ -317,7 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
 
     /// Closes our half, and reads on for a moment if the client is still sending: a reset would take our answer with it.
     async fn close(&mut self) {
-        let _too_late_to_care = timeout(self.patience.linger, self.shutdown_write()).await;
+        let _too_late_to_care = timeout(self.patience.write_stall, self.shutdown_write()).await;
         let owed = self.guard.as_ref().is_some_and(|guard| !guard.is_complete());
         if owed || !self.inbox.is_empty() {
             let _too_late_to_care = timeout(self.patience.linger, self.read_off()).await;
@@ -328,14 +328,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
         AsyncWriteExt::shutdown(self).await
     }
 
+    /// However much it is: a client that writes all before it reads would not get its answer.
     async fn read_off(&mut self) {
-        let (mut left, mut scratch) = (LINGER_BYTES, [0; 4096]);
-        while let Ok(bytes @ 1..) = self.io.read(&mut scratch).await {
-            left = left.saturating_sub(bytes);
-            if left == 0 {
-                return;
-            }
-        }
+        let mut scratch = [0; READ_SIZE];
+        while let Ok(1..) = self.io.read(&mut scratch).await {}
     }
 }
 
@@ -492,8 +488,6 @@ const COALESCE: usize = 16 * 1024;
 const READ_SIZE: usize = 8 * 1024;
 /// What a client may send ahead of an answer before we stop reading.
 const READ_AHEAD: usize = 16 * 1024;
-/// What is read of a message that nobody wants any more.
-const LINGER_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests;

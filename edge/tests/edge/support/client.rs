@@ -46,13 +46,21 @@ impl Wire {
         root: &CertificateDer<'static>,
         alpn: &[&str],
     ) -> std::io::Result<Self> {
+        Self::over(TcpStream::connect(address).await?, name, root, alpn).await
+    }
+
+    pub(crate) async fn over(
+        tcp: TcpStream,
+        name: &str,
+        root: &CertificateDer<'static>,
+        alpn: &[&str],
+    ) -> std::io::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(root.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
@@ -139,13 +147,24 @@ impl Wire {
         std::mem::replace(&mut self.buffer, rest)
     }
 
+    /// Whatever has come or comes next; nothing if the connection ended.
+    pub(crate) async fn take(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() {
+            self.more().await;
+        }
+        self.buffer.split_off(0)
+    }
+
     /// Whether the other side has closed, without a further byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && timeout(PATIENCE, self.more()).await.expect("closed in time") == 0
     }
 
     async fn more(&mut self) -> usize {
-        self.stream.read_buf(&mut self.buffer).await.unwrap_or(0)
+        timeout(PATIENCE, self.stream.read_buf(&mut self.buffer))
+            .await
+            .expect("bytes, or the end, in time")
+            .unwrap_or(0)
     }
 }
 

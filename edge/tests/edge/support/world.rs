@@ -12,8 +12,8 @@ use postern_edge::route::{
 };
 use postern_edge::{
     AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, CookieConfig, Edge, EdgeConfig, EdgeLimits,
-    EdgeOptions, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig, ProxyConfig,
-    PublicListener, ResponseHeaders, RunningEdge, SigningKeys, Snapshot, Timeouts,
+    EdgeOptions, Gate, IdentityConfig, Inherited, JwtIssuerFormat, Listeners, LogConfig, Metrics, PathConfig,
+    ProxyConfig, PublicListener, ResponseHeaders, RunningEdge, SigningKeys, Snapshot, Timeouts,
 };
 use postern_identity::{
     Claims, CookieAttributes, IdpId, Keyring, Secret, Session, SessionCookie, SessionHandle, SessionId, Timestamp,
@@ -141,7 +141,7 @@ impl WorldBuilder {
         let snapshot = Snapshot::new(self.config.clone(), 1).unwrap();
         let gate = Arc::new(Gate::new(snapshot, sessions));
         let metrics = Metrics::register(&registry).unwrap();
-        let bound = Edge::bind(&self.config.listeners).unwrap();
+        let bound = Edge::bind(&self.config.listeners, &mut Inherited::default()).unwrap();
         let addresses = bound.addresses();
         let at = |wanted| addresses.iter().find(|(purpose, _)| *purpose == wanted).unwrap().1;
         let edge = Edge::start(bound, gate, &metrics, self.options).unwrap();
@@ -283,5 +283,5 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(Duration::from_mins(1), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }

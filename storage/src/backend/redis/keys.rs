@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
+use crate::deposits::Deposit;
 use crate::record::Key;
 
 /// The names in one store.
@@ -55,6 +56,16 @@ impl Keys {
     /// `r:{n}`: whose refresh is to be tried when, a part of all sessions.
     pub(super) fn due(&self, part: u8) -> String {
         format!("{}r:{{{part:x}}}", self.prefix)
+    }
+
+    /// `a:c:{name}`, and other letters: what processes leave for each other.
+    pub(super) fn deposit(&self, kind: Deposit, key: &Key) -> String {
+        self.name(&format!("a:{}", kind.letter()), key)
+    }
+
+    /// `a:l:{name}`: who may change that.
+    pub(super) fn claim(&self, key: &Key) -> String {
+        self.name("a:l", key)
     }
 
     fn name(&self, kind: &str, key: &Key) -> String {

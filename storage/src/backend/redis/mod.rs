@@ -1,5 +1,6 @@
 //! The store on Redis or Valkey servers. Every verb is one step inside of one server, or several that may be repeated.
 
+mod deposits;
 mod everyone;
 mod keys;
 mod scripts;
@@ -7,16 +8,18 @@ mod scripts;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use postern_identity::{SessionHandle, Timestamp};
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::place::Inner;
-use super::{Done, Page, Place, Stored, Write};
+use super::{Done, Page, Place, Stored, Unread, Write};
 use crate::changelog::{Changelog, Entry, Mark};
 use crate::config::{RedisConfig, Server};
 use crate::contact::Contact;
@@ -41,6 +44,9 @@ pub(crate) struct Redis {
     everyone: Everyone,
     /// Who claims refreshes here.
     process: String,
+    /// What is still to be made known.
+    telling: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Redis {
@@ -48,7 +54,8 @@ impl Redis {
         let router = Router::start(config, metrics).map_err(|reason| OpenError::Tls { reason })?;
         let (process, keys) = (mark()?, Keys::new(config.prefix.clone()));
         let log = Changelog::new(router.clone(), &config.prefix, process.clone());
-        Ok(Self { router, scripts: Scripts::new(), keys, log, everyone: Everyone::new(contact), process })
+        let (everyone, telling, stop) = (Everyone::new(contact), TaskTracker::new(), CancellationToken::new());
+        Ok(Self { router, scripts: Scripts::new(), keys, log, everyone, process, telling, stop })
     }
 
     /// What every process has to hear of.
@@ -68,7 +75,11 @@ impl Redis {
         let _latest = self.everyone.learn(not_before.unwrap_or(NEVER));
     }
 
-    pub(crate) fn close(&self) {
+    /// Makes known what can be made known in a moment, and ends all connections.
+    pub(crate) async fn close(&self) {
+        self.telling.close();
+        let _whatever_is_left = tokio::time::timeout(LAST_WORDS, self.telling.wait()).await;
+        self.stop.cancel();
         self.router.close();
     }
 
@@ -97,7 +108,8 @@ impl Redis {
     }
 
     pub(crate) async fn list(&self, owner: &Key, limit: usize) -> Result<Vec<(Key, Stored)>, StorageError> {
-        self.read_all(self.owned(owner, limit).await?).await
+        let (found, unread) = self.read_all(self.owned(owner, limit).await?).await;
+        unread.into_iter().next().map_or(Ok(found), |(_, error)| Err(error))
     }
 
     /// The sessions that one look at one server finds. Each server goes through its keys in small steps, and serves others
@@ -113,19 +125,28 @@ impl Redis {
         };
         let Some(master) = masters.get(at) else { return Ok(Page::default()) };
         let scan = Command::new("SCAN").arg(cursor).args(["MATCH", self.keys.sessions().as_str()]);
-        let reply = self.router.call_on(master, scan.arg("COUNT").arg(limit)).await?;
+        let further = (at + 1 < masters.len()).then_some((at + 1, 0));
+        let place = |(at, cursor)| Place(Inner::Scan { servers, at, cursor });
+        let reply = match self.router.call_on(master, scan.arg("COUNT").arg(limit)).await {
+            Ok(reply) => reply,
+            // What others keep does not wait for it.
+            Err(error) => {
+                let away = Some((master.to_string(), error));
+                return Ok(Page { away, next: further.map(place), ..Page::default() });
+            }
+        };
         let Some([next, Reply::List(names)]) = reply.list() else {
             return Err(StorageError::unavailable(format!("{master}: it answers nonsense")));
         };
         let next = match next.number::<u64>() {
-            Some(0) => (at + 1 < masters.len()).then_some((at + 1, 0)),
+            Some(0) => further,
             Some(cursor) => Some((at, cursor)),
             None => return Err(StorageError::unavailable(format!("{master}: it answers nonsense"))),
         };
         // One name may be given twice.
         let handles: BTreeSet<_> = names.iter().filter_map(|name| self.keys.parse_session(name.text()?)).collect();
-        let found = self.read_all(handles).await?;
-        Ok(Page { found, next: next.map(|(at, cursor)| Place(Inner::Scan { servers, at, cursor })) })
+        let (found, unread) = self.read_all(handles).await;
+        Ok(Page { found, unread, away: None, next: next.map(place) })
     }
 
     /// Whether a place is of the servers that there are. While some are unknown nothing says that it is not.
@@ -134,12 +155,19 @@ impl Redis {
         self.router.masters().is_none_or(|masters| order(&masters) == *servers)
     }
 
-    async fn read_all(&self, handles: impl IntoIterator<Item = Key>) -> Result<Vec<(Key, Stored)>, StorageError> {
-        let found = stream::iter(handles)
-            .map(|handle| async move { self.session(&handle).await.map(|stored| (handle, stored)) })
+    /// Those that are there, and those that could not be read.
+    async fn read_all(&self, handles: impl IntoIterator<Item = Key>) -> (Vec<(Key, Stored)>, Unread) {
+        let read = stream::iter(handles)
+            .map(|handle| async move { (handle, self.session(&handle).await) })
             .buffer_unordered(AT_ONCE);
-        let found: Vec<_> = found.try_collect().await?;
-        Ok(found.into_iter().filter_map(|(handle, stored)| Some((handle, stored?))).collect())
+        let (mut found, mut unread) = (Vec::new(), Vec::new());
+        for (handle, stored) in read.collect::<Vec<_>>().await {
+            match stored {
+                Ok(stored) => found.extend(stored.map(|stored| (handle, stored))),
+                Err(error) => unread.push((handle, error)),
+            }
+        }
+        (found, unread)
     }
 
     /// Before when the sessions of an owner are over; those of all if it is [`EVERYONE`].
@@ -150,6 +178,10 @@ impl Redis {
     /// Before when all sessions are over.
     async fn everyone(&self) -> Result<i64, StorageError> {
         if let Some(known) = self.everyone.known() {
+            return Ok(known);
+        }
+        // Sessions of other servers do not wait for one that cannot be asked.
+        if let Some(known) = self.everyone.known_lately().filter(|_| !self.router.is_reached(self.log.everyone())) {
             return Ok(known);
         }
         match self.epoch(&EVERYONE).await {
@@ -217,18 +249,18 @@ impl Redis {
                 let next = row.generation;
                 let done = self.commit(&handle, (expected, last), row, tokens).await?;
                 if tell && done == Done::Applied {
-                    self.tell(Fact::Rewritten(SessionHandle::from_bytes(handle), next)).await;
+                    self.tell(Fact::Rewritten(SessionHandle::from_bytes(handle), next));
                 }
                 Ok(done)
             }
-            Write::Revoke { handle } => {
+            Write::Revoke { handle, at: _ } => {
                 // Both at once, and both to be repeated: whichever holds first denies.
                 let fact = Entry::Fact(Fact::Revoked(SessionHandle::from_bytes(handle)));
                 let (marked, told) = futures_util::join!(self.revoke(&handle), self.log.append(fact));
                 told.and(marked)
             }
-            Write::Mark { handle } => self.revoke(&handle).await,
-            Write::RevokeOwner { owner, not_before } => self.revoke_owner(&owner, not_before).await,
+            Write::Mark { handle, at: _ } => self.revoke(&handle).await,
+            Write::RevokeOwner { owner, not_before, lasts } => self.revoke_owner(&owner, not_before, lasts).await,
             Write::Spend { key, until } => self.spend(&key, until).await,
             Write::Touch { touched, over } => self.touch(touched, over).await,
             Write::Postpone { handle, from, to } => self.postpone(&handle, from, to).await,
@@ -283,17 +315,30 @@ impl Redis {
     }
 
     async fn revoke(&self, handle: &Key) -> Result<Done, StorageError> {
-        let marked = self.router.script_durably(&self.scripts.revoke, &self.pair(handle), Command::new("")).await?;
-        if let Err(error) = self.index_due(handle, None).await {
-            debug!(%error, "a refresh that is not needed any more stays listed until it is tried");
+        let marked = self
+            .router
+            .script_durably(&self.scripts.revoke, &self.pair(handle), Command::new("").arg(super::END_LIFE_MS))
+            .await?;
+        let marked = marked.list().unwrap_or_default();
+        let row = marked.get(1).and_then(Reply::bytes).and_then(|row| Row::decode(row).ok());
+        let (due, owned) = futures_util::join!(self.index_due(handle, None), self.disown(handle, row.as_ref()));
+        if let Err(error) = due.and(owned) {
+            debug!(%error, "what is not needed any more stays listed until it is tried, or its time comes");
         }
-        Ok(if marked.number() == Some(1_i64) { Done::Applied } else { Done::Gone })
+        Ok(if marked.first().and_then(Reply::number) == Some(1_i64) { Done::Applied } else { Done::Gone })
+    }
+
+    /// What is over takes no place in the list of its owner's, which shows only so many.
+    async fn disown(&self, handle: &Key, row: Option<&Row>) -> Result<(), StorageError> {
+        let Some(row) = row else { return Ok(()) };
+        let key = self.keys.owned(&row.owner());
+        self.router.call(&key, Command::new("ZREM").arg(key.as_str()).arg(keys::text(handle))).await.map(drop)
     }
 
     /// The epoch is what ends the sessions. Marking them wipes their tokens as well.
-    async fn revoke_owner(&self, owner: &Key, not_before: i64) -> Result<Done, StorageError> {
+    async fn revoke_owner(&self, owner: &Key, not_before: i64, lasts: bool) -> Result<Done, StorageError> {
         let fact = Entry::Fact(Fact::OwnerRevoked(*owner, Timestamp::from_millis(not_before)));
-        let (ended, told) = futures_util::join!(self.end_before(owner, not_before), self.log.append(fact));
+        let (ended, told) = futures_util::join!(self.end_before(owner, not_before, lasts), self.log.append(fact));
         // Also without an answer: then it may hold.
         self.heard(Fact::OwnerRevoked(*owner, Timestamp::from_millis(not_before)));
         ended.and(told)?;
@@ -304,8 +349,8 @@ impl Redis {
         Ok(Done::Applied)
     }
 
-    async fn end_before(&self, owner: &Key, not_before: i64) -> Result<(), StorageError> {
-        let arguments = Command::new("").arg(not_before).arg(not_before.saturating_add(super::EPOCH_LIFE_MS));
+    async fn end_before(&self, owner: &Key, not_before: i64, lasts: bool) -> Result<(), StorageError> {
+        let arguments = Command::new("").arg(not_before).arg(super::epoch_ends(not_before, lasts));
         self.router.script_durably(&self.scripts.end_before, &[self.epoch_key(owner)], arguments).await.map(drop)
     }
 
@@ -318,11 +363,32 @@ impl Redis {
         marking.try_for_each(|_| std::future::ready(Ok(()))).await
     }
 
-    /// Makes a fact known that does not deny: copies that do not hear of it are read again in time.
-    async fn tell(&self, fact: Fact) {
-        if let Err(error) = self.log.append(Entry::Fact(fact)).await {
-            debug!(%error, "a refresh could not be made known");
+    /// Makes a fact known that does not deny. Nobody waits for it: the changelog may be on another server, whose failure is not
+    /// that of whoever saved this. Copies that do not hear of it are read again in time. One that is told again after no answer may
+    /// be there twice, and says nothing more the second time; so that it does not fill the changelog, pauses grow.
+    fn tell(&self, fact: Fact) {
+        if self.telling.len() >= TELLINGS {
+            debug!("too many refreshes wait to be made known");
+            return;
         }
+        let (log, stop) = (self.log.clone(), self.stop.clone());
+        let told = async move {
+            let (begun, mut pause) = (Instant::now(), TOLD_AGAIN);
+            while let Err(error) = log.append(Entry::Fact(fact)).await {
+                if begun.elapsed() >= TOLD_WITHIN {
+                    debug!(%error, "a refresh could not be made known");
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        };
+        drop(self.telling.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = told => {}
+            }
+        }));
     }
 
     async fn spend(&self, key: &Key, until: i64) -> Result<Done, StorageError> {
@@ -367,7 +433,11 @@ impl Redis {
                 self.router.script(&self.scripts.touch, &[session], Command::new("").arg(until)).await.map(drop)
             }
             Seen::Over(at) => {
-                self.router.script(&self.scripts.forget, &[session, tokens], Command::new("").arg(at)).await.map(drop)
+                let forgotten = self.router.script(&self.scripts.forget, &[session], Command::new("").arg(at)).await?;
+                if forgotten.number() == Some(1_i64) {
+                    let _gone = self.router.call(&tokens, Command::new("DEL").arg(tokens.as_str())).await?;
+                }
+                Ok(())
             }
         }
     }
@@ -461,7 +531,8 @@ impl Mark for Arc<Redis> {
                 let not_before = not_before.as_millis();
                 let stands = self.epoch(&owner).await?.is_none_or(|known| known < not_before);
                 if stands {
-                    self.end_before(&owner, not_before).await?;
+                    // Whether they are service accounts is not known here, and what is lost is rare.
+                    self.end_before(&owner, not_before, true).await?;
                 }
                 self.mark_all(&owner).await?;
                 Ok(stands)
@@ -534,6 +605,13 @@ fn forget_at(end: i64) -> i64 {
 
 /// No claim is held for longer than this: one that is put off further is free for others to put off anew.
 const HELD: Duration = Duration::from_secs(3600);
+/// Refreshes that wait to be made known: a few of the places that revocations have as well.
+const TELLINGS: usize = 512;
+/// By then copies were read again anyway, unless `session_max_age` is longer.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+const TOLD_AGAIN: Duration = Duration::from_millis(100);
+/// What a process that ends still waits for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Commands of one verb that are under way at one time.
 const AT_ONCE: usize = 64;
 /// The same, where each shard has places of its own.

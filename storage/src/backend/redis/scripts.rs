@@ -21,6 +21,11 @@ pub(super) struct Scripts {
     pub(super) forget: Script,
     pub(super) postpone: Script,
     pub(super) spend: Script,
+    pub(super) left: Script,
+    pub(super) put: Script,
+    pub(super) remove: Script,
+    pub(super) claim: Script,
+    pub(super) release: Script,
 }
 
 impl Scripts {
@@ -36,6 +41,11 @@ impl Scripts {
             forget: Script::new(FORGET),
             postpone: Script::new(POSTPONE),
             spend: Script::new(SPEND),
+            left: Script::new(LEFT),
+            put: Script::new(PUT),
+            remove: Script::new(REMOVE),
+            claim: Script::new(CLAIM),
+            release: Script::new(RELEASE),
         }
     }
 }
@@ -57,7 +67,7 @@ return 1";
 
 /// KEYS session, tokens; ARGV as CREATE, then the generation that it replaces, and which process is at the end of a refresh;
 /// nothing in the middle of one. 1 saved, 0 somebody was earlier, -1 gone. Idle time only moves forward. At the end the claim on
-/// the refresh ends, unless another process holds it by now: that one has sent the token that would be saved. A repetition of what was saved is saved: the row is sealed
+/// the refresh ends, and takes no room any more, unless another process holds it by now: that one has sent the token that would be saved. A repetition of what was saved is saved: the row is sealed
 /// with a fresh nonce, so it is the same only if it is this very attempt.
 const COMMIT: &str = "\
 local old = redis.call('HMGET', KEYS[1], 'g', 'x', 'i', 'v', 'h')
@@ -72,7 +82,7 @@ if ARGV[10] ~= '' then
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local holder, till = string.match(old[5] or '', '^(%x+) (%d+)$')
   if holder and holder ~= ARGV[10] and now < tonumber(till) then return 0 end
-  redis.call('HDEL', KEYS[1], 'h')
+  redis.call('HDEL', KEYS[1], 'c', 'h')
 end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'g', ARGV[2], 'a', ARGV[4])
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'i')
@@ -83,13 +93,20 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[8])
 redis.call('SET', KEYS[2], ARGV[7], 'PXAT', ARGV[8])
 return 1";
 
-/// KEYS session, tokens. Marks it, and wipes its tokens and view; it is kept as a tombstone until its time. 1, or -1 gone.
+/// KEYS session, tokens; ARGV how long an end is remembered at most, in ms. Marks it, and wipes its tokens and view; it is kept as
+/// a tombstone until its time, or that one. {1, what its row was, if it was there}, or {-1} gone.
 const REVOKE: &str = "\
 redis.call('DEL', KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {-1} end
+local row = redis.call('HGET', KEYS[1], 'v')
 redis.call('HSET', KEYS[1], 'x', '1')
-redis.call('HDEL', KEYS[1], 'v', 'f', 'n')
-return 1";
+redis.call('HDEL', KEYS[1], 'v', 'f', 'n', 'c', 'h')
+local life = tonumber(ARGV[1])
+if redis.call('PTTL', KEYS[1]) > life then
+  local time = redis.call('TIME')
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + life))
+end
+return {1, row}";
 
 /// KEYS sessions of a user; ARGV session, its end, when to forget. Kept until the last session ends.
 const OWN: &str = "\
@@ -101,11 +118,15 @@ local known = redis.call('PTTL', KEYS[1])
 if known < 0 or now + known < tonumber(ARGV[3]) then redis.call('PEXPIREAT', KEYS[1], ARGV[3]) end
 return 1";
 
-/// KEYS epoch; ARGV before when sessions are over, when to forget. Only moves forward.
+/// KEYS epoch; ARGV before when sessions are over, when to forget. Both only move forward, but for a later end that is to be forgotten
+/// sooner.
 const END_BEFORE: &str = "\
 local old = redis.call('GET', KEYS[1])
 if old and tonumber(old) >= tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], old, 'KEEPTTL')
+  local time = redis.call('TIME')
+  local till = time[1] * 1000 + math.floor(time[2] / 1000) + redis.call('PTTL', KEYS[1])
+  if till < tonumber(ARGV[2]) then redis.call('PEXPIREAT', KEYS[1], ARGV[2]) end
   return 1
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
@@ -124,13 +145,14 @@ if new <= tonumber(old[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'i', string.format('%.0f', new))
 return 1";
 
-/// KEYS session, tokens; ARGV when it was seen to be over. Forgets it if it was.
+/// KEYS session; ARGV when it was seen to be over. Forgets it if it was: 1. Its tokens are not named here, as a script may only
+/// name what its user may read.
 const FORGET: &str = "\
 local old = redis.call('HMGET', KEYS[1], 'i', 'a')
 local now = tonumber(ARGV[1])
 if not old[2] then return 0 end
 if tonumber(old[2]) > now and (not old[1] or tonumber(old[1]) > now) then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1])
 return 1";
 
 /// KEYS value; ARGV mark of this attempt, when to forget. 1 for the first attempt and its repetitions, else 0.
@@ -160,3 +182,34 @@ local holder, till = string.match(old[6] or '', '^(%x+) (%d+)$')
 if holder and holder ~= ARGV[4] and now < tonumber(till) then return {0, old[1]} end
 redis.call('HSET', KEYS[1], 'n', ARGV[2], 'c', ARGV[3], 'h', ARGV[4] .. ' ' .. string.format('%.0f', now + ARGV[5]))
 return {1, ARGV[2]}";
+
+/// KEYS what was left; ARGV how it begins if it is known. What is there, 1 if it is that.
+const LEFT: &str = "\
+local value = redis.call('GET', KEYS[1])
+if value and ARGV[1] ~= '' and string.sub(value, 1, #ARGV[1]) == ARGV[1] then return 1 end
+return value";
+
+/// KEYS what is left, claim on the name; ARGV it, when to forget, who holds the claim. 1 left, 0 somebody else holds it, or nobody.
+const PUT: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+return 1";
+
+/// KEYS what was left, claim on the name; ARGV who holds the claim. 1 gone, 0 somebody else holds it, or nobody.
+const REMOVE: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+return 1";
+
+/// KEYS claim; ARGV who claims, for how long in ms, whether one that is over begins anew. 1 claimed, 0 somebody else holds it, or it is over: what
+/// was over for a moment may have been another one's meanwhile.
+const CLAIM: &str = "\
+local held = redis.call('GET', KEYS[1])
+if held ~= ARGV[1] and (held or ARGV[3] == '') then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1";
+
+/// KEYS claim; ARGV who holds it.
+const RELEASE: &str = "\
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1";

@@ -17,7 +17,7 @@ use crate::config::{RedisConfig, Server, Topology};
 use crate::redis::link::Mode;
 
 /// Everything that can be found out.
-pub(crate) async fn check(config: &RedisConfig) -> Report {
+pub(crate) async fn check(config: &RedisConfig, deposits: bool) -> Report {
     let mut report = Report::default();
     let tls = match config.tls.as_ref().map(|tls| tls.client_config().map(Arc::new)).transpose() {
         Ok(tls) => tls,
@@ -39,7 +39,7 @@ pub(crate) async fn check(config: &RedisConfig) -> Report {
         within: config.connect,
     };
     report.add(encryption(config));
-    let checked = Checked { config, dial };
+    let checked = Checked { config, deposits, dial };
     match &config.topology {
         Topology::Single(server) => checked.servers(&mut report, [server.clone()].into()).await,
         Topology::Sentinel { sentinels, master, credentials } => {
@@ -54,6 +54,7 @@ pub(crate) async fn check(config: &RedisConfig) -> Report {
 
 struct Checked<'c> {
     config: &'c RedisConfig,
+    deposits: bool,
     dial: Dial,
 }
 
@@ -78,7 +79,7 @@ impl Checked<'_> {
                 Ok(link) => {
                     found.add(Finding::ok("connection", Some(server), "it answers".to_owned()));
                     server::look(self.config, server, &link, &mut found).await;
-                    permissions::look(self.config, server, &link, &mut found).await;
+                    permissions::look((self.config, self.deposits), server, &link, &mut found).await;
                     link.give_up();
                 }
                 Err(finding) => found.add(finding),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::super::{Command, Link, Reply};
 use crate::check::{Finding, Report};
-use crate::config::{RedisConfig, Server, Topology};
+use crate::config::{Part, RedisConfig, Server, Topology};
 use tokio::time::Instant;
 
 /// A command with the arguments that follow its key, if it has one, and those before it.
@@ -25,55 +25,70 @@ const ASKED: &[Asked] = &[
     ("PING", &[], NoKey, &[]),
     ("INFO", &["server"], NoKey, &[]),
     ("ROLE", &[], NoKey, &[]),
-    ("TIME", &[], NoKey, &[]),
     ("WAIT", &["0", "1"], NoKey, &[]),
-    ("SCAN", &["0", "COUNT", "1"], NoKey, &[]),
     ("EVAL", &["return 1", "0"], NoKey, &[]),
     ("EVALSHA", &["0000000000000000000000000000000000000000", "0"], NoKey, &[]),
     ("HMGET", &[], Of("s"), &["v"]),
-    ("HGET", &[], Of("s"), &["v"]),
     // A field without a value.
     ("HSET", &[], Of("s"), &["v", "1", "g"]),
-    ("HDEL", &[], Of("s"), &["v"]),
-    ("EXISTS", &[], Of("s"), &[]),
-    // No time.
-    ("PEXPIREAT", &[], Of("s"), &["never"]),
     ("DEL", &[], Of("s"), &[]),
-    ("GET", &[], Of("t"), &[]),
-    ("SET", &[], Of("t"), &["v", "PXAT", "never"]),
     ("DEL", &[], Of("t"), &[]),
-    ("ZADD", &[], Of("u"), &["never", "v"]),
-    ("ZRANGE", &[], Of("u"), &["0", "0"]),
-    ("ZREMRANGEBYSCORE", &[], Of("u"), &["never", "never"]),
-    ("PTTL", &[], Of("u"), &[]),
-    ("PEXPIREAT", &[], Of("u"), &["never"]),
     ("GET", &[], Of("ue"), &[]),
-    ("SET", &[], Of("ue"), &["v", "PXAT", "never"]),
-    ("GET", &[], Of("o"), &[]),
-    ("SET", &[], Of("o"), &["v", "PXAT", "never"]),
-    ("ZADD", &[], Of("r"), &["never", "v"]),
-    ("ZREM", &[], Of("r"), &["v"]),
-    ("ZRANGE", &[], Of("r"), &["0", "0"]),
     // No place in a stream.
     ("XADD", &[], Of("{chg}"), &["nowhere", "k", "v"]),
     ("XREAD", &["COUNT", "1", "STREAMS"], Of("{chg}"), &["0"]),
     ("XRANGE", &[], Of("{chg}"), &["-", "+", "COUNT", "1"]),
     ("XREVRANGE", &[], Of("{chg}"), &["+", "-", "COUNT", "1"]),
     ("GET", &[], Of("{chg}"), &[]),
+    // No time.
     ("SET", &[], Of("{chg}"), &["v", "PX", "never"]),
     ("DEL", &[], Of("{chg}"), &[]),
+];
+/// Beside these, of who writes sessions.
+const OF_AUTHN: &[Asked] = &[
+    ("TIME", &[], NoKey, &[]),
+    ("SCAN", &["0", "COUNT", "1"], NoKey, &[]),
+    ("HGET", &[], Of("s"), &["v"]),
+    ("HDEL", &[], Of("s"), &["v"]),
+    ("EXISTS", &[], Of("s"), &[]),
+    ("PTTL", &[], Of("s"), &[]),
+    ("PEXPIREAT", &[], Of("s"), &["never"]),
+    ("GET", &[], Of("t"), &[]),
+    ("SET", &[], Of("t"), &["v", "PXAT", "never"]),
+    ("ZADD", &[], Of("u"), &["never", "v"]),
+    ("ZRANGE", &[], Of("u"), &["0", "0"]),
+    ("ZREMRANGEBYSCORE", &[], Of("u"), &["never", "never"]),
+    ("PTTL", &[], Of("u"), &[]),
+    ("PEXPIREAT", &[], Of("u"), &["never"]),
+    ("SET", &[], Of("ue"), &["v", "PXAT", "never"]),
+    ("PTTL", &[], Of("ue"), &[]),
+    ("PEXPIREAT", &[], Of("ue"), &["never"]),
+    ("GET", &[], Of("o"), &[]),
+    ("SET", &[], Of("o"), &["v", "PXAT", "never"]),
+    ("ZADD", &[], Of("r"), &["never", "v"]),
+    ("ZREM", &[], Of("r"), &["v"]),
+    ("ZRANGE", &[], Of("r"), &["0", "0"]),
+];
+/// Beside these, of who leaves something for others.
+const OF_DEPOSITS: &[Asked] = &[
+    ("GET", &[], Of("a"), &[]),
+    // No time.
+    ("SET", &[], Of("a"), &["v", "PX", "never"]),
+    ("DEL", &[], Of("a"), &[]),
 ];
 /// Beside these, of a cluster.
 const OF_A_CLUSTER: &[Asked] =
     &[("CLUSTER", &["NODES"], NoKey, &[]), ("ASKING", &[], NoKey, &[]), ("READONLY", &[], NoKey, &[])];
 
 /// Tries all of them on one server.
-pub(super) async fn look(config: &RedisConfig, server: &Server, link: &Link, report: &mut Report) {
+pub(super) async fn look((config, deposits): (&RedisConfig, bool), server: &Server, link: &Link, report: &mut Report) {
     let of_a_cluster = match config.topology {
         Topology::Cluster(_) => OF_A_CLUSTER,
         Topology::Single(_) | Topology::Sentinel { .. } => &[],
     };
-    let asked: Vec<_> = ASKED.iter().chain(of_a_cluster).collect();
+    let of_authn = if config.part == Part::Authn { OF_AUTHN } else { &[] };
+    let of_deposits = if deposits { OF_DEPOSITS } else { &[] };
+    let asked: Vec<_> = ASKED.iter().chain(of_authn).chain(of_deposits).chain(of_a_cluster).collect();
     let commands: Vec<_> = asked.iter().map(|asked| command(config, asked)).collect();
     let replies = link.call_all(&commands, Instant::now() + config.operation.saturating_mul(WORTH)).await;
     let replies = match replies {

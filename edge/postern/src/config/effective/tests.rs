@@ -25,7 +25,10 @@ fn meaning(loaded: &Loaded) -> String {
             autocert,
             logs,
             watched: _,
+            tells_manager,
             hot_reload,
+            debug_admin,
+            dump: _,
             session_max_age,
         } = config;
         // `hosts` is made from the routes.
@@ -42,7 +45,7 @@ fn meaning(loaded: &Loaded) -> String {
             hosts: _,
         } = authn;
         let authn = (url, keyring, cookie_name, cookie, session_lifetime, idps, sign_out_redirect, extra_roots, programs);
-        format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{hot_reload}{session_max_age:?}{role:?}{google:?}{autocert:?}")
+        format!("{edge:#?}{authn:#?}{storage:#?}{admin:#?}{logs:?}{tells_manager}{hot_reload}{debug_admin}{session_max_age:?}{role:?}{google:?}{autocert:?}")
     });
     places.replace_all(&format!("{config}{planned}"), "").into_owned()
 }

@@ -62,7 +62,8 @@ pub(crate) static LIMITS: Scope = Scope {
         works("request_head_bytes", Number(4096, 262_144), "`65536`"),
         works("request_field_bytes", Number(1024, 262_144), "`32768`"),
         works("request_fields", Number(20, 250), "`200`"),
-        works("request_target_bytes", Number(1024, 65_536), "`16384`"),
+        // The longest that `http` reads.
+        works("request_target_bytes", Number(1024, 65_534), "`16384`"),
         works("request_body_idle_timeout", DurationWithin(SECOND, HOUR), "`30s`"),
         works("request_body_min_rate", Number(1, 1_048_576), "`1024`"),
         works("max_request_body_bytes", Number(1, MOST_BODY), "none"),

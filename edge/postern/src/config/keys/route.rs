@@ -27,8 +27,9 @@ pub(crate) static ROUTE: Scope = Scope {
         ("websockets", "write `allow_websockets`"),
     ],
     keys: &[
-        works("name", Text, "made from `from` and the path"),
-        works("description", Text, "none"),
+        works("name", Text, "made from `from` and the path")
+            .differs("in logs and metrics alone: there is no routes portal yet"),
+        works("description", Text, "none").differs("shown nowhere: there is no routes portal yet"),
         harmless("logo_url", Url, "none"),
         works("from", Special("URL, required", Form::Text), ""),
         works("to", Special("URL or list of URLs, each alone or as `URL,WEIGHT`", Form::Texts), "none"),

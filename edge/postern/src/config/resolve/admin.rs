@@ -1,4 +1,4 @@
-//! `metrics_address` and its kin, and `health_check_addr` (01 §1.3, §1.10).
+//! `metrics_address` and its kin, `health_check_addr` and `debug_address` (01 §1.3, §1.10).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -14,11 +14,13 @@ const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2808
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, shared_secret: bool) -> Option<AdminConfig> {
     let metrics = settings.filled(cx, "metrics_address").map(|text| address(cx, &text, true)).transpose();
     let health = settings.filled(cx, "health_check_addr").map(|text| address(cx, &text, false)).transpose();
+    let debug = settings.filled(cx, "debug_address").map(|text| debug(cx, &text)).transpose();
     Some(AdminConfig {
         metrics_auth: auth(cx, settings),
         installation: settings.filled(cx, "installation_id").map(|text| text.value),
         metrics: metrics.ok()?,
         health: health.ok()?.unwrap_or(HEALTH),
+        debug: debug.ok()?,
         shared_secret,
     })
 }
@@ -33,6 +35,30 @@ fn auth(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<BasicAuth> {
         cx.fatal(Code::BadSecret, &text.at, "this is not a user and a password with a colon between them", hint);
     }
     auth
+}
+
+/// `debug_address`. Only an address that is written is one of the network: a port alone is this machine's.
+fn debug(cx: &mut Context<'_>, text: &Spanned<String>) -> Result<SocketAddr, Refused> {
+    let here = text.value.starts_with(':').then(|| format!("127.0.0.1{}", text.value));
+    let found = listeners::parse(here.as_ref().unwrap_or(&text.value), None);
+    let found = found.map(|all| all.iter().find(|address| address.is_ipv4()).or(all.first()).copied());
+    let address = match found.map(|address| address.filter(|address| address.port() > 0)) {
+        Ok(Some(address)) => address,
+        Ok(None) => {
+            listeners::refuse(cx, &text.at, &text.value, "it needs a port from 1 to 65535");
+            return Err(Refused);
+        }
+        Err(error) => {
+            listeners::refuse(cx, &text.at, &text.value, error);
+            return Err(Refused);
+        }
+    };
+    if !address.ip().is_loopback() {
+        let what = "whoever reaches this address may look into the process, without a password";
+        let hint = format!("write `127.0.0.1:{}`, and come through SSH or `kubectl port-forward`", address.port());
+        cx.advise(Code::BadAddress, &text.at, what, hint);
+    }
+    Ok(address)
 }
 
 /// It was told why.

@@ -18,6 +18,7 @@ pub(super) struct Flags {
     /// Criteria on identity may be true for nobody, as in Pomerium (01 §8.1).
     pub(super) fail_open_identity: bool,
     pub(super) mcp: bool,
+    pub(super) debug_admin: bool,
 }
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
@@ -40,6 +41,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Flags {
         jwt_endpoint: flag("pomerium_jwt_endpoint"),
         fail_open_identity: flag("pomerium_fail_open_identity"),
         mcp: flag("mcp"),
+        debug_admin: flag("debug_admin_endpoints"),
     }
 }
 

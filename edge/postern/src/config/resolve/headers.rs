@@ -117,7 +117,7 @@ fn can_be_filled(cx: &mut Context<'_>, value: &Spanned<String>) -> bool {
             ["pomerium", "jwt" | "client_cert_fingerprint" | "client_cert_san_dns" | "client_cert_san_email"]
             | ["pomerium", "request", "headers", _] => {}
             ["pomerium", token @ ("access_token" | "id_token")] => {
-                let what = format!("`$pomerium.{token}` is not supported yet");
+                let what = format!("`$pomerium.{token}` is not supported: the edge does not read tokens of providers");
                 cx.fatal(Code::NotYet, &value.at, what, "write `$pomerium.jwt`, or a fixed value");
                 filled = false;
             }

@@ -92,6 +92,7 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let storage = storage::resolve(cx, settings, freshness, role);
     storage::refuse_unshared(cx, settings, storage.as_ref(), role);
     let admin = admin::resolve(cx, settings, secrets.is_configured);
+    let tells_manager = !settings.flag(cx, "health_check_systemd_disabled");
     let log_levels = logs::levels(cx, settings);
     let logs = logs::fields(cx, settings);
     let proxy = ProxyConfig {
@@ -144,6 +145,9 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
         google,
         autocert,
         watched: Vec::new(),
+        tells_manager,
         hot_reload: flags.hot_reload,
+        debug_admin: flags.debug_admin,
+        dump: None,
     })
 }

@@ -177,8 +177,8 @@ fn revoked(cx: &mut Context<'_>, at: &At, pem: &[u8]) -> Option<Arc<Revocations>
         return None;
     };
     let now = Timestamp::from(SystemTime::now());
-    for (issuer, due) in read.due().iter().filter(|(_, due)| *due < now) {
-        let what = format!("the list of revoked certificates of {} is out of date since {due}", quoted(issuer));
+    for (issuer, due) in read.due().iter().filter(|(_, due)| due.at < now) {
+        let what = format!("the list of revoked certificates of {} is out of date since {}", quoted(issuer), due.at);
         cx.advise(Code::BadCertificate, at, what, "fetch a new one; what was revoked since is not on this one");
     }
     Some(Arc::new(read))

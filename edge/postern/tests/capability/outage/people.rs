@@ -20,7 +20,7 @@ pub(super) enum Who {
     Alice,
     /// Is signed in throughout, and may not.
     Bob,
-    /// Is not signed in.
+    /// Is not signed in: her cookies are nobody's.
     Nobody,
     /// One of the sessions of Carol, who signs out of them.
     Carol(usize),

@@ -11,12 +11,30 @@ pub(super) const LEASE: Duration = Duration::from_millis(2_500);
 /// For how long heartbeats may arrive that no replica confirms.
 pub(super) const UNCONFIRMED: Duration = Duration::from_millis(500);
 
+/// Which edges a fault may keep from what they need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    All,
+    Edge(usize),
+    /// It takes a moment at most, for which a lease and a copy are good.
+    Nobody,
+}
+
+impl Reach {
+    pub(super) fn is_to(self, edge: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Edge(own) => own == edge,
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// Something that went wrong.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) name: &'static str,
-    /// The edge that may notice; all, if it is none.
-    pub(super) edge: Option<usize>,
+    pub(super) reach: Reach,
     pub(super) began: Instant,
     /// Until when what alice's session needs was surely away; `None` if it never was.
     pub(super) away_until: Option<Instant>,
@@ -75,29 +93,36 @@ impl Story {
             (Told::Unavailable, Who::Nobody) => Some("whose session would the store know?"),
             // A session whose end has begun may be one that edges do not know any more.
             (Told::Unavailable, Who::Carol(_)) if left.is_some_and(|left| record.answered >= left.tried) => None,
+            (Told::Unavailable, _) if !self.is_reached(record) && is_starved(record, records) => None,
+            (Told::Unavailable, _) if self.during(record).next().is_none() => Some("refused although nothing is wrong"),
             (Told::Unavailable, _) if self.is_excused(record) || !is_known(record, records) => None,
             (Told::Unavailable, _) => Some("refused within the window"),
         }
     }
 
-    /// Whether the window of the route was over before it was answered. Between faults nothing is held against it: a machine
-    /// that is busy may stall for seconds by itself, and that is no fault that this brought about.
+    /// Whether the window of the route was over before it was answered.
     fn is_excused(&self, record: &Record) -> bool {
+        let mut noticed = self.during(record).filter(|fault| fault.reach.is_to(record.edge));
+        noticed.any(|fault| record.answered >= fault.began + record.route.window())
+    }
+
+    /// Whether there was a fault that its edge may notice.
+    fn is_reached(&self, record: &Record) -> bool {
+        self.during(record).any(|fault| fault.reach.is_to(record.edge))
+    }
+
+    /// The faults that were not over for whoever asked.
+    fn during(&self, record: &Record) -> impl Iterator<Item = &Fault> {
         let end = |fault: &Fault| fault.settled.filter(|_| record.who != Who::Alice).unwrap_or(fault.back);
-        let during = |fault: &&Fault| fault.began <= record.answered && record.sent <= end(fault);
-        let fault = self.noticed_by(record.edge).find(during);
-        fault.is_none_or(|fault| record.answered >= fault.began + record.route.window())
+        self.faults.iter().filter(move |fault| fault.began <= record.answered && record.sent <= end(fault))
     }
 
     /// Whether lease and window were over before it was sent, and the fault was not.
     fn is_overdue(&self, record: &Record) -> bool {
         let limit = LEASE + UNCONFIRMED + record.route.window();
         let lasts = |fault: &Fault| fault.away_until.is_some_and(|until| record.answered <= until);
-        self.noticed_by(record.edge).any(|fault| record.sent >= fault.began + limit && lasts(fault))
-    }
-
-    fn noticed_by(&self, edge: usize) -> impl Iterator<Item = &Fault> {
-        self.faults.iter().filter(move |fault| fault.edge.is_none_or(|own| own == edge))
+        let mut noticed = self.faults.iter().filter(|fault| fault.reach.is_to(record.edge));
+        noticed.any(|fault| record.sent >= fault.began + limit && lasts(fault))
     }
 
     /// The fault during or after which it was sent.
@@ -138,6 +163,17 @@ impl Story {
         text
     }
 }
+
+/// Whether its edge did not get on about that time: no store is asked about cookies that are nobody's, so that only a machine
+/// which is too busy makes those answers late, and then heartbeats are late as well.
+fn is_starved(record: &Record, records: &[Record]) -> bool {
+    let late = |other: &Record| other.answered - other.sent > PACE;
+    let about = |other: &Record| other.sent <= record.answered && record.sent <= other.answered + LEASE;
+    records.iter().any(|other| other.who == Who::Nobody && other.edge == record.edge && late(other) && about(other))
+}
+
+/// Within which an edge answers that has the time.
+const PACE: Duration = Duration::from_millis(500);
 
 /// Whether the edge has read the session before: only then it can do without the store.
 fn is_known(record: &Record, records: &[Record]) -> bool {

@@ -46,6 +46,9 @@ pub(super) struct Case {
     bare: bool,
     /// What the upstream says in place of `ok`.
     body: Option<usize>,
+    /// And that at the end of the head, the body still being on its way.
+    #[serde(default)]
+    early: bool,
     then: Expect,
     /// These requests went up, by their targets; not asked for if it is not written.
     up: Option<Vec<String>>,
@@ -174,7 +177,7 @@ impl Case {
     pub(super) fn answer(&self) -> Option<Script> {
         self.body.map(|length| {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-            Script { bytes: [head.into_bytes(), vec![b'a'; length]].concat(), ..Script::default() }
+            Script { bytes: [head.into_bytes(), vec![b'a'; length]].concat(), early: self.early, ..Script::default() }
         })
     }
 }

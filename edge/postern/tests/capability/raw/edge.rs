@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::h1;
 use super::upstream::Upstream;
-use crate::support::{Browser, Postern, Provider, World};
+use crate::support::{Browser, NO_PROVIDER, Postern, Provider, World};
 
 /// A running edge with everything around it.
 #[derive(Debug)]
@@ -52,9 +52,12 @@ impl Edge {
 
     /// Starts one where nobody can sign in.
     pub(super) async fn start_without_provider() -> Result<Self> {
-        let nobody = "idp_provider: oidc\nidp_provider_url: http://127.0.0.1:9\nidp_client_id: nobody\n\
-                      idp_client_secret: none-needed\n";
-        Self::with(World::new()?, nobody).await
+        Self::start_with("").await
+    }
+
+    /// The same, with these settings.
+    pub(super) async fn start_with(settings: &str) -> Result<Self> {
+        Self::with(World::new()?, &format!("{NO_PROVIDER}{settings}")).await
     }
 
     async fn with(world: World, provider: &str) -> Result<Self> {

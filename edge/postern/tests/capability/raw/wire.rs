@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -207,6 +208,23 @@ impl Wire {
                 },
             }
         }
+    }
+
+    /// Whether the edge has ended the connection, or a stream of it, as far as that shows without waiting. What has come is read.
+    pub(super) fn is_cut(&mut self) -> bool {
+        let mut piece = vec![0; 16 * 1024];
+        let ended = loop {
+            match self.read.read(&mut piece).now_or_never() {
+                Some(Ok(read @ 1..)) => self.pending.extend(piece.iter().take(read)),
+                Some(Ok(0) | Err(_)) => break true,
+                None => break false,
+            }
+        };
+        let ends = |frame: Frame| match frame.kind {
+            RST_STREAM | GOAWAY => true,
+            kind => matches!(kind, HEADERS | DATA) && frame.has(END_STREAM),
+        };
+        ended || std::iter::from_fn(|| self.take()).any(ends)
     }
 
     /// The next frame; [`None`]: the connection ended.

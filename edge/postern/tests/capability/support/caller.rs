@@ -1,27 +1,29 @@
 //! Clients with certificates of their own, and the authorities that vouch for them.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
-};
+use base64::Engine as _;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{DEADLINE, World, bounded};
+use super::{DEADLINE, World, bounded, output_within};
 
-/// Somebody who vouches for clients.
+/// Somebody who vouches for clients: keys, certificates and lists are made by `openssl`, as operators make them.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    signer: CertifiedIssuer<'static, KeyPair>,
-    /// The certificates between this one and a root, its own first.
+    folder: TempDir,
+    certificate: CertificateDer<'static>,
+    /// The certificates between this one and a root, its own first; of a root none.
     above: Vec<CertificateDer<'static>>,
 }
 
@@ -39,69 +41,95 @@ pub(crate) struct Caller {
     port: u16,
 }
 
-fn params(name: &str) -> Result<CertificateParams> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, name);
-    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2120, 1, 1));
-    Ok(params)
-}
+/// What `openssl ca` needs to know before it makes a list.
+const LISTS: &str = "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ncrlnumber = number\ndefault_md = sha256\n\
+                     crl_extensions = list\n[list]\nauthorityKeyIdentifier = keyid\n";
+/// What makes a certificate one of an authority.
+const AUTHORITY: &str = "basicConstraints = critical, CA:TRUE\nkeyUsage = critical, keyCertSign, cRLSign\n\
+                         subjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid\n";
 
 impl Authority {
     /// A root of that name.
     pub(crate) fn new(name: &str) -> Result<Self> {
-        let mut params = params(name)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let signer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        Ok(Self { signer, above: Vec::new() })
+        let folder = tempfile::tempdir()?;
+        asks_for(folder.path(), "own", name)?;
+        std::fs::write(folder.path().join("own.ext"), AUTHORITY)?;
+        openssl(folder.path(), "x509 -req -in own.csr -signkey own.key -days 36500 -extfile own.ext -out own.pem")?;
+        let certificate = read(folder.path(), "own.pem")?;
+        Ok(Self { folder, certificate, above: Vec::new() })
     }
 
     /// One that this one vouches for.
     pub(crate) fn below(&self, name: &str) -> Result<Self> {
-        let mut params = params(name)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let signer = CertifiedIssuer::signed_by(params, KeyPair::generate()?, &self.signer)?;
-        let above = std::iter::once(signer.der().clone()).chain(self.above.iter().cloned()).collect();
-        Ok(Self { signer, above })
+        let folder = tempfile::tempdir()?;
+        asks_for(folder.path(), "own", name)?;
+        let certificate = self.sign(folder.path(), "own", AUTHORITY, 1)?;
+        let above = std::iter::once(certificate.clone()).chain(self.above.iter().cloned()).collect();
+        Ok(Self { folder, certificate, above })
     }
 
     /// Its certificate.
     pub(crate) fn pem(&self) -> String {
-        self.signer.pem()
+        let lines = base64::engine::general_purpose::STANDARD.encode(&self.certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
     }
 
     /// Somebody that it vouches for: with this serial number and an e-mail and a DNS name of that name.
     pub(crate) fn identity(&self, name: &str, serial: u64) -> Result<Identity> {
-        let (mut params, key) = (params(name)?, KeyPair::generate()?);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.serial_number = Some(SerialNumber::from(serial));
-        let names = [
-            SanType::DnsName(format!("{name}.example.com").try_into()?),
-            SanType::Rfc822Name(format!("{name}@example.com").try_into()?),
-        ];
-        params.subject_alt_names = names.to_vec();
-        let leaf = params.signed_by(&key, &self.signer)?.der().clone();
+        let folder = tempfile::tempdir()?;
+        asks_for(folder.path(), "leaf", name)?;
+        let names = format!("DNS:{name}.example.com, email:{name}@example.com");
+        let extensions = format!("extendedKeyUsage = clientAuth\nsubjectAltName = {names}\n");
+        let leaf = self.sign(folder.path(), "leaf", &extensions, serial)?;
         let chain = std::iter::once(leaf).chain(self.above.iter().cloned()).collect();
-        Ok(Identity { chain, key: PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| anyhow::anyhow!(why))? })
+        Ok(Identity { chain, key: PrivateKeyDer::from_pem_file(folder.path().join("leaf.key"))? })
     }
 
     /// Its list of revoked certificates, with these on it.
     pub(crate) fn list(&self, revoked: &[u64]) -> Result<String> {
-        let revoked = revoked.iter().map(|serial| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: date_time_ymd(2021, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        });
-        let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2021, 1, 1),
-            next_update: date_time_ymd(2120, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        Ok(list.signed_by(&self.signer)?.pem()?)
+        let folder = self.folder.path();
+        let line = |serial| format!("R\t21200101000000Z\t210101000000Z\t{}\tunknown\t/CN={serial}\n", even(serial));
+        std::fs::write(folder.join("index.txt"), revoked.iter().map(line).collect::<String>())?;
+        std::fs::write(folder.join("number"), "01\n")?;
+        std::fs::write(folder.join("lists"), LISTS)?;
+        let dates = "-crl_lastupdate 20210101000000Z -crl_nextupdate 21200101000000Z";
+        let own = "-config lists -cert own.pem -keyfile own.key";
+        openssl(folder, &format!("ca -gencrl {own} {dates} -out list.pem"))?;
+        Ok(std::fs::read_to_string(folder.join("list.pem"))?)
     }
+
+    /// Signs what is asked for in that folder.
+    fn sign(&self, folder: &Path, name: &str, extensions: &str, serial: u64) -> Result<CertificateDer<'static>> {
+        std::fs::write(folder.join(format!("{name}.ext")), extensions)?;
+        let own = self.folder.path().display();
+        let signer = format!("-CA {own}/own.pem -CAkey {own}/own.key -set_serial {serial} -days 36500");
+        openssl(folder, &format!("x509 -req -in {name}.csr {signer} -extfile {name}.ext -out {name}.pem"))?;
+        read(folder, &format!("{name}.pem"))
+    }
+}
+
+/// A serial number as `openssl ca` writes it: in hex, of whole bytes.
+fn even(serial: &u64) -> String {
+    let hex = format!("{serial:X}");
+    if hex.len() % 2 == 0 { hex } else { format!("0{hex}") }
+}
+
+/// A new key, and the question for a certificate of it.
+fn asks_for(folder: &Path, file: &str, name: &str) -> Result<()> {
+    openssl(folder, &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {file}.key"))?;
+    openssl(folder, &format!("req -new -key {file}.key -subj /CN={} -out {file}.csr", name.replace(' ', "_")))
+}
+
+fn read(folder: &Path, file: &str) -> Result<CertificateDer<'static>> {
+    Ok(CertificateDer::from_pem_file(folder.join(file))?)
+}
+
+fn openssl(folder: &Path, line: &str) -> Result<()> {
+    let mut command = Command::new("openssl");
+    command.args(line.split(' ')).current_dir(folder);
+    let output = output_within(DEADLINE, "openssl", command)?;
+    anyhow::ensure!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 impl Identity {

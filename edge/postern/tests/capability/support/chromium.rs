@@ -68,7 +68,8 @@ impl Chromium {
 
     /// The text that the page shows.
     pub(crate) async fn text(&self) -> Result<String> {
-        Ok(self.driver.find(By::Tag("body")).await?.text().await?)
+        // One page may give way to another between the two questions.
+        eventually("a page", async || self.driver.find(By::Tag("body")).await.ok()?.text().await.ok()).await
     }
 
     /// Waits until the page shows this text, and gives all of it.

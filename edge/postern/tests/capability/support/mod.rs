@@ -14,6 +14,7 @@ mod page;
 mod pebble;
 mod postern;
 mod provider;
+mod pulse;
 mod recorder;
 mod upstream;
 mod world;
@@ -38,13 +39,14 @@ pub(crate) use names::{Names, Said};
 pub(crate) use page::{Form, forms};
 pub(crate) use pebble::{Behaviour, Pebble};
 pub(crate) use postern::{Finished, Postern, plain_client};
-pub(crate) use provider::{Provider, Refreshes, Reuse};
+pub(crate) use provider::{Grant, Provider, Refreshes, Reuse};
+pub(crate) use pulse::Pulse;
 pub(crate) use recorder::Recorder;
 pub(crate) use upstream::{Asked, Upstream};
 pub(crate) use world::{ANY_USER, COOKIE_SECRET, NO_PROVIDER, PUBLIC, SHARED_SECRET, World, free_port, free_ports};
 
 /// How long a condition may take to come true before its test fails: generous, for a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Waits until `probe` finds something; `what` says what for in the failure.
 pub(crate) async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> Result<T> {
@@ -66,7 +68,15 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, mut probe: impl Async
 
 /// Waits for `work`, for so long at most; `what` says what for in the failure.
 pub(crate) async fn bounded<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(limit, work).await.map_err(|_| anyhow!("waited {limit:?} in vain for {what}"))
+    tokio::time::timeout(limit, work).await.map_err(|_| anyhow!("waited {limit:?} in vain for {what}; {}", machine()))
+}
+
+/// How busy the machine is, for whoever reads of something that came too late.
+pub(crate) fn machine() -> String {
+    let read = |name: &str| std::fs::read_to_string(name).unwrap_or_default().trim().replace('\n', ", ");
+    let pressure = |what: &str| format!("{what}: {}", read(&format!("/proc/pressure/{what}")));
+    let busy = [format!("load: {}", read("/proc/loadavg")), pressure("cpu"), pressure("io"), pressure("memory")];
+    format!("the machine: {}", busy.join("; "))
 }
 
 /// The output of a command that ends in time; else it is killed, with whatever it started.

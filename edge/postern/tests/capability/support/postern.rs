@@ -1,12 +1,15 @@
 //! Starts the real binary, waits until it is ready, listens to what it says, and ends it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use command_fds::{CommandFdExt as _, FdMapping};
 
 use super::{DEADLINE, Owned, World, eventually, output_within, signal};
 
@@ -44,6 +47,46 @@ impl Postern {
         let config = world.write_config(config)?;
         let mut command = command(world.folder(), &["run", "--config", &config.display().to_string()]);
         command.envs(variables.iter().copied());
+        Self::begin(command)?.ready(world.health).await
+    }
+
+    /// The same, as the process that a service manager knows as its own, where it says so.
+    pub(crate) async fn run_as_main(world: &World, config: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let config = world.write_config(config)?;
+        let postern = command(world.folder(), &["run", "--config", &config.display().to_string()]);
+        let mut command = Command::new("sh");
+        // Only the process itself knows its number.
+        command
+            .args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$0\" \"$@\""])
+            .arg(postern.get_program())
+            .args(postern.get_args());
+        surround(&mut command, world.folder());
+        command.envs(variables.iter().copied());
+        Self::begin(command)?.ready(world.health).await
+    }
+
+    /// The same as [`Self::run`], and it may open so many files at most.
+    pub(crate) async fn run_with_files(world: &World, config: &str, files: u32) -> Result<Self> {
+        let config = world.write_config(config)?;
+        let run = command(world.folder(), &["run", "--config", &config.display().to_string()]);
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}")).arg(run.get_program()).args(run.get_args());
+        surround(&mut limited, world.folder());
+        Self::begin(limited)?.ready(world.health).await
+    }
+
+    /// The same on these sockets, which it is handed as a service manager does.
+    pub(crate) async fn run_on(world: &World, config: &str, sockets: Vec<TcpListener>) -> Result<Self> {
+        let config = world.write_config(config)?;
+        let postern = command(world.folder(), &["run", "--config", &config.display().to_string()]);
+        let mut command = Command::new("sh");
+        // Only the process itself knows its number.
+        command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(postern.get_program()).args(postern.get_args());
+        command.env_clear().env("HOME", world.folder()).env("PATH", "/usr/bin:/bin").current_dir(world.folder());
+        command.env("LISTEN_FDS", sockets.len().to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mapping = |(child_fd, socket): (i32, TcpListener)| FdMapping { parent_fd: socket.into(), child_fd };
+        command.fd_mappings((3..).zip(sockets).map(mapping).collect())?;
         Self::begin(command)?.ready(world.health).await
     }
 
@@ -94,10 +137,15 @@ impl Postern {
         matches!(self.process.0.try_wait(), Ok(None))
     }
 
+    /// Waits for its end, whatever it has started.
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
+        let status = eventually("the end of postern", async || self.process.0.try_wait().ok().flatten());
+        status.await.with_context(|| self.told())
+    }
+
     /// Waits for its end.
     pub(crate) async fn finished(mut self) -> Result<Finished> {
-        let status = eventually("the end of postern", async || self.process.0.try_wait().ok().flatten());
-        let status = status.await.with_context(|| self.told())?;
+        let status = self.ended().await?;
         let heard = (&self.stdout, &self.stderr);
         eventually("its last words", async || (heard.0.is_over() && heard.1.is_over()).then_some(())).await?;
         Ok(Finished { status, stdout: self.stdout.text(), stderr: self.stderr.text() })
@@ -134,6 +182,15 @@ impl Postern {
         found.await.with_context(|| self.told())
     }
 
+    /// The processor time that it has taken.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        // Its own name, which may have spaces, ends with a parenthesis; ticks are hundredths of a second.
+        let fields = stat.rsplit(") ").next().context("its state")?.split(' ').skip(11).take(2);
+        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// Its resident memory in bytes.
     pub(crate) fn memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
@@ -152,11 +209,15 @@ pub(crate) fn plain_client() -> Result<reqwest::Client> {
 
 fn command(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
-    // The environment overrides the file (01 §1.1): a test has none but what it names.
-    command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
-    command.args(arguments).current_dir(home);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments);
+    surround(&mut command, home);
     command
+}
+
+fn surround(command: &mut Command, home: &Path) {
+    // The environment overrides the file (01 §1.1): a test has none but what it names.
+    command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1").current_dir(home);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
 /// What came out of one of its streams.

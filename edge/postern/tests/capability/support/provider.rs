@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::postern::plain_client;
-use super::{DEADLINE, Owned, World};
+use super::{DEADLINE, Owned, World, machine};
 
 /// What a provider saw of refresh grants.
 #[derive(Debug, Deserialize)]
@@ -126,7 +126,10 @@ impl Provider {
     }
 
     fn line(&self) -> Result<String> {
-        self.told.recv_timeout(DEADLINE).with_context(|| format!("waited {DEADLINE:?} in vain for the provider"))
+        self.told.recv_timeout(DEADLINE).with_context(|| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap_or_default();
+            format!("waited {DEADLINE:?} in vain for the provider, whose process is: {stat}; {}", machine())
+        })
     }
 
     /// The part of a configuration that names it.

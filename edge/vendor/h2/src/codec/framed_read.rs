@@ -109,7 +109,8 @@ fn calc_max_continuation_frames(header_max: usize, frame_max: usize) -> usize {
     // Some padding for imperfectly packed frames
     // 25% without floats
     let padding = min_frames_for_list >> 2;
-    min_frames_for_list.saturating_add(padding).max(5)
+    // Postern: eight at least (it was five), the last one among them.
+    min_frames_for_list.saturating_add(padding).max(8)
 }
 
 impl FrameDecoder {
@@ -342,22 +343,18 @@ fn decode_frame(decoder: &mut FrameDecoder, mut bytes: BytesMut) -> Result<Optio
             }
 
             // Check for CONTINUATION flood
-            if is_end_headers {
-                partial.continuation_frames_count = 0;
+            let cnt = partial.continuation_frames_count + 1;
+            if cnt > decoder.max_continuation_frames {
+                tracing::debug!(
+                    "too_many_continuations, max = {}",
+                    decoder.max_continuation_frames
+                );
+                return Err(Error::library_go_away_data(
+                    Reason::ENHANCE_YOUR_CALM,
+                    "too_many_continuations",
+                ));
             } else {
-                let cnt = partial.continuation_frames_count + 1;
-                if cnt > decoder.max_continuation_frames {
-                    tracing::debug!(
-                        "too_many_continuations, max = {}",
-                        decoder.max_continuation_frames
-                    );
-                    return Err(Error::library_go_away_data(
-                        Reason::ENHANCE_YOUR_CALM,
-                        "too_many_continuations",
-                    ));
-                } else {
-                    partial.continuation_frames_count = cnt;
-                }
+                partial.continuation_frames_count = cnt;
             }
 
             // Extend the buf

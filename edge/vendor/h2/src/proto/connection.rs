@@ -3,7 +3,7 @@ use crate::frame::{Reason, StreamId};
 use crate::{client, server};
 
 use crate::frame::DEFAULT_INITIAL_WINDOW_SIZE;
-use crate::proto::pace::Pace;
+use crate::proto::pace::Lately;
 use crate::proto::*;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncRead;
 
 /// An H2 connection
@@ -71,9 +71,9 @@ where
 /// Postern: how many of them came lately.
 #[derive(Debug, Default)]
 struct Control {
-    pings: Pace,
-    settings: Pace,
-    priorities: Pace,
+    pings: Lately,
+    settings: Lately,
+    priorities: Lately,
     /// When the last PING came, so much had come and gone of what costs something.
     work: (u32, u32),
     /// HEADERS, and DATA that is not empty, that came.
@@ -104,7 +104,7 @@ impl Control {
             }
             _ => return false,
         };
-        pace.exceeds(MAX_RECV_CONTROL_FRAMES)
+        pace.exceeds(MAX_RECV_CONTROL_FRAMES, Instant::now())
     }
 }
 
@@ -276,7 +276,9 @@ where
         if let Some(id) = self.inner.pending_refusal {
             // Keep the refusal pending if making room requires socket progress.
             ready!(self.codec.poll_ready(cx))?;
-            self.inner.streams.count_pending_refusal()?;
+            self.inner
+                .streams
+                .count_pending_refusal(self.inner.settings.is_synced())?;
             self.codec
                 .buffer(frame::Reset::new(id, Reason::REFUSED_STREAM).into())
                 .expect("invalid RST_STREAM frame");

@@ -99,6 +99,11 @@ impl Settings {
         }
     }
 
+    /// Postern: whether the peer has taken ours.
+    pub(crate) fn is_synced(&self) -> bool {
+        matches!(self.local, Local::Synced)
+    }
+
     /// Postern: whether the peer has said its SETTINGS, with this frame at last.
     pub(crate) fn is_begun(&self, frame: Option<&Frame>) -> bool {
         self.has_received_remote_initial_settings

@@ -19,7 +19,6 @@ pub mod http_app;
 use crate::server::ShutdownWatch;
 use async_trait::async_trait;
 use bytes::BytesMut;
-use futures::FutureExt;
 use log::debug;
 use std::any::Any;
 use std::sync::Arc;
@@ -258,8 +257,8 @@ pub trait HttpServerApp {
     }
 }
 
-/// Postern: waits for the next request where that needs little room, before there is a session for it. `false` once the
-/// service stops; at once for streams that cannot tell.
+/// Postern: waits for the next request where that needs little room, before there is a session for it. `false` a moment after
+/// the service stops; at once for streams that cannot tell.
 async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
     let mut shutdown = shutdown.clone();
     tokio::select! {
@@ -267,10 +266,12 @@ async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
         peeked = stream.try_peek(&mut []) => return peeked.is_ok(),
         _ = shutdown.wait_for(|stop| *stop) => {}
     }
-    // What has come whole is still answered: behind the driver's next turn it is seen.
-    tokio::task::yield_now().await;
-    matches!(stream.try_peek(&mut []).now_or_never(), Some(Ok(_)))
+    // What comes within a moment is still answered: its client could not know.
+    matches!(pingora_timeout::timeout(LAST_REQUEST, stream.try_peek(&mut [])).await, Ok(Ok(_)))
 }
+
+// Postern: in which a client may still ask on a connection that rests as the service stops.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 // Postern: the preface of HTTP/2, from the end of the TLS handshake on.
 const H2_HANDSHAKE: Duration = Duration::from_secs(10);

@@ -294,7 +294,8 @@ impl TransportConnector {
         if let Some(s) = reused_stream {
             Ok((s, true))
         } else {
-            let s = self.new_stream(peer).await?;
+            // Postern: boxed, as most requests have a connection and need make no room for this.
+            let s = Box::pin(self.new_stream(peer)).await?;
             Ok((s, false))
         }
     }

@@ -1,16 +1,12 @@
 //! Keys of listeners that nothing acts on yet (01 §1.3).
 
-use super::{address, host};
+use super::host;
 use crate::config::block::Block;
 use crate::config::context::Context;
 
 /// What is asked of listeners.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listener {
-    /// `debug_address`.
-    pub debug: Option<String>,
-    /// `health_check_systemd_disabled`: the service manager is told nothing.
-    pub systemd_disabled: bool,
     /// `tls_derive`: the name of a certificate that is derived from the shared secret.
     pub derived_name: Option<String>,
     /// `auto_apply_changesets`.
@@ -21,8 +17,6 @@ pub struct Listener {
 
 pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>) -> Listener {
     Listener {
-        debug: address(cx, settings, "debug_address"),
-        systemd_disabled: settings.flag(cx, "health_check_systemd_disabled"),
         derived_name: host(cx, settings, "tls_derive"),
         auto_apply_changesets: settings.flag(cx, "auto_apply_changesets"),
         session_recordings: settings.number(cx, "session_recording_concurrency"),

@@ -95,6 +95,7 @@ pub(super) fn resolve(
         "redis" | "valkey" => {
             let servers = servers::resolve(cx, settings, (connection, insecure))?;
             let options = options?;
+            advise_of_a_short_lease(cx, settings, freshness, options.operation);
             Some(StorageConfig::Redis(Box::new(RedisConfig {
                 topology: servers.topology,
                 credentials: servers.credentials,
@@ -118,6 +119,22 @@ pub(super) fn resolve(
             let what = format!("there is no store {}", quoted(other));
             refuse(cx, &kind.at, Code::BadStorage, &what, "write `memory`, `file` or `redis`")
         }
+    }
+}
+
+/// A heartbeat is two commands. One that takes all the time that these may take has to be heard before the one before it is
+/// over.
+fn advise_of_a_short_lease(cx: &mut Context<'_>, settings: &Block<'_>, freshness: Freshness, operation: Duration) {
+    let least = freshness.heartbeat.saturating_add(operation.saturating_mul(2));
+    if freshness.lease < least {
+        let named = ["session_lease", "databroker_storage_operation_timeout", "session_heartbeat"];
+        let key = named.into_iter().find(|key| settings.find(key).is_some()).unwrap_or("session_lease");
+        let what = "the lease may end while one heartbeat waits for the store: then edges are out of contact although it answers in time";
+        let hint = format!(
+            "write a `session_lease` of {} at least, or a shorter `databroker_storage_operation_timeout`",
+            shown(least)
+        );
+        cx.advise(Code::OutOfRange, &settings.at(key), what, hint);
     }
 }
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::proto::pace::{Pace, Resets};
+use crate::proto::pace::{Endings, Lately};
+
+use std::collections::VecDeque;
+use std::time::Instant;
 
 #[derive(Debug)]
 struct Budget {
@@ -85,10 +88,13 @@ pub(super) struct Counts {
     data_frame_budget_is_auto: bool,
 
     /// Postern: empty, non-final DATA frames received lately.
-    empty_data_frames: Pace,
+    empty_data_frames: Lately,
 
-    /// Postern: streams reset lately by either side.
-    resets: Resets,
+    /// Postern: how streams have ended lately.
+    endings: Endings,
+
+    /// Postern: streams that were over and forgotten when more of them came, and whose peer was told so.
+    told: VecDeque<StreamId>,
 }
 
 impl Counts {
@@ -108,8 +114,9 @@ impl Counts {
             num_local_error_reset_streams: 0,
             data_frame_budget: Budget::new(config.data_frame_budget.resolve(None)),
             data_frame_budget_is_auto: config.data_frame_budget.is_auto(),
-            empty_data_frames: Pace::default(),
-            resets: Resets::default(),
+            empty_data_frames: Lately::default(),
+            endings: Endings::of(config.remote_max_initiated),
+            told: VecDeque::new(),
         }
     }
 
@@ -123,7 +130,10 @@ impl Counts {
     /// Records the framing overhead of a DATA frame.
     pub fn record_data_frame(&mut self, payload_len: usize) -> Result<(), BudgetExhausted> {
         if payload_len == 0 {
-            if self.empty_data_frames.exceeds(MAX_RECV_EMPTY_DATA_FRAMES) {
+            if self
+                .empty_data_frames
+                .exceeds(MAX_RECV_EMPTY_DATA_FRAMES, Instant::now())
+            {
                 return Err(BudgetExhausted);
             }
             Ok(())
@@ -164,31 +174,77 @@ impl Counts {
     }
 
     /// Returns true if we can issue another local reset due to protocol error.
-    pub fn can_inc_num_local_error_resets(&self) -> bool {
-        if self.peer.is_server() && self.resets.exceeded() {
-            false
-        } else if let Some(max) = self.max_local_error_reset_streams {
+    pub fn can_inc_num_local_error_resets(&mut self) -> bool {
+        !self.endings_exceeded() && self.can_inc_lifetime_local_error_resets()
+    }
+
+    /// Postern: the same, whatever there was lately.
+    fn can_inc_lifetime_local_error_resets(&self) -> bool {
+        if let Some(max) = self.max_local_error_reset_streams {
             max > self.num_local_error_reset_streams
         } else {
             true
         }
     }
 
+    /// Postern: the caller has asked whether it can; what is asked for again a moment later may be another answer.
     pub fn inc_num_local_error_resets(&mut self) {
-        assert!(self.can_inc_num_local_error_resets());
-
         // Increment the number of remote initiated streams
         self.num_local_error_reset_streams += 1;
-        self.resets.record();
+        self.endings.cut(Instant::now());
     }
 
-    /// Postern: counts a stream that the peer has reset.
-    pub fn record_remote_reset(&mut self) -> Result<(), BudgetExhausted> {
-        self.resets.record();
-        if self.resets.exceeded() {
+    /// Postern: counts a stream that is one too many at once. Until the peer knows how many there may be, that is no fault of
+    /// its, and only what holds for the life of the connection bounds it.
+    pub fn record_refusal(&mut self, is_known: bool) -> Result<(), BudgetExhausted> {
+        if is_known && self.endings_exceeded() || !self.can_inc_lifetime_local_error_resets() {
+            return Err(BudgetExhausted);
+        }
+        self.num_local_error_reset_streams += 1;
+        if is_known {
+            self.endings.cut(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Postern: counts a reset by the peer. It is late if there was nothing left to send; what was counted until then has been
+    /// answered.
+    pub fn record_remote_reset(&mut self, is_late: bool, is_counted: bool) -> Result<(), BudgetExhausted> {
+        let now = Instant::now();
+        if !is_late {
+            self.endings.cut(now);
+        } else {
+            self.endings.late(now);
+            if is_counted {
+                self.endings.whole(now);
+            }
+        }
+        if self.endings_exceeded() {
             return Err(BudgetExhausted);
         }
         Ok(())
+    }
+
+    /// Postern: whether the peer is to be told that this stream is over, of which it sends more. It is told once: it may have
+    /// sent much before it could know.
+    pub fn record_data_behind_end(&mut self, id: StreamId) -> Result<bool, BudgetExhausted> {
+        if self.told.contains(&id) {
+            return Ok(false);
+        }
+        if self.told.len() >= self.endings.most() {
+            self.told.pop_front();
+        }
+        self.told.push_back(id);
+        self.endings.late(Instant::now());
+        if self.endings_exceeded() {
+            return Err(BudgetExhausted);
+        }
+        Ok(true)
+    }
+
+    /// Postern: a server may end what it likes.
+    fn endings_exceeded(&mut self) -> bool {
+        self.peer.is_server() && self.endings.exceeded(Instant::now())
     }
 
     pub(crate) fn max_local_error_resets(&self) -> Option<usize> {
@@ -211,7 +267,6 @@ impl Counts {
 
         // Increment the number of remote initiated streams
         self.num_recv_streams += 1;
-        self.resets.opened();
         stream.is_counted = true;
     }
 
@@ -365,6 +420,10 @@ impl Counts {
             assert!(self.num_recv_streams > 0);
             self.num_recv_streams -= 1;
             stream.is_counted = false;
+            // Postern: one more that came to its end.
+            if self.peer.is_server() && stream.state.is_answered() {
+                self.endings.whole(Instant::now());
+            }
         }
     }
 

@@ -429,6 +429,19 @@ impl State {
         )
     }
 
+    /// Postern: whether a stream that is over had its whole answer, be it that nobody has waited for the rest of the request.
+    pub fn is_answered(&self) -> bool {
+        matches!(
+            self.inner,
+            Closed(Cause::EndStream)
+                | Closed(Cause::Error(Error::Reset(
+                    _,
+                    Reason::NO_ERROR,
+                    Initiator::Library
+                )))
+        )
+    }
+
     /// Postern: whether the peer has said all, and is answered still.
     pub fn is_half_closed_remote(&self) -> bool {
         matches!(self.inner, HalfClosedRemote(..))

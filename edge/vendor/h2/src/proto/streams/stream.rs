@@ -250,6 +250,13 @@ impl Stream {
             self.buffered_send_data == 0
     }
 
+    /// Postern: whether something of what it is to be sent has not been sent.
+    pub fn is_owed(&self) -> bool {
+        !self.state.is_send_closed()
+            || !self.pending_send.is_empty()
+            || self.buffered_send_data != 0
+    }
+
     /// Returns true if the stream is no longer in use
     pub fn is_released(&self) -> bool {
         // The stream is closed and fully flushed

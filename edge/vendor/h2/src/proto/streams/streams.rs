@@ -166,16 +166,11 @@ where
     }
 
     /// Count a refused stream toward the local error reset limit.
-    pub fn count_pending_refusal(&mut self) -> Result<(), Error> {
+    pub fn count_pending_refusal(&mut self, is_known: bool) -> Result<(), Error> {
         let mut me = self.inner.lock().unwrap();
-        if !me.counts.can_inc_num_local_error_resets() {
-            return Err(Error::library_go_away_data(
-                Reason::ENHANCE_YOUR_CALM,
-                "too_many_internal_resets",
-            ));
-        }
-        me.counts.inc_num_local_error_resets();
-        Ok(())
+        me.counts.record_refusal(is_known).map_err(|_| {
+            Error::library_go_away_data(Reason::ENHANCE_YOUR_CALM, "too_many_internal_resets")
+        })
     }
 
     pub fn clear_expired_reset_streams(&mut self) {
@@ -648,7 +643,23 @@ impl Inner {
                     let sz = sz as WindowSize;
                     self.actions.recv.ignore_data(sz)?;
 
-                    return Err(Error::library_reset(id, Reason::STREAM_CLOSED));
+                    // Postern: once for each stream.
+                    return match self.counts.record_data_behind_end(id) {
+                        Ok(true) => Err(Error::library_reset(id, Reason::STREAM_CLOSED)),
+                        Ok(false) if frame.payload().is_empty() && !frame.is_end_stream() => {
+                            self.counts.record_data_frame(0).map_err(|_| {
+                                Error::library_go_away_data(
+                                    Reason::ENHANCE_YOUR_CALM,
+                                    "too_many_empty_data",
+                                )
+                            })
+                        }
+                        Ok(false) => Ok(()),
+                        Err(_) => Err(Error::library_go_away_data(
+                            Reason::ENHANCE_YOUR_CALM,
+                            "too_many_resets",
+                        )),
+                    };
                 }
 
                 proto_err!(conn: "recv_data: stream not found; id={:?}", id);
@@ -701,8 +712,16 @@ impl Inner {
             return Err(Error::library_go_away(Reason::PROTOCOL_ERROR));
         }
 
-        // Postern: whatever it resets, too many end the connection. A server may end what it likes.
-        if self.counts.peer().is_server() && self.counts.record_remote_reset().is_err() {
+        // Postern: whatever it resets, too many end the connection.
+        let (is_late, is_counted) = match self.store.find_mut(&id) {
+            Some(stream) => (!stream.is_owed(), stream.is_counted),
+            None => (true, false),
+        };
+        if self
+            .counts
+            .record_remote_reset(is_late, is_counted)
+            .is_err()
+        {
             return Err(Error::library_go_away_data(
                 Reason::ENHANCE_YOUR_CALM,
                 "too_many_resets",
@@ -1053,9 +1072,15 @@ impl Inner {
         id: StreamId,
         reason: Reason,
     ) -> Result<(), crate::proto::error::GoAway> {
+        let mut initiator = Initiator::Library;
         let key = match self.store.find_entry(id) {
             Entry::Occupied(e) => e.key(),
             Entry::Vacant(e) => {
+                // Postern: that it is over is no error of ours, and was counted.
+                if reason == Reason::STREAM_CLOSED {
+                    initiator = Initiator::User;
+                }
+
                 // Resetting a stream we don't know about? That could be OK...
                 //
                 // 1. As a server, we just received a request, but that request
@@ -1090,7 +1115,7 @@ impl Inner {
         self.actions.send_reset(
             stream,
             reason,
-            Initiator::Library,
+            initiator,
             &mut self.counts,
             send_buffer,
         )
@@ -1773,7 +1798,7 @@ impl Actions {
                 } else {
                     tracing::warn!(
                         "locally-reset streams reached limit ({:?})",
-                        counts.max_local_error_resets().unwrap(),
+                        counts.max_local_error_resets(),
                     );
                     return Err(crate::proto::error::GoAway {
                         reason: Reason::ENHANCE_YOUR_CALM,
@@ -1836,7 +1861,7 @@ impl Actions {
             } else {
                 tracing::warn!(
                     "reset_on_recv_stream_err; locally-reset streams reached limit ({:?})",
-                    counts.max_local_error_resets().unwrap(),
+                    counts.max_local_error_resets(),
                 );
                 Err(Error::library_go_away_data(
                     Reason::ENHANCE_YOUR_CALM,

@@ -23,7 +23,8 @@ use crate::protocols::{Digest, SocketAddr, Stream};
 
 /// A type for Http client session. It can be either an Http1 connection or an Http2 stream.
 pub enum HttpSession<S = ()> {
-    H1(Http1Session),
+    // Postern: boxed, so that half a KB is not moved each time it changes hands.
+    H1(Box<Http1Session>),
     H2(Http2Session),
     Custom(S),
 }

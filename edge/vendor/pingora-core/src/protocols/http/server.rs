@@ -54,7 +54,8 @@ impl ReusableHttpStream {
 
 /// HTTP server session object for both HTTP/1.x and HTTP/2
 pub enum Session {
-    H1(SessionV1),
+    // Postern: boxed, so that most of a KB is not moved each time it changes hands.
+    H1(Box<SessionV1>),
     H2(SessionV2),
     Subrequest(SessionSubrequest),
     Custom(Box<dyn SessionCustom>),
@@ -63,7 +64,7 @@ pub enum Session {
 impl Session {
     /// Create a new [`Session`] from an established connection for HTTP/1.x
     pub fn new_http1(stream: Stream) -> Self {
-        Self::H1(SessionV1::new(stream))
+        Self::H1(Box::new(SessionV1::new(stream)))
     }
 
     /// Create a new [`Session`] from an established HTTP/2 stream

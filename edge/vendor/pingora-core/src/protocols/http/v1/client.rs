@@ -21,6 +21,7 @@ use pingora_error::{Error, ErrorType::*, OrErr, Result, RetryType};
 use pingora_http::{HMap, IntoCaseHeaderName, RequestHeader, ResponseHeader};
 use pingora_timeout::timeout;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::str;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -284,9 +285,11 @@ impl HttpSession {
 
         loop {
             if parse_existing_buffer {
-                let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-                let mut resp = httparse::Response::new(&mut headers);
-                let parsed = parse_resp_buffer(&mut resp, &self.response_header_read_buf);
+                // Postern: not 8 KB to be filled first.
+                let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+                let mut resp = httparse::Response::new(&mut []);
+                let parsed =
+                    parse_resp_buffer(&mut resp, &self.response_header_read_buf, &mut headers);
                 match parsed {
                     HeaderParseState::Complete(s) => {
                         let total_read = self.response_header_read_buf.len();
@@ -300,7 +303,7 @@ impl HttpSession {
                         // Postern: a second map for the case of names costs every request.
                         let mut response_header = match ResponseHeader::build_no_case(
                             resp.code.unwrap(),
-                            Some(resp.headers.len()),
+                            Some(resp.headers.len() + 6), // Postern: and for what is set
                         ) {
                             Ok(header) => Box::new(header),
                             Err(e) => return self.fail_response_header_read(e),
@@ -461,6 +464,24 @@ impl HttpSession {
         self.read_response().await?;
         // safe to unwrap because it is just read
         Ok(Box::new(self.resp_header().unwrap().clone()))
+    }
+
+    /// Postern: the response header itself, since a copy costs every request. What is still asked about it afterwards stays:
+    /// its status, and whether the connection does.
+    fn give_resp_header(&mut self) -> Result<Box<ResponseHeader>> {
+        let header = self.response_header.as_deref().expect("just read");
+        let mut kept = ResponseHeader::build_no_case(header.status, Some(1))?;
+        kept.set_version(header.version);
+        let keep_alive = header::HeaderName::from_static("keep-alive");
+        for name in [header::CONNECTION, keep_alive, header::TRANSFER_ENCODING] {
+            if let Some(value) = header.headers.get(&name) {
+                kept.append_header(name, value.clone())?;
+            }
+        }
+        Ok(self
+            .response_header
+            .replace(Box::new(kept))
+            .expect("just read"))
     }
 
     /// Return a reference of the [`ResponseHeader`] if the response is read
@@ -832,7 +853,8 @@ impl HttpSession {
 
     pub async fn read_response_task(&mut self) -> Result<HttpTask> {
         if self.should_read_resp_header() {
-            let resp_header = self.read_resp_header_parts().await?;
+            self.read_response().await?;
+            let resp_header = self.give_resp_header()?;
             let end_of_body = self.is_body_done();
             debug!("Response header: {resp_header:?}");
             trace!(
@@ -905,15 +927,16 @@ impl HttpSession {
 }
 
 #[inline]
-fn parse_resp_buffer<'buf>(
-    resp: &mut httparse::Response<'_, 'buf>,
+fn parse_resp_buffer<'headers, 'buf>(
+    resp: &mut httparse::Response<'headers, 'buf>,
     buf: &'buf [u8],
+    headers: &'headers mut [MaybeUninit<httparse::Header<'buf>>],
 ) -> HeaderParseState {
     let mut parser = httparse::ParserConfig::default();
     // Postern: not lenient, neither with folds and spaces before colons, which were allowed, nor below.
     parser.allow_spaces_after_header_name_in_responses(false);
     parser.allow_obsolete_multiline_headers_in_responses(false);
-    let res = match parser.parse_response(resp, buf) {
+    let res = match parser.parse_response_with_uninit_headers(resp, buf, headers) {
         Ok(s) => s,
         Err(e) => {
             return HeaderParseState::Invalid(e);
@@ -973,7 +996,8 @@ pub(crate) fn request_target_has_forbidden_byte(path: &[u8]) -> bool {
 // TODO: change it to to_buf
 #[inline]
 pub fn http_req_header_to_wire(req: &RequestHeader) -> Option<BytesMut> {
-    let mut buf = BytesMut::with_capacity(512);
+    // Postern: room for an assertion, of which each head of ours has one.
+    let mut buf = BytesMut::with_capacity(2048);
 
     // Request-Line
     let method = req.method.as_str().as_bytes();

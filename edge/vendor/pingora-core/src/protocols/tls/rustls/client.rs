@@ -35,7 +35,8 @@ pub async fn handshake<S: IO>(
         Ok(()) => Ok(stream),
         Err(e) => {
             let context = format!("TLS connect() failed: {e}, SNI: {domain}");
-            Error::e_explain(TLSHandshakeFailure, context)
+            // Postern: with its cause, by which what is to be done can be told.
+            Error::e_because(TLSHandshakeFailure, context, e)
         }
     }
 }
