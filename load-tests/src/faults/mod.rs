@@ -126,13 +126,18 @@ impl Outcome {
     /// replica could confirm it, written again, and after when none failed any more; nothing if none failed.
     fn back(&self, writes: bool) -> Option<(Duration, Duration)> {
         let of_kind = || self.own.iter().filter(|record| record.writes == writes);
-        let over = if writes { self.happened.followed } else { self.happened.over };
+        let over = self.over(writes);
         let last = of_kind().filter(|record| record.failed.is_some()).map(Record::ended).max()?;
         let good = || of_kind().filter(|record| record.failed.is_none()).map(Record::ended);
         let first = good().filter(|ended| *ended >= over).min();
         let goes_on = good().any(|ended| ended > last);
         let since = |at: Instant| at.saturating_duration_since(over);
         Some((first.map_or(Duration::MAX, since), if goes_on { since(last) } else { Duration::MAX }))
+    }
+
+    /// From when on reads, or writes, are to be served again.
+    const fn over(&self, writes: bool) -> Instant {
+        if writes { self.happened.followed } else { self.happened.over }
     }
 
     fn again(&self, writes: bool) -> String {
@@ -146,11 +151,12 @@ impl Outcome {
         self.own.iter().chain(&self.others).filter(|record| record.lost)
     }
 
-    /// Says why operations on other servers failed, which none should, and what was lost.
+    /// Says why operations on other servers failed, which none should, what was lost, and what failed too late.
     fn tell(&self) {
+        let late = |record: &&Record| record.ended() > self.over(record.writes) + GOAL;
+        let lost_or_late = self.own.iter().filter(|record| record.lost || late(record));
         let mut reasons = BTreeMap::new();
-        let lost = self.own.iter().filter(|record| record.lost);
-        for record in self.others.iter().chain(lost) {
+        for record in self.others.iter().chain(lost_or_late) {
             let Some(reason) = &record.failed else { continue };
             *reasons.entry((record.writes, reason)).or_insert(0) += 1;
         }

@@ -6,6 +6,7 @@
 
 mod check;
 mod command;
+mod durable;
 mod expected;
 mod link;
 mod node;
@@ -20,6 +21,5 @@ mod topology;
 pub(crate) use check::check;
 pub(crate) use command::{Command, Reply};
 pub(crate) use link::{Dial, Link};
-pub(crate) use node::Lane;
 pub(crate) use router::Router;
 pub(crate) use script::Script;

@@ -8,33 +8,23 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
+use super::durable::Durable;
 use super::link::{self, Broken};
 use super::{Command, Dial, Link, Reply};
 use crate::config::Server;
-
-/// Which of the connections. `WAIT` holds up whatever comes behind it, so what is to be durable has one of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// For reads, and for writes that may be lost.
-    Common,
-    /// For signs of life: the same connection, and places that loads do not take.
-    Sign,
-    /// For writes that wait until replicas have them.
-    Durable,
-}
 
 /// A server.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) server: Server,
     common: Kept,
-    durable: Kept,
+    durable: Durable,
     ends_with_it: DropGuard,
 }
 
 /// A connection that is kept.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     link: watch::Receiver<Option<Link>>,
     /// Somebody wants it: dial.
     wanted: Arc<Notify>,
@@ -49,6 +39,7 @@ impl Node {
         let keep = |stop: &CancellationToken| Kept::start(server.clone(), dial.clone(), stop.clone());
         let (common, durable) = (keep(&stop), keep(&stop));
         common.wanted.notify_one();
+        let durable = Durable::start(durable, stop.clone());
         Self { common, durable, ends_with_it: stop.drop_guard(), server }
     }
 
@@ -61,12 +52,25 @@ impl Node {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn call(&self, lane: Lane, commands: &[Command], until: Instant) -> Result<Vec<Reply>, Broken> {
-        let link = self.link(lane, until).await?;
+    pub(super) async fn call(&self, commands: &[Command], until: Instant) -> Result<Vec<Reply>, Broken> {
+        let link = self.common.link(until).await?;
         match commands {
             [only] => Ok(vec![link.call(only, until).await?]),
             several => link.call_all(several, until).await,
         }
+    }
+
+    /// The same, of writes that `copies` replicas are to have; the last answer is that to `WAIT`, if there are to be any.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn call_durably(
+        &self,
+        commands: Vec<Command>,
+        copies: u32,
+        until: Instant,
+    ) -> Result<Vec<Reply>, Broken> {
+        self.durable.call(commands, copies, until).await
     }
 
     /// Whether there is a connection now.
@@ -77,23 +81,6 @@ impl Node {
     /// Why there is no connection, if it is known.
     pub(super) fn trouble(&self) -> Option<String> {
         self.common.trouble()
-    }
-
-    async fn link(&self, lane: Lane, until: Instant) -> Result<Link, Broken> {
-        let kept = match lane {
-            Lane::Common | Lane::Sign => &self.common,
-            Lane::Durable => &self.durable,
-        };
-        if let Some(link) = &*kept.link.borrow() {
-            return Ok(link.clone());
-        }
-        kept.wanted.notify_one();
-        let mut link = kept.link.clone();
-        // A moment, for a connection that is just being made: whoever waits longer should look whether another server took over.
-        let patience = until.min(Instant::now() + PATIENCE);
-        let found = tokio::time::timeout_at(patience, link.wait_for(Option::is_some)).await;
-        let found = found.ok().and_then(|found| found.ok()?.clone());
-        found.ok_or_else(|| Broken::Lost(kept.trouble().unwrap_or_else(|| "not connected yet".to_owned())))
     }
 }
 
@@ -113,6 +100,23 @@ impl Kept {
             }
         }));
         Self { link, wanted, trouble }
+    }
+
+    /// The connection, which is waited for for a moment if it is just being made: whoever waits longer should look whether
+    /// another server took over.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn link(&self, until: Instant) -> Result<Link, Broken> {
+        if let Some(link) = &*self.link.borrow() {
+            return Ok(link.clone());
+        }
+        self.wanted.notify_one();
+        let mut link = self.link.clone();
+        let patience = until.min(Instant::now() + PATIENCE);
+        let found = tokio::time::timeout_at(patience, link.wait_for(Option::is_some)).await;
+        let found = found.ok().and_then(|found| found.ok()?.clone());
+        found.ok_or_else(|| Broken::Lost(self.trouble().unwrap_or_else(|| "not connected yet".to_owned())))
     }
 
     fn trouble(&self) -> Option<String> {

@@ -18,7 +18,7 @@ use super::node::Node;
 use super::seldom::Seldom;
 use super::slots::slot;
 use super::topology::{self, Map, Redirected, Shard, View};
-use super::{Command, Dial, Lane, Reply, Script};
+use super::{Command, Dial, Reply, Script};
 use crate::StorageError;
 use crate::config::{RedisConfig, Server, Topology};
 use crate::metrics::Metrics;
@@ -171,7 +171,7 @@ impl Router {
     pub(crate) async fn call_on(&self, server: &Server, command: Command) -> Result<Reply, StorageError> {
         let unavailable = |why: String| StorageError::unavailable(format!("{server}: {why}"));
         let until = Instant::now() + self.inner.budget;
-        let replies = self.inner.node(server).call(Lane::Common, &[command], until).await;
+        let replies = self.inner.node(server).call(&[command], until).await;
         match replies.map_err(|broken| unavailable(broken.to_string()))?.pop() {
             Some(Reply::Error(error)) => Err(unavailable(error)),
             Some(reply) => Ok(reply),
@@ -264,10 +264,13 @@ impl Inner {
                 continue;
             };
             let ask = asked.is_some().then(|| Command::new("ASKING"));
-            let wait = (copies > 0).then(|| Command::new("WAIT").arg(copies).arg(WAIT_MS));
-            let all: Vec<_> = ask.into_iter().chain([command(known)]).chain(wait).collect();
-            let attempt = until.min(Instant::now() + ATTEMPT);
-            let replies = match self.node(server).call(lane, &all, attempt).await {
+            let all: Vec<_> = ask.into_iter().chain([command(known)]).collect();
+            let node = self.node(server);
+            let replies = match lane {
+                Lane::Common | Lane::Sign => node.call(&all, until.min(Instant::now() + ATTEMPT)).await,
+                Lane::Durable => node.call_durably(all, copies, until).await,
+            };
+            let replies = match replies {
                 Ok(replies) => replies,
                 Err(broken) => {
                     last = Some(format!("{server}: {broken}"));
@@ -423,7 +426,7 @@ impl Inner {
         // One that is known already and does not answer may have been replaced: those who know it are to be asked again soon.
         let is_known = self.map.load().shards.iter().any(|shard| shard.master == *server && shard.replicas.is_some());
         let until = Instant::now() + if is_known { ANSWER_AGAIN } else { ANSWER };
-        let replies = self.node(server).call(Lane::Common, &[Command::new("ROLE")], until).await.ok()?;
+        let replies = self.node(server).call(&[Command::new("ROLE")], until).await.ok()?;
         self.tell_refusal(server, "role", replies.first()?);
         let role = replies.first()?.list()?;
         if role.first()?.text()? != "master" {
@@ -500,7 +503,7 @@ impl Inner {
         for node in nodes {
             asking.spawn(async move {
                 let question = [Command::new("CLUSTER").arg("NODES")];
-                let reply = node.call(Lane::Common, &question, until).await.ok()?.pop()?;
+                let reply = node.call(&question, until).await.ok()?.pop()?;
                 Some((node.server.clone(), reply))
             });
         }
@@ -593,6 +596,17 @@ impl Places {
     }
 }
 
+/// What is asked of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// A read, or a write that may be lost.
+    Common,
+    /// A sign of life: loads take no place away from it.
+    Sign,
+    /// A write that waits until replicas have it.
+    Durable,
+}
+
 /// What an answer means for the router.
 enum Meaning {
     /// It is the answer.
@@ -649,9 +663,7 @@ pub(super) const PLACES: usize = 4_096;
 /// Of those that have to be durable.
 pub(super) const DURABLE_PLACES: usize = 4_096;
 /// How long one server may take, before another attempt is made.
-const ATTEMPT: Duration = Duration::from_millis(250);
-/// How long a server waits for its replicas, in milliseconds.
-const WAIT_MS: u32 = 100;
+pub(super) const ATTEMPT: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const ANSWER: Duration = Duration::from_millis(300);

@@ -113,7 +113,11 @@ async fn git_clones_and_pushes_in_both_versions_of_http() -> Result<()> {
     let to = serve(Router::new().fallback(any(git_backend)).with_state(folder.clone())).await?;
     let provider = Provider::start(&world, Some("alice"))?;
     let route = world.route("git", &to, &["allow_any_authenticated_user: true"]);
-    let postern = Postern::run(&world, &world.config(&provider.settings(), &route)).await?;
+    // More than a push: libcurl 7.88 may wait for ever if its upload ends just where the window does
+    // (docs/guides/time-and-large-transfers.md).
+    let limits = "limits: {http2_stream_window_bytes: 8388608, http2_connection_window_bytes: 8388608}\n";
+    let settings = format!("{}{limits}", provider.settings());
+    let postern = Postern::run(&world, &world.config(&settings, &route)).await?;
     let mut browser = Browser::new(&world.ca_pem())?;
     browser.visit(world.url("git", "/")).await?;
     let session = browser.cookie(&format!("git.{}", World::DOMAIN), "_pomerium").with_context(|| postern.told())?;
