@@ -516,6 +516,12 @@ impl Refused {
 }
 
 impl Invocation {
+    /// Whether it is to serve until it is told to stop.
+    #[must_use]
+    pub const fn serves(&self) -> bool {
+        matches!(self.command, Command::Run(_) | Command::Demo(_))
+    }
+
     /// Understands `arguments`, the program's name first.
     ///
     /// # Errors

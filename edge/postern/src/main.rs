@@ -6,11 +6,15 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    postern::pages::small();
     // The one crypto provider of the process, before anything can ask for it. Only a second installation can fail.
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match postern::cli::Invocation::parse(std::env::args_os()) {
-        Ok(invocation) => postern::execute(invocation).into(),
+        Ok(invocation) => {
+            if invocation.serves() {
+                postern::pages::small();
+            }
+            postern::execute(invocation).into()
+        }
         Err(refused) => refused.tell().into(),
     }
 }

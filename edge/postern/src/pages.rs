@@ -7,9 +7,17 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// Small ones only, but for the two or so that what runs before `main` has. To be said before anything else is allocated.
+/// Small ones only. What runs before `main` has had large ones by then, so the program begins anew with small ones: the same
+/// process, with the same arguments and descriptors. To be called before anything else is done; where that cannot be had, it returns,
+/// and all goes on.
 pub fn small() {
+    if is_small() {
+        return;
+    }
     large(false);
+    if is_small() {
+        begin_anew();
+    }
 }
 
 /// Large ones too, once so many sessions are kept.
@@ -24,8 +32,32 @@ const MANY: usize = 65_536;
 const EVERY: Duration = Duration::from_secs(2);
 
 #[cfg(target_os = "linux")]
+fn begin_anew() {
+    use std::os::unix::process::CommandExt as _;
+
+    let mut arguments = std::env::args_os();
+    if let (Some(name), Ok(program)) = (arguments.next(), std::env::current_exe()) {
+        let _it_goes_on = std::process::Command::new(program).arg0(name).args(arguments).exec();
+    }
+}
+
+/// Whether this process is told to have small ones only; that stays so for a program that it begins.
+#[cfg(target_os = "linux")]
+fn is_small() -> bool {
+    nix::sys::prctl::get_thp_disable().unwrap_or_default()
+}
+
+#[cfg(target_os = "linux")]
 fn large(are_wanted: bool) {
     let _either_way = nix::sys::prctl::set_thp_disable(!are_wanted);
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn begin_anew() {}
+
+#[cfg(not(target_os = "linux"))]
+const fn is_small() -> bool {
+    true
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -33,16 +65,14 @@ const fn large(_: bool) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use nix::sys::prctl::get_thp_disable;
-
     use super::*;
 
     #[tokio::test]
     async fn pages_are_small_until_there_is_much_to_keep() {
-        small();
+        large(false);
         let waiting = tokio::time::timeout(Duration::from_millis(1), large_for_many(|| MANY - 1)).await;
-        assert_eq!((waiting.is_err(), get_thp_disable()), (true, Ok(true)));
+        assert!(waiting.is_err() && is_small());
         large_for_many(|| MANY).await;
-        assert_eq!(get_thp_disable(), Ok(false));
+        assert!(!is_small());
     }
 }

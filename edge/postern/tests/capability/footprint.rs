@@ -55,8 +55,7 @@ async fn a_process_takes_no_large_pages() -> Result<()> {
         anyhow::Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()?)
     };
     println!("{} KB of its own, {} KB in all", kilobytes("Anonymous:")?, kilobytes("Pss:")?);
-    // Two are there before the program begins.
-    ensure!(kilobytes("AnonHugePages:")? <= 4096, "{told}");
+    ensure!(kilobytes("AnonHugePages:")? == 0, "{told}");
     ensure!(kilobytes("Anonymous:")? <= 16 * 1024, "{told}");
     Ok(())
 }
