@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use system::{begin_anew, is_small, large};
+
 /// Small ones only. What runs before `main` has had large ones by then, so the program begins anew with small ones: the same
 /// process, with the same arguments and descriptors. To be called before anything else is done; where that cannot be had, it returns,
 /// and all goes on.
@@ -32,36 +34,49 @@ const MANY: usize = 65_536;
 const EVERY: Duration = Duration::from_secs(2);
 
 #[cfg(target_os = "linux")]
-fn begin_anew() {
-    use std::os::unix::process::CommandExt as _;
+mod system {
+    use std::ffi::{CString, OsString};
+    use std::os::unix::ffi::OsStringExt as _;
+    use std::path::Path;
 
-    let mut arguments = std::env::args_os();
-    if let (Some(name), Ok(program)) = (arguments.next(), std::env::current_exe()) {
-        let _it_goes_on = std::process::Command::new(program).arg0(name).args(arguments).exec();
+    use nix::sys::prctl::{get_thp_disable, set_thp_disable};
+
+    /// Only where the program is found under the name that it was started with: a loader, or a link, has another. Returns only if
+    /// it cannot.
+    pub(super) fn begin_anew() {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let named = arguments.first().and_then(|name| Path::new(name).file_name());
+        let Ok(program) = std::env::current_exe() else { return };
+        if named.is_none() || program.file_name() != named {
+            return;
+        }
+        let text = |text: OsString| CString::new(text.into_vec());
+        let arguments: Result<Vec<_>, _> = arguments.into_iter().map(text).collect();
+        if let (Ok(program), Ok(arguments)) = (text(program.into()), arguments) {
+            let _it_goes_on = nix::unistd::execv(&program, &arguments);
+        }
+    }
+
+    /// Whether this process is told to have small ones only; that stays so for a program that it begins.
+    pub(super) fn is_small() -> bool {
+        get_thp_disable().unwrap_or_default()
+    }
+
+    pub(super) fn large(are_wanted: bool) {
+        let _either_way = set_thp_disable(!are_wanted);
     }
 }
 
-/// Whether this process is told to have small ones only; that stays so for a program that it begins.
-#[cfg(target_os = "linux")]
-fn is_small() -> bool {
-    nix::sys::prctl::get_thp_disable().unwrap_or_default()
-}
-
-#[cfg(target_os = "linux")]
-fn large(are_wanted: bool) {
-    let _either_way = nix::sys::prctl::set_thp_disable(!are_wanted);
-}
-
 #[cfg(not(target_os = "linux"))]
-const fn begin_anew() {}
+mod system {
+    pub(super) const fn begin_anew() {}
 
-#[cfg(not(target_os = "linux"))]
-const fn is_small() -> bool {
-    true
+    pub(super) const fn is_small() -> bool {
+        true
+    }
+
+    pub(super) const fn large(_: bool) {}
 }
-
-#[cfg(not(target_os = "linux"))]
-const fn large(_: bool) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

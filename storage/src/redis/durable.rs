@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -45,49 +46,77 @@ impl Durable {
     pub(super) async fn call(&self, commands: Vec<Command>, copies: u32, until: Instant) -> Result<Vec<Reply>, Broken> {
         let (tell, told) = oneshot::channel();
         let queued = self.queue.try_send(Write { commands, copies, tell });
-        queued.map_err(|_| Broken::Lost("too many writes wait for it".to_owned()))?;
+        queued.map_err(|refused| {
+            let is_full = matches!(refused, TrySendError::Full(_));
+            Broken::Lost(if is_full { "too many writes wait for it" } else { GIVEN_UP }.to_owned())
+        })?;
         match timeout_at(until, told).await {
             Ok(Ok(answers)) => answers,
-            Ok(Err(_)) => Err(Broken::Lost("the connection was given up".to_owned())),
+            Ok(Err(_)) => Err(Broken::Lost(GIVEN_UP.to_owned())),
             Err(_) => Err(Broken::Silent),
         }
     }
 }
 
+impl Write {
+    fn size(&self) -> usize {
+        self.commands.iter().flat_map(|command| &command.arguments).map(|argument| argument.len()).sum()
+    }
+}
+
 /// One batch after the other.
 async fn write(kept: &Kept, mut writes: mpsc::Receiver<Write>) {
-    let mut queued = Vec::new();
-    while writes.recv_many(&mut queued, BATCH).await > 0 {
-        let batch: Vec<_> = queued.drain(..).filter(|write| !write.tell.is_closed()).collect();
+    while let Some(first) = writes.recv().await {
+        let (mut batch, mut size, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(write) = next {
+            if !write.tell.is_closed() {
+                size += write.size();
+                batch.push(write);
+            }
+            next = if size < BATCH_BYTES { writes.try_recv().ok() } else { None };
+        }
         if batch.is_empty() {
             continue;
         }
-        let sent = send(kept, &batch).await;
-        for (number, write) in batch.into_iter().enumerate() {
-            let own = |(answers, confirmed): &(Vec<Vec<Reply>>, Option<Reply>)| {
-                let mut own = answers.get(number).cloned().unwrap_or_default();
-                own.extend(confirmed.clone().filter(|_| write.copies > 0));
-                own
-            };
-            // Whoever has gone meanwhile asks again, if at all.
-            let _gone = write.tell.send(sent.as_ref().map(own).map_err(Clone::clone));
+        // Whoever has gone meanwhile asks again, if at all.
+        match send(kept, &batch).await {
+            Ok((replies, confirmed)) => {
+                let mut replies = replies.into_iter();
+                for write in batch {
+                    let own = replies.by_ref().take(write.commands.len()).chain(confirmed.clone()).collect();
+                    let _gone = write.tell.send(Ok(own));
+                }
+            }
+            // Those that came meanwhile may go elsewhere.
+            Err(broken) => {
+                for write in batch.into_iter().chain(std::iter::from_fn(|| writes.try_recv().ok())) {
+                    let _gone = write.tell.send(Err(broken.clone()));
+                }
+            }
         }
     }
 }
 
-/// The answers to each write of a batch, and that to the `WAIT` for all of them.
-async fn send(kept: &Kept, batch: &[Write]) -> Result<(Vec<Vec<Reply>>, Option<Reply>), Broken> {
+/// The answers to all writes of a batch, and that to the `WAIT` for all of them.
+async fn send(kept: &Kept, batch: &[Write]) -> Result<(Vec<Reply>, Option<Reply>), Broken> {
     let until = Instant::now() + ATTEMPT;
     let link = kept.link(until).await?;
     let copies = batch.iter().map(|write| write.copies).max().unwrap_or_default();
     let wait = (copies > 0).then(|| Command::new("WAIT").arg(copies).arg(WAIT.as_millis().to_string()));
+    let waits = wait.is_some();
     let all: Vec<_> = batch.iter().flat_map(|write| &write.commands).cloned().chain(wait).collect();
-    let mut replies = link.call_all(&all, until).await?.into_iter();
-    let answers = batch.iter().map(|write| replies.by_ref().take(write.commands.len()).collect()).collect();
-    Ok((answers, replies.next()))
+    let replies = link.call_all(&all, until).await;
+    if matches!(replies, Err(Broken::Silent)) {
+        // What comes next would stand behind it.
+        link.give_up();
+    }
+    let mut replies = replies?;
+    let confirmed = if waits { replies.pop() } else { None };
+    Ok((replies, confirmed))
 }
 
-/// Writes of one batch.
-const BATCH: usize = 256;
+const GIVEN_UP: &str = "the connection was given up";
+/// A batch that has so many bytes takes no more writes: replicas are to have it in time.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// How long a server waits for its replicas.
 const WAIT: Duration = Duration::from_millis(100);
