@@ -74,6 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
     for (name, why) in &skipped {
         eprintln!("{name}: left out, {why}");
     }
+    let mut report = Report::new(&peers, skipped);
     for peer in &peers {
         peer.does_its_work().with_context(|| format!("{} does not do its work", peer.name()))?;
         eprintln!("{}: does its work", peer.name());
@@ -83,7 +84,6 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
     }
     let wanted = |scenario: &Scenario| options.scenarios.is_empty() || options.scenarios.contains(scenario);
     let scenarios: Vec<_> = Scenario::all().into_iter().filter(wanted).collect();
-    let mut report = Report::new(&peers, skipped);
     for (at, scenario) in scenarios.iter().enumerate() {
         let rounds = scenario.rounds(options.rounds);
         for round in 1..=rounds {

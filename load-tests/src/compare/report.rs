@@ -16,7 +16,7 @@ use crate::table::{Seen, Table, millis, shown};
 pub(crate) struct Report {
     peers: Vec<&'static str>,
     skipped: Skipped,
-    /// Bytes of each proxy before anybody asked it anything but whether it works.
+    /// Bytes of each proxy before anybody asked it anything.
     memory: Vec<u64>,
     samples: Vec<(Scenario, &'static str, Sample)>,
 }

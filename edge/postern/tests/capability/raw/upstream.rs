@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::bytes::{latin1, text};
@@ -81,7 +81,10 @@ pub(super) const FENCE: &str = "/fence";
 
 impl Upstream {
     pub(super) async fn start() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        // As long a queue as the edge has: of a flood that it passes on none waits a second for its SYN to be sent again.
+        let listener = socket.listen(4096)?;
         let (address, state) = (listener.local_addr()?, Arc::<Mutex<State>>::default());
         let shared = Arc::clone(&state);
         let server = tokio::spawn(async move {
