@@ -61,7 +61,7 @@ impl Edge {
     }
 
     async fn with(world: World, provider: &str) -> Result<Self> {
-        let upstream = Upstream::start().await?;
+        let upstream = Upstream::start()?;
         write_second_certificate(&world)?;
         let second = world.path("second.pem");
         let key = world.path("second-key.pem");

@@ -80,7 +80,7 @@ impl Seen {
 pub(super) const FENCE: &str = "/fence";
 
 impl Upstream {
-    pub(super) async fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         // As long a queue as the edge has: of a flood that it passes on none waits a second for its SYN to be sent again.
