@@ -18,6 +18,8 @@ use crate::{StorageError, clock};
 pub enum Deposit {
     /// A certificate with its key.
     Certificate,
+    /// What an authority says of a certificate, to be shown with it.
+    Staple,
     /// What is shown and said to an authority while it looks.
     Challenge,
     /// Orders that failed.
@@ -31,6 +33,7 @@ impl Deposit {
     pub(crate) const fn letter(self) -> char {
         match self {
             Self::Certificate => 'c',
+            Self::Staple => 's',
             Self::Challenge => 'o',
             Self::Failures => 'f',
             Self::Account => 'a',

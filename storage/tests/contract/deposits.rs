@@ -73,7 +73,8 @@ shared! {
         assert!(left(deposits, "one", &claim).await);
         let (version, value) = there(deposits, Deposit::Certificate, NAME).await.unwrap();
         assert_eq!(value, "one");
-        for (kind, name) in [(Deposit::Account, NAME), (Deposit::Certificate, OTHER), (Deposit::Certificate, LESS)] {
+        let other_kinds = [Deposit::Account, Deposit::Staple].map(|kind| (kind, NAME));
+        for (kind, name) in other_kinds.into_iter().chain([(Deposit::Certificate, OTHER), (Deposit::Certificate, LESS)]) {
             assert!(there(deposits, kind, name).await.is_none(), "{kind:?} {name:?}");
         }
         let again = deposits.find(Deposit::Certificate, NAME, Some(&version)).await.unwrap();
