@@ -50,7 +50,7 @@ pub use inquiry::{Finding, Inquiry, SOME_REQUEST, Unsendable, Upward};
 pub use limits::{EdgeLimits, Http2Limits, UpstreamLimits};
 pub use listener::{
     Bound, CertificateError, CertificateNames, CertificateReader, Challenges, ChallengesElsewhere, Connection,
-    Inherited, Issued, IssuedCertificates, NoCertificate, Violation, certified_names, demands_staple,
+    Inherited, Issued, IssuedCertificates, NoCertificate, Staple, Violation, certified_names, demands_staple,
 };
 pub use metrics::Metrics;
 pub use mtls::{

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use postern_identity::{Secret, Timestamp};
@@ -46,8 +47,10 @@ pub enum CertificateError {
         /// Where it came from.
         origin: String,
     },
-    /// The certificate must be shown with an OCSP staple, and there is none.
-    #[error("{origin}: it must be shown with an OCSP staple (must-staple), and Postern has none")]
+    /// The certificate must be shown with an OCSP staple, and nobody gets one for it.
+    #[error(
+        "{origin}: it must be shown with an OCSP staple (must-staple), and Postern staples only what `autocert` orders"
+    )]
     Staple {
         /// Where it came from.
         origin: String,
@@ -64,6 +67,8 @@ pub enum CertificateError {
 #[derive(Debug, Clone)]
 pub(crate) struct Certificate {
     key: Arc<CertifiedKey>,
+    /// The same with its OCSP staple, and until when that is good.
+    stapled: Option<(Arc<CertifiedKey>, Timestamp)>,
     /// Lower-case DNS names of the leaf; wildcards as `*.parent`.
     names: Vec<String>,
     /// What it is called in metrics and logs: its first name.
@@ -140,6 +145,14 @@ impl CertificateSet {
 }
 
 impl Certificate {
+    /// What a client is shown: with the staple for as long as that is good, whoever should have replaced it.
+    fn shown(&self, now: Timestamp) -> &Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((stapled, until)) if now < *until => stapled,
+            Some(_) | None => &self.key,
+        }
+    }
+
     /// The kind of its key, for metrics and logs.
     pub(crate) fn kind(&self) -> &'static str {
         let kinds = [
@@ -165,6 +178,19 @@ pub struct Issued {
     pub chain: Vec<u8>,
     /// PEM key.
     pub key: Secret<Vec<u8>>,
+    /// What is stapled to it.
+    pub staple: Option<Staple>,
+}
+
+/// An OCSP response that says that a certificate is good (RFC 6960). Who makes one has verified it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staple {
+    /// As it goes over the wire, DER.
+    pub response: Vec<u8>,
+    /// When what it says was known to be so.
+    pub from: Timestamp,
+    /// Nobody is shown it from then on.
+    pub until: Timestamp,
 }
 
 impl IssuedCertificates {
@@ -248,7 +274,8 @@ impl ResolvesServerCert for CertificateStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let set = self.set.load();
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        set.find(name.as_deref(), hello.signature_schemes()).map(|certificate| Arc::clone(&certificate.key))
+        let certificate = set.find(name.as_deref(), hello.signature_schemes())?;
+        Some(Arc::clone(certificate.shown(SystemTime::now().into())))
     }
 }
 
@@ -295,7 +322,11 @@ impl Source<'_> {
             Self::Issued(issued) => (issued.chain.clone(), issued.key.expose().clone()),
             Self::Files(files) => (read_file(&files.certificate)?, read_file(&files.key)?),
         };
-        Ok(Pem { origin: self.origin(), chain, key })
+        let stapled = match self {
+            Self::Issued(issued) => Stapled::Perhaps(issued.staple.clone()),
+            Self::Here(..) | Self::Files(_) => Stapled::Never,
+        };
+        Ok(Pem { origin: self.origin(), chain, key, stapled })
     }
 }
 
@@ -310,17 +341,35 @@ struct Pem {
     origin: String,
     chain: Vec<u8>,
     key: Vec<u8>,
+    stapled: Stapled,
+}
+
+/// Whether somebody gets staples for a certificate.
+enum Stapled {
+    Never,
+    /// There may be none yet: to serve a certificate without is better than not at all.
+    Perhaps(Option<Staple>),
 }
 
 impl Pem {
     fn digest(&self) -> [u8; 32] {
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        context.update(&(self.chain.len() as u64).to_be_bytes());
-        context.update(&self.chain);
-        context.update(&self.key);
+        let staple = self.staple().map(|staple| staple.response.as_slice()).unwrap_or_default();
+        for part in [&self.chain, &self.key] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.update(staple);
         let mut digest = [0; 32];
         digest.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
         digest
+    }
+
+    const fn staple(&self) -> Option<&Staple> {
+        match &self.stapled {
+            Stapled::Perhaps(staple) => staple.as_ref(),
+            Stapled::Never => None,
+        }
     }
 
     fn parse(&self, provider: &CryptoProvider) -> Result<Certificate, CertificateError> {
@@ -329,7 +378,7 @@ impl Pem {
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(&self.chain).collect::<Result<_, _>>().map_err(|_| broken_chain())?;
         let (names, not_after) = chain.first().and_then(|leaf| describe(leaf)).ok_or_else(broken_chain)?;
-        if chain.first().is_some_and(|leaf| demands_staple(leaf)) {
+        if matches!(self.stapled, Stapled::Never) && chain.first().is_some_and(|leaf| demands_staple(leaf)) {
             return Err(CertificateError::Staple { origin: self.origin.clone() });
         }
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| broken_key())?;
@@ -340,7 +389,11 @@ impl Pem {
         }
         let name = names.first().cloned().unwrap_or_else(|| self.origin.clone());
         let origin = self.origin.clone();
-        Ok(Certificate { key: Arc::new(key), names, name, not_after, origin, source: self.digest() })
+        let stapled = self.staple().map(|staple| {
+            let stapled = CertifiedKey { ocsp: Some(staple.response.clone()), ..key.clone() };
+            (Arc::new(stapled), staple.until)
+        });
+        Ok(Certificate { key: Arc::new(key), stapled, names, name, not_after, origin, source: self.digest() })
     }
 }
 
@@ -438,18 +491,51 @@ mod tests {
         assert!(!store.same_certificate(Some("a.example"), "x.a.example"), "an old client would see another one");
     }
 
+    /// A certificate with a list of TLS features.
+    fn featured(features: &[u8]) -> (Vec<u8>, Secret<Vec<u8>>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let oid = [1, 3, 6, 1, 5, 5, 7, 1, 24];
+        params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&oid, features.to_vec()));
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate.pem().into_bytes(), Secret::new(key.serialize_pem().into_bytes()))
+    }
+
+    const MUST_STAPLE: &[u8] = &[0x30, 3, 2, 1, 5];
+
     #[test]
-    fn a_certificate_that_is_worth_nothing_without_a_staple_is_refused() {
-        let made = |status: &[u8]| {
-            let key = rcgen::KeyPair::generate().unwrap();
-            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-            let features = [1, 3, 6, 1, 5, 5, 7, 1, 24];
-            params.custom_extensions.push(rcgen::CustomExtension::from_oid_content(&features, status.to_vec()));
-            let certificate = params.self_signed(&key).unwrap();
-            (certificate.pem().into_bytes(), Secret::new(key.serialize_pem().into_bytes()))
+    fn a_certificate_that_is_worth_nothing_without_a_staple_is_refused_unless_it_was_issued() {
+        assert!(matches!(store(vec![featured(MUST_STAPLE)]), Err(CertificateError::Staple { .. })));
+        assert!(store(vec![featured(&[0x30, 3, 2, 1, 17])]).is_ok(), "another extension");
+        let (chain, key) = featured(MUST_STAPLE);
+        let configured = config::Certificates::default();
+        configured.issued.replace(vec![Issued { name: "a.example".to_owned(), chain, key, staple: None }]);
+        let store = CertificateStore::open(&configured, Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        assert_eq!(store.unwrap().current().certificates.len(), 1, "its staple may come");
+    }
+
+    #[test]
+    fn a_staple_is_shown_until_its_end_and_its_successor_from_the_next_look_on() {
+        let (chain, key) = pair(&["a.example"]);
+        let (configured, at) = (config::Certificates::default(), Timestamp::from_secs);
+        let issue = |response: &[u8], until| {
+            let staple = Some(Staple { response: response.to_vec(), from: at(0), until: at(until) });
+            configured.issued.replace(vec![Issued {
+                name: "a.example".to_owned(),
+                chain: chain.clone(),
+                key: key.clone(),
+                staple,
+            }]);
         };
-        assert!(matches!(store(vec![made(&[0x30, 3, 2, 1, 5])]), Err(CertificateError::Staple { .. })));
-        assert!(store(vec![made(&[0x30, 3, 2, 1, 17])]).is_ok(), "another extension");
+        issue(b"one", 100);
+        let store = CertificateStore::open(&configured, Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let store = store.unwrap();
+        let shown = |now| store.current().certificates[0].shown(at(now)).ocsp.clone();
+        assert_eq!((shown(0), shown(99)), (Some(b"one".to_vec()), Some(b"one".to_vec())));
+        assert_eq!(shown(100), None, "whether it was replaced or not");
+        issue(b"two", 200);
+        assert!(store.reload(&configured).0);
+        assert_eq!((shown(100), shown(200)), (Some(b"two".to_vec()), None));
     }
 
     #[test]
@@ -464,7 +550,7 @@ mod tests {
         let store = CertificateStore::open(&configured, provider).unwrap();
         let names = || store.current().certificates.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(), ["a.example", "*"]);
-        configured.issued.replace(vec![Issued { name: "b.example".to_owned(), chain, key }]);
+        configured.issued.replace(vec![Issued { name: "b.example".to_owned(), chain, key, staple: None }]);
         assert!(store.reload(&configured).0);
         assert_eq!(names(), ["a.example", "b.example", "*"]);
         assert_eq!((served(&store, Some("b.example")), served(&store, Some("c.example"))), (0, 1));
@@ -475,7 +561,8 @@ mod tests {
     fn what_was_issued_and_cannot_be_served_does_not_keep_the_listener_from_opening() {
         let (chain, _) = pair(&["b.example"]);
         let configured = config::Certificates { last: vec![pair(&["*"])], ..config::Certificates::default() };
-        configured.issued.replace(vec![Issued { name: "b.example".to_owned(), chain, key: pair(&["c.example"]).1 }]);
+        let key = pair(&["c.example"]).1;
+        configured.issued.replace(vec![Issued { name: "b.example".to_owned(), chain, key, staple: None }]);
         let store = CertificateStore::open(&configured, Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
         assert_eq!(store.unwrap().current().certificates.len(), 1);
     }

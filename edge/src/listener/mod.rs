@@ -25,7 +25,7 @@ pub(crate) use self::watch::CertificateWatch;
 pub(crate) use accept::{Accepted, Door, Place, Tls};
 pub use bind::{Bound, Inherited, Purpose};
 pub(crate) use certificate::CertificateStore;
-pub use certificate::{CertificateError, Issued, IssuedCertificates, certified_names, demands_staple};
+pub use certificate::{CertificateError, Issued, IssuedCertificates, Staple, certified_names, demands_staple};
 pub use challenge::{Challenges, ChallengesElsewhere, NoCertificate};
 pub(crate) use clock::Alarm;
 pub use clock::Patience;

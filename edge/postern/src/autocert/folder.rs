@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use postern_edge::{ChallengesElsewhere, Issued};
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::ocsp::{Answer, Question};
 use super::pace;
 use crate::private;
 
@@ -28,6 +29,8 @@ use crate::private;
 const LARGEST: u64 = 1 << 20;
 /// What begins a certificate in a file that begins with a key.
 const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
+/// How the file of an OCSP response ends.
+const STAPLE: &str = "ocsp";
 
 /// A look into the folder is not waited for longer: it may be on a disk that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,6 +56,10 @@ pub(super) struct Held {
     pub(super) issued: Issued,
     pub(super) from: Timestamp,
     pub(super) until: Timestamp,
+    /// What its responder is asked, if it names one.
+    pub(super) question: Option<Arc<Question>>,
+    /// Clients are to refuse it without a staple (RFC 7633).
+    pub(super) demands_staple: bool,
 }
 
 /// Orders for a name that failed, for whoever orders next: this process after a restart, or another one.
@@ -164,19 +171,30 @@ impl Folder {
         let path = self.of(name, "failed")?;
         match failed {
             Some(failed) => private::write(&path, serde_json::to_string(&failed)?.as_bytes()),
-            None => {
-                let gone = fs::remove_file(path);
-                gone.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            }
+            None => removed(&path),
         }
     }
 
-    /// The certificate of this name, if there is one that can be served.
+    /// The certificate of this name, if there is one that can be served, with its staple, if that is good.
     pub(super) fn certificate(&self, name: &str) -> io::Result<Option<Held>> {
         let Some(text) = read(&self.of(name, "pem")?)? else { return Ok(None) };
-        Held::parse(name, &text)
-            .map(Some)
-            .ok_or_else(|| io::Error::other(format!("{name}.pem is no certificate of that name with its key")))
+        let held = Held::parse(name, &text)
+            .ok_or_else(|| io::Error::other(format!("{name}.pem is no certificate of that name with its key")))?;
+        // Without, one is asked for.
+        let kept = read_bytes(&self.of(name, STAPLE)?).ok().flatten();
+        Ok(Some(match kept {
+            Some(response) => held.stapled(&response, SystemTime::now().into()),
+            None => held,
+        }))
+    }
+
+    /// Keeps the OCSP response of a name, or none any more.
+    pub(super) fn keep_staple(&self, name: &str, response: Option<&[u8]>) -> io::Result<()> {
+        let path = self.of(name, STAPLE)?;
+        match response {
+            Some(response) => private::write(&path, response),
+            None => removed(&path),
+        }
     }
 
     pub(super) fn keep(&self, held: &Held) -> io::Result<()> {
@@ -222,11 +240,21 @@ impl Folder {
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
+    let bytes = read_bytes(path)?;
+    bytes.map(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).transpose()
+}
+
+fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match postern_edge::read_regular(path, LARGEST) {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(io::Error::other),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn removed(path: &Path) -> io::Result<()> {
+    let gone = fs::remove_file(path);
+    gone.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 impl ChallengesElsewhere for Folder {
@@ -259,6 +287,11 @@ impl Held {
         Self::new(name, chain, key)
     }
 
+    /// Whether that is the same certificate, whatever is stapled to it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.issued.chain == other.issued.chain
+    }
+
     /// The key, and the chain behind it.
     pub(super) fn whole(&self) -> Secret<Vec<u8>> {
         Secret::new([self.issued.key.expose().as_slice(), &self.issued.chain].concat())
@@ -269,11 +302,9 @@ impl Held {
         let ders: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().ok()?;
         let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
         let leaf = ders.first()?.clone();
+        let question = Question::about(&ders).map(Arc::new);
         CertifiedKey::from_der(ders, private, &rustls::crypto::aws_lc_rs::default_provider()).ok()?;
-        // Nobody could be shown it: there is no staple to show with it.
-        if postern_edge::demands_staple(&leaf) {
-            return None;
-        }
+        let demands_staple = postern_edge::demands_staple(&leaf);
         let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
         let names = leaf.subject_alternative_name().ok().flatten()?;
         let named =
@@ -285,10 +316,22 @@ impl Held {
                 name: name.to_owned(),
                 chain: chain.as_bytes().to_vec(),
                 key: Secret::new(key.as_bytes().to_vec()),
+                staple: None,
             },
             from: at(validity.not_before),
             until: at(validity.not_after),
+            question,
+            demands_staple,
         })
+    }
+
+    /// The same with a response that was kept, if that is one to staple.
+    pub(super) fn stapled(mut self, response: &[u8], now: Timestamp) -> Self {
+        let answer = self.question.as_ref().and_then(|question| question.answer(response, now).ok());
+        if let Some(Answer::Good(staple)) = answer {
+            self.issued.staple = Some(staple);
+        }
+        self
     }
 }
 
@@ -341,7 +384,7 @@ mod tests {
         folder.note("a.example", None).unwrap();
         assert_eq!(folder.failed("a.example").unwrap(), None);
 
-        let long_ago = std::time::SystemTime::now() - 2 * LEFT_OVER;
+        let long_ago = SystemTime::now() - 2 * LEFT_OVER;
         for (name, age) in [("old.answer", long_ago), ("old.challenge", long_ago), ("old.pem", long_ago)] {
             let file = File::create(folder.path.join(name)).unwrap();
             file.set_modified(age).unwrap();
@@ -394,16 +437,16 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_stapled_is_not_served() {
-        let made = |status: u8| {
+    fn whether_a_certificate_must_be_stapled_is_known_of_it() {
+        let made = |feature: u8| {
             let key = rcgen::KeyPair::generate().unwrap();
             let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
             let features = [1, 3, 6, 1, 5, 5, 7, 1, 24];
             params.custom_extensions =
-                vec![rcgen::CustomExtension::from_oid_content(&features, vec![0x30, 3, 2, 1, status])];
-            Held::new("a.example", &params.self_signed(&key).unwrap().pem(), &key.serialize_pem())
+                vec![rcgen::CustomExtension::from_oid_content(&features, vec![0x30, 3, 2, 1, feature])];
+            Held::new("a.example", &params.self_signed(&key).unwrap().pem(), &key.serialize_pem()).unwrap()
         };
-        assert!(made(17).is_some() && made(5).is_none());
+        assert_eq!([17, 5].map(|feature| made(feature).demands_staple), [false, true]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Certificates from an authority (`autocert`, 01 §1.5): ordered for every host of a route that has none of its own, kept in a
-//! folder, and renewed long before they expire. Whatever goes wrong here stops nothing that is served.
+//! folder, stapled where their authority has a responder, and renewed long before they expire. Whatever goes wrong here stops nothing
+//! that is served.
 //!
 //! Processes that share a store share in it what is ordered, and whose turn it is; those without one share a folder if they have
 //! the same.
@@ -9,8 +10,10 @@
 mod account;
 mod folder;
 mod http;
+mod ocsp;
 mod order;
 mod pace;
+mod staple;
 mod store;
 mod work;
 
@@ -52,6 +55,10 @@ struct Metrics {
     orders: IntCounterVec,
     taken: IntCounter,
     missing: IntGauge,
+    staples: IntCounterVec,
+    unstapled: IntGauge,
+    /// Certificates without must-staple, where that is asked for.
+    optional: IntGauge,
 }
 
 impl Orders {
@@ -61,8 +68,18 @@ impl Orders {
     /// A metric's name is taken.
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let opts = Opts::new("postern_autocert_orders_total", "Certificates that were ordered, by outcome.");
+        let asked = Opts::new("postern_autocert_staples_total", "Questions to OCSP responders, by outcome.");
         let metrics = Metrics {
             orders: IntCounterVec::new(opts, &["outcome"])?,
+            staples: IntCounterVec::new(asked, &["outcome"])?,
+            unstapled: IntGauge::new(
+                "postern_autocert_names_without_staple",
+                "Names whose certificate is to be stapled and is not.",
+            )?,
+            optional: IntGauge::new(
+                "postern_autocert_names_without_must_staple",
+                "Names whose certificate may be shown without a staple, although autocert_must_staple is on.",
+            )?,
             taken: IntCounter::new(
                 "postern_autocert_taken_total",
                 "Certificates that other processes had ordered and left in the store.",
@@ -75,6 +92,9 @@ impl Orders {
         registry.register(Box::new(metrics.orders.clone()))?;
         registry.register(Box::new(metrics.taken.clone()))?;
         registry.register(Box::new(metrics.missing.clone()))?;
+        registry.register(Box::new(metrics.staples.clone()))?;
+        registry.register(Box::new(metrics.unstapled.clone()))?;
+        registry.register(Box::new(metrics.optional.clone()))?;
         Ok(Self {
             issued: IssuedCertificates::default(),
             challenges: Challenges::default(),
@@ -100,7 +120,9 @@ impl Orders {
             self.issued.replace(Vec::new());
             self.challenges.look_elsewhere(None);
             self.challenges.expect(&[]);
-            self.metrics.missing.set(0);
+            for gauge in [&self.metrics.missing, &self.metrics.unstapled, &self.metrics.optional] {
+                gauge.set(0);
+            }
             return;
         };
         let begun = Work::begin(settings, &self.issued, &self.challenges, self.metrics.clone());
@@ -140,8 +162,11 @@ impl Orders {
         account.get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(Arc::clone(work).keep_account())));
         for name in wanted {
             tasks.entry(name).or_insert_with_key(|name| {
-                let keeping = Arc::clone(work).keep(name.clone(), reader.clone());
-                AbortOnDropHandle::new(tokio::spawn(keeping))
+                let (work, name, reader) = (Arc::clone(work), name.clone(), reader.clone());
+                AbortOnDropHandle::new(tokio::spawn(async move {
+                    let certificate = Arc::clone(&work).keep(name.clone(), reader.clone());
+                    tokio::join!(Box::pin(certificate), Box::pin(work.keep_staple(&name, &reader)));
+                }))
             });
         }
     }

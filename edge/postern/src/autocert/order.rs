@@ -9,7 +9,7 @@ use instant_acme::{
 };
 use postern_edge::Challenges;
 use postern_storage::StorageError;
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rcgen::{CertificateParams, CertificateSigningRequest, CustomExtension, DistinguishedName, KeyPair};
 use tokio::runtime::Handle;
 
 use super::account::NoAccount;
@@ -32,6 +32,9 @@ pub(super) enum OrderError {
     /// It does not look in a way that we can answer.
     #[error("the authority does not offer {0}")]
     NotOffered(&'static str),
+    /// Many issue no such certificates.
+    #[error("the authority, asked for a certificate that must be stapled: {0}")]
+    MustStaple(#[source] Error),
     #[error("what was issued is no certificate of that name with our key")]
     Unfit,
     #[error("the folder of certificates: {0}")]
@@ -91,6 +94,9 @@ impl OrderError {
                 if problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":rateLimited")) =>
             {
                 "the authority allows no more for now: wait, or write `autocert_use_staging: true` while trying out"
+            }
+            Self::MustStaple(_) => {
+                "remove `autocert_must_staple` unless that authority issues such certificates: Let's Encrypt refuses them since 2025"
             }
             Self::Authority(_) | Self::Late => {
                 "check that this host reaches the authority, and what the authority says of the name"
@@ -232,10 +238,23 @@ impl Drop for Answered<'_> {
     }
 }
 
+/// How a certificate is ordered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) look: Look,
+    /// Clients are to refuse it without a staple.
+    pub(super) must_staple: bool,
+}
+
 /// Orders a certificate for `name`; a new key each time.
-pub(super) async fn order(account: &Account, name: &str, answers: Answers<'_>, look: Look) -> Result<Held, OrderError> {
+pub(super) async fn order(
+    account: &Account,
+    name: &str,
+    answers: Answers<'_>,
+    terms: Terms,
+) -> Result<Held, OrderError> {
     let mut answered = None;
-    let work = ordered(account, name, (answers, &mut answered), look);
+    let work = ordered(account, name, (answers, &mut answered), terms);
     let held = tokio::time::timeout(PATIENCE * 2, work).await.unwrap_or(Err(OrderError::Late));
     if let Some(answered) = answered {
         answered.end().await;
@@ -247,7 +266,7 @@ async fn ordered<'a>(
     account: &Account,
     name: &'a str,
     (answers, answered): (Answers<'a>, &mut Option<Answered<'a>>),
-    look: Look,
+    Terms { look, must_staple }: Terms,
 ) -> Result<Held, OrderError> {
     let identifiers = [Identifier::Dns(name.to_owned())];
     let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
@@ -262,12 +281,32 @@ async fn ordered<'a>(
         }
     }
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec![name.to_owned()])?;
-    params.distinguished_name = DistinguishedName::new();
-    order.finalize_csr(params.serialize_request(&key)?.der()).await?;
-    let chain = order.poll_certificate(&patience).await?;
+    let request = request(name, &key, must_staple)?;
+    let issued = async {
+        order.finalize_csr(request.der()).await?;
+        order.poll_certificate(&patience).await
+    };
+    let chain = issued.await.map_err(|error| {
+        let is_refused = must_staple && matches!(error, Error::Api(_));
+        if is_refused { OrderError::MustStaple(error) } else { OrderError::Authority(error) }
+    })?;
     Held::new(name, &chain, &key.serialize_pem()).ok_or(OrderError::Unfit)
 }
+
+/// What the authority is asked to certify.
+fn request(name: &str, key: &KeyPair, must_staple: bool) -> Result<CertificateSigningRequest, rcgen::Error> {
+    let mut params = CertificateParams::new(vec![name.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    if must_staple {
+        params.custom_extensions = vec![CustomExtension::from_oid_content(TLS_FEATURES, STATUS_REQUEST.to_vec())];
+    }
+    params.serialize_request(key)
+}
+
+/// The extension that lists what a server must do in TLS: id-pe-tlsfeature (RFC 7633).
+const TLS_FEATURES: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
+/// Such a list, of `status_request` alone.
+const STATUS_REQUEST: &[u8] = &[0x30, 3, 2, 1, 5];
 
 /// Begins to answer what the authority wants to see, and tells it to look; nothing, if it has seen enough before.
 async fn challenged<'a>(
@@ -306,4 +345,40 @@ async fn said(authorization: &mut AuthorizationHandle<'_>) -> Option<String> {
     let state = authorization.refresh().await.ok()?;
     let problem = state.challenges.iter().find_map(|challenge| challenge.error.as_ref())?;
     problem.detail.clone().or_else(|| problem.r#type.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::certification_request::X509CertificationRequest;
+    use x509_parser::cri_attributes::{ParsedCriAttribute, X509CriAttribute};
+    use x509_parser::prelude::{FromDer as _, ParsedExtension};
+
+    use super::*;
+
+    #[test]
+    fn a_request_asks_for_must_staple_where_it_is_wanted_and_for_one_name() {
+        let key = KeyPair::generate().unwrap();
+        for must_staple in [false, true] {
+            let request = request("a.example", &key, must_staple).unwrap();
+            let (_, request) = X509CertificationRequest::from_der(request.der()).unwrap();
+            let attributes = request.certification_request_info.iter_attributes();
+            let features = attributes.filter_map(asked).flatten().filter(|(oid, ..)| oid == "1.3.6.1.5.5.7.1.24");
+            let features: Vec<_> = features.map(|(_, critical, value)| (critical, value)).collect();
+            let wanted = must_staple.then(|| (false, vec![0x30, 3, 2, 1, 5]));
+            assert_eq!(features, wanted.into_iter().collect::<Vec<_>>());
+            let mut names = request.requested_extensions().into_iter().flatten();
+            let names = names.find_map(|one| {
+                let ParsedExtension::SubjectAlternativeName(names) = one else { return None };
+                Some(format!("{:?}", names.general_names))
+            });
+            assert_eq!(names.as_deref(), Some("[DNSName(\"a.example\")]"));
+        }
+    }
+
+    /// The extensions that an attribute asks for: what each is called, whether it is critical, and what it says.
+    fn asked(attribute: &X509CriAttribute<'_>) -> Option<Vec<(String, bool, Vec<u8>)>> {
+        let ParsedCriAttribute::ExtensionRequest(asked) = attribute.parsed_attribute() else { return None };
+        let parts = asked.extensions.iter().map(|one| (one.oid.to_id_string(), one.critical, one.value.to_vec()));
+        Some(parts.collect())
+    }
 }

@@ -1,4 +1,4 @@
-//! When a certificate is due, and how long to wait after a failure.
+//! When a certificate or a staple is due, and how long to wait after a failure.
 
 use std::time::Duration;
 
@@ -9,6 +9,12 @@ use postern_identity::{Timestamp, random};
 const PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The longest pause between two orders for one name.
 const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
+
+/// The first pause after a responder has said nothing good; it doubles up to [`LONGEST_STAPLE_PAUSE`]. Some responders know a
+/// certificate only seconds after it is issued.
+const STAPLE_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause between two questions about one certificate.
+pub(super) const LONGEST_STAPLE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// When a certificate is to be renewed: a third of its life before its end, and a little earlier at random, so that what was
 /// issued together is not renewed together.
@@ -26,6 +32,24 @@ pub(super) fn pause(failures: u32) -> Duration {
 /// The least of it.
 pub(super) fn least_pause(failures: u32) -> Duration {
     PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE)
+}
+
+/// When half of the life of a staple is over.
+pub(super) fn half(from: Timestamp, until: Timestamp) -> Timestamp {
+    from.plus(until.since(from) / 2)
+}
+
+/// When a staple that has just come is to be replaced: at half of its life, or a little earlier at random. One that is older
+/// already, since the responder has no other: at half of what is left of it.
+pub(super) fn staple_renewal(from: Timestamp, until: Timestamp, now: Timestamp) -> Timestamp {
+    let due = half(from, until).minus(share(until.since(from) / 40));
+    if now < due { due } else { now.plus((until.since(now) / 2).max(STAPLE_PAUSE)) }
+}
+
+/// How long to wait after so many failures in a row to get a staple, counted from 0.
+pub(super) fn staple_pause(failures: u32) -> Duration {
+    let pause = STAPLE_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_STAPLE_PAUSE);
+    pause + share(pause / 4)
 }
 
 /// A part of it, at random.
@@ -50,6 +74,27 @@ mod tests {
             }
         }
         assert_eq!(renewal(from, from), from);
+    }
+
+    #[test]
+    fn a_staple_is_replaced_at_half_of_its_life_and_one_that_is_older_at_half_of_the_rest() {
+        let (from, hours) = (Timestamp::from_secs(1_800_000_000), |hours: u64| Duration::from_secs(3600 * hours));
+        let until = from.plus(hours(80));
+        for _ in 0..50 {
+            let due = staple_renewal(from, until, from.plus(hours(1)));
+            assert!(due <= from.plus(hours(40)) && due >= from.plus(hours(38)), "{due}");
+            assert_eq!(staple_renewal(from, until, from.plus(hours(40))), from.plus(hours(60)));
+        }
+        assert_eq!(staple_renewal(from, until, until), until.plus(STAPLE_PAUSE), "never at once");
+    }
+
+    #[test]
+    fn a_responder_that_fails_is_asked_again_soon_and_then_less_and_less_often() {
+        for (failures, least) in [(0, 10), (1, 20), (8, 2560), (9, 3600), (100, 3600)] {
+            let pause = staple_pause(failures);
+            let (least, most) = (Duration::from_secs(least), Duration::from_secs(least + least / 4));
+            assert!(pause >= least && pause <= most, "{failures}: {pause:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The store that edges share: what one of them has ordered, what authorities look at meanwhile, how orders went, the account, and
-//! whose turn it is. Everything in it is sealed, and nothing is served of it that could not be of a folder.
+//! The store that edges share: what one of them has ordered, its staple, what authorities look at meanwhile, how orders went, the
+//! account, and whose turn it is. Everything in it is sealed, and nothing is served of it that could not be of a folder.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use instant_acme::AccountCredentials;
-use postern_edge::ChallengesElsewhere;
+use postern_edge::{ChallengesElsewhere, Staple};
 use postern_identity::{NEVER, Timestamp};
 use postern_storage::{Claim, Deposit, Deposits, Look, StorageError, Version};
 use serde::{Deserialize, Serialize};
@@ -95,12 +95,28 @@ impl Store {
 
     /// The right to order for a name; `None`: another process has it.
     pub(super) async fn turn(&self, name: &str) -> Result<Option<Turn>, StorageError> {
+        self.turn_of(&[&self.directory, name]).await
+    }
+
+    /// The right to ask the responder of a name, beside which it may be ordered for.
+    pub(super) async fn turn_of_staple(&self, name: &str) -> Result<Option<Turn>, StorageError> {
+        self.turn_of(&[&self.directory, name, STAPLE]).await
+    }
+
+    async fn turn_of(&self, name: &[&str]) -> Result<Option<Turn>, StorageError> {
         let until = tokio::time::Instant::now() + TURN;
-        let claim = self.deposits.claim(&[&self.directory, name], TURN).await?;
+        let claim = self.deposits.claim(name, TURN).await?;
         Ok(claim.map(|claim| Turn { claim: Some(claim), until, store: self.clone() }))
     }
 
-    /// The certificate of a name, unless it is the one that is known.
+    /// The OCSP response that was left for a name, if there is one.
+    pub(super) async fn staple(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let found = self.deposits.find(Deposit::Staple, &[&self.directory, name, STAPLE], None).await?;
+        let (Look::Found(_, response) | Look::Former(response)) = found else { return Ok(None) };
+        Ok(Some(response.expose().clone()))
+    }
+
+    /// The certificate of a name, unless it is the one that is known, with its staple, if that is good.
     pub(super) async fn certificate(&self, name: &str, known: Option<&Version>) -> Result<Found, StorageError> {
         Ok(match self.deposits.find(Deposit::Certificate, &[&self.directory, name], known).await? {
             Look::Nothing => Found::Nothing,
@@ -115,6 +131,12 @@ impl Store {
                 if held.is_none() {
                     warn!(name, "what the store holds is no certificate of that name with its key: it is ordered anew");
                 }
+                // Without, one is asked for.
+                let left = if held.is_some() { self.staple(name).await.ok().flatten() } else { None };
+                let held = held.map(|held| match &left {
+                    Some(response) => held.stapled(response, now()),
+                    None => held,
+                });
                 Found::Other(version, held)
             }
         })
@@ -188,6 +210,8 @@ pub(super) fn is_live(text: &str, dead: Option<&str>) -> bool {
 
 /// No name in DNS: the turn and the place of the account.
 const ACCOUNT: &str = "";
+/// Behind the name of a host: the turn and the place of its staple.
+const STAPLE: &str = "staple";
 
 impl ChallengesElsewhere for Store {
     fn shown(&self, name: &str) -> Option<(Vec<u8>, Vec<u8>)> {
@@ -231,6 +255,14 @@ impl Turn {
     /// Lets every process take a certificate. `false`: the turn is another one's.
     pub(super) async fn keep(&self, held: &Held) -> Result<bool, StorageError> {
         self.put(Deposit::Certificate, held.whole().expose(), held.until).await
+    }
+
+    /// Lets every process take an OCSP response, or none any more.
+    pub(super) async fn keep_staple(&self, staple: Option<&Staple>) -> Result<bool, StorageError> {
+        match staple {
+            Some(staple) => self.put(Deposit::Staple, &staple.response, staple.until).await,
+            None => self.remove(Deposit::Staple).await,
+        }
     }
 
     /// Keeps in mind how orders went.

@@ -8,17 +8,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use instant_acme::Account;
-use postern_edge::{CertificateReader, Challenges, ChallengesElsewhere, IssuedCertificates};
+use postern_edge::{CertificateReader, Challenges, ChallengesElsewhere, IssuedCertificates, Staple};
 use postern_identity::Timestamp;
 use postern_storage::{Deposits, StorageError, Version};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
 use super::account::{self, Accounts};
 use super::folder::{self, Failed, Folder, Held};
 use super::http::Http;
-use super::order::{self, Answers, Look, OrderError, There};
+use super::order::{self, Answers, Look, OrderError, Terms, There};
+use super::staple::Responders;
 use super::store::{self, Found, Store};
 use super::{Metrics, pace};
 use crate::config::Autocert;
@@ -27,9 +28,9 @@ use crate::https::HttpsError;
 /// Orders under way at once.
 const PLACES: usize = 4;
 /// The clock is looked at so often: it may be set, and machines sleep.
-const LOOK: Duration = Duration::from_secs(10 * 60);
+pub(super) const LOOK: Duration = Duration::from_secs(10 * 60);
 /// Where another process orders for a name, what comes of it is looked for so often.
-const ELSEWHERE: Duration = Duration::from_secs(5);
+pub(super) const ELSEWHERE: Duration = Duration::from_secs(5);
 /// What other processes have left in the store is looked for so often.
 const NEWS: Duration = Duration::from_secs(15);
 /// A start waits so long for what others have left in the store.
@@ -42,22 +43,25 @@ const HANGS: Duration = Duration::from_secs(15);
 /// Orders and what comes of them.
 #[derive(Debug)]
 pub(super) struct Work {
-    settings: Autocert,
+    pub(super) settings: Autocert,
     challenges: Challenges,
-    folder: Option<Folder>,
+    pub(super) folder: Option<Folder>,
     /// Where processes share one; the folder has copies then.
-    store: OnceLock<Store>,
+    pub(super) store: OnceLock<Store>,
     looks: Semaphore,
     http: Http,
+    pub(super) responders: Responders,
     accounts: Accounts,
     places: Semaphore,
+    /// What is held for some name is another one, or due at another time.
+    pub(super) news: watch::Sender<()>,
     held: Mutex<BTreeMap<String, Kept>>,
     /// How many names are to have one.
     wanted: AtomicUsize,
     /// Another one has taken over: nothing is published any more.
     over: AtomicBool,
     issued: IssuedCertificates,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// Whose turn it is, as others know it.
@@ -99,6 +103,8 @@ impl Work {
         challenges.look_elsewhere(folder.clone().map(|folder| Arc::new(folder) as Arc<dyn ChallengesElsewhere>));
         Ok(Self {
             http,
+            responders: Responders::new(settings.trusted_ca.as_deref())?,
+            news: watch::Sender::new(()),
             challenges: challenges.clone(),
             folder,
             store: OnceLock::new(),
@@ -144,6 +150,7 @@ impl Work {
         });
         self.wanted.store(names.len(), Relaxed);
         self.publish();
+        self.news.send_replace(());
     }
 
     /// Takes what others have left in the store for names of which nothing is held, so that a process without a folder of its own
@@ -170,6 +177,7 @@ impl Work {
         }
         self.with(|all| all.extend(found.iter().map(|held| (held.issued.name.clone(), kept(held.clone())))));
         self.publish();
+        self.news.send_replace(());
         self.read(reader).await;
         for held in found {
             self.metrics.taken.inc();
@@ -247,6 +255,9 @@ impl Work {
         if let Err(error) = folder.aside(move |folder| folder.keep(&copy)).await {
             warn!(%error, name, "the certificate cannot be kept in the folder: the next start does not have it from there");
         }
+        if held.issued.staple.is_some() {
+            self.copy_staple(name, held.issued.staple.as_ref()).await;
+        }
     }
 
     /// Takes what another process has left in the store, if it is newer than what is held; leaves there what is held, if that
@@ -305,12 +316,42 @@ impl Work {
         }
     }
 
-    /// Holds a certificate, and has the edge serve it.
-    async fn take_up(&self, name: &str, kept: Kept, reader: &CertificateReader) {
+    /// Holds a certificate, and has the edge serve it; with its staple from the start, if clients are to refuse it without.
+    async fn take_up(&self, name: &str, mut kept: Kept, reader: &CertificateReader) {
         info!(name, until = %kept.held.until, renewed_from = %kept.due, "there is a certificate");
+        if kept.held.demands_staple && kept.held.issued.staple.is_none() {
+            kept.held.issued.staple = self.first_staple(name, &kept.held).await;
+        }
         self.with(|held| held.insert(name.to_owned(), kept));
         self.publish();
+        self.news.send_replace(());
         self.read(reader).await;
+    }
+
+    /// Has the edge show this staple with the certificate that it is of, or none, if that is held yet.
+    pub(super) async fn staple(&self, name: &str, of: &Held, staple: Option<Staple>, reader: &CertificateReader) {
+        self.with(|held| {
+            if let Some(kept) = held.get_mut(name).filter(|kept| kept.held.is_same(of)) {
+                kept.held.issued.staple = staple;
+            }
+        });
+        self.publish();
+        self.read(reader).await;
+    }
+
+    /// Has a certificate replaced at that time, if it is held yet and not due before.
+    pub(super) fn hasten(&self, name: &str, of: &Held, due: Timestamp) {
+        self.with(|held| {
+            if let Some(kept) = held.get_mut(name).filter(|kept| kept.held.is_same(of)) {
+                kept.due = kept.due.min(due);
+            }
+        });
+        self.news.send_replace(());
+    }
+
+    /// What is held for a name.
+    pub(super) fn held(&self, name: &str) -> Option<Held> {
+        self.with(|held| held.get(name).map(|kept| kept.held.clone()))
     }
 
     /// Has the edge read what is published.
@@ -340,14 +381,18 @@ impl Work {
     }
 
     /// Has the edge serve what is held.
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let (now, wanted) = (now(), self.wanted.load(Relaxed));
         self.with(|held| {
             if self.over.load(Relaxed) {
                 return;
             }
             let good = held.values().filter(|kept| now < kept.held.until).count();
-            self.metrics.missing.set(i64::try_from(wanted.saturating_sub(good)).unwrap_or(i64::MAX));
+            let number = |names: usize| i64::try_from(names).unwrap_or(i64::MAX);
+            self.metrics.missing.set(number(wanted.saturating_sub(good)));
+            let all = || held.values().map(|kept| &kept.held);
+            self.metrics.unstapled.set(number(all().filter(|held| self.wants_staple(held, now)).count()));
+            self.metrics.optional.set(number(all().filter(|held| self.lacks_must_staple(held)).count()));
             self.issued.replace(held.values().map(|kept| kept.held.issued.clone()).collect());
         });
     }
@@ -362,12 +407,17 @@ impl Work {
 
     /// Keeps the certificate of one name fresh, for ever.
     pub(super) async fn keep(self: Arc<Self>, name: String, reader: CertificateReader) {
-        let (mut failures, mut has_begun, mut known) = (0, false, None);
+        let (mut failures, mut has_begun, mut known, mut news) = (0, false, None, self.news.subscribe());
         self.look(&name, &mut known, &reader).await;
         loop {
             while let Some(left) = self.due(&name).map(|due| due.since(now())).filter(|left| !left.is_zero()) {
-                tokio::time::sleep(left.min(self.between_looks())).await;
-                self.look(&name, &mut known, &reader).await;
+                tokio::select! {
+                    () = tokio::time::sleep(left.min(self.between_looks())) => {
+                        self.look(&name, &mut known, &reader).await;
+                    }
+                    // It may be due earlier. Who tells of news lives as long as this.
+                    _ = news.changed() => {}
+                }
             }
             match self.obtain(&name, has_begun).await {
                 Ok(Obtained::Certificate(kept)) => {
@@ -562,7 +612,8 @@ impl Work {
         let looks = [Some(Look::TlsAlpn), self.settings.answers_http.then_some(Look::Http)];
         let mut outcome = Err(OrderError::NotOffered("any challenge"));
         for look in looks.into_iter().flatten() {
-            outcome = order::order(account, name, answers, look).await;
+            let terms = Terms { look, must_staple: self.settings.must_staple };
+            outcome = order::order(account, name, answers, terms).await;
             // Another way to look may find what this one did not; anything else would fail as well.
             if !matches!(outcome, Err(OrderError::Unseen { .. } | OrderError::NotOffered(_))) {
                 break;
@@ -599,6 +650,6 @@ fn kept(held: Held) -> Kept {
     Kept { due: pace::renewal(held.from, held.until), held, former: false }
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     SystemTime::now().into()
 }

@@ -884,3 +884,20 @@ fn certificates_are_ordered_for_hosts_that_have_none_and_can_get_one() {
     let (names, ..) = ordered("authenticate_service_url: https://auth.example.com\ninsecure_server: true\n", &[]);
     assert!(names.is_empty(), "nobody is shown a certificate");
 }
+
+#[test]
+fn must_staple_is_warned_of_where_the_authority_is_known_to_refuse_it() {
+    let base = "authenticate_service_url: https://auth.example.com\nautocert_must_staple: true\n";
+    for (authority, refuses) in [
+        ("", true),
+        ("autocert_use_staging: true\n", true),
+        ("autocert_ca: https://acme-v02.api.letsencrypt.org/directory\n", true),
+        ("autocert_ca: https://acme.example.com/directory\n", false),
+    ] {
+        let (names, told, autocert) = ordered(&format!("{base}{authority}"), &[]);
+        assert!(autocert.unwrap().must_staple && !names.is_empty(), "it is ordered all the same");
+        assert_eq!(told.iter().any(|key| key == "autocert_must_staple"), refuses, "{authority}");
+    }
+    let (_, told, autocert) = ordered("authenticate_service_url: https://auth.example.com\n", &[]);
+    assert!(!autocert.unwrap().must_staple && !told.iter().any(|key| key == "autocert_must_staple"));
+}

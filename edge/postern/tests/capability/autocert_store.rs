@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use postern_servers::Redis;
 use tokio::net::TcpListener;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::support::{
-    Balancer, Behaviour, Browser, NO_PROVIDER, PUBLIC, Pebble, Postern, Upstream, World, eventually, free_port,
-    free_ports, moved_to, plain_client, start_apart, with_store, within,
+    Balancer, Behaviour, Browser, ISSUER, NO_PROVIDER, PUBLIC, Pebble, Postern, Responder, Upstream, World, eventually,
+    free_port, free_ports, moved_to, plain_client, start_apart, with_store, within,
 };
 
 /// Several edges of one world behind one address, their store and their authority.
@@ -184,6 +185,31 @@ async fn a_renewal_is_ordered_once_and_shown_by_all() -> Result<()> {
     eventually("a second certificate everywhere", twice).await.with_context(told)?;
     assert_eq!(shown[0], shown[1], "each of them is everybody's: {}", told());
     assert_eq!(edges[0].orders().await? + edges[1].orders().await?, 2, "{}", told());
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_edge_asks_for_a_staple_and_whoever_starts_later_shows_it_too() -> Result<()> {
+    let mut responder = Responder::nowhere()?;
+    let office = Office::start(Behaviour { responder: Some(responder.url()), ..Behaviour::default() }).await?;
+    Responder::speak_for(&office.world, &office.pebble).await?;
+    let first = office.edge_in_front("one").await?;
+    let shown = eventually("a certificate", async || office.shown(&first).await).await;
+    let shown = shown.with_context(|| first.postern.told())?;
+    let (_, certificate) = X509Certificate::from_der(&shown)?;
+    let serial = u64::from_str_radix(&certificate.tbs_certificate.serial.to_str_radix(16), 16)?;
+    responder.begin(&office.world, ISSUER, &[(serial, true)], 60).await?;
+    let stapled = async || office.world.stapled("app").await.ok().flatten();
+    let staple = eventually("a staple", stapled).await.with_context(|| first.postern.told())?;
+    eventually("it is left for others", async || (office.stored("s").len() == 1).then_some(())).await?;
+    let value = office.redis.cli(&["GET", &office.stored("s").concat()]);
+    assert!(!value.contains("Pebble"), "it is sealed: {value}");
+
+    responder.end();
+    let fresh = office.edge("new").await?;
+    assert_eq!(office.shown(&fresh).await, Some(shown.clone()), "{}", fresh.postern.told());
+    assert_eq!(stapled().await, Some(staple), "{}", fresh.postern.told());
+    assert_eq!(fresh.metric("postern_autocert_staples_total").await?, 0, "it has asked nobody");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! it waits for a condition, with a deadline. `docs/guides/testing.md` says how to run and extend them.
 
 mod autocert;
+mod autocert_staple;
 mod autocert_store;
 mod bodies;
 mod check;

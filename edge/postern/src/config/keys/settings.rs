@@ -106,7 +106,7 @@ pub(crate) static SETTINGS: Scope = Scope {
         works("autocert_email", Text, "none"),
         works("autocert_eab_key_id", Text, "none"),
         works("autocert_eab_mac_key", Special("base64url without padding", Form::Text), "none"),
-        harmless("autocert_must_staple", Bool, "`false`"),
+        works("autocert_must_staple", Bool, "`false`"),
         works("autocert_dir", Special("folder", Form::Text), "`postern/autocert` in the data folder")
             .differs("`s3://` and `gs://` are refused, so far"),
         works("autocert_trusted_ca", Pem, "none"),

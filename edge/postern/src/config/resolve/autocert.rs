@@ -28,6 +28,8 @@ pub struct Autocert {
     pub folder: PathBuf,
     /// `autocert_trusted_ca(_file)`, as PEM: who vouches for the authority itself, beside the system's roots.
     pub trusted_ca: Option<Vec<u8>>,
+    /// `autocert_must_staple`: what is ordered is worth nothing without an OCSP staple.
+    pub must_staple: bool,
     /// Authorities may look at the listener that sends everybody to https.
     pub answers_http: bool,
     /// The names that need a certificate, in lower case, each once.
@@ -53,8 +55,9 @@ impl Autocert {
     /// Whether certificates are ordered in the same way; the names may differ.
     #[must_use]
     pub fn orders_as(&self, other: &Self) -> bool {
+        let flags = |one: &Self| (one.answers_http, one.must_staple);
         let key = |one: &Self| {
-            (one.directory.clone(), one.email.clone(), one.folder.clone(), one.trusted_ca.clone(), one.answers_http)
+            (one.directory.clone(), one.email.clone(), one.folder.clone(), one.trusted_ca.clone(), flags(one))
         };
         let account = match (&self.account, &other.account) {
             (None, None) => true,
@@ -68,6 +71,8 @@ impl Autocert {
 /// The public authority, and the one that it has for trying out, whose certificates nobody trusts.
 const PUBLIC: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+/// An authority below this name has no OCSP responder any more.
+const REFUSES_MUST_STAPLE: &str = ".letsencrypt.org";
 /// Below the data folder, or the folder of the system's services where there is none.
 const FOLDER: &str = "postern/autocert";
 
@@ -97,8 +102,7 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, on: bool, know
     let trusted = one_of(cx, settings, "autocert_trusted_ca", "autocert_trusted_ca_file");
     let trusted_ca = authorities(cx, trusted);
     let staging = settings.flag(cx, "autocert_use_staging");
-    // Told of by the table of keys; it only has to be a bool.
-    settings.flag(cx, "autocert_must_staple");
+    let must_staple = settings.flag(cx, "autocert_must_staple");
     let directory = directory(cx, settings, staging);
     let (email, account, folder) = (email(cx, settings), account(cx, settings), folder(cx, settings));
     if !on {
@@ -106,7 +110,14 @@ pub(super) fn resolve(cx: &mut Context<'_>, settings: &Block<'_>, on: bool, know
     }
     let answers_http = known.listeners.is_some_and(|listeners| !listeners.redirect.is_empty());
     let names = names(cx, settings, known);
-    Some(Autocert { directory: directory?, email, account, folder: folder?, trusted_ca, answers_http, names })
+    let directory = directory?;
+    if must_staple && directory.host_str().is_some_and(|host| host.ends_with(REFUSES_MUST_STAPLE)) {
+        let what = "no certificate will be issued: Let's Encrypt refuses every order with must-staple since 2025";
+        let hint = "remove `autocert_must_staple`, or name an authority that issues such certificates by `autocert_ca`";
+        cx.advise(Code::NoCertificate, &settings.at("autocert_must_staple"), what, hint);
+    }
+    let folder = folder?;
+    Some(Autocert { directory, email, account, folder, trusted_ca, must_staple, answers_http, names })
 }
 
 fn directory(cx: &mut Context<'_>, settings: &Block<'_>, staging: bool) -> Option<Url> {

@@ -154,7 +154,10 @@ fn certified(chain: &[u8], key: &[u8]) -> Result<(), String> {
         return Err("there is no certificate in it".to_owned());
     }
     if chain.first().is_some_and(|leaf| postern_edge::demands_staple(leaf)) {
-        return Err("it must be shown with an OCSP staple (must-staple), and Postern has none".to_owned());
+        return Err(
+            "it must be shown with an OCSP staple (must-staple), and Postern staples only what `autocert` orders"
+                .to_owned(),
+        );
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "there is no private key in PEM".to_owned())?;
     CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())

@@ -124,7 +124,8 @@ fn read(folder: &Path, file: &str) -> Result<CertificateDer<'static>> {
     Ok(CertificateDer::from_pem_file(folder.join(file))?)
 }
 
-fn openssl(folder: &Path, line: &str) -> Result<()> {
+/// Runs one line of openssl in a folder.
+pub(crate) fn openssl(folder: &Path, line: &str) -> Result<()> {
     let mut command = Command::new("openssl");
     command.args(line.split(' ')).current_dir(folder);
     let output = output_within(DEADLINE, "openssl", command)?;

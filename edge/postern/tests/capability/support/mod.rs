@@ -16,6 +16,7 @@ mod postern;
 mod provider;
 mod pulse;
 mod recorder;
+mod responder;
 mod upstream;
 mod world;
 
@@ -30,7 +31,7 @@ pub(crate) use apart::{Balancer, moved_to, start_apart, with_store};
 pub(crate) use assertion::{Keys, verified};
 pub(crate) use backend::{Backend, Seen, Shown, acceptor};
 pub(crate) use browser::{Browser, Hop, Response};
-pub(crate) use caller::{Authority, Caller, Identity};
+pub(crate) use caller::{Authority, Caller, Identity, openssl};
 pub(crate) use chromium::Chromium;
 pub(crate) use demo::Demo;
 pub(crate) use deployment::Deployment;
@@ -42,6 +43,7 @@ pub(crate) use postern::{Finished, Postern, plain_client};
 pub(crate) use provider::{Grant, Provider, Refreshes, Reuse};
 pub(crate) use pulse::Pulse;
 pub(crate) use recorder::Recorder;
+pub(crate) use responder::{ISSUER, Responder};
 pub(crate) use upstream::{Asked, Upstream};
 pub(crate) use world::{ANY_USER, COOKIE_SECRET, NO_PROVIDER, PUBLIC, SHARED_SECRET, World, free_port, free_ports};
 

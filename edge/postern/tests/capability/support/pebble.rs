@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -24,6 +25,8 @@ pub(crate) struct Behaviour<'b> {
     pub(crate) ports: (u16, u16),
     /// For how long what it issues is good, in seconds.
     pub(crate) validity: Option<u64>,
+    /// The OCSP responder that its certificates name.
+    pub(crate) responder: Option<String>,
     /// The accounts that it knows from elsewhere: it takes no other.
     pub(crate) accounts: BTreeMap<&'b str, &'b str>,
 }
@@ -57,6 +60,9 @@ impl Pebble {
         if let (Some(validity), Some(config)) = (behaviour.validity, config.as_object_mut()) {
             config.insert("certificateValidityPeriod".to_owned(), json!(validity));
         }
+        if let (Some(responder), Some(config)) = (&behaviour.responder, config.as_object_mut()) {
+            config.insert("ocspResponderURL".to_owned(), json!(responder));
+        }
         std::fs::write(world.path("pebble.json"), json!({ "pebble": config }).to_string())?;
         let management = format!("127.0.0.1:{}", port + 2);
         let nothing = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""];
@@ -82,9 +88,25 @@ impl Pebble {
         )
     }
 
+    /// Where Postern keeps in this world what it orders from it.
+    pub(crate) fn folder(&self, world: &World) -> PathBuf {
+        let directory = format!("https://localhost:{}/dir", self.port);
+        let id = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, directory.as_bytes()));
+        world.path("autocert").join(format!("localhost-{}", id.get(..8).unwrap_or_default()))
+    }
+
     /// The certificate that all its certificates lead to, PEM.
     pub(crate) async fn root(&self) -> Result<String> {
-        let url = format!("https://localhost:{}/roots/0", self.port + 1);
+        self.managed("roots/0").await
+    }
+
+    /// The certificate that signs its certificates, and its key, PEM.
+    pub(crate) async fn issuer(&self) -> Result<(String, String)> {
+        Ok((self.managed("intermediates/0").await?, self.managed("intermediate-keys/0").await?))
+    }
+
+    async fn managed(&self, path: &str) -> Result<String> {
+        let url = format!("https://localhost:{}/{path}", self.port + 1);
         Ok(self.client.get(url).send().await?.error_for_status()?.text().await?)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -168,10 +168,23 @@ impl World {
         Ok(shown.context("no certificate")?.clone().into_owned())
     }
 
+    /// The OCSP response that is stapled for `name`, if there is one.
+    pub(crate) async fn stapled(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let anybody = Arc::new(Anybody::default());
+        drop(self.taken_by(&anybody, name).await?);
+        let stapled = std::mem::take(&mut *anybody.stapled.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Some(stapled).filter(|stapled| !stapled.is_empty()))
+    }
+
     /// A TLS connection for `name` that takes any certificate.
     pub(crate) async fn unverified(&self, name: &str) -> Result<TlsStream<TcpStream>> {
+        self.taken_by(&Arc::new(Anybody::default()), name).await
+    }
+
+    async fn taken_by(&self, anybody: &Arc<Anybody>, name: &str) -> Result<TlsStream<TcpStream>> {
         let mut config = self.tls(&["http/1.1"], rustls::ALL_VERSIONS, None)?;
-        config.dangerous().set_certificate_verifier(Arc::new(Anybody));
+        let verifier: Arc<Anybody> = Arc::clone(anybody);
+        config.dangerous().set_certificate_verifier(verifier);
         let named = ServerName::try_from(format!("{name}.{}", Self::DOMAIN))?;
         let connecting = async {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
@@ -200,8 +213,11 @@ impl World {
 }
 
 /// Takes any certificate: what is served is looked at, not believed.
-#[derive(Debug)]
-struct Anybody;
+#[derive(Debug, Default)]
+struct Anybody {
+    /// What came with it.
+    stapled: Mutex<Vec<u8>>,
+}
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
@@ -209,9 +225,10 @@ impl ServerCertVerifier for Anybody {
         _end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.stapled.lock().unwrap_or_else(PoisonError::into_inner) = ocsp_response.to_vec();
         Ok(ServerCertVerified::assertion())
     }
 
