@@ -43,7 +43,18 @@ pub(super) struct Question {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Good(Staple),
-    Revoked,
+    /// When that was known to be so.
+    Revoked(Timestamp),
+}
+
+impl Answer {
+    /// The same, unless it is good and older than what is known by now: whoever is between may say again what was true once.
+    pub(super) fn not_before(self, known: Option<Timestamp>) -> Result<Self, Unfit> {
+        match (&self, known) {
+            (Self::Good(staple), Some(known)) if staple.from < known => Err(Unfit::Older { from: staple.from, known }),
+            _ => Ok(self),
+        }
+    }
 }
 
 /// Why an answer is none.
@@ -63,6 +74,8 @@ pub(super) enum Unfit {
     Endless,
     #[error("it holds from {from} to {until}, and that is not now")]
     NotNow { from: Timestamp, until: Timestamp },
+    #[error("it is of {from}, and something newer is known, of {known}")]
+    Older { from: Timestamp, known: Timestamp },
 }
 
 impl From<der::Error> for Unfit {
@@ -129,7 +142,7 @@ impl Question {
         }
         match one.cert_status {
             CertStatus::Good(_) => Ok(Answer::Good(Staple { response: response.to_vec(), from, until })),
-            CertStatus::Revoked(_) => Ok(Answer::Revoked),
+            CertStatus::Revoked(_) => Ok(Answer::Revoked(from)),
             CertStatus::Unknown(_) => Err(Unfit::Unknown),
         }
     }
@@ -207,7 +220,7 @@ fn time(time: &OcspGeneralizedTime) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::path::Path;
     use std::process::Command;
@@ -221,19 +234,19 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
-    const GOOD: u64 = 0x1001;
+    pub(in crate::autocert) const GOOD: u64 = 0x1001;
     const REVOKED: u64 = 0x1002;
     /// The responder has not heard of it.
     const STRANGE: u64 = 0x1003;
 
     /// An authority whose responder is openssl's.
-    struct Authority {
+    pub(in crate::autocert) struct Authority {
         folder: TempDir,
-        issuer: CertifiedIssuer<'static, KeyPair>,
+        pub(in crate::autocert) issuer: CertifiedIssuer<'static, KeyPair>,
     }
 
     impl Authority {
-        fn new() -> Self {
+        pub(in crate::autocert) fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let mut params = CertificateParams::new([]).unwrap();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -254,7 +267,10 @@ mod tests {
             fs::write(self.folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
         }
 
-        fn certified(&self, change: impl FnOnce(&mut CertificateParams)) -> (rcgen::Certificate, KeyPair) {
+        pub(in crate::autocert) fn certified(
+            &self,
+            change: impl FnOnce(&mut CertificateParams),
+        ) -> (rcgen::Certificate, KeyPair) {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
             change(&mut params);
@@ -281,7 +297,7 @@ mod tests {
         }
 
         /// What openssl's responder says to it, with the certificate and key in those files.
-        fn says(&self, question: &Question, signer: &str, options: &str) -> Vec<u8> {
+        pub(in crate::autocert) fn says(&self, question: &Question, signer: &str, options: &str) -> Vec<u8> {
             let file = |name: &str| self.folder.path().join(name);
             fs::write(file("request"), &question.request).unwrap();
             openssl(
@@ -300,7 +316,7 @@ mod tests {
     }
 
     /// Authority information access: the responder's URL.
-    fn responder_at(url: &str) -> CustomExtension {
+    pub(in crate::autocert) fn responder_at(url: &str) -> CustomExtension {
         access(&[0x2b, 6, 1, 5, 5, 7, 0x30, 1], url)
     }
 
@@ -350,7 +366,7 @@ mod tests {
             let question = authority.question(serial);
             question.answer(&authority.says(&question, "issuer", options), now())
         };
-        assert_eq!(say(REVOKED, "-ndays 1"), Ok(Answer::Revoked));
+        assert!(matches!(say(REVOKED, "-ndays 1"), Ok(Answer::Revoked(from)) if from.since(now()).is_zero()));
         assert_eq!(say(STRANGE, "-ndays 1"), Err(Unfit::Unknown));
         assert_eq!(say(GOOD, ""), Err(Unfit::Endless));
         let (question, other) = (authority.question(GOOD), authority.question(REVOKED));
@@ -365,6 +381,18 @@ mod tests {
         for nothing in [&b""[..], b"<html>", &response[1..], &[&response[..], b"x"].concat()] {
             assert_eq!(question.answer(nothing, now()), Err(Unfit::Unreadable));
         }
+    }
+
+    #[test]
+    fn a_good_answer_that_is_older_than_what_is_known_is_not_taken() {
+        let (from, until) = (Timestamp::from_secs(1_800_000_000), Timestamp::from_secs(1_800_003_600));
+        let good = || Answer::Good(Staple { response: Vec::new(), from, until });
+        for known in [None, Some(from), Some(from.minus(DAY))] {
+            assert_eq!(good().not_before(known), Ok(good()), "{known:?}");
+        }
+        let known = from.plus(Duration::from_secs(1));
+        assert_eq!(good().not_before(Some(known)), Err(Unfit::Older { from, known }));
+        assert_eq!(Answer::Revoked(from).not_before(Some(known)), Ok(Answer::Revoked(from)), "whenever it was");
     }
 
     #[test]

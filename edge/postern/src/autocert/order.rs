@@ -286,11 +286,17 @@ async fn ordered<'a>(
         order.finalize_csr(request.der()).await?;
         order.poll_certificate(&patience).await
     };
-    let chain = issued.await.map_err(|error| {
-        let is_refused = must_staple && matches!(error, Error::Api(_));
-        if is_refused { OrderError::MustStaple(error) } else { OrderError::Authority(error) }
-    })?;
+    let chain = issued.await.map_err(|error| refused(error, must_staple))?;
     Held::new(name, &chain, &key.serialize_pem()).ok_or(OrderError::Unfit)
+}
+
+/// What a refusal of a request means, by what the authority says is wrong (RFC 8555 §6.7). That it dislikes must-staple is told from nothing
+/// else.
+fn refused(error: Error, must_staple: bool) -> OrderError {
+    let is_of_the_request = matches!(&error, Error::Api(problem) if problem.r#type.as_deref().is_some_and(|kind| {
+        [":badCSR", ":malformed", ":unauthorized"].iter().any(|end| kind.ends_with(end))
+    }));
+    if must_staple && is_of_the_request { OrderError::MustStaple(error) } else { OrderError::Authority(error) }
 }
 
 /// What the authority is asked to certify.
@@ -372,6 +378,26 @@ mod tests {
                 Some(format!("{:?}", names.general_names))
             });
             assert_eq!(names.as_deref(), Some("[DNSName(\"a.example\")]"));
+        }
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_the_request_is_put_down_to_must_staple() {
+        for (kind, is_of_must_staple) in [
+            ("badCSR", true),
+            ("malformed", true),
+            ("unauthorized", true),
+            ("rateLimited", false),
+            ("accountDoesNotExist", false),
+            ("serverInternal", false),
+        ] {
+            let refused = |must_staple| {
+                let problem = serde_json::json!({ "type": format!("urn:ietf:params:acme:error:{kind}") });
+                refused(Error::Api(serde_json::from_value(problem).unwrap()), must_staple)
+            };
+            assert_eq!(matches!(refused(true), OrderError::MustStaple(_)), is_of_must_staple, "{kind}");
+            assert!(matches!(refused(false), OrderError::Authority(_)), "{kind}");
+            assert_eq!(refused(true).is_of_the_account(), kind == "accountDoesNotExist");
         }
     }
 

@@ -16,6 +16,9 @@ const STAPLE_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause between two questions about one certificate.
 pub(super) const LONGEST_STAPLE_PAUSE: Duration = Duration::from_secs(3600);
 
+/// With less than this left, a certificate is not served on for the want of a staple of the next one.
+const LAST: Duration = Duration::from_secs(24 * 3600);
+
 /// When a certificate is to be renewed: a third of its life before its end, and a little earlier at random, so that what was
 /// issued together is not renewed together.
 pub(super) fn renewal(from: Timestamp, until: Timestamp) -> Timestamp {
@@ -44,6 +47,11 @@ pub(super) fn half(from: Timestamp, until: Timestamp) -> Timestamp {
 pub(super) fn staple_renewal(from: Timestamp, until: Timestamp, now: Timestamp) -> Timestamp {
     let due = half(from, until).minus(share(until.since(from) / 40));
     if now < due { due } else { now.plus((until.since(now) / 2).max(STAPLE_PAUSE)) }
+}
+
+/// How long a certificate does for one that has no staple yet: until a tenth of its life is left, or a day.
+pub(super) fn spare(from: Timestamp, until: Timestamp, now: Timestamp) -> Duration {
+    until.minus((until.since(from) / 10).min(LAST)).since(now)
 }
 
 /// How long to wait after so many failures in a row to get a staple, counted from 0.
@@ -86,6 +94,17 @@ mod tests {
             assert_eq!(staple_renewal(from, until, from.plus(hours(40))), from.plus(hours(60)));
         }
         assert_eq!(staple_renewal(from, until, until), until.plus(STAPLE_PAUSE), "never at once");
+    }
+
+    #[test]
+    fn a_certificate_does_for_the_next_one_until_a_day_or_a_tenth_of_its_life_is_left() {
+        let (from, hours) = (Timestamp::from_secs(1_800_000_000), |hours: u64| Duration::from_secs(3600 * hours));
+        for (life, spare_for) in [(2160, 2136), (100, 90)] {
+            let until = from.plus(hours(life));
+            assert_eq!(spare(from, until, from), hours(spare_for));
+            assert_eq!(spare(from, until, from.plus(hours(spare_for))), Duration::ZERO);
+            assert_eq!(spare(from, until, until.plus(hours(1))), Duration::ZERO);
+        }
     }
 
     #[test]

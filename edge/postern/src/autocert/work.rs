@@ -78,6 +78,8 @@ struct Kept {
     due: Timestamp,
     /// Of a configuration before, perhaps of another authority: nobody is to take it for one of this.
     former: bool,
+    /// Its authority has revoked it, as was known then.
+    revoked: Option<Timestamp>,
 }
 
 impl Work {
@@ -144,7 +146,7 @@ impl Work {
             }
             for (name, one) in before.into_iter().filter(|(name, one)| wanted.contains(name) && now < one.until) {
                 if held.get(&name).is_none_or(|kept| kept.held.until <= now) {
-                    held.insert(name, Kept { held: one, due: now, former: true });
+                    held.insert(name, Kept { held: one, due: now, former: true, revoked: None });
                 }
             }
         });
@@ -264,7 +266,7 @@ impl Work {
     /// is newer. Gives whether something was taken. `known`: what was found there before.
     async fn look(&self, name: &str, known: &mut Option<Version>, reader: &CertificateReader) -> bool {
         let Some(store) = self.store.get() else { return false };
-        let Ok(_place) = self.looks.acquire().await else { return false };
+        let Ok(place) = self.looks.acquire().await else { return false };
         let mut is_former = false;
         let found = match store.certificate(name, known.as_ref()).await {
             Ok(Found::Same) => return false,
@@ -285,6 +287,8 @@ impl Work {
             (Ordering::Greater, Some(found), _) => {
                 self.copy(&found).await;
                 self.metrics.taken.inc();
+                // A staple may have to be waited for.
+                drop(place);
                 self.take_up(name, kept(found), reader).await;
                 return true;
             }
@@ -316,7 +320,8 @@ impl Work {
         }
     }
 
-    /// Holds a certificate, and has the edge serve it; with its staple from the start, if clients are to refuse it without.
+    /// Holds a certificate, and has the edge serve it; with its staple from the start, if clients are to refuse it without: until
+    /// that is there the one before is served, if there is one that does.
     async fn take_up(&self, name: &str, mut kept: Kept, reader: &CertificateReader) {
         info!(name, until = %kept.held.until, renewed_from = %kept.due, "there is a certificate");
         if kept.held.demands_staple && kept.held.issued.staple.is_none() {
@@ -339,14 +344,31 @@ impl Work {
         self.read(reader).await;
     }
 
-    /// Has a certificate replaced at that time, if it is held yet and not due before.
-    pub(super) fn hasten(&self, name: &str, of: &Held, due: Timestamp) {
+    /// A certificate is revoked: it is to be replaced at that time, if it is held yet and not due before.
+    pub(super) fn revoke(&self, name: &str, of: &Held, at: Timestamp, due: Timestamp) {
         self.with(|held| {
             if let Some(kept) = held.get_mut(name).filter(|kept| kept.held.is_same(of)) {
                 kept.due = kept.due.min(due);
+                kept.revoked = Some(at);
             }
         });
         self.news.send_replace(());
+    }
+
+    /// Whether a certificate that is held is revoked, and when that was known.
+    pub(super) fn revoked(&self, name: &str, of: &Held) -> Option<Timestamp> {
+        self.with(|held| held.get(name).filter(|kept| kept.held.is_same(of)).and_then(|kept| kept.revoked))
+    }
+
+    /// How long what is held for a name does for another one that has no staple yet; no time, if clients refuse it as well.
+    pub(super) fn spare(&self, name: &str) -> Duration {
+        let now = now();
+        let is_refused = |kept: &Kept| {
+            let staple = kept.held.issued.staple.as_ref();
+            kept.revoked.is_some() || kept.held.demands_staple && staple.is_none_or(|staple| staple.until <= now)
+        };
+        self.with(|held| held.get(name).filter(|kept| !is_refused(kept)).map(|kept| kept.held.clone()))
+            .map_or(Duration::ZERO, |held| pace::spare(held.from, held.until, now))
     }
 
     /// What is held for a name.
@@ -647,7 +669,7 @@ fn told(name: &str, found: io::Result<Option<Held>>) -> Option<Kept> {
 }
 
 fn kept(held: Held) -> Kept {
-    Kept { due: pace::renewal(held.from, held.until), held, former: false }
+    Kept { due: pace::renewal(held.from, held.until), held, former: false, revoked: None }
 }
 
 pub(super) fn now() -> Timestamp {
