@@ -391,13 +391,13 @@ mod tests {
         let expected = response.clone();
         let (work, _) = work(folder.path(), &authority);
         let metrics = work.metrics.clone();
-        let responder = tokio::task::spawn_blocking(move || {
+        // No task of the runtime, which would wait for it if the test failed.
+        std::thread::spawn(move || {
             answer(&listener, "503 Service Unavailable", b"");
             // It is asked again, so the first answer has changed nothing.
             answer(&listener, "200 OK", &response);
         });
         let staple = work.first_staple(NAME, &new).await.expect("a staple");
-        responder.await.unwrap();
         assert_eq!((staple.response, asked_in_vain(&metrics)), (expected, 1));
     }
 
@@ -410,17 +410,18 @@ mod tests {
         assert!(!work.spare(NAME).is_zero());
         let (waiting, of) = (Arc::clone(&work), new.clone());
         let waits = tokio::spawn(async move { waiting.first_staple(NAME, &of).await });
-        let listener = tokio::task::spawn_blocking(move || {
+        let (asked, is_asked) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
             answer(&listener, "503 Service Unavailable", b"");
-            listener
+            // It may be asked once more, and nobody answers.
+            drop(listener);
+            asked.send(()).unwrap();
         });
-        let listener = listener.await.unwrap();
+        timeout(6 * FIRST_STAPLE, is_asked).await.unwrap().unwrap();
         assert_eq!((work.revoked(NAME, &old), work.revoked(NAME, &new)), (None, None));
         work.revoke(NAME, &old, now(), now());
         assert!(work.spare(NAME).is_zero() && work.revoked(NAME, &old).is_some());
-        // It may be asked once more.
-        drop(listener);
-        assert_eq!(waits.await.unwrap(), None);
+        assert_eq!(timeout(6 * FIRST_STAPLE, waits).await.unwrap().unwrap(), None);
         assert_eq!(work.first_staple("b.example", &new).await, None, "there is none before");
     }
 
