@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use system::{begin_anew, is_small, large};
 
 /// Small ones only. What runs before `main` has had large ones by then, so the program begins anew with small ones: the same
-/// process, with the same arguments and descriptors. To be called before anything else is done; where that cannot be had, it returns,
-/// and all goes on.
+/// process, with the same arguments and descriptors. To be called before anything but the arguments was read; where that cannot be
+/// had, it returns, and all goes on.
 pub fn small() {
     if is_small() {
         return;
