@@ -146,9 +146,9 @@ impl CertificateSet {
 
 impl Certificate {
     /// What a client is shown: with the staple for as long as that is good, whoever should have replaced it.
-    fn shown(&self, now: Timestamp) -> &Arc<CertifiedKey> {
+    fn shown(&self, now: impl FnOnce() -> Timestamp) -> &Arc<CertifiedKey> {
         match &self.stapled {
-            Some((stapled, until)) if now < *until => stapled,
+            Some((stapled, until)) if now() < *until => stapled,
             Some(_) | None => &self.key,
         }
     }
@@ -237,9 +237,10 @@ impl CertificateStore {
     /// Gives whether anything changed, and what is wrong.
     pub(crate) fn reload(&self, configured: &config::Certificates) -> (bool, Vec<CertificateError>) {
         let old = self.set.load();
+        let by_origin: HashMap<_, _> = old.certificates.iter().map(|one| (one.origin.as_str(), one)).collect();
         let (mut fresh, mut errors) = (Vec::new(), Vec::new());
         for source in sources(configured) {
-            let before = old.certificates.iter().find(|certificate| certificate.origin == source.origin());
+            let before = by_origin.get(source.origin().as_str()).copied();
             match source.read().and_then(|pem| self.parse_unless_same(&pem, before)) {
                 Ok(certificate) => fresh.push(certificate),
                 Err(error) => {
@@ -275,7 +276,7 @@ impl ResolvesServerCert for CertificateStore {
         let set = self.set.load();
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let certificate = set.find(name.as_deref(), hello.signature_schemes())?;
-        Some(Arc::clone(certificate.shown(SystemTime::now().into())))
+        Some(Arc::clone(certificate.shown(|| SystemTime::now().into())))
     }
 }
 

@@ -66,6 +66,7 @@ impl Write {
 
 /// One batch after the other.
 async fn write(kept: &Kept, mut writes: mpsc::Receiver<Write>) {
+    let mut room = BATCH_BYTES;
     while let Some(first) = writes.recv().await {
         let (mut batch, mut size, mut next) = (Vec::new(), 0, Some(first));
         while let Some(write) = next {
@@ -73,7 +74,7 @@ async fn write(kept: &Kept, mut writes: mpsc::Receiver<Write>) {
                 size += write.size();
                 batch.push(write);
             }
-            next = if size < BATCH_BYTES { writes.try_recv().ok() } else { None };
+            next = if size < room { writes.try_recv().ok() } else { None };
         }
         if batch.is_empty() {
             continue;
@@ -81,6 +82,7 @@ async fn write(kept: &Kept, mut writes: mpsc::Receiver<Write>) {
         // Whoever has gone meanwhile asks again, if at all.
         match send(kept, &batch).await {
             Ok((replies, confirmed)) => {
+                room = room_after(room, size, confirmed_all(&batch, confirmed.as_ref()));
                 let mut replies = replies.into_iter();
                 for write in batch {
                     let own = replies.by_ref().take(write.commands.len()).chain(confirmed.clone()).collect();
@@ -101,7 +103,7 @@ async fn write(kept: &Kept, mut writes: mpsc::Receiver<Write>) {
 async fn send(kept: &Kept, batch: &[Write]) -> Result<(Vec<Reply>, Option<Reply>), Broken> {
     let until = Instant::now() + ATTEMPT;
     let link = kept.link(until).await?;
-    let copies = batch.iter().map(|write| write.copies).max().unwrap_or_default();
+    let copies = copies(batch);
     let wait = (copies > 0).then(|| Command::new("WAIT").arg(copies).arg(WAIT.as_millis().to_string()));
     let waits = wait.is_some();
     let all: Vec<_> = batch.iter().flat_map(|write| &write.commands).cloned().chain(wait).collect();
@@ -115,8 +117,52 @@ async fn send(kept: &Kept, batch: &[Write]) -> Result<(Vec<Reply>, Option<Reply>
     Ok((replies, confirmed))
 }
 
+/// How many replicas are to have all of it.
+fn copies(batch: &[Write]) -> u32 {
+    batch.iter().map(|write| write.copies).max().unwrap_or_default()
+}
+
+fn confirmed_all(batch: &[Write], confirmed: Option<&Reply>) -> bool {
+    confirmed.is_none_or(|confirmed| confirmed.number().is_some_and(|replicas: u32| replicas >= copies(batch)))
+}
+
+/// How large the next batch may be. What replicas did not have in time is asked for again, so they get less at once then.
+fn room_after(room: usize, size: usize, confirmed: bool) -> usize {
+    let room = if confirmed { room * 2 } else { size.min(room) / 2 };
+    room.clamp(LEAST_BATCH_BYTES, BATCH_BYTES)
+}
+
 const GIVEN_UP: &str = "the connection was given up";
 /// A batch that has so many bytes takes no more writes: replicas are to have it in time.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// And this few are never too many, so that what is written while replicas are away does not stand in a long line: each batch
+/// waits for them.
+const LEAST_BATCH_BYTES: usize = 128 * 1024;
 /// How long a server waits for its replicas.
 const WAIT: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_replicas_do_not_have_in_time_comes_in_smaller_pieces_until_they_do() {
+        const KIB: usize = 1024;
+        let slow_link = [(1024, 1100, false, 512), (512, 500, false, 250), (250, 250, true, 500), (800, 900, true, 1024)];
+        for (room, size, confirmed, next) in slow_link {
+            assert_eq!(room_after(room * KIB, size * KIB, confirmed), next * KIB, "{room} {size} {confirmed}");
+        }
+        assert_eq!(room_after(BATCH_BYTES, 3 * KIB, false), LEAST_BATCH_BYTES, "a small one says nothing of the link");
+        assert_eq!(room_after(LEAST_BATCH_BYTES, KIB, true), 2 * LEAST_BATCH_BYTES);
+    }
+
+    #[test]
+    fn a_batch_is_confirmed_by_as_many_replicas_as_the_one_of_it_that_wants_most() {
+        let write = |copies| Write { commands: Vec::new(), copies, tell: oneshot::channel().0 };
+        let batch = [write(0), write(2), write(1)];
+        for (reply, all) in [(Reply::Number(2), true), (Reply::Number(1), false), (Reply::Nil, false)] {
+            assert_eq!(confirmed_all(&batch, Some(&reply)), all, "{reply:?}");
+        }
+        assert!(confirmed_all(&[write(0)], None), "nobody was waited for");
+    }
+}
