@@ -369,7 +369,7 @@ fn append_original_host(permit: &Permit, route: &Route, head: &mut RequestHeader
 /// The host that was asked for, in its one spelling: most clients write it so.
 fn asked_host(permit: &Permit, head: &RequestHeader) -> Option<HeaderValue> {
     let host = &permit.request.host;
-    let written = head.headers.get(header::HOST).filter(|written| host.port().is_none() && *written == host.name());
+    let written = head.headers.get(header::HOST).filter(|written| host.is_written_as(written.as_bytes()));
     written.cloned().or_else(|| HeaderValue::try_from(host.to_string()).ok())
 }
 

@@ -86,6 +86,15 @@ impl Host {
         &self.name
     }
 
+    /// Whether an authority is this one in its one spelling.
+    pub(crate) fn is_written_as(&self, authority: &[u8]) -> bool {
+        let rest = authority.strip_prefix(self.name.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+        rest.is_some_and(|rest| match self.port {
+            Some(_) => parse_port(rest) == Ok(self.port),
+            None => rest.is_empty(),
+        })
+    }
+
     /// The port as written.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {

@@ -217,6 +217,16 @@ proptest! {
             prop_assert_eq!(Host::parse(host.to_string().as_bytes()).unwrap(), host);
         }
     }
+
+    #[test]
+    fn s_028_only_the_canonical_form_is_passed_on_as_it_is(raw in "([Aa]|a\\.b|\\[::1\\]|)\\.?(:[0-9+]{0,6})?[0a:.]?", other in "[ab](:80?)?") {
+        if let Ok(host) = Host::parse(raw.as_bytes()) {
+            let written = host.to_string();
+            prop_assert_eq!(host.is_written_as(raw.as_bytes()), raw == written);
+            prop_assert_eq!(host.is_written_as(other.as_bytes()), other == written);
+            prop_assert!(host.is_written_as(written.as_bytes()));
+        }
+    }
 }
 
 #[test]

@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn what_replicas_do_not_have_in_time_comes_in_smaller_pieces_until_they_do() {
         const KIB: usize = 1024;
-        let slow_link = [(1024, 1100, false, 512), (512, 500, false, 250), (250, 250, true, 500), (800, 900, true, 1024)];
+        let slow_link =
+            [(1024, 1100, false, 512), (512, 500, false, 250), (250, 250, true, 500), (800, 900, true, 1024)];
         for (room, size, confirmed, next) in slow_link {
             assert_eq!(room_after(room * KIB, size * KIB, confirmed), next * KIB, "{room} {size} {confirmed}");
         }

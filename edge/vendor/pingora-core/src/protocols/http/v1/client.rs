@@ -153,7 +153,12 @@ impl HttpSession {
 
         // write was successful
         self.request_written = Some(req);
-        Ok(to_wire.len())
+        let written = to_wire.len();
+        // Postern: the next head of this thread is written there too.
+        if to_wire.capacity() <= MAX_KEPT_WIRE {
+            WIRE.set(to_wire);
+        }
+        Ok(written)
     }
 
     async fn do_write_body(&mut self, buf: &[u8]) -> Result<Option<usize>> {
@@ -993,11 +998,19 @@ pub(crate) fn request_target_has_forbidden_byte(path: &[u8]) -> bool {
     path.iter().any(|&b| matches!(b, 0x00 | 0x0a | 0x0d | 0x20))
 }
 
+// Postern: room that the last head of this thread has left.
+thread_local! {
+    static WIRE: std::cell::Cell<BytesMut> = std::cell::Cell::default();
+}
+const MAX_KEPT_WIRE: usize = 16 * 1024;
+
 // TODO: change it to to_buf
 #[inline]
 pub fn http_req_header_to_wire(req: &RequestHeader) -> Option<BytesMut> {
     // Postern: room for an assertion, of which each head of ours has one.
-    let mut buf = BytesMut::with_capacity(2048);
+    let mut buf = WIRE.take();
+    buf.clear();
+    buf.reserve(2048);
 
     // Request-Line
     let method = req.method.as_str().as_bytes();
