@@ -531,7 +531,7 @@ mod tests {
         issue(b"one", 100);
         let store = CertificateStore::open(&configured, Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
         let store = store.unwrap();
-        let shown = |now| store.current().certificates[0].shown(at(now)).ocsp.clone();
+        let shown = |now| store.current().certificates[0].shown(|| at(now)).ocsp.clone();
         assert_eq!((shown(0), shown(99)), (Some(b"one".to_vec()), Some(b"one".to_vec())));
         assert_eq!(shown(100), None, "whether it was replaced or not");
         issue(b"two", 200);
