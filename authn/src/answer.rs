@@ -75,15 +75,14 @@ impl Answer {
         for (name, value) in FIXED {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        match self.location.as_deref().map(HeaderValue::from_str) {
-            Some(Ok(location)) => drop(headers.insert(header::LOCATION, location)),
+        let value = |text: &Option<String>| HeaderValue::from_str(text.as_deref()?).ok();
+        let onward = [(header::LOCATION, value(&self.location)), (header::REFRESH, value(&self.refresh))];
+        if onward.iter().all(|(_, to)| to.is_none()) {
             // The opener policy keeps a page of ours out of reach for scripts of an application on the same host (S-094);
-            // on a redirect it would cut a pop-up off from the application that opened it.
-            Some(Err(_)) | None => drop(headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"))),
+            // where nothing is shown it would only cut a pop-up off from the application that opened it.
+            headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
         }
-        if let Some(refresh) = self.refresh.as_deref().and_then(|to| HeaderValue::from_str(to).ok()) {
-            headers.insert(header::REFRESH, refresh);
-        }
+        headers.extend(onward.into_iter().filter_map(|(name, to)| Some((name, to?))));
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         }

@@ -194,7 +194,7 @@ impl SignInError {
     }
 
     /// A 4xx is between the browser and us; the rest is for the operator.
-    fn log(&self, visit: &Visit) {
+    pub(crate) fn log(&self, visit: &Visit) {
         let (reason, id) = (self.reason(), visit.request_id.as_str());
         if self.status().is_client_error() {
             debug!(request.id = id, postern.reason = reason, "sign-in stopped");

@@ -173,6 +173,14 @@ impl Finding<'_> {
         Some(response)
     }
 
+    /// The hosts that a browser would get a cookie on as well, if it is sent to sign in.
+    #[must_use]
+    pub fn additional_hosts(&self) -> Vec<String> {
+        let asked = self.admission.asked(self.snapshot, &self.head, SOME_REQUEST, self.now);
+        let is_sent = matches!(self.admission.verdict, Verdict::Refuse(crate::Refusal::SignIn { .. }));
+        asked.wanted().filter(|_| is_sent).map(|wanted| asked.additional_hosts(&wanted)).unwrap_or_default()
+    }
+
     /// What would go to the upstream of a route, or to authn, if the request is carried.
     #[must_use]
     pub fn upward(&self) -> Option<Upward> {

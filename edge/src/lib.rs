@@ -8,6 +8,7 @@ mod assertion;
 mod bound;
 mod config;
 mod credential;
+mod depends;
 mod edge;
 mod exchange;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use config::{
     CookieConfig, EdgeConfig, EscapedSlashes, GroupsFilter, HeaderRule, IdentityConfig, JwtIssuerFormat, Listeners,
     LogConfig, PathConfig, ProxyConfig, PublicListener, ResponseHeaders, Timeouts, UnderscoreHeaders,
 };
+pub use depends::{LeftOut, Neighbours};
 pub use edge::{Edge, EdgeOptions, ReloadError, RunningEdge, StartError};
 pub use file::read_regular;
 pub use identify::{Sessions, Subject};

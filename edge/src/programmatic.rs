@@ -32,6 +32,7 @@ pub(crate) fn sign_in_url(snapshot: &Snapshot, request: &Request, now: Timestamp
         .ok_or(Refusal::Program(ProgramRefusal::NotAllowed))?;
     let door = Url::parse(&format!("https://{}/.pomerium/callback/", request.host)).map_err(|_| Refusal::NoRoute)?;
     let idp = snapshot.idp_of(&request.host).ok_or(Refusal::NoRoute)?.clone();
-    let sign_in = SignInRequest { redirect_uri, idp, recipient: Recipient::Program { door }, restarted: false };
+    let recipient = Recipient::Program { door };
+    let sign_in = SignInRequest { redirect_uri, idp, recipient, restarted: false, additional_hosts: Vec::new() };
     Ok(sign_in.to_url(&snapshot.config.keyring, authenticate.sign_in(), now))
 }

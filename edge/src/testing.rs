@@ -87,6 +87,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
         static_window: Duration::ZERO,
         max_request_body: None,
         show_error_details: true,
+        depends_on: Box::default(),
     }
 }
 

@@ -1,7 +1,9 @@
-//! The sign-in, one step in each file: begin, the provider's answer, its completion, the ticket to the route's host.
+//! The sign-in, one step in each file: begin, the provider's answer, its completion, the ticket to the route's host, and the way
+//! through further hosts.
 
 mod begin;
 mod callback;
+mod chain;
 mod complete;
 mod pending;
 mod rounds;

@@ -56,6 +56,9 @@ struct Sealed {
     /// Where the program that gets the session shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     door: Option<String>,
+    /// The hosts that are to have a cookie as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<String>,
 }
 
 impl PendingSignIn {
@@ -95,8 +98,8 @@ impl PendingSignIn {
         let config = &visit.live.config;
         let name = cookie_name(config, &self.proof.state);
         let mut cookies = drop_oldest(visit);
-        for target in shorter_and_shorter(&self.request) {
-            let value = self.seal(&config.keyring, &name, &target)?;
+        for (target, hosts) in less_and_less(&self.request) {
+            let value = self.seal(&config.keyring, &name, (&target, hosts))?;
             if value.len() <= MAX_COOKIE {
                 cookies.push(set_cookie(&name, &value, &attributes(by_post), KEPT_FOR));
                 break;
@@ -135,7 +138,7 @@ impl PendingSignIn {
         Ok(VerifiedCallback { request: self.request, grant })
     }
 
-    fn seal(&self, keyring: &Keyring, name: &str, target: &Url) -> Result<String, RandomError> {
+    fn seal(&self, keyring: &Keyring, name: &str, (target, hosts): Goal<'_>) -> Result<String, RandomError> {
         let sealed = Sealed {
             state: self.proof.state.clone(),
             nonce: self.proof.nonce.clone(),
@@ -149,6 +152,7 @@ impl PendingSignIn {
                 Recipient::Browser(_) => None,
                 Recipient::Program { door } => Some(door.as_str().to_owned()),
             },
+            hosts: hosts.to_vec(),
         };
         sealed::seal(keyring, Purpose::PendingSignIn, name, &sealed)
     }
@@ -166,6 +170,7 @@ impl PendingSignIn {
                 idp: IdpId::new(sealed.idp),
                 recipient,
                 restarted: sealed.restarted,
+                additional_hosts: sealed.hosts,
             },
             proof: Proof { state: sealed.state, nonce: sealed.nonce, verifier: Secret::new(sealed.verifier) },
             started: Timestamp::from_millis(sealed.started),
@@ -173,17 +178,25 @@ impl PendingSignIn {
     }
 }
 
-/// A target that does not fit into a cookie loses its query first, then its path: better the front door than none. Where a
-/// program waits is short (see [`ProgramHosts`](postern_identity::ProgramHosts)), and nowhere else.
-fn shorter_and_shorter(request: &SignInRequest) -> [Url; 3] {
+/// Where a sign-in leads to, and by way of which hosts.
+type Goal<'r> = (&'r Url, &'r [String]);
+
+const NONE: &[String] = &[];
+
+/// What does not fit into a cookie is left out: first the hosts that are to have a cookie as well, since the page goes before
+/// them. Then its address loses its query, then its path: better the front door than none. Where a program waits is short (see
+/// [`ProgramHosts`](postern_identity::ProgramHosts)), and nowhere else.
+fn less_and_less(request: &SignInRequest) -> impl Iterator<Item = (Url, &[String])> {
     let target = &request.redirect_uri;
-    if begins_anew_at(request).is_none() {
-        return [target.clone(), target.clone(), target.clone()];
-    }
-    let mut bare = target.clone();
-    bare.set_query(None);
-    bare.set_fragment(None);
-    [target.clone(), bare.clone(), crate::visit::at(&bare, "/")]
+    let shorter = begins_anew_at(request).map(|_| {
+        let mut bare = target.clone();
+        bare.set_query(None);
+        bare.set_fragment(None);
+        let front = crate::visit::at(&bare, "/");
+        [bare, front]
+    });
+    let targets = std::iter::once(target.clone()).chain(shorter.into_iter().flatten());
+    targets.flat_map(move |target| [(target.clone(), request.additional_hosts.as_slice()), (target, NONE)])
 }
 
 fn prefix(config: &AuthnConfig) -> String {
@@ -267,6 +280,7 @@ mod tests {
                 idp: IdpId::new("main"),
                 recipient: Recipient::Browser(FlowHash::from_bytes([3; 16])),
                 restarted: false,
+                additional_hosts: Vec::new(),
             },
             proof: Proof {
                 state: "state".to_owned(),
@@ -276,7 +290,7 @@ mod tests {
             started: Timestamp::from_secs(1_800_000_000),
         };
         for ring in [ring(1, &[]), ring(1, &[3])] {
-            println!("{}", pending.seal(&ring, NAME, &pending.request.redirect_uri).unwrap());
+            println!("{}", pending.seal(&ring, NAME, (&pending.request.redirect_uri, &[])).unwrap());
         }
     }
 }

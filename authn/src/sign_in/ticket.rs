@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use postern_identity::{
-    FlowCookie, FlowHash, Keyring, ProgramToken, Purpose, RandomError, Recipient, SameSite, Session, SessionCookie,
-    SessionId, SignInRequest, Timestamp, random, set_cookie,
+    FlowCookie, FlowHash, Keyring, ProgramToken, Purpose, RandomError, Recipient, Session, SessionCookie, SessionId,
+    SignInRequest, Timestamp, random, set_cookie,
 };
 use postern_storage::{Lookup, Once};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 use url::Url;
 
+use super::chain::{self, Begun, CALLBACK};
 use super::{Rounds, cookie_here, may_hand_over};
 use crate::answer::Answer;
 use crate::error::SignInError;
@@ -32,6 +33,10 @@ struct Ticket {
     flow: FlowHash,
     redirect_uri: Url,
     expires: Timestamp,
+    /// The hosts that are to have a cookie as well, after this one.
+    hosts: Vec<String>,
+    /// The same, once they have begun.
+    begun: Vec<Begun>,
 }
 
 /// What is sealed. Fields are only ever added.
@@ -42,6 +47,10 @@ struct Sealed {
     flow: String,
     redirect_uri: String,
     expires: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    begun: Vec<Begun>,
 }
 
 /// Hands the session to whom the request says: sends the browser to the route's host with a ticket for it, or on to the program
@@ -56,7 +65,7 @@ pub(super) fn hand_over(
         return Err(SignInError::TargetRefused);
     }
     match &request.recipient {
-        Recipient::Browser(flow) => to_browser(visit, &request.redirect_uri, *flow, id),
+        Recipient::Browser(flow) => to_browser(visit, request, *flow, &id),
         Recipient::Program { door } => Ok(to_program(visit, &request.redirect_uri, door, &id, session)),
     }
 }
@@ -77,23 +86,49 @@ fn to_program(visit: &Visit, waits_at: &Url, door: &Url, id: &SessionId, session
     Answer::redirect(&there)
 }
 
-fn to_browser(visit: &Visit, target: &Url, flow: FlowHash, session: SessionId) -> Result<Answer, SignInError> {
-    let config = &visit.live.config;
-    let ticket =
-        Ticket { id: random()?, session, flow, redirect_uri: target.clone(), expires: visit.now.plus(GOOD_FOR) };
-    let mut there = at(target, "/.pomerium/callback/");
-    there.query_pairs_mut().append_pair(PARAMETER, &ticket.seal(&config.keyring)?);
+fn to_browser(
+    visit: &Visit,
+    request: &SignInRequest,
+    flow: FlowHash,
+    session: &SessionId,
+) -> Result<Answer, SignInError> {
+    let target = &request.redirect_uri;
+    let ticket = Ticket { hosts: request.additional_hosts.clone(), ..Ticket::fresh(visit, session, flow, target)? };
+    let there = ticket.shown_at(&visit.live.config.keyring, at(target, CALLBACK))?;
     Ok(Rounds::of(visit).again(visit, target, Answer::redirect(&there)))
 }
 
-/// `/.pomerium/callback/` on a route's host: the ticket becomes the session cookie of that host.
+/// Where the first of these hosts takes a ticket, which leads on to the others; `None` if a browser may be led to none of them.
+pub(super) fn for_the_first(
+    visit: &Visit,
+    session: &SessionId,
+    target: &Url,
+    begun: &[Begun],
+) -> Result<Option<Url>, RandomError> {
+    let config = &visit.live.config;
+    let mut hosts = begun.iter();
+    let next = hosts.find_map(|begun| Some((chain::callback_of(config, &begun.host)?, begun.flow()?)));
+    let Some((callback, flow)) = next else { return Ok(None) };
+    let ticket = Ticket { begun: hosts.as_slice().to_vec(), ..Ticket::fresh(visit, session, flow, target)? };
+    ticket.shown_at(&config.keyring, callback).map(Some)
+}
+
+/// `/.pomerium/callback/` on a route's host: the ticket becomes the session cookie of that host. Also a step of a chain.
 pub(crate) async fn redeem(shared: &Shared, visit: &Visit) -> Answer {
+    if let Some(chain) = visit.param(chain::PARAMETER) {
+        return chain::step(shared, visit, &chain).await;
+    }
     let keyring = &visit.live.config.keyring;
     let Some(ticket) = visit.param(PARAMETER).and_then(|text| Ticket::open(keyring, &visit.url, &text)) else {
         return SignInError::TicketUnreadable.show(visit, Some(visit.here("/").as_str()));
     };
     match take(shared, visit, &ticket).await {
         Ok(answer) => answer,
+        // There is a cookie already where the browser wanted to go: that it gets none here keeps nobody from the page.
+        Err(error) if visit.url.origin() != ticket.redirect_uri.origin() => {
+            error.log(visit);
+            chain::home(visit, &ticket.redirect_uri)
+        }
         Err(error) => error.show(visit, Some(ticket.redirect_uri.as_str())),
     }
 }
@@ -104,7 +139,7 @@ async fn take(shared: &Shared, visit: &Visit, ticket: &Ticket) -> Result<Answer,
     let config = &visit.live.config;
     let start_again = |reason| {
         debug!(request.id = visit.request_id, postern.reason = reason, "ticket not honoured");
-        Ok(Answer::redirect(&ticket.redirect_uri))
+        Ok(chain::home(visit, &ticket.redirect_uri))
     };
     if visit.now >= ticket.expires {
         return start_again("ticket-expired");
@@ -121,18 +156,20 @@ async fn take(shared: &Shared, visit: &Visit, ticket: &Ticket) -> Result<Answer,
     let (cookie, scope) = cookie_here(visit);
     let value = SessionCookie::seal(&config.keyring, &scope, &ticket.session);
     let life = session.expires_at.since(visit.now);
-    Ok(onward(visit, &ticket.redirect_uri)
+    Ok(onward(visit, ticket, &session)?
         .cookie(set_cookie(&cookie, &value, &config.cookie, life))
         .cookie(FlowCookie::drop_named(&flow)))
 }
 
-/// The last step to the application. A `Strict` cookie does not travel along a chain of redirects that another site (the
-/// provider) began, so there the browser begins a navigation of its own.
-fn onward(visit: &Visit, target: &Url) -> Answer {
-    match visit.live.config.cookie.same_site {
-        SameSite::Strict => Answer::refresh(target),
-        SameSite::Lax | SameSite::None => Answer::redirect(target),
-    }
+/// Where the browser goes with its new cookie: through further hosts that are to have one, or to the page that it wanted.
+fn onward(visit: &Visit, ticket: &Ticket, session: &Session) -> Result<Answer, RandomError> {
+    let target = &ticket.redirect_uri;
+    let further = if ticket.hosts.is_empty() {
+        for_the_first(visit, &ticket.session, target, &ticket.begun)?.as_ref().map(Answer::redirect)
+    } else {
+        chain::set_out(visit, target, (&ticket.hosts, &session.idp))?
+    };
+    Ok(further.unwrap_or_else(|| chain::home(visit, target)))
 }
 
 /// The name of the cookie of that sign-in, if this browser began it (S-054).
@@ -142,16 +179,37 @@ fn flow_cookie(visit: &Visit, flow: &FlowHash) -> Option<String> {
 }
 
 impl Ticket {
-    fn seal(&self, keyring: &Keyring) -> Result<String, RandomError> {
+    fn fresh(visit: &Visit, session: &SessionId, flow: FlowHash, target: &Url) -> Result<Self, RandomError> {
+        Ok(Self {
+            id: random()?,
+            session: session.clone(),
+            flow,
+            redirect_uri: target.clone(),
+            expires: visit.now.plus(GOOD_FOR),
+            hosts: Vec::new(),
+            begun: Vec::new(),
+        })
+    }
+
+    /// The address where it is taken: the callback of the one host that it is for.
+    fn shown_at(&self, keyring: &Keyring, mut callback: Url) -> Result<Url, RandomError> {
+        let text = self.seal(keyring, &callback)?;
+        callback.query_pairs_mut().append_pair(PARAMETER, &text);
+        Ok(callback)
+    }
+
+    fn seal(&self, keyring: &Keyring, there: &Url) -> Result<String, RandomError> {
         let sealed = Sealed {
             id: self.id,
             session: *self.session.as_bytes(),
             flow: self.flow.encode(),
             redirect_uri: self.redirect_uri.as_str().to_owned(),
             expires: self.expires.as_millis(),
+            hosts: self.hosts.clone(),
+            begun: self.begun.clone(),
         };
         // By the secret of its session, whatever is in force now: that is how who opens it knows which one that is.
-        sealed::seal_by(self.session.secret(), keyring, Purpose::Ticket, &context(&self.redirect_uri), &sealed)
+        sealed::seal_by(self.session.secret(), keyring, Purpose::Ticket, &context(there), &sealed)
     }
 
     /// The ticket, if it is of this deployment and for this very host and port.
@@ -163,6 +221,8 @@ impl Ticket {
             flow: FlowHash::decode(&sealed.flow)?,
             redirect_uri: Url::parse(&sealed.redirect_uri).ok()?,
             expires: Timestamp::from_millis(sealed.expires),
+            hosts: sealed.hosts,
+            begun: sealed.begun,
         })
     }
 }
@@ -195,6 +255,8 @@ mod tests {
             flow: FlowHash::from_bytes([3; 16]),
             redirect_uri: Url::parse("https://app.example.com/x?y=z").unwrap(),
             expires: Timestamp::from_secs(1_800_000_000),
+            hosts: Vec::new(),
+            begun: Vec::new(),
         }
     }
 
@@ -205,7 +267,7 @@ mod tests {
             for ring in [rotating(1, &[]), rotating(1, &[3]), rotating(3, &[1])] {
                 let found = Ticket::open(&ring, &here, text).unwrap();
                 assert_eq!(found.session.handle(&ring), name, "under the secret that it began under");
-                let again = Ticket::open(&rotating(1, &[]), &here, &found.seal(&ring).unwrap()).unwrap();
+                let again = Ticket::open(&rotating(1, &[]), &here, &found.seal(&ring, &here).unwrap()).unwrap();
                 assert_eq!((again.session, again.id), (ticket().session, ticket().id));
             }
             assert!(Ticket::open(&rotating(3, &[]), &here, text).is_none());
@@ -216,7 +278,7 @@ mod tests {
     #[ignore = "prints the fixtures of a new format"]
     fn print_the_fixtures() {
         for ring in [rotating(1, &[]), rotating(1, &[3])] {
-            println!("{}", ticket().seal(&ring).unwrap());
+            println!("{}", ticket().seal(&ring, &ticket().redirect_uri).unwrap());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use postern_authn::{AuthnConfig, RouteHosts};
+use postern_authn::AuthnConfig;
 use postern_identity::{
     FlowHash, IdpId, Purpose, Recipient, Secret, Session, SessionCookie, SessionId, SignInRequest, Timestamp, Tokens,
     User,
@@ -12,14 +12,14 @@ use postern_identity::{
 use serde_json::Value;
 use url::Url;
 
-use crate::support::{APP, AUTHN, Browser, OTHER_APP, Script, World, idp, now};
+use crate::support::{APP, AUTHN, Browser, Hosts, OTHER_APP, Script, World, idp, now};
 
 const SESSION: &str = "_pomerium";
 const AUTHN_SESSION: &str = "_pomerium_authenticate";
 const STATES: &str = "__Host-_pomerium_state_";
 
 /// Whether the edge would find a live session in the browser's cookie for that application.
-async fn is_signed_in(world: &World, browser: &Browser, app: &str) -> bool {
+pub(crate) async fn is_signed_in(world: &World, browser: &Browser, app: &str) -> bool {
     let Some(cookie) = browser.cookie(app, SESSION) else { return false };
     let scope = Url::parse(app).unwrap().host_str().unwrap().to_owned();
     let Some(id) = SessionCookie::open(&world.keyring, &scope, cookie.as_bytes()) else { return false };
@@ -211,19 +211,10 @@ async fn s_053_an_answer_to_no_sign_in_leads_to_no_route_that_has_gone() {
     let world = World::new().await;
     let mut browser = world.browser();
     up_to_the_answer(&world, &mut browser, &format!("{APP}/x")).await;
-    let config = AuthnConfig { hosts: std::sync::Arc::new(NoRoutes), ..world.config.clone() };
+    let config = AuthnConfig { hosts: std::sync::Arc::new(Hosts(&[])), ..world.config.clone() };
     world.authn.reload(config).unwrap();
     let stray = Url::parse(&format!("{AUTHN}/oauth2/callback?state=unknown&code=x")).unwrap();
     assert_eq!(button(&browser.get(&stray).await.body), "/.pomerium/");
-}
-
-#[derive(Debug)]
-struct NoRoutes;
-
-impl RouteHosts for NoRoutes {
-    fn serves(&self, _: &Url) -> bool {
-        false
-    }
 }
 
 #[tokio::test]
@@ -449,6 +440,7 @@ fn sign_in_url(world: &World, redirect_uri: &str) -> Url {
         idp: IdpId::new("main"),
         recipient: Recipient::Browser(FlowHash::from_bytes([0; 16])),
         restarted: false,
+        additional_hosts: Vec::new(),
     };
     request.to_url(&world.keyring, Url::parse(&format!("{AUTHN}/.pomerium/sign_in")).unwrap(), now())
 }

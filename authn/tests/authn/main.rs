@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails, in its helpers as in itself"
 )]
 
+mod chain;
 mod edge;
 mod faults;
 mod flow;

@@ -15,6 +15,7 @@ fn sign_in_url(world: &World, waits_at: &str, door: &str, now: Timestamp) -> Url
         idp: IdpId::new("main"),
         recipient: Recipient::Program { door: Url::parse(&format!("{door}/.pomerium/callback/")).unwrap() },
         restarted: false,
+        additional_hosts: Vec::new(),
     };
     request.to_url(&world.keyring, Url::parse(&format!("{AUTHN}/.pomerium/sign_in")).unwrap(), now)
 }

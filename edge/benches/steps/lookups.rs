@@ -114,5 +114,6 @@ pub(crate) fn plain_route(host: &str) -> Route {
         static_window: Duration::ZERO,
         max_request_body: None,
         show_error_details: false,
+        depends_on: Box::default(),
     }
 }

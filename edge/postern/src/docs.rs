@@ -112,7 +112,7 @@ fn every_reason_is_on_its_page_and_no_other() {
                 known.extend(literals(body).map(str::to_owned));
             }
         }
-        for call in ["start_again(\"", "visit.reference(\"", "debug!(reason = \""] {
+        for call in ["start_again(\"", "cut_short(visit, target, \"", "visit.reference(\"", "debug!(reason = \""] {
             known.extend(code.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
         }
     }

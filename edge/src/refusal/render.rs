@@ -275,9 +275,15 @@ impl Asked<'_> {
     }
 
     /// Where a browser is to be in the end.
-    fn wanted(&self) -> Option<Url> {
+    pub(crate) fn wanted(&self) -> Option<Url> {
         let request = self.request?;
         Url::parse(&if request.tunnel { self.door(request) } else { request.url() }).ok()
+    }
+
+    /// The hosts that it is led through before, for a cookie on each. Paths of ours have those of the host's first route.
+    pub(crate) fn additional_hosts(&self, wanted: &Url) -> Vec<String> {
+        let first = || self.snapshot.table.first_on(&self.request?.host).map(AsRef::as_ref);
+        self.route.or_else(first).map(|route| self.snapshot.additional_hosts(route, wanted)).unwrap_or_default()
     }
 }
 
@@ -287,7 +293,8 @@ fn to_sign_in(asked: &Asked<'_>, idp: &IdpId, redirect_uri: Url) -> Result<Draft
     let config = &asked.snapshot.config;
     let flow = FlowCookie::begin(&config.cookie.name, asked.now)?;
     let recipient = Recipient::Browser(flow.hash(&config.keyring));
-    let request = SignInRequest { redirect_uri, idp: idp.clone(), recipient, restarted: false };
+    let additional_hosts = asked.additional_hosts(&redirect_uri);
+    let request = SignInRequest { redirect_uri, idp: idp.clone(), recipient, restarted: false, additional_hosts };
     let location = request.to_url(&config.keyring, config.authenticate.sign_in(), asked.now);
     // Clients of TCP routes know the first of them alone.
     let keeps = is_safe(&asked.head.method) || asked.head.method == http::Method::CONNECT;

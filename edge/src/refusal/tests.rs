@@ -112,6 +112,20 @@ async fn a_redirect_to_sign_in_is_signed_and_bound_to_the_browser() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_sign_in_names_the_hosts_that_the_route_depends_on() {
+    let depends_on = ["api.example.com", "nobody.example.com"].map(|name| crate::Host::parse(name.as_bytes()).unwrap());
+    let app = Route { depends_on: depends_on.into(), ..guarded("app.example.com", "/", any_user()) };
+    let world = World::new(config(vec![app, route("api.example.com", "/")])).await;
+    let hosts = async |path: &str| {
+        let answer = world.answer(&get(path, &[])).await.unwrap();
+        let location = url::Url::parse(answer.head.headers[header::LOCATION].to_str().unwrap()).unwrap();
+        postern_identity::SignInRequest::from_url(&keyring(), &location, NOW).unwrap().additional_hosts
+    };
+    assert_eq!(hosts("/x").await, ["api.example.com"]);
+    assert_eq!(hosts("/.pomerium/user").await, ["api.example.com"]);
+}
+
+#[tokio::test]
 async fn a_program_is_told_where_to_sign_in() {
     let answer = told(&[("accept", "application/json")]).await;
     let body = json(&answer);

@@ -101,6 +101,12 @@ impl Host {
         self.port
     }
 
+    /// The same with this port, unless one was written.
+    #[must_use]
+    pub fn or_port(&self, port: Option<u16>) -> Self {
+        Self { port: self.port.or(port), ..self.clone() }
+    }
+
     /// Whether it is an IP address; those match only routes that name them.
     #[must_use]
     pub const fn is_literal(&self) -> bool {

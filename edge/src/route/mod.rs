@@ -39,7 +39,7 @@ pub use trace::Miss;
 pub use tunnels::{Authority, TunnelMatch};
 pub use upgrades::Upgrades;
 
-use crate::{ClientTrust, GroupsFilter, HeaderRule, JwtIssuerFormat, ResponseHeaders};
+use crate::{ClientTrust, GroupsFilter, HeaderRule, Host, JwtIssuerFormat, ResponseHeaders};
 
 /// One route of the configuration, ready to serve.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ pub struct Route {
     pub max_request_body: Option<NonZeroU64>,
     /// Why it was refused may be shown in words on the 403 page.
     pub show_error_details: bool,
+    /// `depends_on`: hosts that whoever signs in here gets a cookie on as well, as written.
+    pub depends_on: Box<[Host]>,
 }
 
 impl Route {

@@ -38,7 +38,7 @@ pub use secret::{Secret, same};
 pub use service_account::{NEVER, SERVICE_ACCOUNT, ServiceAccountToken};
 pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
 pub use sign_in_request::{
-    Recipient, SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url,
+    MAX_ADDITIONAL_HOSTS, Recipient, SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url,
 };
 pub use time::Timestamp;
 pub use words::Words;

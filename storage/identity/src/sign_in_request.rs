@@ -10,6 +10,8 @@ use crate::{FlowHash, IdpId, Keyring, Purpose, Timestamp};
 
 /// How long a signed URL is good for.
 const LIFETIME: Duration = Duration::from_secs(300);
+/// At most so many hosts get a cookie beside the one where somebody wanted to go (01 §2.1).
+pub const MAX_ADDITIONAL_HOSTS: usize = 5;
 /// How far two clocks may differ (03 §2).
 const SKEW: Duration = Duration::from_secs(60);
 
@@ -96,6 +98,9 @@ pub struct SignInRequest {
     pub recipient: Recipient,
     /// Whether this is already the second try after a slow first one; there is no third by itself (rulings).
     pub restarted: bool,
+    /// Further hosts, each `host` or `host:port`, that a browser is led through afterwards so that each has a cookie of its own
+    /// (`depends_on`); at most [`MAX_ADDITIONAL_HOSTS`].
+    pub additional_hosts: Vec<String>,
 }
 
 /// Who gets the session of a sign-in.
@@ -151,6 +156,9 @@ impl SignInRequest {
             if self.restarted {
                 pairs.append_pair("pomerium_restarted", "1");
             }
+            if !self.additional_hosts.is_empty() {
+                pairs.append_pair("pomerium_additional_hosts", &self.additional_hosts.join(","));
+            }
         }
         signed_url(keyring, sign_in, now)
     }
@@ -171,12 +179,15 @@ impl SignInRequest {
             Some(_) => None,
             None => FlowHash::decode(only(&all, "pomerium_flow")?).map(Recipient::Browser),
         };
+        let hosts = only(&all, "pomerium_additional_hosts").unwrap_or_default().split(',');
+        let hosts = hosts.filter(|host| !host.is_empty()).take(MAX_ADDITIONAL_HOSTS).map(str::to_owned);
         let request = || {
             Some(Self {
                 redirect_uri: Url::parse(only(&all, "pomerium_redirect_uri")?).ok()?,
                 idp: IdpId::new(only(&all, "pomerium_idp_id")?),
                 recipient: recipient()?,
                 restarted: only(&all, "pomerium_restarted").is_some(),
+                additional_hosts: hosts.collect(),
             })
         };
         let request = request().ok_or(SignInRequestError::NotSigned)?;
@@ -201,6 +212,7 @@ mod tests {
             idp: IdpId::new("main"),
             recipient: Recipient::Browser(FlowHash::from_bytes([3; 16])),
             restarted: false,
+            additional_hosts: Vec::new(),
         }
     }
 
@@ -217,6 +229,26 @@ mod tests {
         let mut shuffled = url;
         shuffled.query_pairs_mut().clear().extend_pairs(pairs);
         assert_eq!(SignInRequest::from_url(&keyring(), &shuffled, NOW), Ok(request()));
+    }
+
+    #[test]
+    fn the_hosts_that_are_to_have_a_cookie_too_survive_the_trip_and_cannot_be_changed() {
+        let hosts = ["api.example.com", "files.example.com:8443"].map(str::to_owned).to_vec();
+        let url = SignInRequest { additional_hosts: hosts.clone(), ..request() }.to_url(&keyring(), sign_in(), NOW);
+        let named = url.query_pairs().find(|(name, _)| name == "pomerium_additional_hosts");
+        assert_eq!(named.unwrap().1, "api.example.com,files.example.com:8443", "02 §1.1");
+        assert_eq!(SignInRequest::from_url(&keyring(), &url, NOW).map(|request| request.additional_hosts), Ok(hosts));
+        for (from, to) in [("api.example.com", "evil.example"), ("%3A8443", ""), ("pomerium_additional_hosts", "x")] {
+            let changed = Url::parse(&url.as_str().replacen(from, to, 1)).unwrap();
+            assert_ne!(changed, url, "{from}");
+            assert_eq!(SignInRequest::from_url(&keyring(), &changed, NOW), Err(SignInRequestError::NotSigned), "{to}");
+        }
+        let plain = request().to_url(&keyring(), sign_in(), NOW);
+        let added = Url::parse(&format!("{plain}&pomerium_additional_hosts=evil.example")).unwrap();
+        assert_eq!(SignInRequest::from_url(&keyring(), &added, NOW), Err(SignInRequestError::NotSigned));
+        let many = SignInRequest { additional_hosts: vec!["h".to_owned(); 9], ..request() };
+        let read = SignInRequest::from_url(&keyring(), &many.to_url(&keyring(), sign_in(), NOW), NOW).unwrap();
+        assert_eq!(read.additional_hosts.len(), MAX_ADDITIONAL_HOSTS);
     }
 
     #[test]

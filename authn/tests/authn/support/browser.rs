@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use postern_identity::{EDGE_TOKEN_HEADER, Keyring, edge_token};
 use url::Url;
 
-use super::{APP, AUTHN, OTHER_APP};
+use super::{API, APP, AUTHN, FILES, OTHER_APP};
 
 #[derive(Clone)]
 pub(crate) struct Browser {
@@ -43,6 +43,12 @@ impl Arrived {
 
     pub(crate) fn location(&self) -> Option<Url> {
         self.headers.get("location").map(|to| Url::parse(to.to_str().unwrap()).unwrap())
+    }
+
+    /// Where the page goes on by itself.
+    pub(crate) fn refresh(&self) -> Option<Url> {
+        let to = self.headers.get("refresh")?.to_str().unwrap().strip_prefix("0; url=").unwrap();
+        Some(Url::parse(to).unwrap())
     }
 }
 
@@ -182,7 +188,7 @@ impl Browser {
 
 fn is_application(url: &Url) -> bool {
     let origin = url.origin().ascii_serialization();
-    let known = [APP, OTHER_APP, AUTHN].contains(&origin.as_str());
+    let known = [APP, OTHER_APP, API, FILES, AUTHN].contains(&origin.as_str());
     let ours = origin == AUTHN || url.path().starts_with("/.pomerium");
     known && !ours || (!known && url.scheme() == "https")
 }

@@ -24,15 +24,16 @@ pub(crate) use provider::{Provider, Script, base64};
 pub(crate) const AUTHN: &str = "https://auth.example.com";
 pub(crate) const APP: &str = "https://app.example.com";
 pub(crate) const OTHER_APP: &str = "https://wiki.example.com";
+pub(crate) const API: &str = "https://api.example.com";
+pub(crate) const FILES: &str = "https://files.example.net:8443";
 
-/// Applications of this deployment.
+/// Applications of a deployment.
 #[derive(Debug)]
-struct Hosts;
+pub(crate) struct Hosts(pub(crate) &'static [&'static str]);
 
 impl RouteHosts for Hosts {
     fn serves(&self, url: &Url) -> bool {
-        let origin = url.origin().ascii_serialization();
-        origin == APP || origin == OTHER_APP
+        self.0.contains(&url.origin().ascii_serialization().as_str())
     }
 }
 
@@ -117,6 +118,15 @@ impl World {
     }
 
     pub(crate) fn send_to_sign_in_at(&self, browser: &mut Browser, target: &str, idp: &str, now: Timestamp) -> Url {
+        self.send(browser, target, &[], (idp, now))
+    }
+
+    /// The same on a route that depends on hosts.
+    pub(crate) fn send_through(&self, browser: &mut Browser, target: &str, hosts: &[&str]) -> Url {
+        self.send(browser, target, hosts, ("main", now()))
+    }
+
+    fn send(&self, browser: &mut Browser, target: &str, hosts: &[&str], (idp, now): (&str, Timestamp)) -> Url {
         let target = Url::parse(target).unwrap();
         let flow = FlowCookie::begin(&self.config.cookie_name, now).unwrap();
         browser.take_cookie(&target, &flow.set());
@@ -125,6 +135,7 @@ impl World {
             idp: IdpId::new(idp),
             recipient: Recipient::Browser(flow.hash(&self.keyring)),
             restarted: false,
+            additional_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         };
         request.to_url(&self.keyring, Url::parse(AUTHN).unwrap().join("/.pomerium/sign_in").unwrap(), now)
     }
@@ -184,7 +195,7 @@ pub(crate) fn config(keyring: &Arc<Keyring>, idps: Vec<IdpConfig>) -> AuthnConfi
         sign_out_redirect: None,
         extra_roots: None,
         programs: postern_identity::ProgramHosts::default(),
-        hosts: Arc::new(Hosts),
+        hosts: Arc::new(Hosts(&[APP, OTHER_APP, API, FILES])),
     }
 }
 

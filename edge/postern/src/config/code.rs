@@ -76,6 +76,7 @@ codes! {
     SignInHost = 806 "a route on the host where people sign in",
     CostlyRegex = 807 "a regular expression that can cost much",
     UnverifiedUpstream = 808 "an upstream whose certificate is not looked at",
+    NoCookieThere = 809 "a host of `depends_on` that gets no cookie",
     BadTest = 901 "a test that cannot be read",
     FailedTest = 902 "a test that fails",
 }

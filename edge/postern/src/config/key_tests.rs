@@ -564,16 +564,54 @@ fn how_endpoints_are_chosen_is_as_it_is_written() {
 #[test]
 fn keys_of_a_route_mean_what_they_say() {
     let route = planned(
-        "depends_on: ['https://b.example.com:8/x']\nmcp: {server: {}}\n\
+        "mcp: {server: {}}\n\
          sub_policies: [{id: x, allowed_users: a, allowed_idp_claims: {g: [h]}}]\nsession_recording: {enabled: true}\n",
     );
     assert_eq!(route.key, "routes[0]");
-    assert_eq!(route.access.depends_on, ["b.example.com:8"]);
     let Some(Mcp::Server(server)) = route.mcp else { panic!() };
     assert_eq!((server.max_request_bytes, server.path.as_str()), (4096, "/"));
     assert_eq!((route.access.sub_policies[0].name.as_str(), route.access.recorded), ("x", true));
     assert_eq!(route.access.sub_policies[0].claims["g"], ["h"]);
     assert!(routed("description: a\n").planned.routes.is_empty(), "a route that asks for nothing is not kept");
+}
+
+#[test]
+fn depends_on_names_hosts_and_says_which_of_them_get_no_cookie() {
+    let told = |settings: &str, depends_on: &str, routes: &str| {
+        let loaded = loaded(&format!(
+            "{settings}routes:\n  - from: https://a.example.com\n    to: https://a.internal\n    \
+             allow_any_authenticated_user: true\n    depends_on: {depends_on}\n{routes}"
+        ));
+        assert!(wrong(&loaded).is_empty(), "{:?}", loaded.problems);
+        let about = |problem: &&Problem| problem.code == Code::NoCookieThere;
+        let told: Vec<_> = loaded.problems.iter().filter(about).map(|problem| problem.at.key.to_string()).collect();
+        let route = Arc::clone(&loaded.config.unwrap().edge.routes[0]);
+        (route.depends_on.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), told.join(" "))
+    };
+    let other = |from: &str, lines: &str| {
+        format!("  - from: https://{from}\n    to: https://b.internal\n    allow_any_authenticated_user: true\n{lines}")
+    };
+    let told_of = |settings: &str, depends_on: &str, routes: &str| told(settings, depends_on, routes).1;
+    let b = other("b.example.com", "");
+    let both = told("", "['https://B.example.com:8/x', nobody.example.com]", &b);
+    assert_eq!(both, ("b.example.com:8 nobody.example.com".to_owned(), "routes[0].depends_on[1]".to_owned()));
+    for (depends_on, routes) in [
+        ("b.example.com", b.clone()),
+        ("[a.example.com, 'a.example.com:8']", String::new()),
+        ("x.example.com", other("*.example.com", "")),
+        ("'b.example.com:8'", other("b.example.com:8", "")),
+    ] {
+        assert_eq!(told_of("", depends_on, &routes), "", "{depends_on}");
+    }
+    for (settings, depends_on, routes) in [
+        ("", "b.example.com", other("b.example.com:8", "")),
+        ("", "b.example.com", other("b.example.com", "    idp_client_id: other\n")),
+        ("", "authenticate.example.com", String::new()),
+        ("cookie_domain: example.com\n", "b.example.org", other("b.example.org", "")),
+    ] {
+        assert_eq!(told_of(settings, depends_on, &routes), "routes[0].depends_on", "{depends_on}");
+    }
+    assert_eq!(told_of("cookie_domain: example.com\n", "b.example.com", &b), "", "it is the same cookie");
 }
 
 #[test]

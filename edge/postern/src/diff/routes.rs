@@ -115,7 +115,12 @@ fn settings_differ(old: &Route, new: &Route) -> bool {
                     (&route.issuer_format, &route.groups_filter),
                     &route.timeout
                 ),
-                ((&route.idle_timeout, &route.upgrades), &route.show_error_details, &route.response_rewrites),
+                (
+                    (&route.idle_timeout, &route.upgrades),
+                    &route.show_error_details,
+                    &route.response_rewrites,
+                    &route.depends_on
+                ),
             )
         )
     };

@@ -17,6 +17,8 @@ use crate::probe::{Outcome, Who, devices};
 /// More routes of other hosts than this are counted, not listed.
 const LISTED: usize = 12;
 
+const BROWSER: &str = "a browser gets";
+
 impl Explanation<'_> {
     /// Everything, in the order in which it happens.
     #[must_use]
@@ -146,7 +148,7 @@ impl Explanation<'_> {
     }
 
     fn write_answers(&self, out: &mut String, page: Page) -> fmt::Result {
-        for (client, told) in [("a browser gets", &self.browser), ("a program gets", &self.program)] {
+        for (client, told) in [(BROWSER, &self.browser), ("a program gets", &self.program)] {
             writeln!(out, "\n{}", page.bold(client))?;
             let Told::Answer(answer) = told else {
                 writeln!(out, "  the answer of the upstream")?;
@@ -161,6 +163,10 @@ impl Explanation<'_> {
                 (None, Some(_)) if is_page(answer) => writeln!(out, "  {status}, a page{}", self.sentence())?,
                 (None, Some(kind)) => writeln!(out, "  {status}, {kind}\n  {}", body.trim_end().replace('\n', "\n  "))?,
                 (None, None) => writeln!(out, "  {status}")?,
+            }
+            let hosts = self.finding.additional_hosts();
+            if !hosts.is_empty() && client == BROWSER {
+                writeln!(out, "  and then, signed in, a cookie on {} as well", hosts.join(", "))?;
             }
         }
         Ok(())

@@ -39,6 +39,7 @@ impl Explanation<'_> {
             "status": self.status(),
             "browser": told(&self.browser),
             "program": told(&self.program),
+            "additional_hosts": self.finding.additional_hosts(),
             "upstream": upward.map(|upward| json!({
                 "address": upward.address,
                 "tls": upward.tls,

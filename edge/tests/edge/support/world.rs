@@ -232,6 +232,7 @@ pub(crate) fn route(name: &str, host: &str, upstream: SocketAddr) -> Route {
         static_window: Duration::ZERO,
         max_request_body: None,
         show_error_details: false,
+        depends_on: Box::default(),
     }
 }
 

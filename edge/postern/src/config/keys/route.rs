@@ -115,7 +115,8 @@ pub(crate) static ROUTE: Scope = Scope {
             .differs("who has no e-mail address is named by id; who is not signed in is `system:anonymous`"),
         works("kubernetes_service_account_token_file", File, "none").differs("line ends at the end are cut off"),
         works("enable_google_cloud_serverless_authentication", Bool, "`false`"),
-        harmless("depends_on", List(&Host), "none"),
+        works("depends_on", List(&Host), "none")
+            .differs("hosts that no route has are left out; a host has the port of the page, unless one is written"),
         not_yet("mcp", Block(&MCP), "none"),
         not_yet("upstream_tunnel", Block(&UPSTREAM_TUNNEL), "none"),
         not_yet("session_recording", Block(&SESSION_RECORDING), "none"),

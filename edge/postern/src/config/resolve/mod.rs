@@ -78,6 +78,8 @@ pub(super) fn config(cx: &mut Context<'_>, settings: &Block<'_>) -> Option<Confi
     let authenticate = authenticate::resolve(cx, settings, &routes, (role, &idps));
     if let Some(authenticate) = &authenticate {
         routes.tell_of_sign_in_host(cx, &authenticate.url);
+        let domain = cookies.edge.attributes.domain.as_deref();
+        routes.tell_of_dependencies(cx, (&authenticate.url, domain), flags.match_any_incoming_port);
     }
     let known = autocert::Known {
         routes: &routes,

@@ -4,6 +4,7 @@
 
 mod access;
 mod answers;
+mod depends_on;
 mod headers;
 mod identity;
 mod matching;

@@ -163,7 +163,8 @@ impl Browser {
 
     async fn follow(&mut self, mut answer: Response) -> Result<Response> {
         for _ in 0..20 {
-            let next = match page::refresh(&answer.body) {
+            let in_head = answer.header("refresh").strip_prefix("0; url=").map(str::to_owned);
+            let next = match in_head.or_else(|| page::refresh(&answer.body)) {
                 Some(target) if answer.status.is_success() => answer.url.join(&target)?,
                 _ if answer.status.is_redirection() => answer.location()?,
                 _ => return Ok(answer),

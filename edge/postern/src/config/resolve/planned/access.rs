@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use postern_policy::ppl;
-use url::Url;
 
-use crate::config::Code;
 use crate::config::block::Block;
 use crate::config::context::Context;
 use crate::config::keys::{SESSION_RECORDING, SUB_POLICY, UPSTREAM_TUNNEL};
-use crate::config::value::{Spanned, quoted};
 
 /// Keys of a route about people.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +15,6 @@ pub struct RouteAccess {
     pub sub_policies: Vec<SubPolicy>,
     /// `idp_access_token_allowed_audiences`; an empty list allows none, `None` takes the global ones.
     pub audiences: Option<Vec<String>>,
-    /// `depends_on`: hosts that get a cookie too.
-    pub depends_on: Vec<String>,
     /// `upstream_tunnel`: the upstream connects by itself, and this many rules say who may.
     pub tunnel_rules: Option<usize>,
     /// `session_recording`.
@@ -45,16 +40,12 @@ pub struct SubPolicy {
     pub remediation: String,
 }
 
-/// More hosts than this are not walked through.
-const MAX_DEPENDS_ON: usize = 5;
-
 pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> RouteAccess {
     let audiences = route.find("idp_access_token_allowed_audiences").is_some();
     let recording = route.inner(cx, "session_recording", &SESSION_RECORDING);
     RouteAccess {
         sub_policies: sub_policies(cx, route),
         audiences: audiences.then(|| route.names(cx, "idp_access_token_allowed_audiences")),
-        depends_on: depends_on(cx, route),
         tunnel_rules: tunnel(cx, route),
         recorded: recording.is_some_and(|block| block.flag(cx, "enabled")),
     }
@@ -76,33 +67,6 @@ fn sub_policies(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<SubPolicy> {
         }
     };
     blocks.iter().map(one).collect()
-}
-
-fn depends_on(cx: &mut Context<'_>, route: &Block<'_>) -> Vec<String> {
-    let texts = route.texts(cx, "depends_on").unwrap_or_default();
-    if texts.len() > MAX_DEPENDS_ON {
-        let what = format!("`depends_on` names {} hosts, and {MAX_DEPENDS_ON} are the most", texts.len());
-        cx.fatal(Code::OutOfRange, &route.at("depends_on"), what, "keep those that pages of this route call");
-    }
-    texts.iter().filter_map(|text| dependency(cx, text)).collect()
-}
-
-/// A host, or a URL that is cut to its host.
-fn dependency(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<String> {
-    let written = text.value.trim();
-    let host = if written.contains('/') {
-        let url = Url::parse(written).ok().filter(|_| written.contains("://"));
-        url.and_then(|url| {
-            Some(url[url::Position::BeforeHost..url::Position::AfterPort].to_owned()).filter(|host| !host.is_empty())
-        })
-    } else {
-        super::super::routes::is_authority(written).then(|| written.to_owned())
-    };
-    if host.is_none() {
-        let what = format!("{} is no host", quoted(written));
-        cx.fatal(Code::BadHost, &text.at, what, "write `api.example.com`, or `https://api.example.com`");
-    }
-    host
 }
 
 /// The policy is read so that its mistakes are told; it is kept as text until tunnels are served.

@@ -4,6 +4,7 @@ mod access;
 mod balancing;
 mod connections;
 mod credentials;
+mod depends;
 mod from;
 mod health;
 mod lints;
@@ -25,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use postern_edge::route::{HostPattern, Route, Target};
-use postern_edge::{Host, ResponseHeaders};
+use postern_edge::route::{HostPattern, Route, RouteTable, Target};
+use postern_edge::{Host, Neighbours, ResponseHeaders};
 use url::Url;
 
 use self::policies::Policies;
@@ -63,6 +64,8 @@ struct Resolved {
     /// The text that its identity is the hash of (01 §2.9).
     identity: String,
     at: At,
+    /// Where each host of its `depends_on` is written.
+    depends_on: Vec<At>,
 }
 
 /// Without bytes for so long a stream ends, unless the route says otherwise (01 §1.3).
@@ -81,6 +84,8 @@ pub(super) struct Routes {
     pub(super) complete: bool,
     /// Hosts that have our own paths alone.
     pub(super) own_hosts: Vec<Host>,
+    /// The routes with `depends_on`, by their number, and where each host of it is written.
+    depending: Vec<(usize, Vec<At>)>,
 }
 
 pub(super) fn resolve(
@@ -107,8 +112,10 @@ pub(super) fn resolve(
     lints::all(cx, &resolved);
     let complete = resolved.len() == written;
     let secure = resolved.iter().map(|one| !one.identity.to_ascii_lowercase().starts_with("http://")).collect();
+    let depending = resolved.iter_mut().map(|one| std::mem::take(&mut one.depends_on)).enumerate();
+    let depending = depending.filter(|(_, places)| !places.is_empty()).collect();
     let (list, places) = resolved.into_iter().map(|one| (one.route, one.at)).unzip();
-    Routes { list, places, secure, complete, own_hosts }
+    Routes { list, places, secure, complete, own_hosts, depending }
 }
 
 /// `tls_downstream_server_name`: a host that has our own paths, and no routes.
@@ -136,6 +143,27 @@ impl Routes {
     pub(super) fn tell_of_sign_in_host(&self, cx: &mut Context<'_>, url: &Url) {
         for (route, at) in self.list.iter().zip(&self.places) {
             lints::sign_in_host(cx, route, at, url);
+        }
+    }
+
+    /// Tells of hosts in `depends_on` that get no cookie.
+    pub(super) fn tell_of_dependencies(
+        &self,
+        cx: &mut Context<'_>,
+        (url, cookie_domain): (&Url, Option<&str>),
+        any_port: bool,
+    ) {
+        // A route that was refused may be the one that is missed.
+        if self.depending.is_empty() || !self.complete {
+            return;
+        }
+        let own = self.own_hosts.iter().map(|host| (host.name(), host.port()));
+        let table = RouteTable::new(&self.list, own, any_port);
+        let sign_in_host = url.host_str().unwrap_or_default();
+        for (index, places) in &self.depending {
+            if let Some(route) = self.list.get(*index) {
+                depends::tell(cx, (route, places), Neighbours { table: &table, cookie_domain, sign_in_host });
+            }
         }
     }
 }
@@ -174,6 +202,7 @@ fn route(
     let issuer = identity::issuer_format(cx, block);
     let groups_filter = identity::groups_filter(cx, block, defaults.identity.groups_filter.as_ref());
     let show_error_details = block.flag(cx, "show_error_details");
+    let (depends_on, dependencies): (Vec<_>, Vec<_>) = depends::resolve(cx, block).into_iter().unzip();
     let static_window = storage::window(cx, block).unwrap_or(defaults.static_window);
     let max_request_body = limits::body(cx, block);
     // A long-lived route has no time-outs of its own accord (01 §2.6).
@@ -218,8 +247,9 @@ fn route(
         static_window,
         max_request_body,
         show_error_details,
+        depends_on: depends_on.into(),
     };
-    Some(Resolved { route: Arc::new(route), identity, at: block.at("from") })
+    Some(Resolved { route: Arc::new(route), identity, at: block.at("from"), depends_on: dependencies })
 }
 
 /// The first 16 hex digits of the SHA-256 over `parts`.
