@@ -11,8 +11,8 @@ use postern_identity::{EDGE_TOKEN_HEADER, Session, Timestamp};
 use postern_policy::{DeviceRecord, Trace};
 
 use crate::admit::{Admission, Reply, Verdict, facts};
-use crate::route::{LoadBalancing, Miss};
-use crate::{Asked, ClientCert, Connection, Request, Snapshot, prepare};
+use crate::route::{Carries, LoadBalancing, Miss};
+use crate::{Asked, ClientCert, Connection, Host, Request, Snapshot, prepare};
 
 /// What is asked about.
 #[derive(Clone, Debug)]
@@ -123,8 +123,8 @@ impl Finding<'_> {
 
     fn trace_of(&self, request: &Request) -> Vec<Option<Miss>> {
         let (table, routes) = (&self.snapshot.table, &self.snapshot.config.routes);
-        if request.tunnel {
-            return table.trace_tunnel(routes, &request.host).map(|(_, miss)| miss).collect();
+        if let Some((carries, to)) = self.tunnel() {
+            return table.trace_tunnel(routes, carries, to).map(|(_, miss)| miss).collect();
         }
         table.trace(routes, &request.host, &request.path).map(|(_, miss)| miss).collect()
     }
@@ -143,17 +143,25 @@ impl Finding<'_> {
     fn met_routes(&self) -> bool {
         let none = match &self.admission.verdict {
             Verdict::Refuse(crate::Refusal::NoRoute) => true,
-            Verdict::Refuse(_) => self.admission.request.as_ref().is_some_and(|request| request.tunnel),
+            Verdict::Refuse(_) => self.tunnel().is_some(),
             Verdict::Pass(_) | Verdict::Reply(_) => false,
         };
         self.admission.route.is_some() || (none && !self.is_reserved())
+    }
+
+    /// Where the tunnel that is asked for leads, unless it met a route of requests, for which it is an upgrade like any other.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<(Carries, &Host)> {
+        let asked = self.admission.request.as_deref()?.tunnel.as_ref()?;
+        let met = self.admission.route.as_deref();
+        Some((asked.carries, asked.to.as_ref()?)).filter(|_| met.is_none_or(|route| route.tunnel.is_some()))
     }
 
     /// Whether the path is one of ours, whatever routes there are.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         let request = self.admission.request.as_deref();
-        let request = request.filter(|request| !request.tunnel);
+        let request = request.filter(|_| self.tunnel().is_none());
         request.is_some_and(|request| crate::reserved::Reserved::of(request, self.snapshot).is_some())
     }
 

@@ -61,7 +61,10 @@ pub use mtls::{
 };
 pub use programmatic::ProgramRefusal;
 pub use refusal::{Asked, Failure, Refusal};
-pub use request::{BadRequest, CanonicalPath, Client, Host, HostError, PathError, Request, Upgrade, is_upgrade};
+pub use request::{
+    BadRequest, CanonicalPath, Client, Destination, Host, HostError, PathError, Request, Upgrade, connect_udp_path,
+    is_upgrade,
+};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use upstream::{Dns, DnsFamily, DnsServer, SourceAddress, UpstreamTlsError};
 pub use vigil::Vigilance;

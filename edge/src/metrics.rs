@@ -23,6 +23,7 @@ pub(crate) struct Families {
     pub(crate) panics: IntCounter,
     pub(crate) tunnels: IntGauge,
     pub(crate) tunnel_bytes: IntCounterVec,
+    pub(crate) datagrams_lost: IntCounterVec,
     pub(crate) upstream_connections: IntCounterVec,
     pub(crate) upstream_lookups: IntCounterVec,
     pub(crate) upstream_retries: IntCounterVec,
@@ -67,11 +68,16 @@ impl Metrics {
             )?,
             accept_errors: new.counter("accept_errors_total", "Failed calls of accept.")?,
             panics: new.counter("panics_total", "Requests that ended in a panic, each with its own request only.")?,
-            tunnels: new.gauge("tunnels", "Open connections of TCP routes, and WebSockets over HTTP/2.")?,
+            tunnels: new.gauge("tunnels", "Open tunnels of TCP and UDP routes, and WebSockets over HTTP/2.")?,
             tunnel_bytes: new.counters(
                 "tunnel_bytes_total",
                 "Bytes that tunnels carried, counted at their end.",
                 &["route", "direction"],
+            )?,
+            datagrams_lost: new.counters(
+                "datagrams_lost_total",
+                "Datagrams of UDP routes that could not be sent, or of which it was said that nobody is there.",
+                &["route", "cause"],
             )?,
             upstream_connections: new.counters(
                 "upstream_connections_total",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -32,7 +32,7 @@ use crate::limits::EdgeLimits;
 use crate::listener::Connection;
 use crate::metrics::Metrics;
 use crate::refusal::{Failure, Refusal, streams_both_ways};
-use crate::request::BadRequest;
+use crate::request::{BadRequest, CONNECT_UDP, has_token};
 use crate::tunnel::Dialler;
 use crate::upstream::{Http, Line, NoMember, NoWay, Older, Outcome, Overflow, Upstreams, Wants, hurry};
 use crate::vigil::{Vigil, Vigilance};
@@ -85,8 +85,16 @@ impl ProxyHttp for Proxy {
             }
         };
         match answer {
-            Some(answer) => send(downstream, answer).await.map(|()| true),
-            None if downstream.req_header().method == http::Method::CONNECT => {
+            Some(answer) => {
+                if may_be_followed_by_capsules(downstream.req_header()) {
+                    // They were meant for a tunnel, never for us (S-008).
+                    downstream.set_keepalive(None);
+                }
+                send(downstream, answer).await.map(|()| true)
+            }
+            None if exchange.is_tunnel() || downstream.req_header().method == http::Method::CONNECT => {
+                // Whatever comes of it, what follows is no request.
+                downstream.set_keepalive(None);
                 self.look_after(downstream, exchange)?;
                 // Apart: no other exchange is to hold the room for it.
                 Box::pin(self.tunnel(downstream, exchange)).await.map(|()| true)
@@ -433,6 +441,11 @@ impl Proxy {
         self.metrics.0.upstream_overflows.with_label_values(&[route, overflow.as_str()]).inc();
         Error::e_explain(OVERFLOW, "circuit breaker")
     }
+}
+
+/// Whether its client may take for granted that it gets a tunnel (RFC 9298 §5).
+fn may_be_followed_by_capsules(head: &RequestHeader) -> bool {
+    head.headers.contains_key(UPGRADE) && has_token(head, UPGRADE, CONNECT_UDP.as_bytes())
 }
 
 /// Whether the request needs what HTTP/2 upstreams do not get from Pingora: an answer to `Expect`, and one without chunks for

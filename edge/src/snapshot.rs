@@ -11,7 +11,7 @@ use crate::EdgeConfig;
 use crate::assertion::AssertionSlot;
 use crate::prepare::OwnCookies;
 use crate::request::{FieldRules, Host, HostError, RequestRules};
-use crate::route::{Route, RouteTable, Target};
+use crate::route::{Carries, Route, RouteTable, Target};
 use crate::upstream::{Clusters, UpstreamTlsError};
 
 /// Of whom a route wants client certificates.
@@ -84,7 +84,7 @@ impl Snapshot {
                 trusted_peers: config.proxy.trusted_peers.clone(),
                 fields: FieldRules { underscores: config.request.underscores, claims },
                 limits: config.limits.bytes,
-                tunnels: table.has_tunnels(),
+                tunnels: table.has_tunnels(Carries::Connections),
             },
             cookies: OwnCookies::new(&config.cookie.name),
             edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
@@ -113,7 +113,7 @@ impl Snapshot {
         asked(&opened_for) != asked(host)
     }
 
-    /// The same for a route of connections, whose clients connect to the host `door`: the authority of a CONNECT is none of ours.
+    /// The same for a route of tunnels, whose clients connect to the host `door`: what they ask for is none of ours.
     pub(crate) fn asks_otherwise_behind(&self, sni: Option<&str>, (route, door): (&Arc<Route>, &str)) -> bool {
         let Some(sni) = sni.filter(|sni| self.asks_by_host && *sni != door) else { return false };
         let Ok(opened_for) = Host::parse(sni.as_bytes()) else { return true };

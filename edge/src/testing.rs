@@ -16,8 +16,8 @@ use serde_json::json;
 use url::Url;
 
 use crate::route::{
-    Authority, HostPattern, HostRewrite, PathMatcher, Route, Target, TunnelMatch, Upgrades, Upstream, UpstreamEndpoint,
-    UpstreamScheme,
+    Authority, Carries, HostPattern, HostRewrite, PathMatcher, Route, Target, TunnelMatch, Upgrades, Upstream,
+    UpstreamEndpoint, UpstreamScheme,
 };
 use crate::*;
 
@@ -94,7 +94,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
 /// A public route of connections to `tcp://up.internal:5432`, asked for with these authorities.
 pub(crate) fn tunnel(name: &str, proxy: Option<&str>, authorities: &[&str]) -> Route {
     let authority = |text: &&str| {
-        let (host, port) = text.split_once(':').map_or((*text, None), |(host, port)| (host, port.parse().ok()));
+        let (host, port) = text.rsplit_once(':').map_or((*text, None), |(host, port)| (host, port.parse().ok()));
         Authority { host: host.into(), port }
     };
     let authorities: Box<[_]> = authorities.iter().map(authority).collect();
@@ -112,9 +112,30 @@ pub(crate) fn tunnel(name: &str, proxy: Option<&str>, authorities: &[&str]) -> R
             }]),
             ..Upstream::default()
         }),
-        tunnel: Some(Box::new(TunnelMatch { authorities, proxy: proxy.map(Into::into) })),
+        tunnel: Some(Box::new(TunnelMatch {
+            carries: Carries::Connections,
+            authorities,
+            proxy: proxy.map(Into::into),
+        })),
         ..route("unused", "/")
     }
+}
+
+/// A public route of datagrams to `udp://up.internal:5432`, asked for with these authorities.
+pub(crate) fn datagrams(name: &str, proxy: Option<&str>, authorities: &[&str]) -> Route {
+    let mut route = tunnel(name, proxy, authorities);
+    if let Some(tunnel) = &mut route.tunnel {
+        tunnel.carries = Carries::Datagrams;
+    }
+    if let Target::Upstream(upstream) = &mut route.target {
+        upstream.endpoints.iter_mut().for_each(|endpoint| endpoint.scheme = UpstreamScheme::Udp);
+    }
+    route
+}
+
+/// The fields that ask for datagrams in HTTP/1.1, on this host.
+pub(crate) fn connect_udp(host: &str) -> [(&'static str, &str); 4] {
+    [("host", host), ("connection", "Upgrade"), ("upgrade", "connect-udp"), ("capsule-protocol", "?1")]
 }
 
 /// The same, for whom a policy allows.

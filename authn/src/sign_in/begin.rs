@@ -42,7 +42,7 @@ pub(crate) async fn begin(shared: &Shared, visit: &Visit) -> Answer {
 async fn go_on(shared: &Shared, visit: &Visit, request: SignInRequest) -> Result<Answer, SignInError> {
     let idp = Arc::clone(visit.live.idp(&request.idp).ok_or(SignInError::UnknownIdp)?);
     match session_here(shared, visit).await? {
-        Some((id, session)) if session.idp == request.idp => ticket::hand_over(visit, &request, id, &session),
+        Some((id, session)) if session.idp == request.idp => ticket::hand_over(visit, &request, &id, &session),
         Some(_) | None => send_to_idp(visit, &idp, request).await,
     }
 }

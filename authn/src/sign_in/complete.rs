@@ -50,7 +50,7 @@ pub(super) async fn complete(
     info!(request.id = visit.request_id, postern.idp = idp.id().as_str(), postern.session = %session.handle, "signed in");
     let value = SessionCookie::seal(&config.keyring, visit.host(), &id);
     let cookie = set_cookie(&authn_cookie(config), &value, &authn_cookie_attributes(config), config.session_lifetime);
-    Ok(ticket::hand_over(visit, &callback.request, id, &session)?.cookie(cookie))
+    Ok(ticket::hand_over(visit, &callback.request, &id, &session)?.cookie(cookie))
 }
 
 /// Over so long those who wait for the same moment come to the provider, which has places for some at a time.

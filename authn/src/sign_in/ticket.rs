@@ -58,15 +58,15 @@ struct Sealed {
 pub(super) fn hand_over(
     visit: &Visit,
     request: &SignInRequest,
-    id: SessionId,
+    id: &SessionId,
     session: &Session,
 ) -> Result<Answer, SignInError> {
     if !may_hand_over(&visit.live.config, request) {
         return Err(SignInError::TargetRefused);
     }
     match &request.recipient {
-        Recipient::Browser(flow) => to_browser(visit, request, *flow, &id),
-        Recipient::Program { door } => Ok(to_program(visit, &request.redirect_uri, door, &id, session)),
+        Recipient::Browser(flow) => to_browser(visit, request, *flow, id),
+        Recipient::Program { door } => Ok(to_program(visit, &request.redirect_uri, door, id, session)),
     }
 }
 

@@ -182,7 +182,8 @@ pub(crate) fn place(file: Option<&str>, at: &At) -> Option<String> {
 /// Which requests a route is for: `app.example.com/admin`.
 pub(crate) fn matcher(route: &Route) -> String {
     if let Some(tunnel) = &route.tunnel {
-        let asked: Vec<_> = tunnel.authorities.iter().map(|one| format!("CONNECT {one}")).collect();
+        let method = tunnel.carries.method();
+        let asked: Vec<_> = tunnel.authorities.iter().map(|one| format!("{method} {one}")).collect();
         return asked.join(", ");
     }
     let (host, port) = match &route.hosts {

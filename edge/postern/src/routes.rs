@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use postern_edge::Host;
-use postern_edge::route::{HostPattern, PathMatcher, Route};
+use postern_edge::route::{Carries, HostPattern, PathMatcher, Route};
 use postern_policy::Audience;
 use serde_json::{Value, json};
 
@@ -187,9 +187,8 @@ impl Row<'_> {
             "host": host,
             "port": port,
             "path": if route.tunnel.is_some() { Value::Null } else { json!({ kind: path }) },
-            "connections": route.tunnel.as_ref().map(|tunnel| {
-                tunnel.authorities.iter().map(ToString::to_string).collect::<Vec<_>>()
-            }),
+            "connections": asked(route, Carries::Connections),
+            "datagrams": asked(route, Carries::Datagrams),
             "to": ask::target(route),
             "load_balancing_policy": ask::policy(route),
             "who": route.policy.audience().as_str(),
@@ -209,7 +208,10 @@ fn chosen<'p>(probe: &'p Probe, wanted: &Wanted) -> Result<(Vec<&'p Arc<Route>>,
             let of_requests = table.groups().into_iter().flat_map(|group| group.routes);
             Ok((of_requests.chain(probe.routes().iter().filter(|route| route.tunnel.is_some())).collect(), false))
         }
-        Wanted::Host(host) => Ok((table.candidates(host).into_iter().chain(table.tunnel(host)).collect(), false)),
+        Wanted::Host(host) => {
+            let tunnels = Carries::ALL.into_iter().filter_map(|carries| table.tunnel(carries, host));
+            Ok((table.candidates(host).into_iter().chain(tunnels).collect(), false))
+        }
         Wanted::Url(address) => {
             let now = SystemTime::now().into();
             let question = Question::get(address.clone(), Who::Nobody, now);
@@ -218,8 +220,8 @@ fn chosen<'p>(probe: &'p Probe, wanted: &Wanted) -> Result<(Vec<&'p Arc<Route>>,
                 let why = finding.admission.verdict.details();
                 return Err(Failed::Problem(format!("a request for this address is refused before any route: {why}")));
             };
-            if request.tunnel {
-                return Ok((table.tunnel(&request.host).into_iter().collect(), false));
+            if let Some((carries, to)) = finding.tunnel() {
+                return Ok((table.tunnel(carries, to).into_iter().collect(), false));
             }
             if finding.is_reserved() {
                 return Ok((Vec::new(), true));
@@ -229,6 +231,12 @@ fn chosen<'p>(probe: &'p Probe, wanted: &Wanted) -> Result<(Vec<&'p Arc<Route>>,
             Ok((routes, false))
         }
     }
+}
+
+/// What tunnels of this kind are asked for with, if the route is for them.
+fn asked(route: &Route, carries: Carries) -> Option<Vec<String>> {
+    let tunnel = route.tunnel.as_deref().filter(|tunnel| tunnel.carries == carries)?;
+    Some(tunnel.authorities.iter().map(ToString::to_string).collect())
 }
 
 /// The host that the table knows without a route.

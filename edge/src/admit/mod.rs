@@ -26,12 +26,12 @@ use crate::identify::{Given, Identify, Known, Sessions, Subject};
 use crate::mtls::Presented;
 use crate::prepare::Impersonation;
 use crate::refusal::{Asked, Failure};
-use crate::request::{Upgrade, lenient_reading};
+use crate::request::{Upgrade, has_body, lenient_reading};
 use crate::reserved::{self, Reserved};
-use crate::route::{IdentityToken, Rewritten, Route, Target, Upstream};
+use crate::route::{Carries, IdentityToken, Rewritten, Route, Target, Upstream};
 use crate::{
-    AuthnUpstream, BadRequest, ClientCert, Connection, GroupsFilter, JwtIssuerFormat, Refusal, Request, Snapshot,
-    prepare, programmatic,
+    AuthnUpstream, BadRequest, ClientCert, Connection, Destination, GroupsFilter, Host, JwtIssuerFormat, Refusal,
+    Request, Snapshot, prepare, programmatic,
 };
 
 /// Decides every request of an edge.
@@ -240,8 +240,15 @@ impl<I: Identify> Judge<'_, I> {
         let snapshot = self.snapshot;
         let request = Arc::new(Request::read(head, self.connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
         admission.request = Some(Arc::clone(&request));
-        if request.tunnel {
-            return self.decide_tunnel(head, &request, admission).await;
+        if let Some(asked) = &request.tunnel {
+            match self.tunnel(asked, &request) {
+                Some((route, to)) => return self.decide_tunnel(head, (&request, to), route, admission).await,
+                // What no route is for is no more than a method that is not served (S-018), or a path where nothing is.
+                None if asked.carries == Carries::Connections => return Err(Refusal::BadRequest(BadRequest::Method)),
+                None if head.method == Method::CONNECT => return Err(Refusal::NoRoute),
+                // An upgrade like any other, of which another route may know.
+                None => {}
+            }
         }
         let sni = self.connection.sni.as_deref();
         let served = self.connection.serves(request.host.name()) && !snapshot.asks_otherwise(sni, &request.host);
@@ -268,21 +275,32 @@ impl<I: Identify> Judge<'_, I> {
         self.decide_route(head, (&request, &credential), (route, other_path), admission).await
     }
 
-    /// A request for a connection. Only a route of connections is for it, the very host and port that it names; whoever asks shows
-    /// who they are on the host that `from` names (S-105).
+    /// The route whose tunnel is asked for, the very host and port that it names; and those. What the host of the request is not for
+    /// reaches none (S-105).
+    fn tunnel<'r>(&self, asked: &'r Destination, request: &Request) -> Option<(&Arc<Route>, &'r Host)> {
+        let to = asked.to.as_ref()?;
+        let route = self.snapshot.table.tunnel(asked.carries, to)?;
+        route.tunnel.as_deref().is_some_and(|tunnel| tunnel.is_asked_on(&request.host, to)).then_some((route, to))
+    }
+
+    /// A request for a tunnel, which its route is for; whoever asks shows who they are on the host that `from` names (S-105).
     async fn decide_tunnel(
         &self,
         head: &RequestHeader,
-        request: &Arc<Request>,
+        (request, to): (&Arc<Request>, &Host),
+        route: &Arc<Route>,
         admission: &mut Admission,
     ) -> Result<Verdict, Refusal> {
         if self.connection.tls {
             self.still_welcome()?;
         }
-        // What no route is for is no more than a method that is not served (S-018).
-        let route = self.snapshot.table.tunnel(&request.host).ok_or(Refusal::BadRequest(BadRequest::Method))?;
-        let proxy = route.tunnel.as_deref().and_then(|tunnel| tunnel.proxy.as_deref());
-        let door = proxy.unwrap_or_else(|| request.host.name());
+        if has_body(head) {
+            // What follows goes through the tunnel.
+            return Err(Refusal::BadRequest(BadRequest::Framing));
+        }
+        let tunnel = route.tunnel.as_deref();
+        let door = tunnel.map_or(to.name(), |tunnel| tunnel.door(to));
+        let proxy = tunnel.and_then(|tunnel| tunnel.proxy.as_deref());
         let sni = self.connection.sni.as_deref();
         let served = proxy.is_none_or(|proxy| self.connection.serves(proxy));
         if !served || self.snapshot.asks_otherwise_behind(sni, (route, door)) {
@@ -362,8 +380,8 @@ impl<I: Identify> Judge<'_, I> {
             }
             Target::Upstream(_) => {}
         }
-        if request.tunnel {
-            return Ok(Verdict::Pass(Permit::to_connection(Arc::clone(request), Arc::clone(route))));
+        if route.tunnel.is_some() {
+            return Ok(Verdict::Pass(Permit::to_tunnel(Arc::clone(request), Arc::clone(route))));
         }
         let upgrade = route.upgrades.first_of(&request.upgrades).cloned();
         if upgrade.is_none() && !request.upgrades.is_empty() {
@@ -479,8 +497,8 @@ impl<I: Identify> Judge<'_, I> {
     }
 }
 
-/// Whether what is asked for over HTTP/2 is a WebSocket (RFC 8441), and this is none: there an answer that is no refusal, of
-/// whomever, would be consent to one.
+/// Whether what is asked for over HTTP/2 is another protocol (RFC 8441), and this is none: there an answer that is no refusal, of
+/// whomever, would be consent to it.
 fn is_unmet(head: &RequestHeader, verdict: &Verdict) -> bool {
     head.method == Method::CONNECT
         && match verdict {
@@ -660,7 +678,7 @@ impl Permit {
     }
 
     /// Nobody tells an upstream anything that is no HTTP.
-    const fn to_connection(request: Arc<Request>, route: Arc<Route>) -> Self {
+    const fn to_tunnel(request: Arc<Request>, route: Arc<Route>) -> Self {
         let passage = Passage::Route { route, rewritten: None };
         Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
     }
@@ -683,10 +701,17 @@ impl Permit {
         matches!(self.passage, Passage::Authn { .. })
     }
 
-    /// It is for a connection to the upstream, and for no request (S-105).
+    /// It is for a tunnel to the upstream, and for no request (S-105).
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        self.request.tunnel
+        self.tunnel().is_some()
+    }
+
+    /// What the tunnel carries, if it is for one.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<Carries> {
+        let (route, _) = self.upstream()?;
+        route.tunnel.as_deref().map(|tunnel| tunnel.carries)
     }
 
     /// What the connection becomes if the upstream agrees; nothing else does it become (S-009, S-010).

@@ -5,6 +5,7 @@ use postern_identity::{ProgramToken, ServiceAccountToken, SessionCookie, Session
 use proptest::prelude::*;
 
 use super::*;
+use crate::route::Upgrades;
 use crate::testing::*;
 use crate::{ClientTrust, DownstreamMtls, EdgeConfig, SnapshotError, Terms};
 
@@ -696,4 +697,140 @@ async fn whoever_is_given_is_judged_as_if_their_cookie_was_shown() {
         assert!(!passes(&given(host, None, NOW)));
         assert!(!passes(&given(host, Some(alice()), alice().expires_at)), "S-090");
     }
+}
+
+/// A request for datagrams over HTTP/2.
+fn connect_udp_h2(url: &str) -> RequestHeader {
+    let request = http::Request::connect(url).version(http::Version::HTTP_2).header("capsule-protocol", "?1");
+    let request = request.extension(::h2::ext::Protocol::from_static("connect-udp"));
+    request.body(()).unwrap().into_parts().0.into()
+}
+
+const DNS: &str = "/.well-known/masque/udp/dns.internal/53/";
+
+/// A UDP route beside routes of requests, on the host that its clients connect to among them.
+async fn with_datagrams() -> World {
+    let upgrades = Upgrades::new(["connect-udp", "custom"]);
+    World::new(config(vec![
+        route("app.example.com", "/"),
+        Route { upgrades, ..route("own.example.com", "/") },
+        tunnel("tcp", Some("app.example.com"), &["dns.internal:53"]),
+        datagrams("dns", Some("app.example.com"), &["dns.internal:53"]),
+        datagrams("bare", None, &["game.example.com:27015"]),
+    ]))
+    .await
+}
+
+#[tokio::test]
+async fn s_105_datagrams_are_asked_for_on_the_host_of_the_proxy_or_on_their_own_in_both_versions_of_http() {
+    let world = with_datagrams().await;
+    let game = "/.well-known/masque/udp/game.example.com/27015/";
+    let mut heads = vec![
+        connect_udp_h2(&format!("https://app.example.com{DNS}")),
+        connect_udp_h2(&format!("https://game.example.com{game}")),
+        get(&format!("https://app.example.com{DNS}"), &connect_udp("app.example.com")),
+    ];
+    for (path, host) in [
+        (DNS, "app.example.com"),
+        (DNS, "app.example.com:8443"),
+        (DNS, "dns.internal:53"),
+        (game, "game.example.com"),
+        (game, "game.example.com:27015"),
+    ] {
+        heads.push(get(path, &connect_udp(host)));
+    }
+    for head in heads {
+        let Admission { verdict, request, route, .. } = world.admit(&head).await;
+        let Verdict::Pass(permit) = verdict else { panic!("{head:?}: {verdict:?}") };
+        assert_eq!((permit.tunnel(), permit.upgrade()), (Some(Carries::Datagrams), None), "{head:?}");
+        let (request, route) = (request.unwrap(), route.unwrap());
+        assert!(["dns", "bare"].contains(&route.name.as_str()), "{head:?}: {}", route.name);
+        assert_eq!((request.method.as_str(), request.path.starts_with("/.well-known/masque/udp/")), ("GET", true));
+    }
+}
+
+#[tokio::test]
+async fn what_no_udp_route_is_for_is_what_it_was_before_there_were_any() {
+    let world = with_datagrams().await;
+    let told = async |head: RequestHeader| match world.admit(&head).await.verdict {
+        Verdict::Pass(permit) => permit.upgrade().map_or("request", |_| "upgrade"),
+        verdict @ (Verdict::Reply(_) | Verdict::Refuse(_)) => verdict.details(),
+    };
+    let elsewhere = "/.well-known/masque/udp/dns.internal/54/";
+    for (path, host, expected) in [
+        // The host of another route, which does not let its connections become anything, or does.
+        (elsewhere, "app.example.com", "upgrade-not-allowed"),
+        (elsewhere, "own.example.com", "upgrade"),
+        // Neither the host that clients connect to nor the one that they ask for.
+        (DNS, "own.example.com", "upgrade"),
+        (DNS, "nobody.example.com", "route-not-found"),
+        (DNS, "dns.internal", "route-not-found"),
+        (DNS, "dns.internal:54", "route-not-found"),
+        (elsewhere, "dns.internal:54", "route-not-found"),
+        ("/.well-known/masque/udp/game.example.com/27015/", "app.example.com", "upgrade-not-allowed"),
+        ("/dns.internal/53/", "app.example.com", "upgrade-not-allowed"),
+    ] {
+        assert_eq!(told(get(path, &connect_udp(host))).await, expected, "{host}{path}");
+    }
+    // Over HTTP/2 it asks for nothing else, so that no other route is for it.
+    for url in [
+        format!("https://app.example.com{elsewhere}"),
+        format!("https://own.example.com{DNS}"),
+        "https://own.example.com/".to_owned(),
+        "https://nobody.example.com/".to_owned(),
+    ] {
+        assert_eq!(told(connect_udp_h2(&url)).await, "route-not-found", "{url}");
+    }
+    // Without the upgrade it is a request, whatever its path.
+    assert_eq!(told(get(DNS, &[("host", "app.example.com")])).await, "request");
+    let others = [("connection", "upgrade"), ("upgrade", "custom, connect-udp"), ("host", "own.example.com")];
+    assert_eq!(told(get("/", &others)).await, "upgrade");
+    let post = head("POST", DNS, &connect_udp("app.example.com"));
+    assert_eq!(told(post).await, "upgrade-not-allowed", "datagrams are asked for with GET (RFC 9298 section 3.2)");
+}
+
+#[tokio::test]
+async fn a_request_for_datagrams_has_no_body() {
+    let world = with_datagrams().await;
+    for (name, value) in [("content-length", "3"), ("transfer-encoding", "chunked")] {
+        let fields: Vec<_> = connect_udp("app.example.com").into_iter().chain([(name, value)]).collect();
+        assert_eq!(world.status(&get(DNS, &fields)).await, 400, "{name}");
+    }
+    let mut over_h2 = connect_udp_h2(&format!("https://app.example.com{DNS}"));
+    over_h2.insert_header("content-length", "3").unwrap();
+    assert_eq!(world.status(&over_h2).await, 400);
+    let nothing: Vec<_> = connect_udp("app.example.com").into_iter().chain([("content-length", "0")]).collect();
+    assert_eq!(world.status(&get(DNS, &nothing)).await, 200);
+}
+
+#[tokio::test]
+async fn who_asks_for_datagrams_signs_in_on_the_host_that_is_connected_to_and_policy_sees_what_is_asked() {
+    let own = |route: Route, policy| Route { policy, public: false, ..route };
+    let dns = "allow: {and: [{http_path: {is: /.well-known/masque/udp/dns.internal/53/}}, {http_method: {is: GET}}]}";
+    let world = World::new(config(vec![
+        own(datagrams("any", Some("app.example.com"), &["any.internal:1"]), any_user()),
+        own(datagrams("dns", Some("app.example.com"), &["dns.internal:53", "dns.internal:54"]), ppl(dns)),
+    ]))
+    .await;
+    let any = "/.well-known/masque/udp/any.internal/1/";
+    for host in ["app.example.com", "any.internal:1"] {
+        let mut fields = connect_udp(host).to_vec();
+        let head = get(any, &fields);
+        assert_eq!(world.status(&head).await, 302, "{host}: a client of Pomerium's opens a browser");
+        fields.push(("accept", "application/json"));
+        let told = world.answer(&get(any, &fields)).await.unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told.body).unwrap();
+        assert_eq!(told["sign_in_url"], "https://app.example.com/.pomerium/user", "{host}");
+        let token = format!("Pomerium {}", alices_cookie("app.example.com"));
+        fields.push(("authorization", &token));
+        assert_eq!(world.status(&get(any, &fields)).await, 200, "{host}");
+        let foreign = format!("Pomerium {}", alices_cookie("any.internal"));
+        fields.pop();
+        fields.push(("authorization", &foreign));
+        assert_eq!(world.status(&get(any, &fields)).await, 401, "{host}: S-089");
+    }
+    assert_eq!(world.status(&get(DNS, &connect_udp("app.example.com"))).await, 200);
+    assert_eq!(world.status(&connect_udp_h2(&format!("https://app.example.com{DNS}"))).await, 200);
+    let other = get("/.well-known/masque/udp/dns.internal/54/", &connect_udp("app.example.com"));
+    assert_eq!(world.status(&other).await, 403);
 }

@@ -75,7 +75,7 @@ pub(crate) enum Tunnel {
     WebSocket,
     /// Another protocol that was agreed on with a 101.
     Upgraded,
-    /// A connection to somewhere else, asked for with CONNECT (S-106).
+    /// A connection to somewhere else, asked for with CONNECT (S-106), or datagrams, with CONNECT-UDP.
     Connect,
 }
 
@@ -191,7 +191,7 @@ impl Connection {
         self.exchange.load(Ordering::Acquire)
     }
 
-    /// From here on the bytes are not HTTP: a 101 was answered, or a CONNECT was granted (S-009).
+    /// From here on the bytes are not HTTP: a 101 was answered, or a CONNECT or CONNECT-UDP was granted (S-009).
     pub(crate) fn begin_tunnel(&self, tunnel: Tunnel) {
         let _only_once = self.tunnel.set(tunnel);
     }

@@ -53,13 +53,13 @@ fn is_kubernetes(head: &RequestHeader) -> bool {
     agent.windows(b"kubernetes/".len()).any(|window| window == b"kubernetes/")
 }
 
-/// Whether whoever asks can be sent to sign in (rulings): a browser that navigates here, or a client of a TCP route, which sends
-/// a browser (02 §5.2).
+/// Whether whoever asks can be sent to sign in (rulings): a browser that navigates here, or a client of a route of tunnels, which
+/// sends a browser (02 §5.2).
 pub(crate) fn may_redirect(asked: &Asked<'_>) -> bool {
     let head = asked.head;
     // Nobody browses to what a connection becomes.
     let is_upgrade = head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE);
-    let is_tunnel = asked.request.is_some_and(|request| request.tunnel);
+    let is_tunnel = asked.tunnel().is_some();
     if asked.programmatic || is_kubernetes(head) || grpc(head).is_some() || is_upgrade && !is_tunnel {
         return false;
     }

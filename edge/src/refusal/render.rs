@@ -13,7 +13,8 @@ use crate::answer::{Answer, Draft, NO_STORE};
 use crate::programmatic::ProgramRefusal;
 use crate::refusal::form::{is_safe, wants_page};
 use crate::refusal::{Asked, Failure, Form, Refusal, may_redirect};
-use crate::{BadRequest, reserved};
+use crate::route::TunnelMatch;
+use crate::{BadRequest, Host, reserved};
 
 impl Refusal {
     /// The answer to the client that asked. It is that client's alone, whatever is configured for what routes answer.
@@ -248,7 +249,7 @@ impl Asked<'_> {
     }
 
     fn is_get(&self) -> bool {
-        self.request.is_some_and(|request| request.method == http::Method::GET)
+        self.request.is_some_and(|request| request.method == http::Method::GET) && self.tunnel().is_none()
     }
 
     /// Host and path, for people to speak of.
@@ -258,26 +259,34 @@ impl Asked<'_> {
 
     /// The address that a person opens in a browser to sign in and land where this program wanted to go.
     fn sign_in_url(&self) -> String {
+        if let Some(door) = self.door() {
+            return door;
+        }
         match self.request {
             Some(request) if request.method == http::Method::GET && request.upgrades.is_empty() => request.url(),
-            Some(request) if request.tunnel => self.door(request),
             Some(request) => format!("https://{}/", request.host),
             None => String::new(),
         }
     }
 
-    /// Where a connection is asked for nobody can browse, but on the host that clients connect to: its session is what they
+    /// What is asked for, and of which route, where it is a tunnel.
+    pub(crate) fn tunnel(&self) -> Option<(&TunnelMatch, &Host)> {
+        let (request, route) = (self.request?, self.route?);
+        Some((route.tunnel.as_deref()?, request.tunnel.as_ref()?.to.as_ref()?))
+    }
+
+    /// Where a tunnel is asked for nobody can browse, but on the host that clients connect to: its session is what they
     /// show. Browsers reach it at the port at which they sign in.
-    fn door(&self, request: &crate::Request) -> String {
-        let proxy = self.route.and_then(|route| route.tunnel.as_ref()?.proxy.as_deref());
+    fn door(&self) -> Option<String> {
+        let (tunnel, to) = self.tunnel()?;
         let port = self.snapshot.config.authenticate.url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("https://{}{port}/.pomerium/user", proxy.unwrap_or(request.host.name()))
+        Some(format!("https://{}{port}/.pomerium/user", tunnel.door(to)))
     }
 
     /// Where a browser is to be in the end.
     pub(crate) fn wanted(&self) -> Option<Url> {
         let request = self.request?;
-        Url::parse(&if request.tunnel { self.door(request) } else { request.url() }).ok()
+        Url::parse(&self.door().unwrap_or_else(|| request.url())).ok()
     }
 
     /// The hosts that it is led through before, for a cookie on each. Paths of ours have those of the host's first route.
@@ -296,7 +305,7 @@ fn to_sign_in(asked: &Asked<'_>, idp: &IdpId, redirect_uri: Url) -> Result<Draft
     let additional_hosts = asked.additional_hosts(&redirect_uri);
     let request = SignInRequest { redirect_uri, idp: idp.clone(), recipient, restarted: false, additional_hosts };
     let location = request.to_url(&config.keyring, config.authenticate.sign_in(), asked.now);
-    // Clients of TCP routes know the first of them alone.
+    // Clients of routes of tunnels know the first of them alone.
     let keeps = is_safe(&asked.head.method) || asked.head.method == http::Method::CONNECT;
     let status = if keeps { StatusCode::FOUND } else { StatusCode::SEE_OTHER };
     let fields = asked.head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);

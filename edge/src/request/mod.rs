@@ -2,6 +2,7 @@
 //! (S-016). What cannot be made canonical is refused; nobody behind this step reads the head to decide anything that is here.
 
 mod client;
+mod datagrams;
 mod fields;
 mod host;
 mod path;
@@ -18,6 +19,8 @@ use postern_policy::IpMatcher;
 
 pub use client::Client;
 pub(crate) use client::entries as forwarded_entries;
+pub(crate) use datagrams::CONNECT_UDP;
+pub use datagrams::connect_udp_path;
 pub(crate) use fields::{FieldRules, is_own_family};
 use fields::{Kind, Spelling};
 pub use host::{Host, HostError};
@@ -26,16 +29,18 @@ pub use path::{CanonicalPath, PathError};
 pub use upgrade::{Upgrade, is_upgrade};
 
 use crate::listener::Limits;
+use crate::route::Carries;
 use crate::{Connection, EscapedSlashes, PathConfig, Violation};
 
 /// One request, in its one spelling.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// As sent, and `GET` of a WebSocket over HTTP/2 (RFC 8441); never `TRACE`, and `CONNECT` of a tunnel alone.
+    /// As sent, and `GET` of a WebSocket or of CONNECT-UDP over HTTP/2 (RFC 8441, RFC 9298); never `TRACE`, and `CONNECT` of a
+    /// connection alone.
     pub method: Method,
     /// Who is meant.
     pub host: Host,
-    /// The canonical path; `*` for `OPTIONS *`, empty of a tunnel.
+    /// The canonical path; `*` for `OPTIONS *`, empty of a connection.
     pub path: String,
     /// The query, byte for byte.
     pub query: Option<String>,
@@ -43,8 +48,8 @@ pub struct Request {
     pub client: Client,
     /// What its connection is asked to become, in the order of the client's wishes; of most requests nothing.
     pub upgrades: Vec<Upgrade>,
-    /// It asks for a connection to its host, which has a port then (S-105).
-    pub tunnel: bool,
+    /// What it asks for in place of an answer; most ask for none.
+    pub tunnel: Option<Destination>,
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method` (S-035).
     pub cors_preflight: bool,
     /// Encoded slashes were decoded, and the configuration wants the client to come back with the decoded path.
@@ -55,6 +60,15 @@ pub struct Request {
     pub(crate) strip: Vec<HeaderName>,
     /// Fields of the head that do not go up where identity is passed.
     pub(crate) strip_with_identity: Vec<HeaderName>,
+}
+
+/// Where a tunnel is to lead, as a request has it (S-105).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// What is to go through it.
+    pub carries: Carries,
+    /// A host, with its port; `None`: the request names none.
+    pub to: Option<Host>,
 }
 
 /// Why a request is not read (400, 405, 414, 417, 421 or 431).
@@ -105,6 +119,9 @@ pub enum BadRequest {
     /// The body is larger than its route takes.
     #[error("the body is too large")]
     BodyTooLarge,
+    /// What follows a CONNECT-UDP is no capsule, or none that may be (RFC 9297 §3.3, RFC 9298 §5).
+    #[error("a capsule is not in order")]
+    Capsule,
     /// An `Expect` other than one `100-continue` (RFC 9110 §10.1.1): upstreams differ in what they make of it (S-008).
     #[error("an expectation cannot be met")]
     Expectation,
@@ -130,6 +147,7 @@ impl BadRequest {
             | Self::Underscore
             | Self::ReservedVariant
             | Self::ConnectionField
+            | Self::Capsule
             | Self::Framing => StatusCode::BAD_REQUEST,
         }
     }
@@ -152,6 +170,7 @@ impl BadRequest {
             Self::ReservedVariant => "field-reserved-variant",
             Self::ConnectionField => "connection-field",
             Self::Framing => "content-length",
+            Self::Capsule => "malformed-capsule",
             Self::Expectation => "expectation",
             Self::BodyTooLarge => "body-too-large",
         }
@@ -188,9 +207,9 @@ impl Request {
         if let Some(violation) = connection.violation() {
             return Err(BadRequest::Bytes(violation));
         }
-        let websocket = is_websocket_over_h2(head);
+        let (websocket, udp) = (asks_over_h2(head, Upgrade::WEBSOCKET), asks_over_h2(head, CONNECT_UDP));
         match head.method {
-            Method::CONNECT if websocket => {}
+            Method::CONNECT if websocket || udp => {}
             Method::CONNECT if rules.tunnels && !is_extended(head) => {
                 return Self::read_tunnel(head, connection, rules);
             }
@@ -202,20 +221,25 @@ impl Request {
         let query = read_query(head, &rules.limits)?;
         let path = read_path(head, &target, rules)?;
         refuse_unclear_framing(head)?;
-        let length = head.headers.get(header::CONTENT_LENGTH).filter(|_| websocket);
-        if length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0')) {
-            // What follows is the WebSocket, and no body.
+        if head.method == Method::CONNECT && has_body(head) {
+            // What follows is the WebSocket, or capsules.
             return Err(BadRequest::Framing);
         }
         refuse_odd_expectations(head)?;
         let client = Client::behind(rules.hops(connection), connection, &head.headers);
+        let upgrades = if websocket { vec![Upgrade::websocket()] } else { Upgrade::asked(head) };
+        let tunnel = if udp {
+            Some(Destination { carries: Carries::Datagrams, to: datagrams::target(&path.text) })
+        } else {
+            datagrams_over_h1(head, &upgrades, &path.text)
+        };
         let mut request = Self {
-            method: if websocket { Method::GET } else { head.method.clone() },
+            method: if websocket || udp { Method::GET } else { head.method.clone() },
             host,
             query,
             client,
-            upgrades: if websocket { vec![Upgrade::websocket()] } else { Upgrade::asked(head) },
-            tunnel: false,
+            upgrades,
+            tunnel,
             cors_preflight: is_cors_preflight(head),
             redirect_to_canonical: path.unescaped
                 && rules.path.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
@@ -248,12 +272,12 @@ impl Request {
         refuse_odd_expectations(head)?;
         let mut request = Self {
             method: Method::CONNECT,
+            tunnel: Some(Destination { carries: Carries::Connections, to: Some(host.clone()) }),
             host,
             path: String::new(),
             query: None,
             client: Client::behind(rules.hops(connection), connection, &head.headers),
             upgrades: Vec::new(),
-            tunnel: true,
             cors_preflight: false,
             redirect_to_canonical: false,
             peer: connection.peer_field(),
@@ -424,10 +448,25 @@ fn is_extended(head: &RequestHeader) -> bool {
     head.extensions.get::<h2::ext::Protocol>().is_some()
 }
 
-/// Whether it asks for a WebSocket in the way of HTTP/2.
-fn is_websocket_over_h2(head: &RequestHeader) -> bool {
+/// Whether it asks for a protocol in the way of HTTP/2.
+fn asks_over_h2(head: &RequestHeader, token: &str) -> bool {
     let protocol = || head.extensions.get::<h2::ext::Protocol>();
-    head.method == Method::CONNECT && protocol().is_some_and(|protocol| protocol.as_str() == Upgrade::WEBSOCKET)
+    head.method == Method::CONNECT && protocol().is_some_and(|protocol| protocol.as_str() == token)
+}
+
+/// What an upgrade asks for that names a host and a port in its path; where no route is for them it is one like any other
+/// (RFC 9298 §3.2).
+fn datagrams_over_h1(head: &RequestHeader, upgrades: &[Upgrade], path: &str) -> Option<Destination> {
+    let asks = head.method == Method::GET && upgrades.iter().any(|upgrade| upgrade.is(CONNECT_UDP));
+    let to = if asks { datagrams::target(path) } else { None };
+    to.map(|to| Destination { carries: Carries::Datagrams, to: Some(to) })
+}
+
+/// Whether a body is announced; one of no bytes is none.
+pub(crate) fn has_body(head: &RequestHeader) -> bool {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    head.headers.contains_key(header::TRANSFER_ENCODING)
+        || lengths.any(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
 }
 
 /// The head guard has seen the bytes of HTTP/1 already; this is what both versions are held to (S-016).

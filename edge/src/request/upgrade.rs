@@ -3,7 +3,7 @@
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
-use super::{has_token, tokens};
+use super::{CONNECT_UDP, has_token, tokens};
 
 /// A protocol that a connection may change to, spelled as the client spells it; the case of its letters means nothing.
 #[derive(Clone, Debug, Eq)]
@@ -16,6 +16,11 @@ impl Upgrade {
     /// A WebSocket.
     pub(super) fn websocket() -> Self {
         Self(Self::WEBSOCKET.into())
+    }
+
+    /// Datagrams in capsules.
+    pub(crate) fn connect_udp() -> Self {
+        Self(CONNECT_UDP.into())
     }
 
     /// One for a test.

@@ -36,7 +36,7 @@ pub(crate) use rewrite::Rewritten;
 pub use substitution::{RegexRewrite, SubstitutionError};
 pub use table::{Group, RouteTable};
 pub use trace::Miss;
-pub use tunnels::{Authority, TunnelMatch};
+pub use tunnels::{Authority, Carries, TunnelMatch};
 pub use upgrades::Upgrades;
 
 use crate::{ClientTrust, GroupsFilter, HeaderRule, Host, JwtIssuerFormat, ResponseHeaders};
@@ -48,9 +48,9 @@ pub struct Route {
     pub id: String,
     /// `name`, or a readable form of `from` and the path; unique enough to recognise, used in logs, metrics and pages.
     pub name: String,
-    /// The hosts of `from`, already in canonical form; of a route of connections the first that is asked for.
+    /// The hosts of `from`, already in canonical form; of a route of tunnels the first that is asked for.
     pub hosts: HostPattern,
-    /// It is for connections, which are asked for with these (`tcp+https`), and for no request.
+    /// It is for connections or datagrams, which are asked for with these (`tcp+https`, `udp+https`), and for no request.
     pub tunnel: Option<Box<TunnelMatch>>,
     /// The path match.
     pub path: PathMatcher,
@@ -103,7 +103,7 @@ pub struct Route {
 
 impl Route {
     /// The hosts on which people sign in to pass here: those that requests are for, or those that clients connect to who ask for a
-    /// connection.
+    /// tunnel.
     #[must_use]
     pub fn door(&self) -> HostPattern {
         match (self.tunnel.as_deref().map(|tunnel| tunnel.proxy.as_deref()), &self.hosts) {
@@ -231,6 +231,8 @@ pub enum UpstreamScheme {
     HttpsUnix,
     /// Whatever is spoken over a connection: of routes of connections alone.
     Tcp,
+    /// Whatever is said in datagrams: of routes of datagrams alone.
+    Udp,
 }
 
 impl UpstreamScheme {
@@ -244,6 +246,7 @@ impl UpstreamScheme {
             Self::Unix => "unix",
             Self::HttpsUnix => "https+unix",
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 
@@ -257,6 +260,12 @@ impl UpstreamScheme {
     #[must_use]
     pub const fn is_socket(self) -> bool {
         matches!(self, Self::Unix | Self::HttpsUnix)
+    }
+
+    /// Whether what a tunnel carries is sent there as it is, and not to a proxy that is asked in turn.
+    #[must_use]
+    pub const fn is_bare(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp)
     }
 }
 

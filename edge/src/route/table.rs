@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::named::Named;
 use super::paths::Paths;
 use super::tree::{NEVER, Order, Tree};
-use super::tunnels::Tunnels;
+use super::tunnels::{Carries, Tunnels};
 use super::{HostPattern, Route, glob, route};
 use crate::Host;
 
@@ -19,7 +19,7 @@ pub struct RouteTable {
     exact: Named,
     /// The hosts with `*`, by what stands behind their last one, read backwards.
     wildcards: Tree<Vec<Wildcard>>,
-    /// The routes of connections.
+    /// The routes of connections and of datagrams.
     tunnels: Tunnels,
     /// A route that names no port serves any (`match_any_incoming_port`), else none and 443 only.
     any_port: bool,
@@ -85,19 +85,19 @@ impl RouteTable {
         self.route(order?)
     }
 
-    /// The route of connections that a CONNECT to this host asks for (S-105).
+    /// The route whose tunnel to this host and port is asked for (S-105).
     #[must_use]
-    pub fn tunnel(&self, host: &Host) -> Option<&Arc<Route>> {
-        self.route(self.tunnels.find(host)?)
+    pub fn tunnel(&self, carries: Carries, host: &Host) -> Option<&Arc<Route>> {
+        self.route(self.tunnels.find(carries, host)?)
     }
 
-    /// Whether there is any route of connections.
+    /// Whether there is any route of such tunnels.
     #[must_use]
-    pub fn has_tunnels(&self) -> bool {
-        !self.tunnels.is_empty()
+    pub fn has_tunnels(&self, carries: Carries) -> bool {
+        !self.tunnels.has_none(carries)
     }
 
-    /// The first route of the file on this host, whatever its path; else the first whose connections are asked for there.
+    /// The first route of the file on this host, whatever its path; else the first whose tunnels are asked for there.
     #[must_use]
     pub fn first_on(&self, host: &Host) -> Option<&Arc<Route>> {
         let order = match self.named(host) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::Host;
-use crate::route::{Authority, HostPattern, Route, RouteTable};
+use crate::route::{Authority, Carries, HostPattern, Route, RouteTable};
 
 /// Why a route was not chosen, although it is before the one that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +20,9 @@ pub enum Miss {
     Address,
     /// It is for this host and other paths.
     Path,
-    /// It is for connections, and this is a request; or the other way round.
+    /// It is for connections or for datagrams, and this is a request; or the other way round.
     Kind,
-    /// It is for this connection as well, and comes later or has a pattern where another names the host.
+    /// It is for this tunnel as well, and comes later or has a pattern where another names the host.
     Later,
 }
 
@@ -70,17 +70,18 @@ impl RouteTable {
 }
 
 impl RouteTable {
-    /// The same for a CONNECT to `host`.
+    /// The same for a tunnel to `host`.
     pub fn trace_tunnel<'r>(
         &self,
         routes: &'r [Arc<Route>],
+        carries: Carries,
         host: &Host,
     ) -> impl Iterator<Item = (&'r Arc<Route>, Option<Miss>)> {
-        let chosen = self.tunnel(host);
+        let chosen = self.tunnel(carries, host);
         let is = |route: &Arc<Route>| chosen.is_some_and(|other| Arc::ptr_eq(route, other));
         let end = routes.iter().position(is).map_or(routes.len(), |at| at + 1);
-        let miss = |route: &Arc<Route>| {
-            let authorities = &route.tunnel.as_deref()?.authorities;
+        let miss = move |route: &Arc<Route>| {
+            let authorities = &route.tunnel.as_deref().filter(|tunnel| tunnel.carries == carries)?.authorities;
             let same = |authority: &Authority| authority.pattern().names(host.name());
             Some(match (authorities.iter().any(|one| one.is(host)), authorities.iter().any(same)) {
                 (true, _) => Miss::Later,

@@ -1,31 +1,40 @@
-//! What is asked for with CONNECT: a connection to the upstream of a TCP route (01 §2.2), or a WebSocket over HTTP/2 (RFC 8441).
-//! Pingora carries neither, so both are dialled, answered and carried here: with the permit of the gate, never without, and only
-//! to the endpoints of its route (S-105, S-106).
+//! What is asked for with CONNECT: a connection to the upstream of a TCP route (01 §2.2), datagrams to and from that of a UDP route
+//! (RFC 9298), or a WebSocket over HTTP/2 (RFC 8441). Pingora carries none of them, so all are dialled, answered and carried
+//! here: with the permit of the gate, never without, and only to the endpoints of its route (S-105, S-106).
 
 mod ask;
+mod capsule;
+mod datagrams;
 mod pipe;
 mod stream;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, OkOrErr as _, OrErr as _, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Downstream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UdpSocket;
 
 use self::ask::{ACCEPT, Answered, KEY, Key, ask};
+use self::datagrams::{Event, Lost, relay};
 use self::pipe::{Ended, Ends, LAST_WORDS, Meter, pipe};
 use crate::exchange::{End, Exchange};
 use crate::listener::{Farewell, Tunnel};
 use crate::proxy::{Proxy, has_begun, overdue, unless_left};
 use crate::refusal::{Failure, Refusal};
-use crate::response;
-use crate::route::UpstreamScheme;
-use crate::upstream::{Older, Outcome, hurry};
+use crate::request::{CONNECT_UDP, Upgrade, connect_udp_path};
+use crate::route::Carries;
+use crate::upstream::{Older, Outcome, hurry, socket_to};
+use crate::{BadRequest, Host, response};
 
 /// Opens the connections of tunnels; none is ever used twice.
 pub(crate) struct Dialler(TransportConnector);
@@ -42,13 +51,19 @@ impl std::fmt::Debug for Dialler {
     }
 }
 
-/// A connection to the upstream that is a pipe from now on.
+/// What leads to the upstream from now on.
 struct Opened {
     /// What the client is told.
     head: ResponseHeader,
-    stream: Stream,
-    /// What the upstream has said already.
-    first: Bytes,
+    up: Up,
+}
+
+/// The way to the upstream.
+enum Up {
+    /// A connection that is a pipe, and what the upstream has said already.
+    Stream(Stream, Bytes),
+    /// A socket that knows no other address than that of the upstream.
+    Socket(UdpSocket),
 }
 
 impl Proxy {
@@ -58,7 +73,7 @@ impl Proxy {
     /// It could not be opened: the client has heard nothing yet.
     pub(crate) async fn tunnel(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
         exchange.request_completed();
-        let bound = std::sync::Arc::clone(&exchange.bound);
+        let bound = Arc::clone(&exchange.bound);
         let Some(opened) = bound.within(Box::pin(self.open(downstream, exchange))).await else {
             if !has_begun(downstream) && bound.reason().is_none() {
                 exchange.note(Outcome::Late);
@@ -73,11 +88,15 @@ impl Proxy {
 
     /// Dials the upstream and asks it for what is wanted. `None`: it said no, and that was passed on.
     async fn open(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Option<Opened>> {
+        let carries = exchange.carries();
+        if carries == Some(Carries::Datagrams) && !exchange.leads_to_proxy() {
+            return self.bind(downstream, exchange).await.map(Some);
+        }
         let stream = self.dial(downstream, exchange).await?;
-        let opened = if exchange.upgrade().is_some() {
-            self.upgrade(stream, downstream, exchange).await
-        } else {
-            self.connect(stream, downstream, exchange).await
+        let opened = match carries {
+            None => self.upgrade(stream, downstream, exchange).await,
+            Some(Carries::Connections) => self.connect(stream, downstream, exchange).await,
+            Some(Carries::Datagrams) => self.connect_udp(stream, downstream, exchange).await,
         };
         if let Err(error) = &opened
             && let Some(outcome) = exchange.blamed(error, has_begun(downstream))
@@ -108,7 +127,7 @@ impl Proxy {
         exchange.note(Outcome::Status(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
         let head = exchange.upgrade_granted(answered.head()?)?;
         let (stream, first) = answered.into_pipe()?;
-        Ok(Some(Opened { head, stream, first }))
+        Ok(Some(Opened { head, up: Up::Stream(stream, first) }))
     }
 
     /// The connection itself; or, where the upstream is a proxy, what it gives when it is asked as we are (01 §2.5).
@@ -122,7 +141,7 @@ impl Proxy {
         if !exchange.leads_to_proxy() {
             // That it can be reached is all that is ever known of it.
             exchange.note(Outcome::Status(StatusCode::OK.as_u16()));
-            return Ok(Some(Opened { head, stream, first: Bytes::new() }));
+            return Ok(Some(Opened { head, up: Up::Stream(stream, Bytes::new()) }));
         }
         let asking = ask(stream, exchange.tunnel_asked()?, exchange.patience());
         let answered = unless_left(downstream, asking).await?;
@@ -136,19 +155,35 @@ impl Proxy {
         }
         exchange.note(Outcome::Status(StatusCode::OK.as_u16()));
         let (stream, first) = answered.into_pipe()?;
-        Ok(Some(Opened { head, stream, first }))
+        Ok(Some(Opened { head, up: Up::Stream(stream, first) }))
+    }
+
+    /// What a proxy gives when it is asked as we are, though by its own name (01 §2.5, RFC 9298 §3.2): capsules, which pass as they
+    /// are.
+    async fn connect_udp(
+        &self,
+        stream: Stream,
+        downstream: &mut Downstream,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Opened>> {
+        let head = exchange.datagrams_granted(downstream.req_header())?;
+        let asking = ask(stream, exchange.datagrams_asked()?, exchange.patience());
+        let answered = unless_left(downstream, asking).await?;
+        let wanted = Upgrade::connect_udp();
+        response::check(answered.head()?, Some(&wanted), &exchange.snapshot.config.limits.upstream)?;
+        if answered.head()?.status != StatusCode::SWITCHING_PROTOCOLS {
+            pass_on(answered, downstream, exchange).await?;
+            return Ok(None);
+        }
+        exchange.note(Outcome::Status(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
+        let (stream, first) = answered.into_pipe()?;
+        Ok(Some(Opened { head, up: Up::Stream(stream, first) }))
     }
 
     /// A fresh connection to an endpoint of the route; if it cannot be had, to another one, once.
     async fn dial(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Stream> {
         loop {
-            exchange.attempts += 1;
-            let mut peer = unless_left(downstream, self.choose(exchange, Older::Must)).await?;
-            let address = peer._address.as_inet().copied();
-            exchange.upstream = address;
-            if let Some(left) = exchange.bound.left() {
-                hurry(&mut peer, left, true);
-            }
+            let peer = self.next_peer(downstream, exchange).await?;
             match self.dialler.0.new_stream(&peer).await {
                 Ok(stream) => {
                     self.metrics.0.upstream_connections.with_label_values(&["opened"]).inc();
@@ -160,26 +195,58 @@ impl Proxy {
         }
     }
 
+    /// A socket for this tunnel alone to an endpoint of the route; if there is no way to it, to another one, once. Whether anybody is
+    /// there only a datagram can tell.
+    async fn bind(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Opened> {
+        let head = exchange.datagrams_granted(downstream.req_header())?;
+        loop {
+            let peer = self.next_peer(downstream, exchange).await?;
+            let address = peer._address.as_inet().or_err(ErrorType::InternalError, "an endpoint without an address")?;
+            match socket_to(*address, exchange.snapshot.config.proxy.source) {
+                Ok(socket) => {
+                    self.metrics.0.upstream_connections.with_label_values(&["opened"]).inc();
+                    return Ok(Opened { head, up: Up::Socket(socket) });
+                }
+                Err(error) if !exchange.not_connected(&error) => return Err(error.into_up()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The endpoint that is tried next.
+    async fn next_peer(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<HttpPeer> {
+        exchange.attempts += 1;
+        let mut peer = unless_left(downstream, self.choose(exchange, Older::Must)).await?;
+        let address = peer._address.as_inet().copied();
+        exchange.upstream = address;
+        if let Some(left) = exchange.bound.left() {
+            hurry(&mut peer, left, true);
+        }
+        Ok(peer)
+    }
+
     /// Says yes to the client, and carries bytes from then on.
     async fn carry(&self, downstream: &mut Downstream, exchange: &mut Exchange, opened: Opened) -> Result<()> {
-        let Opened { head, stream, first } = opened;
+        let Opened { head, up } = opened;
         downstream.write_response_header(Box::new(head), false).await.map_err(|error| error.into_down())?;
         exchange.became_long_lived();
-        let meter = Meter::new(std::sync::Arc::clone(&exchange.bound));
+        let meter = Meter::new(Arc::clone(&exchange.bound));
         let idle = exchange.route().and_then(|route| route.idle_timeout);
         let websocket = exchange.upgrade().is_some();
-        let ends = Ends { idle, half: websocket.then_some(LAST_WORDS), resets: downstream.is_http2() };
+        // Neither a WebSocket nor a socket of UDP knows of halves.
+        let half = (exchange.carries() != Some(Carries::Connections)).then_some(LAST_WORDS);
+        let ends = Ends { idle, half, resets: downstream.is_http2() };
         let _open = crate::metrics::Raised::new(&self.metrics.0.tunnels);
-        let up = (stream, first);
         let ended = match downstream.as_downstream_mut() {
             ServerSession::H2(session) => {
                 let farewell = websocket.then(|| Farewell::between(self.stop.clone()));
                 let down = stream::Stream::of(session, farewell);
                 let down = down.or_err(ErrorType::InternalError, "a stream that was not answered")?;
-                let ended = exchange.bound.within(pipe(down, up, &meter, ends)).await;
+                let ended = exchange.bound.within(self.both_ways(down, up, (&meter, ends), exchange)).await;
                 match ended {
                     Some(Ended::Whole) => {}
                     Some(Ended::Upstream) => session.shutdown_with_reason(h2::Reason::CONNECT_ERROR),
+                    Some(Ended::Malformed) => session.shutdown_with_reason(h2::Reason::PROTOCOL_ERROR),
                     Some(Ended::Downstream | Ended::Silent) | None => {
                         session.shutdown_with_reason(h2::Reason::CANCEL);
                     }
@@ -190,7 +257,8 @@ impl Proxy {
                 if let Some(connection) = &exchange.connection {
                     connection.begin_tunnel(Tunnel::Connect);
                 }
-                exchange.bound.within(pipe(session.take_stream(), up, &meter, ends)).await
+                let down = session.take_stream();
+                exchange.bound.within(self.both_ways(down, up, (&meter, ends), exchange)).await
             }
             ServerSession::Subrequest(_) | ServerSession::Custom(_) => None,
         };
@@ -198,14 +266,45 @@ impl Proxy {
         exchange.end = exchange.end_of(ended);
         Ok(())
     }
+
+    /// Carries to the end.
+    async fn both_ways<D>(&self, down: D, up: Up, (meter, ends): (&Meter, Ends), exchange: &Exchange) -> Ended
+    where
+        D: AsyncRead + AsyncWrite + Unpin,
+    {
+        match up {
+            Up::Stream(stream, first) => pipe(down, (stream, first), meter, ends).await,
+            Up::Socket(socket) => {
+                let known = AtomicBool::new(false);
+                let tell = |event| self.note_datagram(event, &known, exchange);
+                relay(down, &socket, meter, ends, &tell).await
+            }
+        }
+    }
+
+    /// Counts what was lost, and tells once whether there is anybody at the endpoint.
+    fn note_datagram(&self, event: Event, known: &AtomicBool, exchange: &Exchange) {
+        if let Event::Lost(lost) = event {
+            let route = exchange.route().map_or("", |route| &route.name);
+            self.metrics.0.datagrams_lost.with_label_values(&[route, lost.as_str()]).inc();
+        }
+        let outcome = match event {
+            Event::Heard => Outcome::Status(StatusCode::OK.as_u16()),
+            Event::Lost(Lost::Unreachable) => Outcome::Unreachable,
+            Event::Lost(Lost::TooLarge | Lost::Unsent) => return,
+        };
+        if !known.swap(true, Ordering::Relaxed) {
+            exchange.note(outcome);
+        }
+    }
 }
 
-fn is_said(answered: &Answered, name: &header::HeaderName) -> bool {
+fn is_said(answered: &Answered, name: &HeaderName) -> bool {
     answered.head().is_ok_and(|head| head.headers.contains_key(name))
 }
 
-/// Passes the answer of an upstream on that does not want a WebSocket. One that says that all is well has not understood: over
-/// HTTP/2 that would be consent (RFC 8441 §5).
+/// Passes the answer of an upstream on that does not want what it was asked for. One that says that all is well has not
+/// understood: over HTTP/2 that would be consent (RFC 8441 §5), and so it would be to Pomerium's client.
 async fn pass_on(mut answered: Answered, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
     exchange.give_tunnel_place_back();
     let mut head = answered.head()?.clone();
@@ -231,17 +330,55 @@ impl Exchange {
         Ok(head)
     }
 
+    /// What goes through it, if it is a tunnel of a route for these.
+    fn carries(&self) -> Option<Carries> {
+        self.permit()?.tunnel()
+    }
+
+    /// The host and port that datagrams are asked for with.
+    fn datagrams_to(&self) -> Result<&Host> {
+        let permit = self.permit().filter(|permit| permit.tunnel() == Some(Carries::Datagrams));
+        let asked = permit.and_then(|permit| permit.request().tunnel.as_ref()?.to.as_ref());
+        asked.or_err(ErrorType::InternalError, "no permit")
+    }
+
+    /// The head of a grant of datagrams. Pomerium's client asks the host for them that they are for, and takes nothing but 200 for a
+    /// yes, in HTTP/1.1 too; whoever asks the host that it connects to is told as the standard has it (RFC 9298 §3.3, §3.5).
+    fn datagrams_granted(&self, asked: &RequestHeader) -> Result<ResponseHeader> {
+        let to = self.datagrams_to()?;
+        let on = self.permit().map(|permit| &permit.request().host);
+        let upgraded = asked.version != Version::HTTP_2 && on != Some(to);
+        let status = if upgraded { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
+        let mut head = ResponseHeader::build(status, Some(4))?;
+        if upgraded {
+            head.insert_header(header::CONNECTION, "Upgrade")?;
+            head.insert_header(header::UPGRADE, CONNECT_UDP)?;
+        }
+        head.insert_header(CAPSULE_PROTOCOL, TRUE)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        Ok(head)
+    }
+
+    /// The head that asks a proxy for the datagrams that we are asked for.
+    fn datagrams_asked(&self) -> Result<RequestHeader> {
+        let mut head = RequestHeader::build(Method::GET, connect_udp_path(self.datagrams_to()?).as_bytes(), Some(5))?;
+        head.insert_header(header::HOST, self.authority.as_str())?;
+        head.insert_header(header::CONNECTION, "Upgrade")?;
+        head.insert_header(header::UPGRADE, CONNECT_UDP)?;
+        head.insert_header(CAPSULE_PROTOCOL, TRUE)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        Ok(head)
+    }
+
     /// How long an upstream may take for the head of its answer, and for each piece of its body.
     fn patience(&self) -> Duration {
         self.route().and_then(|route| route.timeout).unwrap_or(HEAD)
     }
 
-    /// Whether the upstream speaks HTTP, though the route is for connections.
+    /// Whether the upstream speaks HTTP, though the route is for tunnels.
     fn leads_to_proxy(&self) -> bool {
         let upstream = self.permit().and_then(crate::admit::Permit::upstream);
-        upstream.is_some_and(|(_, upstream)| {
-            upstream.endpoints.iter().any(|endpoint| endpoint.scheme != UpstreamScheme::Tcp)
-        })
+        upstream.is_some_and(|(_, upstream)| upstream.endpoints.iter().any(|endpoint| !endpoint.scheme.is_bare()))
     }
 
     /// The head that asks a proxy for the connection that we are asked for.
@@ -284,10 +421,15 @@ impl Exchange {
             Some(Ended::Downstream) => End::ClientGone,
             Some(Ended::Upstream) => cut(Failure::UpstreamProtocol),
             Some(Ended::Silent) => cut(Failure::UpstreamTimeout),
+            Some(Ended::Malformed) => End::Cut(Refusal::BadRequest(BadRequest::Capsule).reason()),
             None => End::Cut(self.overdue().reason()),
         }
     }
 }
 
+/// That capsules follow (RFC 9297 §3.4).
+const CAPSULE_PROTOCOL: HeaderName = HeaderName::from_static("capsule-protocol");
+/// As a structured field has it.
+const TRUE: HeaderValue = HeaderValue::from_static("?1");
 /// For the head of the answer to an upgrade, where the route sets no time (03 §2).
 const HEAD: Duration = Duration::from_secs(30);

@@ -27,6 +27,8 @@ pub(super) enum Ended {
     Upstream,
     /// Not a byte passed for too long.
     Silent,
+    /// What the client sent is none of what goes through such a tunnel.
+    Malformed,
 }
 
 /// When a pipe ends by itself.
@@ -72,6 +74,23 @@ impl Meter {
         (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
     }
 
+    /// A datagram of so many bytes went up.
+    pub(super) fn passed_up(&self, bytes: usize) {
+        Self::carried(&self.up, bytes);
+        self.stir();
+    }
+
+    /// A datagram of so many bytes went down.
+    pub(super) fn passed_down(&self, bytes: usize) {
+        Self::carried(&self.down, bytes);
+        self.stir();
+    }
+
+    /// One side is done.
+    pub(super) fn end_half(&self) {
+        self.half.notify_one();
+    }
+
     /// So many bytes are on their way for good.
     fn carried(direction: &AtomicU64, bytes: usize) {
         direction.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -85,7 +104,7 @@ impl Meter {
     }
 
     /// Until nothing has passed for so long.
-    async fn silence(&self, idle: Option<Duration>) {
+    pub(super) async fn silence(&self, idle: Option<Duration>) {
         let Some(idle) = idle else { return std::future::pending().await };
         loop {
             let due = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle;
@@ -97,7 +116,7 @@ impl Meter {
     }
 
     /// Until so long after one side was done.
-    async fn end_of_half(&self, half: Option<Duration>) {
+    pub(super) async fn end_of_half(&self, half: Option<Duration>) {
         let Some(half) = half else { return std::future::pending().await };
         self.half.notified().await;
         sleep(half).await;
@@ -226,7 +245,7 @@ impl<'m> Way<'m> {
             match self.step {
                 Step::Read => match ready!(self.poll_fill(cx, from)) {
                     Ok(0) => {
-                        meter.half.notify_one();
+                        meter.end_half();
                         self.step = Step::Shut;
                     }
                     Ok(_) => self.step = Step::Write,
@@ -296,10 +315,11 @@ impl<'m> Way<'m> {
     }
 }
 
-/// A direction whose other one has broken has so long for what is still on its way; so has a WebSocket of which one side is done.
+/// A direction whose other one has broken has so long for what is still on its way; so has a WebSocket of which one side is
+/// done, and a tunnel of datagrams whose client is.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What is held of each direction.
-const BUFFER: usize = 16 * 1024;
+pub(super) const BUFFER: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_error::{Error, ErrorType, OkOrErr as _, OrErr as _, Result};
 use pingora_http::ResponseHeader;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// A second descriptor of an upstream connection: it lives as long as the connection does, so it never means another one.
 #[derive(Debug)]
@@ -85,8 +85,7 @@ impl Dial {
 async fn from_anywhere(address: &net::SocketAddr, source: IpAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), Some(Protocol::TCP));
     let socket = socket.or_err(ErrorType::SocketError, "a socket")?;
-    let free = if address.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
-    free.or_err(ErrorType::SocketError, "IP_FREEBIND")?;
+    bind_freely(&socket, address.is_ipv4())?;
     // The port is chosen with the other end known: else each would be taken once, whoever is at the other end.
     setsockopt(&socket, IpBindAddressNoPort, &true).or_err(ErrorType::SocketError, "IP_BIND_ADDRESS_NO_PORT")?;
     socket.bind(&net::SocketAddr::new(source, 0).into()).or_err(ErrorType::BindError, "source address")?;
@@ -101,6 +100,37 @@ async fn from_anywhere(address: &net::SocketAddr, source: IpAddr) -> Result<TcpS
 /// Other systems have no such thing.
 #[cfg(not(target_os = "linux"))]
 async fn from_anywhere(_address: &net::SocketAddr, _source: IpAddr) -> Result<TcpStream> {
+    Error::e_explain(ErrorType::BindError, "this system binds to its own addresses alone")
+}
+
+/// A socket that exchanges datagrams with this address alone. Nothing is sent for it.
+///
+/// # Errors
+/// What we lack ourselves, or that no way leads there.
+pub(crate) fn socket_to(address: net::SocketAddr, source: Option<SourceAddress>) -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP));
+    let socket = socket.or_err(ErrorType::SocketError, "a socket")?;
+    socket.set_nonblocking(true).or_err(ErrorType::SocketError, "O_NONBLOCK")?;
+    if let Some(source) = source {
+        if source.freebind {
+            bind_freely(&socket, address.is_ipv4())?;
+        }
+        socket.bind(&net::SocketAddr::new(source.ip, 0).into()).or_err(ErrorType::BindError, "source address")?;
+    }
+    socket.connect(&address.into()).or_err(ErrorType::ConnectNoRoute, "connect")?;
+    UdpSocket::from_std(socket.into()).or_err(ErrorType::SocketError, "a socket")
+}
+
+/// The address that a socket is bound to next need not be one that this machine has.
+#[cfg(target_os = "linux")]
+fn bind_freely(socket: &Socket, ipv4: bool) -> Result<()> {
+    let free = if ipv4 { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
+    free.or_err(ErrorType::SocketError, "IP_FREEBIND")
+}
+
+/// Other systems have no such thing.
+#[cfg(not(target_os = "linux"))]
+fn bind_freely(_socket: &Socket, _ipv4: bool) -> Result<()> {
     Error::e_explain(ErrorType::BindError, "this system binds to its own addresses alone")
 }
 
@@ -148,6 +178,16 @@ mod tests {
             let _connected = from([127, 0, 0, 9], freebind).reach(&address).await.unwrap();
             assert_eq!(listener.accept().await.unwrap().1.ip(), IpAddr::from([127, 0, 0, 9]));
         }
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for freebind in [false, true] {
+            let source = SourceAddress { ip: [127, 0, 0, 9].into(), freebind };
+            let socket = socket_to(server.local_addr().unwrap(), Some(source)).unwrap();
+            socket.send(b"x").await.unwrap();
+            assert_eq!(server.recv_from(&mut [0]).await.unwrap().1.ip(), source.ip);
+        }
+        let nobodys = SourceAddress { ip: [192, 0, 2, 9].into(), freebind: false };
+        let refused = socket_to(server.local_addr().unwrap(), Some(nobodys)).unwrap_err();
+        assert_eq!(refused.etype, ErrorType::BindError);
         let refused = from([192, 0, 2, 9], false).reach(&address).await.unwrap_err();
         assert_eq!(refused.etype, ErrorType::BindError, "it belongs to nobody here");
         // Bound, whatever comes of it: answers to it lead nowhere.

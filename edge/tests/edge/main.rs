@@ -10,6 +10,7 @@
 
 mod carrying;
 mod certificates;
+mod datagrams;
 mod framing;
 mod http2;
 mod lifecycle;

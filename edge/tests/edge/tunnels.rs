@@ -12,7 +12,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response, StatusCode};
 use postern_edge::Vigilance;
 use postern_edge::route::{
-    Authority, Route, Target, TunnelMatch, Upgrades, Upstream as RouteUpstream, UpstreamEndpoint, UpstreamScheme,
+    Authority, Carries, Route, Target, TunnelMatch, Upgrades, Upstream as RouteUpstream, UpstreamEndpoint,
+    UpstreamScheme,
 };
 use postern_policy::{Legacy, Policy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -70,13 +71,13 @@ fn tunnel(to: SocketAddr) -> Route {
     let authorities = [authority(HOST, 5432), authority("db.internal", 22)].into();
     Route {
         target: leads_to(UpstreamScheme::Tcp, &to.ip().to_string(), to.port()),
-        tunnel: Some(Box::new(TunnelMatch { authorities, proxy: None })),
+        tunnel: Some(Box::new(TunnelMatch { carries: Carries::Connections, authorities, proxy: None })),
         timeout: None,
         ..route("tunnel", HOST, to)
     }
 }
 
-fn leads_to(scheme: UpstreamScheme, host: &str, port: u16) -> Target {
+pub(crate) fn leads_to(scheme: UpstreamScheme, host: &str, port: u16) -> Target {
     let endpoint =
         UpstreamEndpoint { scheme, host: host.to_owned(), port, authority: format!("{host}:{port}"), weight: 1 };
     Target::Upstream(RouteUpstream { endpoints: [endpoint].into(), ..RouteUpstream::default() })
@@ -91,7 +92,7 @@ async fn world(server: &Server, change: impl FnOnce(&mut Route)) -> World {
     builder.options(|options| options.vigilance = vigilance).start()
 }
 
-fn alice_only(route: &mut Route) {
+pub(crate) fn alice_only(route: &mut Route) {
     let alice = Legacy { allowed_users: vec!["alice@example.com".to_owned()], ..Legacy::default() };
     (route.policy, route.public) = (Policy::new(alice.rules(), Vec::new()), false);
 }
@@ -114,14 +115,14 @@ async fn granted(world: &World, request: &str) -> Wire {
     wire
 }
 
-async fn refused(world: &World, request: &str) -> u16 {
+pub(crate) async fn refused(world: &World, request: &str) -> u16 {
     let mut wire = world.wire().await;
     wire.send(request).await;
     wire.response().await.unwrap().status
 }
 
 /// A client of HTTP/2 that has heard the settings.
-async fn h2_client(world: &World) -> SendRequest<Bytes> {
+pub(crate) async fn h2_client(world: &World) -> SendRequest<Bytes> {
     let wire = Wire::open(world.address, HOST, &world.root, &["h2"]).await.unwrap();
     let (client, connection) = h2::client::handshake(wire.stream).await.unwrap();
     tokio::spawn(async move { connection.await.ok() });
@@ -132,7 +133,7 @@ async fn h2_client(world: &World) -> SendRequest<Bytes> {
     client
 }
 
-async fn asked(
+pub(crate) async fn asked(
     client: &mut SendRequest<Bytes>,
     request: http::request::Builder,
 ) -> (Response<RecvStream>, SendStream<Bytes>) {
@@ -146,7 +147,7 @@ fn socket(path: &str) -> http::request::Builder {
 }
 
 /// The next bytes of a stream, so many.
-async fn heard(body: &mut RecvStream, length: usize) -> Vec<u8> {
+pub(crate) async fn heard(body: &mut RecvStream, length: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < length {
         let piece = tokio::time::timeout(Duration::from_mins(1), body.data()).await.expect("in time");
@@ -159,7 +160,7 @@ async fn heard(body: &mut RecvStream, length: usize) -> Vec<u8> {
 }
 
 /// How a stream ends: `None` in order, or with that reason.
-async fn end(body: &mut RecvStream) -> Option<Reason> {
+pub(crate) async fn end(body: &mut RecvStream) -> Option<Reason> {
     loop {
         match tokio::time::timeout(Duration::from_mins(1), body.data()).await.expect("in time") {
             None => return None,
@@ -501,7 +502,7 @@ async fn s_037_a_websocket_over_http_2_is_held_to_what_one_over_http_1_is() {
     plain.upstream.answers("/ws", Script::WebSocket);
     let mut client = h2_client(&plain).await;
     assert_eq!(asked(&mut client, socket("/ws")).await.0.status(), StatusCode::FORBIDDEN);
-    let other = Request::builder().uri(format!("https://{HOST}/ws")).extension(Protocol::from_static("connect-udp"));
+    let other = Request::builder().uri(format!("https://{HOST}/ws")).extension(Protocol::from_static("connect-ip"));
     assert_eq!(asked(&mut client, other).await.0.status(), StatusCode::METHOD_NOT_ALLOWED);
     // Nor is anything of ours a WebSocket, whatever it answers to requests.
     for path in ["/ping", "/.well-known/pomerium", "/.pomerium/sign_out"] {

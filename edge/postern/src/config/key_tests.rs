@@ -387,8 +387,6 @@ fn from_of_what_is_not_carried_yet_names_hosts() {
     };
     let told =
         |hosts: Option<(Carried, &str)>| (Vec::<String>::new(), hosts.map(|(kind, text)| (kind, text.to_owned())));
-    assert_eq!(tunnel("udp+https://dns.example.com:53", "udp://a:1"), told(Some((Carried::Udp, "dns.example.com:53"))));
-    assert_eq!(tunnel("udp+https://p.example.com/a:1/b:2", "udp://a:1"), told(Some((Carried::Udp, "a:1 b:2"))));
     assert_eq!(tunnel("ssh://bastion", "ssh://a:22"), told(Some((Carried::Ssh, "bastion"))));
     assert_eq!(tunnel("ssh://bastion", "tcp://a:22").0, ["PST-0602 routes[0].to"]);
     assert_eq!(tunnel("tcp+https://", "tcp://a:1"), (vec!["PST-0601 routes[0].from".to_owned()], None));
@@ -397,11 +395,12 @@ fn from_of_what_is_not_carried_yet_names_hosts() {
 
 #[test]
 fn upstreams_keep_scheme_and_weight() {
-    let loaded = routed("to: ['udp://a:81,3', 'udp://b:82,1']\n");
+    let ssh = "routes: [{from: 'ssh://bastion', to: 'ssh://a:81,3', allow_public_unauthenticated_access: true}]\n";
+    let loaded = loaded(ssh);
     let (key, endpoints) = loaded.planned.endpoints.first().unwrap();
     assert_eq!(key, "routes[0]");
     let told: Vec<_> = endpoints.iter().map(|one| (one.scheme, one.address.as_str(), one.weight)).collect();
-    assert_eq!(told, [(Scheme::Udp, "a:81", Some(3)), (Scheme::Udp, "b:82", Some(1))]);
+    assert_eq!(told, [(Scheme::Ssh, "a:81", Some(3))]);
     let loaded = routed("to: ['h2c://a:81,3', 'https://b/path,4294967295']\n");
     let Target::Upstream(upstream) = &loaded.config.as_ref().unwrap().edge.routes[0].target else { panic!() };
     let weights: Vec<_> = upstream.endpoints.iter().map(|one| (one.authority.as_str(), one.weight)).collect();

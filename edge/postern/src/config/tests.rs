@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use postern_authn::ProviderKind;
-use postern_edge::route::{HostPattern, HostRewrite, PathMatcher, PathRewrite, RegexRewrite, Route, Target};
+use postern_edge::route::{Carries, HostPattern, HostRewrite, PathMatcher, PathRewrite, RegexRewrite, Route, Target};
 use postern_edge::{AuthnUpstream, ClaimHeader, EscapedSlashes, HeaderRule, PublicListener, UnderscoreHeaders};
 use postern_identity::{Claims, CompactSession, IdpId, SameSite, Session, SessionHandle, User};
 use proptest::prelude::*;
@@ -786,6 +786,82 @@ fn a_route_of_connections_names_hosts_and_ports_and_what_it_leads_to() {
         connections(db, to, "")
     );
     assert_eq!(warnings(&twice), [format!("{} routes[1].from", Code::HiddenRoute)]);
+}
+
+#[test]
+fn a_route_of_datagrams_is_written_as_one_of_connections_is() {
+    let tunnel = |from: &str, to: &str| {
+        let config = config(&connections(from, to, ""));
+        let route = &config.edge.routes[0];
+        let Target::Upstream(upstream) = &route.target else { panic!("{from}") };
+        let tunnel = route.tunnel.as_deref().unwrap();
+        let authorities = tunnel.authorities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!((route.timeout, route.idle_timeout, route.pass_identity_headers), (None, None, false), "{from}");
+        assert_eq!(tunnel.carries, Carries::Datagrams, "{from}");
+        (authorities, tunnel.proxy.as_deref().map(str::to_owned), upstream.endpoints[0].to_string())
+    };
+    let told = |authorities: &str, proxy: Option<&str>, to: &str| {
+        (authorities.to_owned(), proxy.map(str::to_owned), to.to_owned())
+    };
+    let (dns, to) = ("udp+https://DNS.example.com:53", "udp://10.0.0.53:53");
+    assert_eq!(tunnel(dns, to), told("dns.example.com:53", None, to));
+    assert_eq!(
+        tunnel("UDP+HTTPS://Proxy.example.com:8443/dns.internal:53/[2001:DB8::42]:53/", to),
+        told("dns.internal:53 [2001:db8::42]:53", Some("proxy.example.com"), to)
+    );
+    assert_eq!(tunnel("udp+https://*.example.com:53", to).0, "*.example.com:53");
+    assert_eq!(tunnel(dns, "https://next.example.com").2, "https://next.example.com", "a proxy is asked in turn");
+    let weighted = format!(
+        "routes: [{{from: '{dns}', to: ['udp://a:53,3', 'udp://b:53,1'], allow_public_unauthenticated_access: true}}]\n"
+    );
+    let Target::Upstream(upstream) = &config(&weighted).edge.routes[0].target else { panic!() };
+    assert_eq!(upstream.endpoints.iter().map(|one| one.weight).collect::<Vec<_>>(), [3, 1]);
+
+    for (from, to, problem) in [
+        ("udp+https://", to, format!("{} routes[0].from", Code::BadFrom)),
+        ("udp+https://p.example.com/a b", to, format!("{} routes[0].from", Code::BadFrom)),
+        ("udp+https://*.example.com/a.internal:1", to, format!("{} routes[0].from", Code::BadFrom)),
+        (dns, "tcp://10.0.0.53:53", format!("{} routes[0].to", Code::BadTo)),
+        (dns, "h2c://a:1", format!("{} routes[0].to", Code::BadTo)),
+        ("https://dns.example.com", to, format!("{} routes[0].to", Code::BadTo)),
+        ("tcp+https://dns.example.com:53", to, format!("{} routes[0].to", Code::BadTo)),
+    ] {
+        assert_eq!(errors(&connections(from, to, "")), [problem], "{from} {to}");
+    }
+    let mixed = connections(dns, to, "").replace(&format!("'{to}'"), &format!("['{to}', 'tcp://10.0.0.53:53']"));
+    assert_eq!(errors(&mixed), [format!("{} routes[0].to[1]", Code::BadTo)]);
+    let response = connections(dns, to, "    response: {status: 200, body: a}\n");
+    assert_eq!(errors(&response), [format!("{} routes[0].response", Code::BadTarget)]);
+    let idle = connections(dns, to, "    set_request_headers: {X-A: b}\n    allow_upgrades: [connect-udp]\n");
+    let idle_keys = ["set_request_headers", "allow_upgrades"];
+    assert_eq!(warnings(&idle), idle_keys.map(|key| format!("{} routes[0].{key}", Code::NoEffect)));
+    let portless = loaded(&format!("{BASE}{}", connections("udp+https://p.example.com/dns.internal", to, "")));
+    let said: Vec<_> = portless.problems.iter().map(|problem| problem.what.clone()).collect();
+    assert!(said.iter().any(|what| what.contains("a CONNECT-UDP names a port")), "{said:?}");
+    let beside = |from: &str, to: &str| {
+        let other = format!("  - {{from: '{from}', to: '{to}', allow_public_unauthenticated_access: true}}\n");
+        warnings(&(connections(dns, "udp://10.0.0.54:53", "") + &other))
+    };
+    assert_eq!(beside(dns, to), [format!("{} routes[1].from", Code::HiddenRoute)]);
+    assert_eq!(beside("tcp+https://dns.example.com:53", "tcp://10.0.0.53:53"), [] as [&str; 0], "both may be there");
+}
+
+#[test]
+fn certificates_are_ordered_for_the_hosts_that_clients_of_tunnels_connect_to() {
+    let base = BASE.replace("insecure_server: true\n", "autocert: true\nautocert_use_staging: true\n");
+    let route = |from: &str, to: &str| {
+        format!("  - {{from: '{from}', to: '{to}', allow_public_unauthenticated_access: true}}\n")
+    };
+    let routes = [
+        route("tcp+https://proxy.example.com/db.internal:5432", "tcp://10.0.0.5:5432"),
+        route("udp+https://udp.example.com:8443/dns.internal:53", "udp://10.0.0.53:53"),
+        route("udp+https://dns.example.com:53", "udp://10.0.0.53:53"),
+        route("tcp+http://plain.example.com/db.internal:5432", "tcp://10.0.0.6:5432"),
+    ];
+    let text = format!("{base}routes:\n{}", routes.concat());
+    let config = load_text(None, &text, false, &environment(&[])).config.unwrap();
+    let names = config.autocert.unwrap().names;
+    assert_eq!(names, ["authenticate.example.com", "dns.example.com", "proxy.example.com", "udp.example.com"]);
 }
 
 #[test]

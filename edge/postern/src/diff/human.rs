@@ -87,9 +87,9 @@ impl Comparison<'_> {
         for change in all {
             let address = format!("{}{}", change.address.authority(), change.address.target());
             let (before, after) = (self.words(0, &change.before, change), self.words(1, &change.after, change));
-            let request = page.bold(&match change.address.is_tunnel() {
-                true => format!("CONNECT {address}"),
-                false => format!("{} {address}", change.scenario.method_words()),
+            let request = page.bold(&match change.address.tunnel() {
+                Some(carries) => format!("{} {address}", carries.method()),
+                None => format!("{} {address}", change.scenario.method_words()),
             });
             let what = format!("{request}: {before} -> {after}");
             match groups.iter_mut().find(|group| group.what == what) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use postern_edge::route::{HostPattern, PathMatcher, Route};
+use postern_edge::route::{Carries, HostPattern, PathMatcher, Route};
 use postern_policy::{Facts, Policy, Samples, Signature};
 
 use super::Side;
@@ -56,7 +56,7 @@ pub(super) fn made(sides: &[Side<'_>; 2], usual: &Scenario, most: usize) -> (Vec
         }
     }
     let mut all = Vec::new();
-    for address in connections(sides) {
+    for address in tunnels(sides) {
         let Some((asked, kind)) = met(sides, &address, usual) else { continue };
         if seen.insert(kind, ()).is_none() {
             if all.len() == most {
@@ -83,12 +83,15 @@ pub(super) fn made(sides: &[Side<'_>; 2], usual: &Scenario, most: usize) -> (Vec
     (all, false)
 }
 
-/// What connections are asked for with, on both sides; of a pattern one host.
-fn connections(sides: &[Side<'_>; 2]) -> Vec<Address> {
+/// What tunnels are asked for with, on both sides; of a pattern one host.
+fn tunnels(sides: &[Side<'_>; 2]) -> Vec<Address> {
     let tunnels = sides.iter().flat_map(Side::routes).filter_map(|route| route.tunnel.as_deref());
-    let asked: BTreeSet<_> = tunnels.flat_map(|tunnel| &tunnel.authorities).map(ToString::to_string).collect();
-    let address = |authority: &String| Address::parse(&format!("tcp+https://{}", authority.replace('*', "any")));
-    asked.iter().filter_map(|authority| address(authority).ok()).collect()
+    let asked = tunnels.flat_map(|tunnel| tunnel.authorities.iter().map(|one| (tunnel.carries, one.to_string())));
+    let asked: BTreeSet<_> = asked.collect();
+    let address = |(carries, authority): &(Carries, String)| {
+        Address::parse(&format!("{}://{}", carries.scheme(), authority.replace('*', "any")))
+    };
+    asked.iter().filter_map(|asked| address(asked).ok()).collect()
 }
 
 fn exact(hosts: &HostPattern) -> Option<&str> {

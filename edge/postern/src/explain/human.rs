@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use http::header;
 use postern_edge::Upward;
-use postern_edge::route::{LoadBalancing, Miss};
+use postern_edge::route::{Carries, LoadBalancing, Miss};
 use postern_policy::document::Place;
 use postern_policy::{Origin, Reasons, RuleTrace, Trace};
 
@@ -45,7 +45,11 @@ impl Explanation<'_> {
     fn write_request(&self, out: &mut String, page: Page) -> fmt::Result {
         let (question, admission) = (&self.question, &self.finding.admission);
         let (authority, target) = (question.address.authority(), question.address.target());
-        writeln!(out, "{}\n", page.bold(&format!("{} {authority}{target}", question.method())))?;
+        let method = match question.address.tunnel() {
+            Some(carries) => carries.method(),
+            None => question.method().as_str(),
+        };
+        writeln!(out, "{}\n", page.bold(&format!("{method} {authority}{target}")))?;
         let mut rows = Vec::new();
         match &admission.request {
             Some(request) => {
@@ -192,8 +196,12 @@ impl Explanation<'_> {
                 format!("{scheme}://{address} gets, or another of {endpoints} endpoints, by {policy}")
             }
         };
-        if self.question.address.is_tunnel() {
-            return writeln!(out, "\n{}\n  a connection, and every byte of it", page.bold(&who));
+        let tunnel = self.question.address.tunnel().map(|carries| match carries {
+            Carries::Connections => "a connection, and every byte of it",
+            Carries::Datagrams => "datagrams, each as it is",
+        });
+        if let Some(what) = tunnel {
+            return writeln!(out, "\n{}\n  {what}", page.bold(&who));
         }
         writeln!(out, "\n{}\n  {} {}", page.bold(&who), self.question.method, upward.target)?;
         let rows = upward.fields.iter().map(|(name, value)| {
@@ -252,7 +260,7 @@ const fn words_of(miss: Miss) -> &'static str {
         Miss::HostIsNamed => "the host is named by another route, and patterns are not asked then",
         Miss::Address => "patterns never match addresses",
         Miss::Path => "another path",
-        Miss::Kind => "requests and connections do not meet the same routes",
-        Miss::Later => "a route before it takes these connections",
+        Miss::Kind => "requests, connections and datagrams do not meet the same routes",
+        Miss::Later => "a route before it takes these",
     }
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use postern_edge::route::{Route, RouteTable};
+use postern_edge::route::{Carries, Route, RouteTable};
 use postern_edge::{
     ClientCert, Finding, Inquiry, PublicListener, Refusal, Snapshot, SnapshotError, Unsendable, Verdict,
 };
@@ -83,7 +83,7 @@ impl Question {
     #[must_use]
     pub fn get(address: Address, who: Who, now: Timestamp) -> Self {
         Self {
-            method: if address.is_tunnel() { Method::CONNECT } else { Method::GET },
+            method: if address.tunnel() == Some(Carries::Connections) { Method::CONNECT } else { Method::GET },
             address,
             fields: HeaderMap::new(),
             who,
@@ -106,10 +106,24 @@ impl Question {
         self.accepting("application/json", None)
     }
 
-    /// The method that is sent: connections are asked for with CONNECT, whatever else was said.
+    /// The method that is sent: connections are asked for with CONNECT, and datagrams with GET, whatever else was said.
     #[must_use]
     pub fn method(&self) -> &Method {
-        if self.address.is_tunnel() { &Method::CONNECT } else { &self.method }
+        match self.address.tunnel() {
+            None => &self.method,
+            Some(Carries::Connections) => &Method::CONNECT,
+            Some(Carries::Datagrams) => &Method::GET,
+        }
+    }
+
+    /// The fields that are sent, but for `Host`.
+    fn sent(&self) -> HeaderMap {
+        let mut fields = self.fields.clone();
+        if self.address.tunnel() == Some(Carries::Datagrams) {
+            fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            fields.insert(header::UPGRADE, HeaderValue::from_static("connect-udp"));
+        }
+        fields
     }
 
     fn accepting(&self, accept: &'static str, mode: Option<&'static str>) -> Self {
@@ -155,11 +169,8 @@ impl Probe {
         let mut inquiry = Inquiry {
             method: question.method().clone(),
             authority: question.address.authority().to_owned(),
-            target: match question.address.is_tunnel() {
-                true => question.address.authority().to_owned(),
-                false => question.address.target().to_owned(),
-            },
-            fields: question.fields.clone(),
+            target: question.address.written(),
+            fields: question.sent(),
             session: None,
             source: question.source,
             tls: self.tls,

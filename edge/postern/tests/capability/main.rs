@@ -10,6 +10,7 @@ mod bodies;
 mod check;
 mod clients;
 mod crash;
+mod datagrams;
 mod debug;
 mod demo;
 mod descriptors;

@@ -57,6 +57,27 @@ impl Program {
     }
 }
 
+/// The credential that a program on this machine comes by for that host, once a person has signed in for it.
+pub(crate) async fn credential(world: &World, person: &mut Browser, host: &str) -> Result<String> {
+    let program = Program::start().await?;
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("pomerium_redirect_uri", &program.waits_at()?)
+        .finish();
+    let asks = world.url(host, &format!("/.pomerium/api/v1/login?{query}"));
+    let told = Browser::new(&world.ca_pem())?.peek(asks).await?;
+    ensure!(told.status == StatusCode::OK, "{told:?}");
+    assert_eq!(told.header("content-type"), "text/plain; charset=utf-8");
+    let waiting = tokio::spawn(program.asked());
+    let page = person.visit(told.body.trim()).await?;
+    ensure!(page.body == "done", "{page:?}");
+    let target = bounded(DEADLINE, "the browser at the program", waiting).await???;
+    let url = Url::parse("http://program/")?.join(&target)?;
+    let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+    let [(state, seven), (name, credential)] = pairs.as_slice() else { anyhow::bail!("{target}") };
+    assert_eq!((state.as_str(), seven.as_str(), name.as_str()), ("state", "7", "pomerium_jwt"));
+    Ok(credential.clone())
+}
+
 impl Office {
     /// What a program hears that asks where to sign in.
     async fn login(&self, program: &mut Browser, host: &str, query: &str) -> Result<Response> {
@@ -65,22 +86,7 @@ impl Office {
 
     /// The credential that a program on this machine comes by for that host.
     async fn credential(&self, person: &mut Browser, host: &str) -> Result<String> {
-        let program = Program::start().await?;
-        let query: String = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("pomerium_redirect_uri", &program.waits_at()?)
-            .finish();
-        let told = self.login(&mut Browser::new(&self.world.ca_pem())?, host, &format!("?{query}")).await?;
-        ensure!(told.status == StatusCode::OK, "{told:?}\n{}", self.postern.told());
-        assert_eq!(told.header("content-type"), "text/plain; charset=utf-8");
-        let waiting = tokio::spawn(program.asked());
-        let page = person.visit(told.body.trim()).await?;
-        ensure!(page.body == "done", "{page:?}\n{}", self.postern.told());
-        let target = bounded(DEADLINE, "the browser at the program", waiting).await???;
-        let url = Url::parse("http://program/")?.join(&target)?;
-        let pairs: Vec<_> = url.query_pairs().into_owned().collect();
-        let [(state, seven), (name, credential)] = pairs.as_slice() else { anyhow::bail!("{target}") };
-        assert_eq!((state.as_str(), seven.as_str(), name.as_str()), ("state", "7", "pomerium_jwt"));
-        Ok(credential.clone())
+        credential(&self.world, person, host).await.with_context(|| self.postern.told())
     }
 
     async fn asks(&self, host: &str, query: &str, field: Option<(&str, String)>) -> Result<Response> {

@@ -137,8 +137,8 @@ fn directory(cx: &mut Context<'_>, settings: &Block<'_>, staging: bool) -> Optio
 fn names(cx: &mut Context<'_>, settings: &Block<'_>, known: &Known<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for (host, at) in known.routes.secure_hosts().filter(|_| known.role != Role::Authn) {
-        let is_known = known.certified.iter().any(|name| covers(name, host));
-        match host {
+        let is_known = known.certified.iter().any(|name| covers(name, &host));
+        match host.as_str() {
             _ if is_known => {}
             host if host.contains('*') => {
                 let what = format!("no certificate is ordered for {}: a wildcard is proved in DNS alone", quoted(host));

@@ -1,10 +1,8 @@
-//! Routes that carry neither requests nor connections: `from` and `to` of UDP and SSH, and weights (01 §2.2, §2.5).
+//! Routes that carry nothing that HTTP is asked for: `from` and `to` of SSH, and weights (01 §2.2, §2.5).
 
 /// What a route carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carried {
-    /// `udp+https`: datagrams, asked for with CONNECT-UDP.
-    Udp,
     /// `ssh`: sessions of the SSH listener.
     Ssh,
 }

@@ -1,7 +1,7 @@
 //! `from`: the hosts of a route (01 §2.2).
 
 use postern_edge::Host;
-use postern_edge::route::{Authority, HostPattern, TunnelMatch};
+use postern_edge::route::{Authority, Carries, HostPattern, TunnelMatch};
 
 use crate::config::Code;
 use crate::config::block::Block;
@@ -14,7 +14,7 @@ use crate::config::value::quoted;
 #[derive(Debug)]
 pub(super) struct From {
     pub(super) hosts: HostPattern,
-    /// Of a route of connections.
+    /// Of a route of tunnels.
     pub(super) tunnel: Option<Box<TunnelMatch>>,
     pub(super) written: String,
 }
@@ -31,11 +31,14 @@ pub(super) fn resolve(cx: &mut Context<'_>, route: &Block<'_>) -> Option<From> {
     Some(From { hosts, tunnel, written: text })
 }
 
-/// Whether the text of a `from` is that of a route of connections.
-pub(super) fn is_of_connections(from: &str) -> bool {
-    from.trim_start()
-        .split_once("://")
-        .is_some_and(|(scheme, _)| ["tcp+https", "tcp+http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)))
+/// What the tunnels carry of a route whose `from` is that text; `None`: it is no such route.
+pub(super) fn carries(from: &str) -> Option<Carries> {
+    let (scheme, _) = from.trim_start().split_once("://")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "tcp+https" | "tcp+http" => Some(Carries::Connections),
+        "udp+https" | "udp+http" => Some(Carries::Datagrams),
+        _ => None,
+    }
 }
 
 type Hosts = (HostPattern, Option<Box<TunnelMatch>>);
@@ -44,12 +47,14 @@ fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option
     let Some((scheme, rest)) = text.split_once("://") else {
         return refuse(cx, at, format!("{} has no scheme", quoted(text)), HINT);
     };
+    if let Some(carries) = carries(text) {
+        return tunnels(cx, at, carries, rest);
+    }
     let default_port = match scheme.to_ascii_lowercase().as_str() {
         "https" => 443,
         "http" => 80,
-        "tcp+https" | "tcp+http" => return connections(cx, at, rest),
-        scheme @ ("udp+https" | "udp+http" | "ssh") => {
-            if let Some(tunnel) = tunnel(cx, at, scheme, rest) {
+        scheme @ "ssh" => {
+            if let Some(tunnel) = tunnel(cx, at, rest) {
                 cx.planned.tunnels.push((route.at.key.as_str().to_owned(), tunnel));
             }
             let what = format!("routes of the scheme `{scheme}` are not supported yet");
@@ -73,54 +78,52 @@ fn parse(cx: &mut Context<'_>, route: &Block<'_>, at: &At, text: &str) -> Option
     Some((hosts, None))
 }
 
-/// The hosts and ports that connections are asked for with: the parts of the path if there is one, and then the host is that of the
+/// The hosts and ports that tunnels are asked for with: the parts of the path if there is one, and then the host is that of the
 /// proxy; else the host as written (01 §2.2).
-fn connections(cx: &mut Context<'_>, at: &At, rest: &str) -> Option<Hosts> {
+fn tunnels(cx: &mut Context<'_>, at: &At, carries: Carries, rest: &str) -> Option<Hosts> {
     let (proxy, path) = rest.split_once('/').unwrap_or((rest, ""));
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
     let named = if parts.is_empty() { vec![proxy] } else { parts.clone() };
+    let (what, hint) = match carries {
+        Carries::Connections => ("no connection is", TCP_HINT),
+        Carries::Datagrams => ("no datagrams are", UDP_HINT),
+    };
     let mut authorities = Vec::new();
     for part in named {
         let Some((host, port)) = split(part) else {
-            return refuse(cx, at, format!("{} is no host", quoted(part)), TCP_HINT);
+            return refuse(cx, at, format!("{} is no host", quoted(part)), hint);
         };
         if port.is_none() {
-            let what = format!("no connection is asked for with {}: a CONNECT names a port", quoted(part));
-            cx.advise(Code::NoEffect, at, what, TCP_HINT);
+            let method = carries.method();
+            let what = format!("{what} asked for with {}: a {method} names a port", quoted(part));
+            cx.advise(Code::NoEffect, at, what, hint);
         }
         authorities.push(Authority { host: host.into(), port });
     }
     let proxy = if parts.is_empty() { None } else { Some(split(proxy)) };
     let proxy = match proxy {
-        Some(None) => return refuse(cx, at, format!("{} names no host to connect to", quoted(rest)), TCP_HINT),
+        Some(None) => return refuse(cx, at, format!("{} names no host to connect to", quoted(rest)), hint),
         Some(Some((host, _))) if host.contains('*') => {
-            return refuse(cx, at, "clients cannot connect to a pattern of hosts".to_owned(), TCP_HINT);
+            return refuse(cx, at, "clients cannot connect to a pattern of hosts".to_owned(), hint);
         }
         Some(Some((host, _))) => Some(host.into()),
         None => None,
     };
     let hosts = authorities.first().map(Authority::pattern)?;
-    Some((hosts, Some(Box::new(TunnelMatch { authorities: authorities.into(), proxy }))))
+    Some((hosts, Some(Box::new(TunnelMatch { carries, authorities: authorities.into(), proxy }))))
 }
 
 const TCP_HINT: &str = "write the host and port that clients ask for: `from: tcp+https://db.example.com:5432`";
+const UDP_HINT: &str = "write the host and port that clients ask for: `from: udp+https://dns.example.com:53`";
 
-/// The hosts of a route that carries no requests: the parts of its path if it has one, else its host (01 §2.2).
-fn tunnel(cx: &mut Context<'_>, at: &At, scheme: &str, rest: &str) -> Option<Tunnel> {
-    let carried = match scheme.split('+').next() {
-        Some("udp") => Carried::Udp,
-        _ => Carried::Ssh,
-    };
-    let (proxy, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let hosts = if parts.is_empty() || carried == Carried::Ssh { vec![proxy] } else { parts };
-    for host in std::iter::once(&proxy).chain(&hosts) {
-        if split(host).is_none() {
-            let hint = "write the host that clients ask for: `from: udp+https://dns.example.com:53`";
-            return refuse(cx, at, format!("{} is no host", quoted(host)), hint);
-        }
+/// The host of a route that carries neither requests nor what HTTP is asked for (01 §2.2).
+fn tunnel(cx: &mut Context<'_>, at: &At, rest: &str) -> Option<Tunnel> {
+    let host = rest.split('/').next().unwrap_or(rest);
+    if split(host).is_none() {
+        let hint = "write the name that people log in with: `from: ssh://bastion`";
+        return refuse(cx, at, format!("{} is no host", quoted(host)), hint);
     }
-    Some(Tunnel { carried, hosts: hosts.into_iter().map(str::to_owned).collect() })
+    Some(Tunnel { carried: Carried::Ssh, hosts: vec![host.to_owned()] })
 }
 
 fn refuse<T>(cx: &mut Context<'_>, at: &At, what: String, hint: &str) -> Option<T> {

@@ -111,7 +111,8 @@ pub(super) fn resolve(
     refuse_duplicates(cx, &resolved);
     lints::all(cx, &resolved);
     let complete = resolved.len() == written;
-    let secure = resolved.iter().map(|one| !one.identity.to_ascii_lowercase().starts_with("http://")).collect();
+    let scheme = |one: &Resolved| one.identity.split("://").next().unwrap_or_default().to_ascii_lowercase();
+    let secure = resolved.iter().map(|one| !scheme(one).ends_with("http")).collect();
     let depending = resolved.iter_mut().map(|one| std::mem::take(&mut one.depends_on)).enumerate();
     let depending = depending.filter(|(_, places)| !places.is_empty()).collect();
     let (list, places) = resolved.into_iter().map(|one| (one.route, one.at)).unzip();
@@ -131,11 +132,11 @@ fn downstream_name(cx: &mut Context<'_>, route: &Block<'_>) -> Option<Host> {
 }
 
 impl Routes {
-    /// The hosts that are asked for over https, in the spelling of requests, and where each is written.
-    pub(super) fn secure_hosts(&self) -> impl Iterator<Item = (&str, &At)> {
+    /// The hosts that clients connect to over https, in the spelling of requests, and where each is written.
+    pub(super) fn secure_hosts(&self) -> impl Iterator<Item = (String, &At)> {
         let all = self.list.iter().zip(&self.places).zip(&self.secure);
-        all.filter(|(_, secure)| **secure).map(|((route, at), _)| match &route.hosts {
-            HostPattern::Exact { host, .. } | HostPattern::Wildcard { pattern: host, .. } => (host.as_str(), at),
+        all.filter(|(_, secure)| **secure).map(|((route, at), _)| match route.door() {
+            HostPattern::Exact { host, .. } | HostPattern::Wildcard { pattern: host, .. } => (host, at),
         })
     }
 
@@ -184,13 +185,13 @@ fn route(
     let policy = policy.map(|policy| if mtls.denies() { policy.with_client_certificates() } else { policy });
     let client_trust = mtls.of_route(cx, block);
     let idp = idps.of_route(cx, block);
-    let tunnel = from.as_ref().is_some_and(|from| from.tunnel.is_some());
+    let tunnel = from.as_ref().and_then(|from| Some(from.tunnel.as_deref()?.carries));
     let credentials = credentials::resolve(cx, block, target.as_ref().map(|written| &written.target));
     let kubernetes = credentials.as_ref().is_some_and(|credentials| credentials.kubernetes.is_some());
     let upgrades = upgrades::of_route(cx, block, (defaults.upgrades, kubernetes));
-    let long_lived = tunnel || upgrades.has_websockets();
-    if tunnel {
-        connections::tell_unused(cx, block);
+    let long_lived = tunnel.is_some() || upgrades.has_websockets();
+    if let Some(carries) = tunnel {
+        connections::tell_unused(cx, block, carries);
     }
     let rewrite = rewriting::of_path(cx, block, target.as_ref());
     let host_rewrite = rewriting::of_host(cx, block, target.as_ref());
@@ -213,8 +214,10 @@ fn route(
     let name = block.filled(cx, "name").map(|name| name.value);
 
     let (from, path, target, policy) = (from?, path?, target?, policy?);
-    if tunnel && !matches!(target.target, Target::Upstream(_)) {
-        connections::refuse_answers(cx, block);
+    if let Some(carries) = tunnel
+        && !matches!(target.target, Target::Upstream(_))
+    {
+        connections::refuse_answers(cx, block, carries);
         return None;
     }
     let mut name = name.unwrap_or_else(|| path.named(&from.written));
@@ -237,7 +240,7 @@ fn route(
         response_headers,
         response_rewrites: response_rewrites.into(),
         // Nobody tells who somebody is in what is not HTTP.
-        pass_identity_headers: !tunnel && pass.unwrap_or(defaults.identity.pass_identity_headers),
+        pass_identity_headers: tunnel.is_none() && pass.unwrap_or(defaults.identity.pass_identity_headers),
         issuer_format: issuer.unwrap_or(defaults.identity.issuer_format),
         groups_filter,
         timeout,

@@ -1,7 +1,7 @@
 //! `to`: the upstreams of a route (01 §2.5).
 
 use percent_encoding::percent_decode_str;
-use postern_edge::route::{Upstream, UpstreamEndpoint, UpstreamScheme};
+use postern_edge::route::{Carries, Upstream, UpstreamEndpoint, UpstreamScheme};
 use url::{Host, Position, Url};
 
 use super::from;
@@ -61,7 +61,7 @@ fn fit_together(cx: &mut Context<'_>, route: &Block<'_>, texts: &[Spanned<String
     let Some((first, text)) = entries.first().zip(texts.last()) else { return true };
     let from = route.find("from").and_then(|field| field.node.as_text()).unwrap_or_default().into_owned();
     let ssh = from.trim_start().to_ascii_lowercase().starts_with("ssh://");
-    let connections = from::is_of_connections(&from);
+    let carries = from::carries(&from);
     let any = |wanted: fn(Scheme) -> bool| entries.iter().any(|entry| wanted(entry.scheme));
     let (what, hint) = if entries.iter().any(|entry| entry.scheme.family() != first.scheme.family()) {
         ("these upstreams are of different kinds", "write a route for each kind")
@@ -69,10 +69,18 @@ fn fit_together(cx: &mut Context<'_>, route: &Block<'_>, texts: &[Spanned<String
         ("some upstreams have a weight, and some have none", "write a weight behind each URL, or behind none")
     } else if ssh && (entries.len() > 1 || first.scheme != Scheme::Ssh) {
         ("an ssh route leads to exactly one ssh upstream", "write `to: ssh://host:22`")
-    } else if !connections && any(|scheme| scheme == Scheme::Tcp) {
+    } else if carries.is_none() && any(|scheme| scheme == Scheme::Tcp) {
         ("requests cannot be sent to a tcp upstream", "write an http or https URL, or `from: tcp+https://host:port`")
-    } else if connections && any(|scheme| matches!(scheme, Scheme::H2c | Scheme::Udp | Scheme::Ssh)) {
+    } else if carries.is_none() && any(|scheme| scheme == Scheme::Udp) {
+        ("requests cannot be sent to a udp upstream", "write an http or https URL, or `from: udp+https://host:port`")
+    } else if carries == Some(Carries::Connections)
+        && any(|scheme| matches!(scheme, Scheme::H2c | Scheme::Udp | Scheme::Ssh))
+    {
         ("connections cannot be sent there", "write `to: tcp://host:port`, or the http or https URL of a proxy")
+    } else if carries == Some(Carries::Datagrams)
+        && any(|scheme| matches!(scheme, Scheme::H2c | Scheme::Tcp | Scheme::Ssh))
+    {
+        ("datagrams cannot be sent there", "write `to: udp://host:port`, or the http or https URL of a proxy")
     } else {
         return true;
     };
@@ -127,7 +135,8 @@ fn entry(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Entry> {
         Scheme::Unix => Some(UpstreamScheme::Unix),
         Scheme::UnixTls => Some(UpstreamScheme::HttpsUnix),
         Scheme::Tcp => Some(UpstreamScheme::Tcp),
-        Scheme::Udp | Scheme::Ssh => None,
+        Scheme::Udp => Some(UpstreamScheme::Udp),
+        Scheme::Ssh => None,
     };
     let Some(served) = served else {
         let what = format!("upstreams of the scheme `{name}` are not supported yet");
