@@ -177,7 +177,7 @@ impl Exchange {
         self.permit().is_some_and(Permit::is_tunnel)
     }
 
-    /// It asks for a connection. Whether it becomes one is for the upstream to say.
+    /// It asks for an upgrade or a tunnel. Whether it becomes one is for the upstream to say.
     pub(crate) fn may_be_long_lived(&self) -> bool {
         self.permit().is_some_and(|permit| permit.upgrade().is_some() || permit.is_tunnel())
     }

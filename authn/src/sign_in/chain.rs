@@ -1,9 +1,10 @@
 //! Hosts that get a cookie besides the one where somebody signs in (`depends_on`: 02 §1.4 G, §1.5), so that its pages may call them.
 //!
 //! A ticket is honoured only beside the cookie of the browser that began (S-054), and on these hosts nothing has begun. So a
-//! browser that has its cookie where it wanted to go is led through them twice. First each of them begins, as the edge does that sends
-//! somebody to sign in. Then authn, whose own cookie says who this browser's user is, makes a ticket for the first, and each that takes
-//! its ticket makes the next one's. Whatever goes wrong on the way leads to the page that was wanted, whose host has its cookie.
+//! browser that has its cookie where it wanted to go is led to one after the other, as if it had asked there: the host begins, as the
+//! edge does that sends somebody to sign in; authn, whose own cookie says who this browser's user is, makes a ticket; the host takes it,
+//! and leads on to the next. What one host gets to see is of that host alone, so that pages there, which may read the addresses, gain
+//! nothing on another. Whatever goes wrong on the way leads to the page that was wanted, whose host has its cookie.
 
 use std::time::Duration;
 
@@ -23,10 +24,10 @@ use crate::visit::{Visit, at};
 pub(super) const PARAMETER: &str = "pomerium_chain";
 /// Where tickets are shown, and chains.
 pub(super) const CALLBACK: &str = "/.pomerium/callback/";
-/// All beginnings together; each ticket has its own time.
+/// From one host to its ticket, which has its own time.
 const GOOD_FOR: Duration = Duration::from_secs(120);
-/// Browsers follow 20 redirects in a row, some of them 16, and the provider may have made several: to more hosts than this it is a
-/// navigation of its own.
+/// Browsers follow 20 redirects in a row, some of them 16, each host takes three, and the provider may have made several: where more
+/// hosts than this are left, the way to the next one is a navigation of its own.
 const IN_A_ROW: usize = 2;
 
 /// A browser on its way through further hosts.
@@ -48,34 +49,25 @@ enum Step {
         host: String,
         way: Way,
     },
-    /// To make the first ticket: it is authn's host, and all have begun.
-    HandOver(Way),
+    /// To make its ticket: it is authn's host.
+    HandOver {
+        /// As it is named.
+        host: String,
+        /// The [`FlowHash`] of what has begun there.
+        flow: String,
+        way: Way,
+    },
     /// To go on to the page that was wanted, which is on this host.
     GoOn,
 }
 
-/// The hosts of a chain.
+/// What is still to come.
 #[derive(Debug, Deserialize, Serialize)]
 struct Way {
     /// Of which provider the session must be that they get.
     idp: String,
     /// Where nothing has begun yet, each `host` or `host:port`.
     hosts: Vec<String>,
-    begun: Vec<Begun>,
-}
-
-/// A host where this browser has begun.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Begun {
-    pub(super) host: String,
-    /// A [`FlowHash`].
-    flow: String,
-}
-
-impl Begun {
-    pub(super) fn flow(&self) -> Option<FlowHash> {
-        FlowHash::decode(&self.flow)
-    }
 }
 
 /// What is sealed. Fields are only ever added.
@@ -92,16 +84,18 @@ pub(super) fn callback_of(config: &AuthnConfig, host: &str) -> Option<Url> {
     (callback.path() == CALLBACK && may_return_to(config, &callback)).then_some(callback)
 }
 
-/// Leads a browser that has just got its cookie for `target` through `hosts`; `None` if it may be led to none of them.
+/// Leads a browser that has just got a cookie here to the first of `hosts`; `None` if it may be led to none of them.
 pub(super) fn set_out(
     visit: &Visit,
     target: &Url,
     (hosts, idp): (&[String], &IdpId),
 ) -> Result<Option<Answer>, RandomError> {
-    let way = Way { idp: idp.as_str().to_owned(), hosts: hosts.to_vec(), begun: Vec::new() };
-    let is_far = hosts.len() > IN_A_ROW;
-    let next = way.next(visit, (target, visit.now.plus(GOOD_FOR)))?;
-    Ok(next.map(|next| if is_far { Answer::refresh(&next) } else { Answer::redirect(&next) }))
+    let mut left = hosts.iter();
+    let next = left.find_map(|host| Some((callback_of(&visit.live.config, host)?, host.clone())));
+    let Some((callback, host)) = next else { return Ok(None) };
+    let way = Way { idp: idp.as_str().to_owned(), hosts: left.cloned().collect() };
+    let next = Chain::towards(visit, target, Step::Begin { host, way }).shown_at(visit, callback)?;
+    Ok(Some(if hosts.len() > IN_A_ROW { Answer::refresh(&next) } else { Answer::redirect(&next) }))
 }
 
 /// One step of a chain, on the host that it has led to.
@@ -123,36 +117,47 @@ pub(super) async fn step(shared: &Shared, visit: &Visit, text: &str) -> Answer {
     }
 }
 
-/// Straight to the page that was wanted.
+/// To the page that was wanted, without the rest.
 pub(super) fn cut_short(visit: &Visit, target: &Url, reason: &'static str) -> Answer {
     debug!(request.id = visit.request_id, postern.reason = reason, "hosts left without a cookie");
     home(visit, target)
 }
 
 /// The last step to the page that was wanted. A `Strict` cookie travels neither along a chain of redirects that another site (the
-/// provider) began nor from a page of another site, so there the browser begins a navigation of its own, on the very host.
+/// provider) began nor from a page of another site, so there the browser begins a navigation of its own, on the very host; and never
+/// at the address of a ticket, which scripts of the application could read there while it is good.
 pub(super) fn home(visit: &Visit, target: &Url) -> Answer {
     match visit.live.config.cookie.same_site {
-        SameSite::Strict if visit.url.origin() == target.origin() => Answer::refresh(target),
         SameSite::Strict => {
-            let (redirect_uri, expires) = (target.clone(), visit.now.plus(GOOD_FOR));
-            let there = Chain { redirect_uri, expires, step: Step::GoOn }.shown_at(visit, at(target, CALLBACK));
+            let there = Chain::towards(visit, target, Step::GoOn).shown_at(visit, at(target, CALLBACK));
             Answer::redirect(there.as_ref().unwrap_or(target))
         }
         SameSite::Lax | SameSite::None => Answer::redirect(target),
     }
 }
 
+/// The same from an address that opens nothing any more: on the page's own host it may be shown.
+pub(super) fn arrive(visit: &Visit, target: &Url) -> Answer {
+    let is_strict = visit.live.config.cookie.same_site == SameSite::Strict;
+    if is_strict && visit.url.origin() == target.origin() { Answer::refresh(target) } else { home(visit, target) }
+}
+
 impl Chain {
+    fn towards(visit: &Visit, target: &Url, step: Step) -> Self {
+        Self { redirect_uri: target.clone(), expires: visit.now.plus(GOOD_FOR), step }
+    }
+
     async fn take(self, shared: &Shared, visit: &Visit) -> Result<Answer, SignInError> {
         let target = &self.redirect_uri;
         if visit.now >= self.expires {
             return Ok(cut_short(visit, target, "chain-expired"));
         }
         match self.step {
-            Step::Begin { host, way } => way.begin(visit, host, (target, self.expires)),
-            Step::HandOver(way) => way.hand_over(shared, visit, target).await,
-            Step::GoOn => Ok(home(visit, target)),
+            Step::Begin { host, way } => begin(visit, target, (host, way)),
+            Step::HandOver { host, flow, way } => {
+                hand_over(shared, visit, target, (&host, FlowHash::decode(&flow), way)).await
+            }
+            Step::GoOn => Ok(arrive(visit, target)),
         }
     }
 
@@ -176,41 +181,32 @@ impl Chain {
     }
 }
 
-impl Way {
-    /// Where it leads: to the next host where it may, then to authn; `None` if nothing has begun anywhere.
-    fn next(mut self, visit: &Visit, (target, expires): (&Url, Timestamp)) -> Result<Option<Url>, RandomError> {
-        let config = &visit.live.config;
-        let mut hosts = std::mem::take(&mut self.hosts).into_iter();
-        let next = hosts.find_map(|host| Some((callback_of(config, &host)?, host)));
-        let way = Self { hosts: hosts.collect(), ..self };
-        let (callback, step) = match next {
-            Some((callback, host)) => (callback, Step::Begin { host, way }),
-            None if way.begun.is_empty() => return Ok(None),
-            None => (at(&config.url, CALLBACK), Step::HandOver(way)),
-        };
-        Chain { redirect_uri: target.clone(), expires, step }.shown_at(visit, callback).map(Some)
-    }
+/// Begins on this host: from now on a ticket of this flow is honoured in this browser, and in no other.
+fn begin(visit: &Visit, target: &Url, (host, way): (String, Way)) -> Result<Answer, SignInError> {
+    let config = &visit.live.config;
+    let flow = FlowCookie::begin(&config.cookie_name, visit.now)?;
+    let step = Step::HandOver { host, flow: flow.hash(&config.keyring).encode(), way };
+    let next = Chain::towards(visit, target, step).shown_at(visit, at(&config.url, CALLBACK))?;
+    let dropped = FlowCookie::drop_oldest(&config.cookie_name, visit.cookie_fields());
+    Ok(Answer::redirect(&next).cookie(flow.set()).cookies(dropped))
+}
 
-    /// Begins on this host: from now on a ticket of this flow is honoured in this browser, and in no other.
-    fn begin(mut self, visit: &Visit, host: String, onward: (&Url, Timestamp)) -> Result<Answer, SignInError> {
-        let config = &visit.live.config;
-        let flow = FlowCookie::begin(&config.cookie_name, visit.now)?;
-        self.begun.push(Begun { host, flow: flow.hash(&config.keyring).encode() });
-        let next = self.next(visit, onward)?;
-        let dropped = FlowCookie::drop_oldest(&config.cookie_name, visit.cookie_fields());
-        let answer = next.map_or_else(|| home(visit, onward.0), |next| Answer::redirect(&next));
-        Ok(answer.cookie(flow.set()).cookies(dropped))
-    }
-
-    /// The first ticket, for the session that this browser has at authn, which is that of who just signed in.
-    async fn hand_over(self, shared: &Shared, visit: &Visit, target: &Url) -> Result<Answer, SignInError> {
-        let session = session_here(shared, visit).await?;
-        let Some((id, _)) = session.filter(|(_, session)| session.idp.as_str() == self.idp) else {
-            return Ok(cut_short(visit, target, "chain-without-session"));
-        };
-        let next = ticket::for_the_first(visit, &id, target, &self.begun)?;
-        Ok(next.map_or_else(|| home(visit, target), |next| Answer::redirect(&next)))
-    }
+/// A ticket for that host, for the session that this browser has at authn, which is that of who just signed in.
+async fn hand_over(
+    shared: &Shared,
+    visit: &Visit,
+    target: &Url,
+    (host, flow, way): (&str, Option<FlowHash>, Way),
+) -> Result<Answer, SignInError> {
+    let session = session_here(shared, visit).await?;
+    let Some((id, _)) = session.filter(|(_, session)| session.idp.as_str() == way.idp) else {
+        return Ok(cut_short(visit, target, "chain-without-session"));
+    };
+    let Some((callback, flow)) = callback_of(&visit.live.config, host).zip(flow) else {
+        return Ok(cut_short(visit, target, "chain-without-host"));
+    };
+    let next = ticket::for_further(visit, (&id, flow), (target, way.hosts), callback)?;
+    Ok(Answer::redirect(&next))
 }
 
 /// No ticket's, whose context is the bare origin.

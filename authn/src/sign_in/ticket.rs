@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 use url::Url;
 
-use super::chain::{self, Begun, CALLBACK};
+use super::chain::{self, CALLBACK};
 use super::{Rounds, cookie_here, may_hand_over};
 use crate::answer::Answer;
 use crate::error::SignInError;
@@ -35,8 +35,6 @@ struct Ticket {
     expires: Timestamp,
     /// The hosts that are to have a cookie as well, after this one.
     hosts: Vec<String>,
-    /// The same, once they have begun.
-    begun: Vec<Begun>,
 }
 
 /// What is sealed. Fields are only ever added.
@@ -49,8 +47,6 @@ struct Sealed {
     expires: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hosts: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    begun: Vec<Begun>,
 }
 
 /// Hands the session to whom the request says: sends the browser to the route's host with a ticket for it, or on to the program
@@ -98,19 +94,14 @@ fn to_browser(
     Ok(Rounds::of(visit).again(visit, target, Answer::redirect(&there)))
 }
 
-/// Where the first of these hosts takes a ticket, which leads on to the others; `None` if a browser may be led to none of them.
-pub(super) fn for_the_first(
+/// Where a further host takes a ticket, which leads on to `hosts`.
+pub(super) fn for_further(
     visit: &Visit,
-    session: &SessionId,
-    target: &Url,
-    begun: &[Begun],
-) -> Result<Option<Url>, RandomError> {
-    let config = &visit.live.config;
-    let mut hosts = begun.iter();
-    let next = hosts.find_map(|begun| Some((chain::callback_of(config, &begun.host)?, begun.flow()?)));
-    let Some((callback, flow)) = next else { return Ok(None) };
-    let ticket = Ticket { begun: hosts.as_slice().to_vec(), ..Ticket::fresh(visit, session, flow, target)? };
-    ticket.shown_at(&config.keyring, callback).map(Some)
+    (session, flow): (&SessionId, FlowHash),
+    (target, hosts): (&Url, Vec<String>),
+    callback: Url,
+) -> Result<Url, RandomError> {
+    Ticket { hosts, ..Ticket::fresh(visit, session, flow, target)? }.shown_at(&visit.live.config.keyring, callback)
 }
 
 /// `/.pomerium/callback/` on a route's host: the ticket becomes the session cookie of that host. Also a step of a chain.
@@ -161,15 +152,11 @@ async fn take(shared: &Shared, visit: &Visit, ticket: &Ticket) -> Result<Answer,
         .cookie(FlowCookie::drop_named(&flow)))
 }
 
-/// Where the browser goes with its new cookie: through further hosts that are to have one, or to the page that it wanted.
+/// Where the browser goes with its new cookie: to further hosts that are to have one, or to the page that it wanted.
 fn onward(visit: &Visit, ticket: &Ticket, session: &Session) -> Result<Answer, RandomError> {
     let target = &ticket.redirect_uri;
-    let further = if ticket.hosts.is_empty() {
-        for_the_first(visit, &ticket.session, target, &ticket.begun)?.as_ref().map(Answer::redirect)
-    } else {
-        chain::set_out(visit, target, (&ticket.hosts, &session.idp))?
-    };
-    Ok(further.unwrap_or_else(|| chain::home(visit, target)))
+    let further = chain::set_out(visit, target, (&ticket.hosts, &session.idp))?;
+    Ok(further.unwrap_or_else(|| chain::arrive(visit, target)))
 }
 
 /// The name of the cookie of that sign-in, if this browser began it (S-054).
@@ -187,7 +174,6 @@ impl Ticket {
             redirect_uri: target.clone(),
             expires: visit.now.plus(GOOD_FOR),
             hosts: Vec::new(),
-            begun: Vec::new(),
         })
     }
 
@@ -206,7 +192,6 @@ impl Ticket {
             redirect_uri: self.redirect_uri.as_str().to_owned(),
             expires: self.expires.as_millis(),
             hosts: self.hosts.clone(),
-            begun: self.begun.clone(),
         };
         // By the secret of its session, whatever is in force now: that is how who opens it knows which one that is.
         sealed::seal_by(self.session.secret(), keyring, Purpose::Ticket, &context(there), &sealed)
@@ -222,7 +207,6 @@ impl Ticket {
             redirect_uri: Url::parse(&sealed.redirect_uri).ok()?,
             expires: Timestamp::from_millis(sealed.expires),
             hosts: sealed.hosts,
-            begun: sealed.begun,
         })
     }
 }
@@ -256,7 +240,6 @@ mod tests {
             redirect_uri: Url::parse("https://app.example.com/x?y=z").unwrap(),
             expires: Timestamp::from_secs(1_800_000_000),
             hosts: Vec::new(),
-            begun: Vec::new(),
         }
     }
 

@@ -20,7 +20,7 @@ pub enum Miss {
     Address,
     /// It is for this host and other paths.
     Path,
-    /// It is for connections or for datagrams, and this is a request; or the other way round.
+    /// It is for one of requests, connections and datagrams, and this is another.
     Kind,
     /// It is for this tunnel as well, and comes later or has a pattern where another names the host.
     Later,

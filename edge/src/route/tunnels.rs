@@ -45,7 +45,7 @@ impl Carries {
 pub struct TunnelMatch {
     /// What goes through it.
     pub carries: Carries,
-    /// The hosts and ports that are asked for. One without a port is never asked for: every CONNECT has one.
+    /// The hosts and ports that are asked for. One without a port is never asked for: every CONNECT and CONNECT-UDP has one.
     pub authorities: Box<[Authority]>,
     /// The host of ours that clients connect to and sign in on, where `from` names one besides; else it is the host that they
     /// ask for.
@@ -264,6 +264,7 @@ mod tests {
         }
         assert!(table.knows(&host("proxy.example.com")) && !table.knows(&host("mysql.internal")));
     }
+
     #[test]
     fn s_105_datagrams_are_found_by_the_very_host_and_port_too_and_apart_from_connections() {
         let routes = [

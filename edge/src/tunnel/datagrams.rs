@@ -20,7 +20,7 @@ use super::pipe::{BUFFER, Ended, Ends, LAST_WORDS, Meter};
 pub(super) enum Event {
     /// The first one came from the upstream: there is somebody.
     Heard,
-    /// One to the upstream was lost.
+    /// One to the upstream was lost, or an earlier one, as the system says now.
     Lost(Lost),
 }
 
@@ -60,6 +60,9 @@ impl Lost {
             | libc::ENOPROTOOPT
             | libc::EPROTO
             | libc::EACCES => Some(Self::Unreachable),
+            // A message that says so of the host alone (RFC 792: code 8).
+            #[cfg(target_os = "linux")]
+            libc::ENONET => Some(Self::Unreachable),
             _ => None,
         }
     }
@@ -115,8 +118,8 @@ struct Upwards {
     buffer: Vec<u8>,
     /// What of the buffer was read and not looked at.
     held: Range<usize>,
-    /// What of it is to be sent next, and whether that was tried.
-    payload: Option<(Range<usize>, bool)>,
+    /// What of it is to be sent next.
+    payload: Option<Range<usize>>,
     done: bool,
 }
 
@@ -142,7 +145,7 @@ impl Upwards {
                 Ok(Next::Pass(bytes)) => self.held.start += bytes,
                 Ok(Next::Payload(range)) => {
                     let start = self.held.start;
-                    self.payload = Some((start + range.start..start + range.end, false));
+                    self.payload = Some(start + range.start..start + range.end);
                     self.held.start = start + range.end;
                 }
                 Ok(Next::Wants(bytes)) => {
@@ -157,18 +160,22 @@ impl Upwards {
 
     /// Sends what is to be sent next, or loses it.
     fn poll_send(&mut self, cx: &mut Context<'_>, path: Path<'_>) -> Poll<Option<Ended>> {
-        let Some((range, tried)) = &mut self.payload else { return Poll::Ready(None) };
-        let payload = self.buffer.get(range.clone()).unwrap_or_default();
-        match ready!(path.socket.poll_send(cx, payload)) {
+        let Some(range) = self.payload.clone() else { return Poll::Ready(None) };
+        let payload = self.buffer.get(range).unwrap_or_default();
+        let mut sent = ready!(path.socket.poll_send(cx, payload));
+        let unreachable =
+            |sent: &io::Result<usize>| sent.as_ref().is_err_and(|error| Lost::of(error) == Some(Lost::Unreachable));
+        if unreachable(&sent) {
+            // Most likely that was said of an earlier one, and this one was not sent for it.
+            (path.tell)(Event::Lost(Lost::Unreachable));
+            sent = ready!(path.socket.poll_send(cx, payload));
+        }
+        match sent.map_err(|error| Lost::of(&error)) {
             Ok(_) => path.meter.passed_up(payload.len()),
-            Err(error) => {
-                let Some(lost) = Lost::of(&error) else { return Poll::Ready(Some(Ended::Upstream)) };
-                (path.tell)(Event::Lost(lost));
-                if lost == Lost::Unreachable && !mem::replace(tried, true) {
-                    // It was said of an earlier one, and this one was not sent for it.
-                    return Poll::Ready(None);
-                }
-            }
+            Err(None) => return Poll::Ready(Some(Ended::Upstream)),
+            // It is told of already.
+            Err(Some(Lost::Unreachable)) => {}
+            Err(Some(lost)) => (path.tell)(Event::Lost(lost)),
         }
         self.payload = None;
         Poll::Ready(None)
@@ -422,7 +429,8 @@ mod tests {
         }
         let back = UdpSocket::bind(address).await.unwrap();
         client.write_all(&capsule(b"found")).await.unwrap();
-        assert_eq!(received(&back).await, b"found");
+        // Some of those before may be later than it.
+        while received(&back).await != b"found" {}
         back.send_to(b"answer", from).await.unwrap();
         let mut answer = vec![0; capsule(b"answer").len()];
         client.read_exact(&mut answer).await.unwrap();
@@ -472,6 +480,8 @@ mod tests {
         for (errno, lost) in [
             (libc::ECONNREFUSED, Some(Lost::Unreachable)),
             (libc::ENETUNREACH, Some(Lost::Unreachable)),
+            #[cfg(target_os = "linux")]
+            (libc::ENONET, Some(Lost::Unreachable)),
             (libc::EMSGSIZE, Some(Lost::TooLarge)),
             (libc::EPERM, Some(Lost::Unsent)),
             (libc::EBADF, None),

@@ -233,7 +233,7 @@ impl Proxy {
         let meter = Meter::new(Arc::clone(&exchange.bound));
         let idle = exchange.route().and_then(|route| route.idle_timeout);
         let websocket = exchange.upgrade().is_some();
-        // Neither a WebSocket nor a socket of UDP knows of halves.
+        // Neither a WebSocket nor a tunnel of datagrams knows of halves.
         let half = (exchange.carries() != Some(Carries::Connections)).then_some(LAST_WORDS);
         let ends = Ends { idle, half, resets: downstream.is_http2() };
         let _open = crate::metrics::Raised::new(&self.metrics.0.tunnels);

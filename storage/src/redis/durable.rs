@@ -133,7 +133,7 @@ fn room_after(room: usize, size: usize, confirmed: bool) -> usize {
 }
 
 const GIVEN_UP: &str = "the connection was given up";
-/// A batch that has so many bytes takes no more writes: replicas are to have it in time.
+/// No batch takes more writes once it has so many bytes: replicas are to have it in time.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// And this few are never too many, so that what is written while replicas are away does not stand in a long line: each batch
 /// waits for them.

@@ -57,7 +57,7 @@ pub struct Planned {
     pub mcp_client_domains: Vec<String>,
     /// `mcp_allowed_as_metadata_domains`.
     pub mcp_metadata_domains: Vec<String>,
-    /// Routes that carry neither requests nor connections: the key of each, and what is asked for.
+    /// Routes of SSH: the key of each, and what is asked for.
     pub tunnels: Vec<(String, Tunnel)>,
     /// Upstreams that are not dialled yet: the key of each route, and its upstreams.
     pub endpoints: Vec<(String, Vec<Endpoint>)>,

@@ -1,4 +1,4 @@
-//! Routes that carry nothing that HTTP is asked for: `from` and `to` of SSH, and weights (01 §2.2, §2.5).
+//! Routes of SSH, which are not served yet: `from`, `to` and weights (01 §2.2, §2.5).
 
 /// What a route carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1007,7 +1007,7 @@ const MAX_KEPT_WIRE: usize = 16 * 1024;
 // TODO: change it to to_buf
 #[inline]
 pub fn http_req_header_to_wire(req: &RequestHeader) -> Option<BytesMut> {
-    // Postern: room for an assertion, of which each head of ours has one.
+    // Postern: in what the last one has left, with room for an assertion, of which each head of ours has one.
     let mut buf = WIRE.take();
     buf.clear();
     buf.reserve(2048);
