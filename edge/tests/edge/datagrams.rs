@@ -527,7 +527,7 @@ async fn r_030_tunnels_of_datagrams_take_their_places_among_all_tunnels() {
     let world = builder(&server, |_| {}).await.limits(|limits| limits.requests_in_flight = 4).start();
     let first = granted(&world, "").await;
     let _second = granted(&world, "").await;
-    assert_eq!(world.metric("postern_edge_tunnels", &[]), 2.0);
+    until("both are there", || world.metric("postern_edge_tunnels", &[]) == 2.0).await;
     assert_eq!(refused(&world, &connect_udp(HOST, "dns.internal/53", "")).await, 503);
     drop(first);
     until("its place is given back", || world.metric("postern_edge_tunnels", &[]) < 1.5).await;
