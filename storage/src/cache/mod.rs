@@ -402,18 +402,17 @@ pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
     cache: std::sync::Weak<SessionCache<X>>,
     stop: CancellationToken,
 ) {
+    let Some(crowded) = cache.upgrade().map(|alive| Arc::clone(&alive.crowded)) else { return };
     loop {
-        let Some(alive) = cache.upgrade() else { return };
-        // On a thread of its own: a million entries take a tenth of a second.
-        let crowded = Arc::clone(&alive.crowded);
-        let swept = tokio::task::spawn_blocking(move || alive.sweep(clock()));
-        if swept.await.is_err() {
-            return;
-        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = crowded.notified() => {}
             () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        let Some(alive) = cache.upgrade() else { return };
+        // On a thread of its own: a million entries take a tenth of a second.
+        if tokio::task::spawn_blocking(move || alive.sweep(clock())).await.is_err() {
+            return;
         }
     }
 }

@@ -114,9 +114,6 @@ impl Tail {
             Ok(position) => position,
             Err(why) => return why,
         };
-        if let Err(why) = self.read_everyone(link).await {
-            return why;
-        }
         // A heartbeat counts only once nothing older can still be waiting.
         let mut caught_up = false;
         let mut asked = Instant::now();
@@ -219,45 +216,42 @@ impl Tail {
         self.metrics.facts_heard.inc();
     }
 
-    /// What the lines of long ago told of the end of all sessions. Whatever comes later is in those that are read next.
-    async fn read_everyone(&self, link: &Link) -> Result<(), String> {
-        let until = tokio::time::Instant::now() + DEADLINE;
-        let not_before = match link.call(&Command::new("GET").arg(self.log.everyone()), until).await {
-            Ok(Reply::Error(error)) => return Err(error),
-            Ok(reply) => reply.number(),
-            Err(broken) => return Err(broken.to_string()),
+    /// Where to go on. If lines may have been missed, every copy of a session is outdated first. What the lines of long ago told
+    /// of the end of all sessions is told again; whatever comes later is in those that are read next.
+    async fn resume(&self, link: &Link, cursor: Option<Cursor>) -> Result<Cursor, String> {
+        let key = self.log.key.as_str();
+        // In one piece: many edges that lost a server come back to it at the same moment.
+        let commands = [
+            Command::new("XRANGE").args([key, "-", "+", "COUNT", "1"]),
+            Command::new("XREVRANGE").args([key, "+", "-", "COUNT", "1"]),
+            Command::new("GET").arg(self.log.everyone()),
+        ];
+        let replies = link.call_all(&commands, tokio::time::Instant::now() + DEADLINE).await;
+        let replies = replies.map_err(|broken| broken.to_string())?;
+        let [oldest, newest, everyone] =
+            <[Reply; 3]>::try_from(replies).map_err(|_| "it answers nonsense".to_owned())?;
+        let said = |reply| if let Reply::Error(error) = reply { Err(error) } else { Ok(reply) };
+        let end = |reply| match said(reply) {
+            Err(error) if error.contains("no such key") => Ok(None),
+            said => said.map(|lines| first_place(&lines)),
         };
+        let position = match (cursor, end(oldest)?, end(newest)?) {
+            (None, ..) => Cursor::default(),
+            (Some(cursor), Some(oldest), Some(newest)) if oldest <= cursor && cursor.overlapping() <= newest => {
+                cursor.overlapping()
+            }
+            (Some(cursor), ..) => {
+                warn!(%cursor, "lines of the changelog are missing: every session is read again");
+                self.invalidation.reset();
+                Cursor::default()
+            }
+        };
+        let not_before = said(everyone)?.number();
         if let Some(not_before) = not_before {
             self.invalidation.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before)));
         }
         (self.everyone)(not_before);
-        Ok(())
-    }
-
-    /// Where to go on. If lines may have been missed, every copy of a session is outdated first.
-    async fn resume(&self, link: &Link, cursor: Option<Cursor>) -> Result<Cursor, String> {
-        let until = tokio::time::Instant::now() + DEADLINE;
-        let key = self.log.key.as_str();
-        let ask = async |command: Command| match link.call(&command, until).await {
-            Ok(Reply::Error(error)) if error.contains("no such key") => Ok(Reply::Nil),
-            Ok(Reply::Error(error)) => Err(error),
-            Ok(reply) => Ok(reply),
-            Err(broken) => Err(broken.to_string()),
-        };
-        let Some(cursor) = cursor else { return Ok(Cursor::default()) };
-        let oldest = ask(Command::new("XRANGE").args([key, "-", "+", "COUNT", "1"])).await?;
-        let newest = ask(Command::new("XREVRANGE").args([key, "+", "-", "COUNT", "1"])).await?;
-        let ends = |reply: &Reply| Cursor::read(reply.list()?.first()?.list()?.first()?);
-        let missed = match (ends(&oldest), ends(&newest)) {
-            (Some(oldest), Some(newest)) => cursor < oldest || cursor.overlapping() > newest,
-            _ => true,
-        };
-        if missed {
-            warn!(%cursor, "lines of the changelog are missing: every session is read again");
-            self.invalidation.reset();
-            return Ok(Cursor::default());
-        }
-        Ok(cursor.overlapping())
+        Ok(position)
     }
 }
 
@@ -285,6 +279,11 @@ impl Trouble {
 }
 
 type Line = (Cursor, Option<Entry>);
+
+/// The place of the first line of a list.
+fn first_place(lines: &Reply) -> Option<Cursor> {
+    Cursor::read(lines.list()?.first()?.list()?.first()?)
+}
 
 /// Some number.
 fn jitter() -> u16 {

@@ -1,6 +1,6 @@
 //! Who serves what, as the servers tell it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::expected::Watched;
@@ -60,7 +60,7 @@ impl Shard {
 /// Which shard owns each slot. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Map {
-    /// In no order that matters.
+    /// In an order that does not depend on who was asked first.
     pub(super) shards: Vec<Arc<Shard>>,
     owners: Arc<[u16]>,
     /// Slots that have moved since, in their order: few, so that the table need not be copied for each.
@@ -73,8 +73,12 @@ const MOVED: usize = 256;
 /// What the map says counts, not how it came to say it.
 impl PartialEq for Map {
     fn eq(&self, other: &Self) -> bool {
-        let places = |map: &Self| (0_u16..).take(SLOTS).map(|slot| map.place(slot)).collect::<Vec<_>>();
-        self.shards == other.shards && places(self) == places(other)
+        let owners_are_same = if self.moved.is_empty() && other.moved.is_empty() {
+            self.owners == other.owners
+        } else {
+            (0_u16..).take(SLOTS).all(|slot| self.place(slot) == other.place(slot))
+        };
+        owners_are_same && self.shards == other.shards
     }
 }
 
@@ -173,44 +177,30 @@ impl Map {
     /// What several views come to: of those who claim a slot the one with the highest configuration epoch owns it, as in
     /// the cluster itself. A master that was cut off goes on claiming what it had, with its old epoch.
     pub(super) fn agreed(views: &[View]) -> Self {
-        let mut claims: Vec<Option<(u64, &Master)>> = vec![None; SLOTS];
-        for master in views.iter().flat_map(|view| &view.masters) {
-            for (first, last) in &master.slots {
-                for claim in claims.iter_mut().take(usize::from(*last) + 1).skip(usize::from(*first)) {
-                    if claim.is_none_or(|(epoch, _)| epoch < master.epoch) {
-                        *claim = Some((master.epoch, master));
-                    }
-                }
-            }
-        }
-        let mut followers: BTreeMap<&str, Vec<Server>> = BTreeMap::new();
+        let mut followers: BTreeMap<&str, BTreeSet<&Server>> = BTreeMap::new();
         for replica in views.iter().flat_map(|view| &view.replicas) {
-            let known = followers.entry(&replica.of).or_default();
-            if !known.contains(&replica.server) {
-                known.push(replica.server.clone());
-            }
+            followers.entry(&replica.of).or_default().insert(&replica.server);
         }
-        let (mut shards, mut places) = (Vec::new(), HashMap::new());
+        // The last word counts: that of the highest epoch, and of several with the same one that of the first who was heard.
+        let mut claims: Vec<_> = views.iter().rev().flat_map(|view| view.masters.iter().rev()).collect();
+        claims.sort_by_key(|master| master.epoch);
+        let masters: BTreeMap<&str, &Master> = claims.iter().map(|master| (master.id.as_str(), *master)).collect();
+        let places: HashMap<&str, u16> = masters.keys().copied().zip(0..NOBODY).collect();
         let mut owners = vec![NOBODY; SLOTS];
-        let mut place = |master: &Master| {
-            let known = places.entry(master.id.clone()).or_insert_with(|| {
-                let replicas = followers.get(master.id.as_str()).cloned().unwrap_or_default();
-                let expected = replicas.len();
-                shards.push(Arc::new(Shard { master: master.server.clone(), replicas: Some(replicas), expected }));
-                u16::try_from(shards.len() - 1).unwrap_or(NOBODY)
-            });
-            *known
-        };
-        for (owner, claim) in owners.iter_mut().zip(&claims) {
-            if let Some((_, master)) = claim {
-                *owner = place(master);
+        for claim in claims {
+            let place = places.get(claim.id.as_str()).copied().unwrap_or(NOBODY);
+            for (first, last) in &claim.slots {
+                let range = owners.get_mut(usize::from(*first)..=usize::from(*last));
+                range.unwrap_or_default().fill(place);
             }
         }
-        // Those that own nothing yet may be sent what is on its way to them.
-        for master in views.iter().flat_map(|view| &view.masters) {
-            place(master);
-        }
-        Self { shards, owners: owners.into(), moved: Vec::new() }
+        // Those that own nothing yet are among them: they may be sent what is on its way to them.
+        let shard = |(id, master): (&str, &Master)| {
+            let replicas: Vec<_> = followers.get(id).into_iter().flatten().copied().cloned().collect();
+            let expected = replicas.len();
+            Arc::new(Shard { master: master.server.clone(), replicas: Some(replicas), expected })
+        };
+        Self { shards: masters.into_iter().map(shard).collect(), owners: owners.into(), moved: Vec::new() }
     }
 
     /// The shard that owns a slot.
@@ -361,6 +351,22 @@ fff :0@0 master,noaddr - 0 0 4 disconnected
             assert_eq!(map.owner(100).map(|shard| &shard.master), Some(&at(7001)));
             assert_eq!(map.owner(101), None);
         }
+    }
+
+    #[test]
+    fn what_views_come_to_does_not_depend_on_which_was_heard_first() {
+        let lines = [
+            "bbb 10.0.0.1:7002@17002 master - 0 0 2 connected 101-200",
+            "eee 10.0.0.1:7005@17005 slave aaa 0 0 1 connected",
+            "ggg 10.0.0.1:7007@17007 master - 0 0 0 connected",
+            "aaa 10.0.0.1:7001@17001 master - 0 0 1 connected 0-100",
+            "ddd 10.0.0.1:7004@17004 slave aaa 0 0 1 connected",
+        ];
+        let forth = View::read(&lines.join("\n"), &at(7001));
+        let back = View::read(&lines.into_iter().rev().collect::<Vec<_>>().join("\n"), &at(7002));
+        let (one, other) = (Map::agreed(&[forth.clone(), back.clone()]), Map::agreed(&[back, forth]));
+        assert!(one == other, "{one:?} {other:?}");
+        assert_eq!(one.owner(7).and_then(|shard| shard.replicas.clone()), Some(vec![at(7004), at(7005)]));
     }
 
     #[test]
