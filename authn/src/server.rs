@@ -220,7 +220,8 @@ async fn answer(shared: &Shared, live: Arc<Live>, head: Parts, body: Body) -> An
     // Counted before a byte of the body is waited for: who sends slowly holds a place all the while.
     let answer = if endpoint.is_limited() && shared.limit.take(visit.client, Instant::now()).is_err() {
         shared.metrics.limited();
-        refusal(&visit, StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(1))
+        let on_the_way = if endpoint == Endpoint::TicketCallback { sign_in::over_budget(&visit) } else { None };
+        on_the_way.unwrap_or_else(|| refusal(&visit, StatusCode::TOO_MANY_REQUESTS).retry_after(Duration::from_secs(1)))
     } else {
         match endpoint.read(body).await {
             Ok(body) => endpoint.answer(shared, &visit, &body).await,

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use postern_identity::{FlowCookie, FlowHash, IdpId, Keyring, Purpose, RandomError, SameSite, Timestamp};
+use postern_identity::{FlowCookie, FlowHash, Keyring, Purpose, RandomError, SameSite, SessionHandle, Timestamp, same};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 use url::Url;
@@ -64,8 +64,10 @@ enum Step {
 /// What is still to come.
 #[derive(Debug, Deserialize, Serialize)]
 struct Way {
-    /// Of which provider the session must be that they get.
-    idp: String,
+    /// The one session that they get, by its name in the store: another may have begun at authn meanwhile. Nobody's, in a chain of
+    /// a version that did not write it.
+    #[serde(default)]
+    session: [u8; 32],
     /// Where nothing has begun yet, each `host` or `host:port`.
     hosts: Vec<String>,
 }
@@ -88,12 +90,12 @@ pub(super) fn callback_of(config: &AuthnConfig, host: &str) -> Option<Url> {
 pub(super) fn set_out(
     visit: &Visit,
     target: &Url,
-    (hosts, idp): (&[String], &IdpId),
+    (hosts, session): (&[String], &SessionHandle),
 ) -> Result<Option<Answer>, RandomError> {
     let mut left = hosts.iter();
     let next = left.find_map(|host| Some((callback_of(&visit.live.config, host)?, host.clone())));
     let Some((callback, host)) = next else { return Ok(None) };
-    let way = Way { idp: idp.as_str().to_owned(), hosts: left.cloned().collect() };
+    let way = Way { session: *session.as_bytes(), hosts: left.cloned().collect() };
     let next = Chain::towards(visit, target, Step::Begin { host, way }).shown_at(visit, callback)?;
     Ok(Some(if hosts.len() > IN_A_ROW { Answer::refresh(&next) } else { Answer::redirect(&next) }))
 }
@@ -117,10 +119,15 @@ pub(super) async fn step(shared: &Shared, visit: &Visit, text: &str) -> Answer {
     }
 }
 
+/// Where a genuine step leads, which is not taken.
+pub(super) fn target_of(visit: &Visit, text: &str) -> Option<Url> {
+    Chain::open(&visit.live.config.keyring, &visit.url, text).map(|chain| chain.redirect_uri)
+}
+
 /// To the page that was wanted, without the rest.
 pub(super) fn cut_short(visit: &Visit, target: &Url, reason: &'static str) -> Answer {
     debug!(request.id = visit.request_id, postern.reason = reason, "hosts left without a cookie");
-    home(visit, target)
+    arrive(visit, target)
 }
 
 /// The last step to the page that was wanted. A `Strict` cookie travels neither along a chain of redirects that another site (the
@@ -191,7 +198,7 @@ fn begin(visit: &Visit, target: &Url, (host, way): (String, Way)) -> Result<Answ
     Ok(Answer::redirect(&next).cookie(flow.set()).cookies(dropped))
 }
 
-/// A ticket for that host, for the session that this browser has at authn, which is that of who just signed in.
+/// A ticket for that host, for the session that this browser got where it wanted to go, if it has it at authn as well.
 async fn hand_over(
     shared: &Shared,
     visit: &Visit,
@@ -199,7 +206,7 @@ async fn hand_over(
     (host, flow, way): (&str, Option<FlowHash>, Way),
 ) -> Result<Answer, SignInError> {
     let session = session_here(shared, visit).await?;
-    let Some((id, _)) = session.filter(|(_, session)| session.idp.as_str() == way.idp) else {
+    let Some((id, _)) = session.filter(|(_, session)| same(session.handle.as_bytes(), &way.session)) else {
         return Ok(cut_short(visit, target, "chain-without-session"));
     };
     let Some((callback, flow)) = callback_of(&visit.live.config, host).zip(flow) else {

@@ -16,7 +16,7 @@ use url::Url;
 pub(crate) use self::begin::begin;
 pub(crate) use self::callback::callback;
 pub(crate) use self::rounds::Rounds;
-pub(crate) use self::ticket::redeem;
+pub(crate) use self::ticket::{over_budget, redeem};
 
 use crate::AuthnConfig;
 use crate::server::Shared;

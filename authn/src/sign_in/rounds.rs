@@ -15,26 +15,37 @@ use crate::visit::Visit;
 
 /// The third return to one address within this time is a circle.
 const WITHIN: Duration = Duration::from_secs(30);
+/// The same for each further host that a browser is led through in between.
+const FOR_EACH_HOST: Duration = Duration::from_secs(10);
 const ALLOWED: usize = 2;
 /// Rounds that are remembered, over all addresses.
 const REMEMBERED: usize = 12;
 
 /// When this browser was last sent back to which addresses: `<hash of the address>.<seconds>`, joined by `:`.
 #[derive(Debug)]
-pub(crate) struct Rounds(Vec<(String, i64)>);
+pub(crate) struct Rounds {
+    seen: Vec<(String, i64)>,
+    within: Duration,
+}
 
 impl Rounds {
     /// Those that the browser tells of.
     pub(crate) fn of(visit: &Visit) -> Self {
+        Self::through(0, visit)
+    }
+
+    /// The same, where a round leads through so many further hosts.
+    pub(crate) fn through(hosts: usize, visit: &Visit) -> Self {
+        let within = WITHIN + FOR_EACH_HOST * u32::try_from(hosts).unwrap_or_default();
         let name = cookie_name(&visit.live.config);
         let told = visit.cookie_fields().flat_map(|field| cookies_named(field, &name)).next();
         let told = told.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
         let rounds = told.split(':').take(REMEMBERED).filter_map(|round| {
             let (target, at) = round.split_once('.')?;
             let at = at.parse().ok()?;
-            (visit.now.since(Timestamp::from_secs(at)) < WITHIN).then(|| (target.to_owned(), at))
+            (visit.now.since(Timestamp::from_secs(at)) < within).then(|| (target.to_owned(), at))
         });
-        Self(rounds.collect())
+        Self { seen: rounds.collect(), within }
     }
 
     /// Sends the browser back to `target` with `answer`, unless it was just there, twice.
@@ -42,12 +53,13 @@ impl Rounds {
         let config = &visit.live.config;
         let hash = config.keyring.mac(Purpose::Flow, &[b"round", target.as_str().as_bytes()]);
         let hash = hash.split_first_chunk::<9>().map(|(short, _)| URL_SAFE_NO_PAD.encode(short)).unwrap_or_default();
-        if self.0.iter().filter(|(target, _)| *target == hash).count() >= ALLOWED {
+        if self.seen.iter().filter(|(target, _)| *target == hash).count() >= ALLOWED {
             return diagnosis(visit, target).cookie(Self::forget(config));
         }
-        self.0.insert(0, (hash, visit.now.as_secs()));
-        let rounds: Vec<String> = self.0.iter().take(REMEMBERED).map(|(target, at)| format!("{target}.{at}")).collect();
-        answer.cookie(set_cookie(&cookie_name(config), &rounds.join(":"), &CookieAttributes::default(), WITHIN))
+        self.seen.insert(0, (hash, visit.now.as_secs()));
+        let rounds: Vec<String> =
+            self.seen.iter().take(REMEMBERED).map(|(target, at)| format!("{target}.{at}")).collect();
+        answer.cookie(set_cookie(&cookie_name(config), &rounds.join(":"), &CookieAttributes::default(), self.within))
     }
 
     /// The `Set-Cookie` value after which nothing is remembered.

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use url::Url;
 
 use super::chain::{self, CALLBACK};
-use super::{Rounds, cookie_here, may_hand_over};
+use super::{Rounds, cookie_here, may_hand_over, may_return_to};
 use crate::answer::Answer;
 use crate::error::SignInError;
 use crate::sealed;
@@ -91,7 +91,7 @@ fn to_browser(
     let target = &request.redirect_uri;
     let ticket = Ticket { hosts: request.additional_hosts.clone(), ..Ticket::fresh(visit, session, flow, target)? };
     let there = ticket.shown_at(&visit.live.config.keyring, at(target, CALLBACK))?;
-    Ok(Rounds::of(visit).again(visit, target, Answer::redirect(&there)))
+    Ok(Rounds::through(request.additional_hosts.len(), visit).again(visit, target, Answer::redirect(&there)))
 }
 
 /// Where a further host takes a ticket, which leads on to `hosts`.
@@ -113,6 +113,9 @@ pub(crate) async fn redeem(shared: &Shared, visit: &Visit) -> Answer {
     let Some(ticket) = visit.param(PARAMETER).and_then(|text| Ticket::open(keyring, &visit.url, &text)) else {
         return SignInError::TicketUnreadable.show(visit, Some(visit.here("/").as_str()));
     };
+    if !may_return_to(&visit.live.config, &ticket.redirect_uri) {
+        return SignInError::TargetRefused.show(visit, None);
+    }
     match take(shared, visit, &ticket).await {
         Ok(answer) => answer,
         // There is a cookie already where the browser wanted to go: that it gets none here keeps nobody from the page.
@@ -122,6 +125,20 @@ pub(crate) async fn redeem(shared: &Shared, visit: &Visit) -> Answer {
         }
         Err(error) => error.show(visit, Some(ticket.redirect_uri.as_str())),
     }
+}
+
+/// What a browser gets that comes too often on its way through further hosts: the page that it wanted, whose host has its cookie.
+/// `None`: it is not on such a way.
+pub(crate) fn over_budget(visit: &Visit) -> Option<Answer> {
+    let config = &visit.live.config;
+    let target = if let Some(chain) = visit.param(chain::PARAMETER) {
+        chain::target_of(visit, &chain)
+    } else {
+        let ticket = Ticket::open(&config.keyring, &visit.url, &visit.param(PARAMETER)?);
+        ticket.map(|ticket| ticket.redirect_uri).filter(|target| visit.url.origin() != target.origin())
+    };
+    let target = &target.filter(|target| may_return_to(config, target))?;
+    Some(chain::cut_short(visit, target, "chain-rate-limited"))
 }
 
 /// A genuine ticket that cannot be used any more leads back to where it was for: there, who is signed in goes on, and
@@ -155,7 +172,7 @@ async fn take(shared: &Shared, visit: &Visit, ticket: &Ticket) -> Result<Answer,
 /// Where the browser goes with its new cookie: to further hosts that are to have one, or to the page that it wanted.
 fn onward(visit: &Visit, ticket: &Ticket, session: &Session) -> Result<Answer, RandomError> {
     let target = &ticket.redirect_uri;
-    let further = chain::set_out(visit, target, (&ticket.hosts, &session.idp))?;
+    let further = chain::set_out(visit, target, (&ticket.hosts, &session.handle))?;
     Ok(further.unwrap_or_else(|| chain::arrive(visit, target)))
 }
 

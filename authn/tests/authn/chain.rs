@@ -112,7 +112,6 @@ async fn s_054_a_step_of_a_chain_gives_another_browser_nothing_but_what_it_has()
     let begin = up_to(&world, &mut attacker, API, "pomerium_chain").await;
     let mut ahead = attacker.clone();
     let hand_over = ahead.follow_until(begin.clone(), &format!("{AUTHN}/.pomerium/callback/")).await;
-    let other = session_at(&world, &attacker, APP);
     for step in [&begin, &hand_over] {
         let mut nobody = world.browser();
         assert_eq!(nobody.follow(step.clone()).await.url.as_str(), format!("{APP}/x"));
@@ -120,12 +119,11 @@ async fn s_054_a_step_of_a_chain_gives_another_browser_nothing_but_what_it_has()
     }
     let mut victim = world.browser();
     world.sign_in(&mut victim, OTHER_APP).await;
-    let own = session_at(&world, &victim, OTHER_APP);
-    assert_ne!(own, other);
+    assert_ne!(session_at(&world, &victim, OTHER_APP), session_at(&world, &attacker, APP));
     assert_eq!(victim.follow(hand_over).await.url.as_str(), format!("{APP}/x"));
     assert_eq!(victim.cookie(API, SESSION), None, "it began nothing there");
     victim.follow(begin).await;
-    assert_eq!(session_at(&world, &victim, API), own, "its own session, as a visit would have given it");
+    assert_eq!(session_at(&world, &victim, API), None, "it is for the session of who set out");
 }
 
 #[tokio::test]
@@ -207,6 +205,14 @@ async fn a_host_that_is_of_no_route_any_more_is_left_out_on_the_way() {
         let page = browser.get(&there).await;
         page.is_refused(400, "redirect-not-allowed");
         assert!(!page.body.contains("app.example.com"));
+        let config = |hosts| AuthnConfig { hosts: Arc::new(Hosts(hosts)), ..world.config.clone() };
+        world.authn.reload(config(&[APP, API, FILES, OTHER_APP])).unwrap();
+        let mut browser = world.browser();
+        let there = up_to(&world, &mut browser, API, "pomerium_ticket").await;
+        world.authn.reload(config(&[API])).unwrap();
+        let page = browser.get(&there).await;
+        page.is_refused(400, "redirect-not-allowed");
+        assert!(page.location().is_none() && page.set_cookies.is_empty());
     }
 }
 
@@ -233,7 +239,7 @@ async fn a_chain_that_takes_too_long_ends_at_the_page() {
 }
 
 #[tokio::test]
-async fn s_082_nothing_on_the_first_way_names_a_session() {
+async fn s_082_what_is_sealed_for_a_host_is_no_credential() {
     let world = World::new().await;
     let mut browser = world.browser();
     let there = up_to(&world, &mut browser, API, "pomerium_chain").await;
@@ -244,8 +250,88 @@ async fn s_082_nothing_on_the_first_way_names_a_session() {
             names
         };
         assert_eq!(names(inside), ["expires", "redirect_uri", "step"]);
-        assert_eq!(names(&inside["step"]["Begin"]["way"]), ["hosts", "idp"]);
+        assert_eq!(names(&inside["step"]["Begin"]["way"]), ["hosts", "session"]);
+        let session = session_at(&world, &browser, APP).unwrap();
+        let named: Vec<u8> = serde_json::from_value(inside["step"]["Begin"]["way"]["session"].clone()).unwrap();
+        assert_eq!(named, session.handle(&world.keyring).as_bytes(), "its name in the store, and not the id");
     });
+}
+
+#[tokio::test]
+async fn further_hosts_get_the_session_that_the_page_has_or_none() {
+    let world = World::new().await;
+    let mut browser = world.browser();
+    let hand_over = up_to(&world, &mut browser, AUTHN, "pomerium_chain").await;
+    let of_the_page = session_at(&world, &browser, APP);
+    browser.forget(AUTHN);
+    world.sign_in(&mut browser, OTHER_APP).await;
+    assert_ne!(session_at(&world, &browser, OTHER_APP), of_the_page, "in another tab, as somebody else");
+    assert_eq!(browser.follow(hand_over).await.url.as_str(), format!("{APP}/x"));
+    assert_eq!((browser.cookie(API, SESSION), session_at(&world, &browser, APP)), (None, of_the_page));
+}
+
+#[tokio::test]
+async fn r_023_a_step_that_names_no_session_ends_at_the_page() {
+    let world = World::new().await;
+    let mut browser = world.browser();
+    let hand_over = up_to(&world, &mut browser, AUTHN, "pomerium_chain").await;
+    let old = resealed(&world, &hand_over, &format!("chain {AUTHN}"), |inside| {
+        inside["step"]["HandOver"]["way"].as_object_mut().unwrap().remove("session").unwrap();
+    });
+    assert_eq!(browser.follow(old).await.url.as_str(), format!("{APP}/x"));
+    assert_eq!(browser.cookie(API, SESSION), None);
+    browser.follow(hand_over).await;
+    assert!(is_signed_in(&world, &browser, API).await, "the same with it");
+}
+
+/// From now on this browser comes from an address that has used up its tries, for a tenth of a second.
+async fn hurried(browser: &mut Browser) {
+    browser.client_address = "192.0.2.66".into();
+    let sign_in = Url::parse(&format!("{AUTHN}/.pomerium/sign_in")).unwrap();
+    while browser.get(&sign_in).await.status.as_u16() != 429 {}
+}
+
+#[tokio::test]
+async fn who_comes_too_often_on_the_way_goes_on_to_the_page() {
+    for same_site in [SameSite::Lax, SameSite::Strict] {
+        let world = World::with(|config| config.cookie.same_site = same_site).await;
+        for (app, parameter) in [(API, "pomerium_chain"), (AUTHN, "pomerium_chain"), (API, "pomerium_ticket")] {
+            let mut was_hurried = false;
+            for _ in 0..20 {
+                let mut browser = world.browser();
+                let there = up_to(&world, &mut browser, app, parameter).await;
+                hurried(&mut browser).await;
+                let page = browser.follow(there).await;
+                let arrived = page.refresh().unwrap_or(page.url);
+                assert_eq!(arrived.as_str(), format!("{APP}/x"), "{same_site:?} {app} {parameter}");
+                was_hurried = browser.cookie(API, SESSION).is_none();
+                if was_hurried {
+                    break;
+                }
+            }
+            assert!(was_hurried, "{app} {parameter}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_comes_too_often_with_what_is_no_step_is_told_so() {
+    let world = World::new().await;
+    for parameter in ["pomerium_chain", "pomerium_ticket"] {
+        let mut browser = world.browser();
+        let there = up_to(&world, &mut browser, API, parameter).await;
+        let forged = Url::parse(&there.as_str().replacen("=A", "=B", 1)).unwrap();
+        assert_ne!(forged, there);
+        let first = up_to(&world, &mut world.browser(), APP, "pomerium_ticket").await;
+        for url in [forged, first] {
+            let mut refused = false;
+            for _ in 0..20 {
+                hurried(&mut browser).await;
+                refused |= browser.get(&url).await.status.as_u16() == 429;
+            }
+            assert!(refused, "{url}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod ask;
 mod capsule;
 mod datagrams;
+mod heads;
 mod pipe;
 mod stream;
 
@@ -13,28 +14,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, StatusCode, header};
 use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, OkOrErr as _, OrErr as _, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session as Downstream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 
-use self::ask::{ACCEPT, Answered, KEY, Key, ask};
+use self::ask::{Answered, Key, ask};
 use self::datagrams::{Event, Lost, relay};
 use self::pipe::{Ended, Ends, LAST_WORDS, Meter, pipe};
 use crate::exchange::{End, Exchange};
 use crate::listener::{Farewell, Tunnel};
 use crate::proxy::{Proxy, has_begun, overdue, unless_left};
 use crate::refusal::{Failure, Refusal};
-use crate::request::{CONNECT_UDP, Upgrade, connect_udp_path};
+use crate::request::Upgrade;
 use crate::route::Carries;
 use crate::upstream::{Older, Outcome, hurry, socket_to};
-use crate::{BadRequest, Host, response};
+use crate::{BadRequest, response};
 
 /// Opens the connections of tunnels; none is ever used twice.
 pub(crate) struct Dialler(TransportConnector);
@@ -322,52 +323,9 @@ async fn pass_on(mut answered: Answered, downstream: &mut Downstream, exchange: 
 }
 
 impl Exchange {
-    /// The head of a grant of a TCP tunnel.
-    fn tunnel_granted(&self) -> Result<ResponseHeader> {
-        self.permit().filter(|permit| permit.is_tunnel()).or_err(ErrorType::InternalError, "no permit")?;
-        let mut head = ResponseHeader::build(StatusCode::OK, Some(2))?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
-        Ok(head)
-    }
-
     /// What goes through it, if it is a tunnel of a route for these.
     fn carries(&self) -> Option<Carries> {
         self.permit()?.tunnel()
-    }
-
-    /// The host and port that datagrams are asked for with.
-    fn datagrams_to(&self) -> Result<&Host> {
-        let permit = self.permit().filter(|permit| permit.tunnel() == Some(Carries::Datagrams));
-        let asked = permit.and_then(|permit| permit.request().tunnel.as_ref()?.to.as_ref());
-        asked.or_err(ErrorType::InternalError, "no permit")
-    }
-
-    /// The head of a grant of datagrams. Pomerium's client asks the host for them that they are for, and takes nothing but 200 for a
-    /// yes, in HTTP/1.1 too; whoever asks the host that it connects to is told as the standard has it (RFC 9298 §3.3, §3.5).
-    fn datagrams_granted(&self, asked: &RequestHeader) -> Result<ResponseHeader> {
-        let to = self.datagrams_to()?;
-        let on = self.permit().map(|permit| &permit.request().host);
-        let upgraded = asked.version != Version::HTTP_2 && on != Some(to);
-        let status = if upgraded { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
-        let mut head = ResponseHeader::build(status, Some(4))?;
-        if upgraded {
-            head.insert_header(header::CONNECTION, "Upgrade")?;
-            head.insert_header(header::UPGRADE, CONNECT_UDP)?;
-        }
-        head.insert_header(CAPSULE_PROTOCOL, TRUE)?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
-        Ok(head)
-    }
-
-    /// The head that asks a proxy for the datagrams that we are asked for.
-    fn datagrams_asked(&self) -> Result<RequestHeader> {
-        let mut head = RequestHeader::build(Method::GET, connect_udp_path(self.datagrams_to()?).as_bytes(), Some(5))?;
-        head.insert_header(header::HOST, self.authority.as_str())?;
-        head.insert_header(header::CONNECTION, "Upgrade")?;
-        head.insert_header(header::UPGRADE, CONNECT_UDP)?;
-        head.insert_header(CAPSULE_PROTOCOL, TRUE)?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
-        Ok(head)
     }
 
     /// How long an upstream may take for the head of its answer, and for each piece of its body.
@@ -379,38 +337,6 @@ impl Exchange {
     fn leads_to_proxy(&self) -> bool {
         let upstream = self.permit().and_then(crate::admit::Permit::upstream);
         upstream.is_some_and(|(_, upstream)| upstream.endpoints.iter().any(|endpoint| !endpoint.scheme.is_bare()))
-    }
-
-    /// The head that asks a proxy for the connection that we are asked for.
-    fn tunnel_asked(&self) -> Result<RequestHeader> {
-        let permit = self.permit().filter(|permit| permit.is_tunnel());
-        let host = permit.or_err(ErrorType::InternalError, "no permit")?.request().host.to_string();
-        let mut head = RequestHeader::build(Method::CONNECT, host.as_bytes(), Some(2))?;
-        head.insert_header(header::HOST, host)?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
-        Ok(head)
-    }
-
-    /// The head that asks the upstream in HTTP/1.1 for what the client asks for in HTTP/2.
-    fn upgrade_asked(&mut self, head: &RequestHeader, key: &Key) -> Result<RequestHeader> {
-        let mut head = head.clone();
-        head.set_method(Method::GET);
-        head.set_version(Version::HTTP_11);
-        self.prepare_request(&mut head)?;
-        head.insert_header(KEY, key.as_str())?;
-        Ok(head)
-    }
-
-    /// The head of the answer that grants it in HTTP/2.
-    fn upgrade_granted(&self, head: &ResponseHeader) -> Result<ResponseHeader> {
-        let mut head = head.clone();
-        head.set_status(StatusCode::OK)?;
-        head.set_version(Version::HTTP_2);
-        for name in [ACCEPT, header::UPGRADE, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
-            head.remove_header(&name);
-        }
-        self.prepare_response(&mut head)?;
-        Ok(head)
     }
 
     /// How it ended, as the record has it. `None`: at its bound.
@@ -427,9 +353,5 @@ impl Exchange {
     }
 }
 
-/// That capsules follow (RFC 9297 §3.4).
-const CAPSULE_PROTOCOL: HeaderName = HeaderName::from_static("capsule-protocol");
-/// As a structured field has it.
-const TRUE: HeaderValue = HeaderValue::from_static("?1");
 /// For the head of the answer to an upgrade, where the route sets no time (03 §2).
 const HEAD: Duration = Duration::from_secs(30);

@@ -576,9 +576,9 @@ fn keys_of_a_route_mean_what_they_say() {
 
 #[test]
 fn depends_on_names_hosts_and_says_which_of_them_get_no_cookie() {
-    let told = |settings: &str, depends_on: &str, routes: &str| {
+    let told_at = |port: &str, settings: &str, depends_on: &str, routes: &str| {
         let loaded = loaded(&format!(
-            "{settings}routes:\n  - from: https://a.example.com\n    to: https://a.internal\n    \
+            "{settings}routes:\n  - from: https://a.example.com{port}\n    to: https://a.internal\n    \
              allow_any_authenticated_user: true\n    depends_on: {depends_on}\n{routes}"
         ));
         assert!(wrong(&loaded).is_empty(), "{:?}", loaded.problems);
@@ -587,6 +587,7 @@ fn depends_on_names_hosts_and_says_which_of_them_get_no_cookie() {
         let route = Arc::clone(&loaded.config.unwrap().edge.routes[0]);
         (route.depends_on.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), told.join(" "))
     };
+    let told = |settings: &str, depends_on: &str, routes: &str| told_at("", settings, depends_on, routes);
     let other = |from: &str, lines: &str| {
         format!("  - from: https://{from}\n    to: https://b.internal\n    allow_any_authenticated_user: true\n{lines}")
     };
@@ -611,6 +612,10 @@ fn depends_on_names_hosts_and_says_which_of_them_get_no_cookie() {
         assert_eq!(told_of(settings, depends_on, &routes), "routes[0].depends_on", "{depends_on}");
     }
     assert_eq!(told_of("cookie_domain: example.com\n", "b.example.com", &b), "", "it is the same cookie");
+    let at_a_port =
+        |routes: &str| told_at(":8", "runtime_flags.match_any_incoming_port: false\n", "b.example.com", routes).1;
+    assert_eq!(at_a_port(&b), "routes[0].depends_on", "a page at a port leads to the other host at that port");
+    assert_eq!(at_a_port(&other("b.example.com:8", "")), "");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `depends_on`: hosts that whoever signs in on a route gets a cookie on as well (01 §2.1).
 
-use postern_edge::route::Route;
+use postern_edge::route::{HostPattern, Route};
 use postern_edge::{Host, LeftOut, Neighbours};
 use postern_identity::MAX_ADDITIONAL_HOSTS;
 use url::Url;
@@ -40,9 +40,11 @@ fn host(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Host> {
 /// Tells of hosts that get no cookie, however often somebody signs in.
 pub(super) fn tell(cx: &mut Context<'_>, (route, places): (&Route, &[At]), neighbours: Neighbours<'_>) {
     let own = route.own_host();
+    // As the edge has it: a host without a port is at that of the page, as far as it is known.
+    let (HostPattern::Exact { port, .. } | HostPattern::Wildcard { port, .. }) = route.door();
     for (host, at) in route.depends_on.iter().zip(places) {
         let name = quoted(&host.to_string());
-        let (what, hint) = match neighbours.left_out(route, own.as_deref(), host) {
+        let (what, hint) = match neighbours.left_out(route, own.as_deref(), &host.or_port(port)) {
             // There is nothing to do.
             None | Some(LeftOut::SameCookie) => continue,
             Some(LeftOut::OutsideOfDomain) => {
