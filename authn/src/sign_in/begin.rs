@@ -27,7 +27,7 @@ pub(crate) async fn begin(shared: &Shared, visit: &Visit) -> Answer {
     if !is_fresh {
         let Some(again) = again else { return SignInError::Outdated.show(visit, None) };
         // Genuine but old, such as a page that stood open over night: the edge makes a new one at once.
-        return Rounds::of(visit).again(visit, &again, Answer::redirect(&again));
+        return Rounds::of(visit).again(visit, (&again, 0), Answer::redirect(&again));
     }
     let idp = request.idp.clone();
     match go_on(shared, visit, request).await {

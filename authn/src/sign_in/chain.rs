@@ -72,7 +72,7 @@ struct Way {
     hosts: Vec<String>,
 }
 
-/// What is sealed. Fields are only ever added.
+/// What is sealed. Fields are only ever added; what an earlier version cannot read ends its chain (decision 0025).
 #[derive(Deserialize, Serialize)]
 struct Sealed {
     redirect_uri: String,

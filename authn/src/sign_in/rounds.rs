@@ -5,7 +5,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
-use postern_identity::{CookieAttributes, Purpose, Timestamp, cookies_named, delete_cookie, set_cookie};
+use postern_identity::{
+    CookieAttributes, MAX_ADDITIONAL_HOSTS, Purpose, Timestamp, cookies_named, delete_cookie, set_cookie,
+};
 use postern_pages::SignInLoop;
 use url::Url;
 
@@ -15,51 +17,49 @@ use crate::visit::Visit;
 
 /// The third return to one address within this time is a circle.
 const WITHIN: Duration = Duration::from_secs(30);
-/// The same for each further host that a browser is led through in between.
+/// So much more for each further host that a browser is led through in between.
 const FOR_EACH_HOST: Duration = Duration::from_secs(10);
+/// So long any is remembered.
+const LONGEST: Duration = within(MAX_ADDITIONAL_HOSTS);
 const ALLOWED: usize = 2;
 /// Rounds that are remembered, over all addresses.
 const REMEMBERED: usize = 12;
 
 /// When this browser was last sent back to which addresses: `<hash of the address>.<seconds>`, joined by `:`.
 #[derive(Debug)]
-pub(crate) struct Rounds {
-    seen: Vec<(String, i64)>,
-    within: Duration,
+pub(crate) struct Rounds(Vec<(String, i64)>);
+
+/// The time of three rounds that each lead through so many further hosts.
+const fn within(hosts: usize) -> Duration {
+    Duration::from_secs(WITHIN.as_secs() + FOR_EACH_HOST.as_secs() * hosts as u64)
 }
 
 impl Rounds {
     /// Those that the browser tells of.
     pub(crate) fn of(visit: &Visit) -> Self {
-        Self::through(0, visit)
-    }
-
-    /// The same, where a round leads through so many further hosts.
-    pub(crate) fn through(hosts: usize, visit: &Visit) -> Self {
-        let within = WITHIN + FOR_EACH_HOST * u32::try_from(hosts).unwrap_or_default();
         let name = cookie_name(&visit.live.config);
         let told = visit.cookie_fields().flat_map(|field| cookies_named(field, &name)).next();
         let told = told.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
         let rounds = told.split(':').take(REMEMBERED).filter_map(|round| {
             let (target, at) = round.split_once('.')?;
             let at = at.parse().ok()?;
-            (visit.now.since(Timestamp::from_secs(at)) < within).then(|| (target.to_owned(), at))
+            (visit.now.since(Timestamp::from_secs(at)) < LONGEST).then(|| (target.to_owned(), at))
         });
-        Self { seen: rounds.collect(), within }
+        Self(rounds.collect())
     }
 
-    /// Sends the browser back to `target` with `answer`, unless it was just there, twice.
-    pub(crate) fn again(mut self, visit: &Visit, target: &Url, answer: Answer) -> Answer {
+    /// Sends the browser back to `target` with `answer`, by way of so many further hosts, unless it was just there, twice.
+    pub(crate) fn again(mut self, visit: &Visit, (target, hosts): (&Url, usize), answer: Answer) -> Answer {
         let config = &visit.live.config;
         let hash = config.keyring.mac(Purpose::Flow, &[b"round", target.as_str().as_bytes()]);
         let hash = hash.split_first_chunk::<9>().map(|(short, _)| URL_SAFE_NO_PAD.encode(short)).unwrap_or_default();
-        if self.seen.iter().filter(|(target, _)| *target == hash).count() >= ALLOWED {
+        let is_recent = |at: i64| visit.now.since(Timestamp::from_secs(at)) < within(hosts);
+        if self.0.iter().filter(|(target, at)| *target == hash && is_recent(*at)).count() >= ALLOWED {
             return diagnosis(visit, target).cookie(Self::forget(config));
         }
-        self.seen.insert(0, (hash, visit.now.as_secs()));
-        let rounds: Vec<String> =
-            self.seen.iter().take(REMEMBERED).map(|(target, at)| format!("{target}.{at}")).collect();
-        answer.cookie(set_cookie(&cookie_name(config), &rounds.join(":"), &CookieAttributes::default(), self.within))
+        self.0.insert(0, (hash, visit.now.as_secs()));
+        let rounds: Vec<String> = self.0.iter().take(REMEMBERED).map(|(target, at)| format!("{target}.{at}")).collect();
+        answer.cookie(set_cookie(&cookie_name(config), &rounds.join(":"), &CookieAttributes::default(), LONGEST))
     }
 
     /// The `Set-Cookie` value after which nothing is remembered.
@@ -76,7 +76,7 @@ fn diagnosis(visit: &Visit, target: &Url) -> Answer {
     let page = SignInLoop {
         host: target.host_str().unwrap_or_default(),
         findings: &[
-            "You are signed in here, but the application's host sent you back for the third time within half a minute.",
+            "You are signed in here, but the application's host sent you back for the third time within a short time.",
             "The cookie that this host was given does not come back: cookies may be blocked for it.",
             "Or the clocks of the servers differ by minutes, so that each address is too old when it arrives.",
         ],

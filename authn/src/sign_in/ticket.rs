@@ -91,7 +91,8 @@ fn to_browser(
     let target = &request.redirect_uri;
     let ticket = Ticket { hosts: request.additional_hosts.clone(), ..Ticket::fresh(visit, session, flow, target)? };
     let there = ticket.shown_at(&visit.live.config.keyring, at(target, CALLBACK))?;
-    Ok(Rounds::through(request.additional_hosts.len(), visit).again(visit, target, Answer::redirect(&there)))
+    let hosts = request.additional_hosts.len();
+    Ok(Rounds::of(visit).again(visit, (target, hosts), Answer::redirect(&there)))
 }
 
 /// Where a further host takes a ticket, which leads on to `hosts`.

@@ -53,6 +53,13 @@ impl Cursor {
         Some(Self(millis.parse().ok()?, number.parse().ok()?))
     }
 
+    /// Where to go on in a stream with these ends, who has read as far as this; `None`: lines in between may be gone, because they
+    /// were trimmed, or this is no longer the stream that was read.
+    fn resumed(self, ends: Option<(Self, Self)>) -> Option<Self> {
+        let (oldest, newest) = ends?;
+        (oldest <= self && self.overlapping() <= newest).then(|| self.overlapping())
+    }
+
     /// Somewhat earlier: clocks of masters differ, and facts may be read twice.
     const fn overlapping(self) -> Self {
         Self(self.0.saturating_sub(OVERLAP_MS), 0)
@@ -231,27 +238,18 @@ impl Tail {
         let [oldest, newest, everyone] =
             <[Reply; 3]>::try_from(replies).map_err(|_| "it answers nonsense".to_owned())?;
         let said = |reply| if let Reply::Error(error) = reply { Err(error) } else { Ok(reply) };
-        let end = |reply| match said(reply) {
-            Err(error) if error.contains("no such key") => Ok(None),
-            said => said.map(|lines| first_place(&lines)),
-        };
-        let position = match (cursor, end(oldest)?, end(newest)?) {
-            (None, ..) => Cursor::default(),
-            (Some(cursor), Some(oldest), Some(newest)) if oldest <= cursor && cursor.overlapping() <= newest => {
-                cursor.overlapping()
-            }
-            (Some(cursor), ..) => {
-                warn!(%cursor, "lines of the changelog are missing: every session is read again");
-                self.invalidation.reset();
-                Cursor::default()
-            }
-        };
-        let not_before = said(everyone)?.number();
+        let end = |reply| said(reply).map(|lines| first_place(&lines));
+        let (oldest, newest, not_before) = (end(oldest)?, end(newest)?, said(everyone)?.number());
+        let position = cursor.and_then(|cursor| cursor.resumed(oldest.zip(newest)));
+        if let Some(cursor) = cursor.filter(|_| position.is_none()) {
+            warn!(%cursor, "lines of the changelog are missing: every session is read again");
+            self.invalidation.reset();
+        }
         if let Some(not_before) = not_before {
             self.invalidation.publish(Fact::OwnerRevoked(EVERYONE, Timestamp::from_millis(not_before)));
         }
         (self.everyone)(not_before);
-        Ok(position)
+        Ok(position.unwrap_or_default())
     }
 }
 
@@ -338,6 +336,23 @@ mod tests {
         assert_eq!(late.overlapping(), Cursor(1_699_999_990_000, 0));
         assert_eq!(Cursor(5, 5).overlapping(), Cursor(0, 0));
         assert_eq!(Cursor::read(&text("nonsense")), None);
+    }
+
+    #[test]
+    fn s_084_who_may_have_missed_a_line_reads_from_the_beginning() {
+        let read = Cursor(50_000, 3);
+        let overlapping = Some(Cursor(40_000, 0));
+        for (what, ends, place) in [
+            ("as it was", Some((Cursor(1, 0), read)), overlapping),
+            ("more has come", Some((Cursor(1, 0), Cursor(60_000, 0))), overlapping),
+            ("what was read last is the oldest that is left", Some((read, Cursor(60_000, 0))), overlapping),
+            ("the next one is", Some((Cursor(50_000, 4), Cursor(60_000, 0))), None),
+            ("another master's clock is behind", Some((Cursor(1, 0), Cursor(40_000, 0))), overlapping),
+            ("it has lost more than that", Some((Cursor(1, 0), Cursor(39_999, 9))), None),
+            ("nothing is left", None, None),
+        ] {
+            assert_eq!(read.resumed(ends), place, "{what}");
+        }
     }
 
     #[test]

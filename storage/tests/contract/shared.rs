@@ -144,6 +144,23 @@ async fn s_084_a_revocation_is_heard_everywhere_also_after_every_connection_was_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s_084_whoever_finds_that_lines_of_the_changelog_are_gone_serves_no_copy_from_before() {
+    let cluster = cluster();
+    let processes = Processes::on(&cluster);
+    processes.known_everywhere(0..1).await;
+    processes.in_contact().await;
+    let _gone = cluster.members()[cluster.owner("{chg}log")].server.cli(&["DEL", "{chg}log"]);
+    for member in cluster.members() {
+        member.relay.cut();
+    }
+    for (_, cache) in &processes.edges {
+        until("the copy is outdated", async || matches!(cache.get(&id(0), at(2), HALF_A_MINUTE), Cached::Miss)).await;
+        assert!(serves(cache, 0).await, "it is read again");
+    }
+    processes.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r_009_a_revocation_is_heard_although_the_master_of_the_changelog_dies() {
     let mut cluster = cluster();
     let processes = Processes::on(&cluster);

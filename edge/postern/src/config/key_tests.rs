@@ -584,6 +584,11 @@ fn depends_on_names_hosts_and_says_which_of_them_get_no_cookie() {
         assert!(wrong(&loaded).is_empty(), "{:?}", loaded.problems);
         let about = |problem: &&Problem| problem.code == Code::NoCookieThere;
         let told: Vec<_> = loaded.problems.iter().filter(about).map(|problem| problem.at.key.to_string()).collect();
+        assert!(
+            loaded.problems.iter().filter(about).all(|problem| problem.what.contains(port)),
+            "{:?}",
+            loaded.problems
+        );
         let route = Arc::clone(&loaded.config.unwrap().edge.routes[0]);
         (route.depends_on.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), told.join(" "))
     };

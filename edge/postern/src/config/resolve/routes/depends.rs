@@ -43,8 +43,9 @@ pub(super) fn tell(cx: &mut Context<'_>, (route, places): (&Route, &[At]), neigh
     // As the edge has it: a host without a port is at that of the page, as far as it is known.
     let (HostPattern::Exact { port, .. } | HostPattern::Wildcard { port, .. }) = route.door();
     for (host, at) in route.depends_on.iter().zip(places) {
+        let host = &host.or_port(port);
         let name = quoted(&host.to_string());
-        let (what, hint) = match neighbours.left_out(route, own.as_deref(), &host.or_port(port)) {
+        let (what, hint) = match neighbours.left_out(route, own.as_deref(), host) {
             // There is nothing to do.
             None | Some(LeftOut::SameCookie) => continue,
             Some(LeftOut::OutsideOfDomain) => {
