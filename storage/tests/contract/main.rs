@@ -33,8 +33,6 @@ macro_rules! contract {
             async fn promise($world: &World) $body
 
             async fn holds(world: World) {
-                // Its servers may take a while to start where the machine is busy.
-                support::until("the store is well", async || world.storage.health().await.is_ok()).await;
                 promise(&world).await;
                 world.storage.close().await;
             }
@@ -46,17 +44,17 @@ macro_rules! contract {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_one_server() {
-                holds(World::server()).await;
+                holds(World::server().reached().await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_a_cluster() {
-                holds(World::cluster()).await;
+                holds(World::cluster().reached().await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn behind_sentinels() {
-                holds(World::watched()).await;
+                holds(World::watched().reached().await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

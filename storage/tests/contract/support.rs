@@ -35,6 +35,12 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Once its servers are reached, which may take a while where the machine is busy.
+    pub(super) async fn reached(self) -> Self {
+        until("the store is well", async || self.storage.health().await.is_ok()).await;
+        self
+    }
+
     pub(crate) fn memory() -> Self {
         Self::with(|_| StorageConfig::Memory)
     }
