@@ -119,7 +119,7 @@ fn is_told_of_hosts(site: &Site) -> Result<()> {
     let hosts = format!("\"{}\", nobody.example.com", site.world.host("api"));
     std::fs::write(&path, site.world.config(&site.provider.settings(), &[routes(&hosts), api].concat()))?;
     let told = Postern::once(site.world.folder(), &["check", &path.display().to_string()])?;
-    ensure!(told.told().contains("no route has the host `nobody.example.com`"), "{}", told.told());
+    ensure!(told.told().contains("no route has the host `nobody.example.com:"), "{}", told.told());
     let asked = ["--url", &site.world.url("app", "/"), "--format", "json"];
     let told = Postern::once(
         site.world.folder(),
