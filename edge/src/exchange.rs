@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
-use postern_identity::{RandomError, Timestamp, uuid};
+use postern_identity::{Moment, RandomError, Timestamp, uuid};
 use tokio::time::Instant;
 
 use crate::admit::{Admission, Permit, Verdict};
@@ -118,6 +118,11 @@ impl Exchange {
         self.bound.set(self.until(timeouts.read.into_iter().chain(timeouts.write).min()));
         self.id = uuid()?;
         Ok(())
+    }
+
+    /// When its head was read.
+    pub(crate) fn at(&self) -> Moment {
+        Moment { now: self.now, steady: self.began.into_std() }
     }
 
     /// Takes a place among the requests in flight; `false` if there is none left.

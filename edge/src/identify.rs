@@ -1,9 +1,9 @@
 //! A credential becomes a subject: the cache first, the store on a miss (step 5 of the path).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use postern_identity::{CompactSession, Session, SessionId, Timestamp};
+use postern_identity::{CompactSession, Moment, Session, SessionId, Timestamp};
 use postern_storage::{Cached, Entry, Loaded, SessionCache, StorageError};
 
 use crate::AssertionSlot;
@@ -58,7 +58,13 @@ pub(crate) trait Identify: Sync {
     ) -> impl Future<Output = Result<Option<Known>, StorageError>> + Send;
 }
 
-impl Identify for Sessions {
+/// The sessions that this edge has, as far as they may be believed at that time.
+pub(crate) struct Near<'a> {
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) steady: Instant,
+}
+
+impl Identify for Near<'_> {
     async fn session(
         &self,
         credential: &Credential,
@@ -66,7 +72,7 @@ impl Identify for Sessions {
         window: Duration,
     ) -> Result<Option<Known>, StorageError> {
         let Some(shown) = &credential.shown else { return Ok(None) };
-        let known = live_session(self, shown.id(), now, window).await?;
+        let known = live_session(self.sessions, shown.id(), Moment { now, steady: self.steady }, window).await?;
         Ok(known.filter(|entry| entry.session.is_service_account() == shown.is_service_account()))
     }
 }
@@ -90,10 +96,11 @@ impl Identify for Given {
 async fn live_session(
     sessions: &Sessions,
     id: &SessionId,
-    now: Timestamp,
+    at: Moment,
     window: Duration,
 ) -> Result<Option<Known>, StorageError> {
-    let known = match sessions.get(id, now, window) {
+    let now = at.now;
+    let known = match sessions.get(id, at, window) {
         Cached::Hit(entry) | Cached::Static(entry) => Some(entry),
         Cached::Unknown | Cached::Revoked => None,
         Cached::Unavailable => return Err(StorageError::cut_off()),

@@ -379,7 +379,7 @@ impl Proxy {
         let admitting = async {
             #[cfg(test)]
             crate::faults::strike(downstream.req_header());
-            self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.now).await
+            self.gate.admit(&snapshot, downstream.req_header(), &connection, exchange.at()).await
         };
         exchange.admission = Some(caught(admitting).await.map_err(|Panicked| exchange.panicked())?);
         if exchange.may_be_long_lived() && !exchange.take_tunnel_place(&self.tunnels, limits.tunnels()) {

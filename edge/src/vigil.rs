@@ -113,7 +113,7 @@ impl Vigil {
     /// the upstream was told of a session that is over is no longer true, even where anybody may pass.
     async fn admit(&mut self, snapshot: &Snapshot, now: Timestamp, live: bool) -> Result<(), Refusal> {
         let Admission { verdict, route, subject, unknown, .. } =
-            self.gate.judge(snapshot, &self.head, &self.connection, now).await;
+            self.gate.judge(snapshot, &self.head, &self.connection, now.into()).await;
         match verdict {
             Verdict::Pass(permit) if permit.upgrade() == self.upgrade.as_ref() => {}
             Verdict::Pass(_) | Verdict::Reply(_) => return Err(Refusal::Upgrade),

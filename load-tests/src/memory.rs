@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use postern_identity::{SessionId, Tokens};
+use postern_identity::{Moment, SessionId, Tokens};
 use postern_servers::{Bare, Redis};
 use postern_storage::{CacheConfig, Cached, SessionCache, Sessions, Storage, StorageConfig};
 use prometheus::Registry;
@@ -28,9 +28,10 @@ pub(crate) fn run(sessions: usize, quick: bool, near: bool) -> Result<Table> {
     near_the_request(sessions, &mut table)?;
     for entries in if quick { vec![10_000] } else { vec![10_000, 1_000_000] } {
         let runtime = Builder::new_multi_thread().enable_all().build()?;
-        let goal = if entries > 10_000 { 250.0 } else { 150.0 };
-        runtime.block_on(hits_of_own(entries, [Goal::AtMost(goal); 2], &mut table))?;
-        // Whatever the table, a hit is two such reads that wait for each other (docs/decisions/0021).
+        // Of a million each as often as any other, a hit is two reads of memory that wait for each other whatever the table
+        // (docs/decisions/0021): that order says what the machine's memory is like, and people do not ask in it.
+        let goals = if entries > 10_000 { [Goal::None, Goal::AtMost(250.0)] } else { [Goal::AtMost(150.0); 2] };
+        runtime.block_on(hits_of_own(entries, goals, &mut table))?;
         waits(entries, &mut table)?;
     }
     Ok(table)
@@ -59,7 +60,8 @@ fn in_the_store(sessions: usize, table: &mut Table) -> Result<()> {
     for (what, bytes, goal) in [
         ("without tokens", untokened, Some(800.0)),
         ("with tokens that are not refreshed", for_once, None),
-        ("that are refreshed, without their tokens, but with when each is due", refreshable, Some(800.0)),
+        // When each is due is kept for the sake of its tokens, so it counts with them.
+        ("that are refreshed, without their tokens, but with when each is due", refreshable, None),
         ("that are refreshed, with 1.8 kB of tokens", refreshed, Some(3_000.0)),
         ("without tokens, and without `hash-max-listpack-value`", usual, None),
     ] {
@@ -112,7 +114,7 @@ fn near_the_request(sessions: usize, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// A look at a copy whose store is shared, which asks the clock whether there still is contact.
+/// A look at a copy whose store is shared, which asks whether there was contact when the request began.
 fn hits_of_shared(table: &mut Table) -> Result<()> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let server = Redis::start(&[]);
@@ -171,13 +173,13 @@ fn tell(
     let mut orders = [("each as often as any other", even, Vec::new()), ("by Zipf's law", zipf, Vec::new())];
     for _ in 0..ROUNDS {
         for (_, ids, rounds) in &mut orders {
-            let (at, began, mut looked) = (now(), Instant::now(), 0_u32);
+            let (at, mut looked) = (Moment::from(now()), 0_u32);
             for id in &*ids {
                 let found = black_box(cache.get(black_box(id), at, Duration::ZERO));
                 ensure!(matches!(found, Cached::Hit(_)), "no hit in {rounds:?}: {found:?}");
                 looked += 1;
             }
-            rounds.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(looked));
+            rounds.push(at.steady.elapsed().as_secs_f64() * 1e9 / f64::from(looked));
         }
     }
     for ((order, _, rounds), goal) in orders.into_iter().zip(goals) {
@@ -189,7 +191,8 @@ fn tell(
     Ok(())
 }
 
-/// What one read costs on this machine that has to wait for the one before, in as much memory as so many copies take. No table finds a copy with fewer than two: its own place, and the copy.
+/// What one read costs on this machine that has to wait for the one before, in as much memory as so many copies take. No table
+/// finds a copy with fewer than two: its own place, and the copy.
 fn waits(entries: usize, table: &mut Table) -> Result<()> {
     let mut lines: Vec<[usize; 8]> = (0..entries * BYTES_EACH / 64).map(|line| [line; 8]).collect();
     let mut numbers = Numbers(1);

@@ -53,12 +53,17 @@ impl Contact {
 
     /// For how long the lease has been over; `None`: it holds. [`Duration::MAX`] if there never was contact.
     pub(crate) fn lost_for(&self) -> Option<Duration> {
+        self.lease.and_then(|_| self.lost_at(Instant::now()))
+    }
+
+    /// For how long it had been over then.
+    pub(crate) fn lost_at(&self, then: Instant) -> Option<Duration> {
         let lease = self.lease?;
         let heard = self.heard.load(Ordering::Acquire);
         if heard == NEVER {
             return Some(Duration::MAX);
         }
-        self.start.elapsed().checked_sub(Duration::from_millis(heard - 1) + lease)
+        then.saturating_duration_since(self.start).checked_sub(Duration::from_millis(heard - 1) + lease)
     }
 }
 
@@ -186,6 +191,17 @@ mod tests {
         contact.heard(contact.start);
         assert!(contact.lost_for().is_some());
         assert_eq!((contact.lease_left(), contact.outage()), (Duration::ZERO, Some(1)));
+    }
+
+    #[test]
+    fn contact_is_judged_as_of_a_moment() {
+        let contact = Contact::leased(secs(10));
+        assert_eq!(contact.lost_at(contact.start), Some(Duration::MAX), "never heard");
+        contact.heard(contact.start + secs(5));
+        let lost_at = |second| contact.lost_at(contact.start + secs(second));
+        assert_eq!((lost_at(14), lost_at(15), lost_at(22)), (None, Some(Duration::ZERO), Some(secs(7))));
+        assert_eq!(lost_at(1), None, "who began before the latest heartbeat loses nothing by it");
+        assert_eq!(Contact::own().lost_at(contact.start + secs(99)), None);
     }
 
     #[test]

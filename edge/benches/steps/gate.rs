@@ -15,7 +15,7 @@ use postern_edge::{
     DownstreamMtls, EdgeConfig, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, Permit,
     ProxyConfig, PublicListener, ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
 };
-use postern_identity::{CookieAttributes, IdpId, Keyring, Secret, SessionCookie, SessionId, Timestamp, Tokens};
+use postern_identity::{CookieAttributes, IdpId, Keyring, Moment, Secret, SessionCookie, SessionId, Timestamp, Tokens};
 use postern_policy::{Policy, document, ppl};
 use postern_storage::{CacheConfig, SessionCache, Storage, StorageConfig};
 use url::Url;
@@ -114,6 +114,8 @@ struct Office {
     gate: Gate,
     snapshot: Arc<Snapshot>,
     connection: Connection,
+    /// Both clocks were read when the request began.
+    began: Moment,
     head: RequestHeader,
     id: HeaderValue,
     _storage: Storage,
@@ -135,6 +137,7 @@ impl Office {
             snapshot: gate.snapshot(),
             gate,
             connection: Connection::plain(peer, "192.0.2.1:443".parse().unwrap()),
+            began: NOW.into(),
             head,
             id: HeaderValue::from_static("0192f0c1-7e00-4000-8000-000000000000"),
             _storage: storage,
@@ -143,7 +146,7 @@ impl Office {
 
     /// The proof that the request may pass; nothing is waited for, since the session is near.
     fn permit(&self) -> Permit {
-        let admitting = pin!(self.gate.admit(black_box(&self.snapshot), &self.head, &self.connection, NOW));
+        let admitting = pin!(self.gate.admit(black_box(&self.snapshot), &self.head, &self.connection, self.began));
         let polled = admitting.poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Admission { verdict: Verdict::Pass(permit), .. }) = polled else { panic!("{polled:?}") };
         permit

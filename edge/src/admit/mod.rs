@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
-use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
+use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Moment, Session, Timestamp};
 use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
 use postern_storage::StorageError;
 use tracing::warn;
@@ -22,7 +22,7 @@ use crate::answer::{Answer, Draft, NO_STORE};
 use crate::assertion::{Assertion, Purpose};
 use crate::credential::Credential;
 use crate::exchange::End;
-use crate::identify::{Given, Identify, Known, Sessions, Subject};
+use crate::identify::{Given, Identify, Known, Near, Sessions, Subject};
 use crate::mtls::Presented;
 use crate::prepare::Impersonation;
 use crate::refusal::{Asked, Failure};
@@ -157,18 +157,19 @@ impl Gate {
         self.snapshot.store(Arc::new(snapshot));
     }
 
-    /// Decides a request. What is allowed is use of its session.
+    /// Decides a request that began `at`. What is allowed is use of its session.
     pub async fn admit(
         &self,
         snapshot: &Snapshot,
         head: &RequestHeader,
         connection: &Connection,
-        now: Timestamp,
+        at: impl Into<Moment>,
     ) -> Admission {
-        let admission = self.judge(snapshot, head, connection, now).await;
+        let at = at.into();
+        let admission = self.judge(snapshot, head, connection, at).await;
         let allowed = admission.evaluation.is_some_and(|evaluation| evaluation.decision() == Decision::Allow);
         if let Some(known) = admission.subject.known().filter(|_| allowed) {
-            self.touch(known, now);
+            self.touch(known, at.now);
         }
         admission
     }
@@ -189,9 +190,10 @@ impl Gate {
         snapshot: &Snapshot,
         head: &RequestHeader,
         connection: &Connection,
-        now: Timestamp,
+        Moment { now, steady }: Moment,
     ) -> Admission {
-        Judge { snapshot, connection, now, identify: &self.sessions, devices: &[] }.judge(head).await
+        let identify = &Near { sessions: &self.sessions, steady };
+        Judge { snapshot, connection, now, identify, devices: &[] }.judge(head).await
     }
 }
 

@@ -1,8 +1,8 @@
 //! Sessions near the request: copies in front of the store.
 //!
-//! A hit takes no lock and computes no MAC, and reads the monotonic clock only where the store is shared. What happened to a
-//! session since it was read, the [`Invalidation`] register tells at each look, so a revocation in this process is effective
-//! at once and cannot be outrun by a load (S-084). Whatever is missing is loaded once, however many wait for it.
+//! A hit takes no lock, computes no MAC and reads no clock. What happened to a session since it was read, the [`Invalidation`]
+//! register tells at each look, so a revocation in this process is effective at once and cannot be outrun by a load (S-084).
+//! Whatever is missing is loaded once, however many wait for it.
 
 mod copies;
 mod entry;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postern_identity::{CompactSession, Session, SessionId, Timestamp, Words, same};
+use postern_identity::{CompactSession, Moment, Session, SessionId, Timestamp, Words, same};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -148,12 +148,13 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         }
     }
 
-    /// What is known here of a session. Never waits. `window` is for how long the caller may be served what is known, while
-    /// nothing is heard of revocations.
+    /// What is known here of a session, for a request that began `at`. Never waits. `window` is for how long the caller may be
+    /// served what is known, while nothing is heard of revocations.
     #[must_use]
-    pub fn get(self: &Arc<Self>, id: &SessionId, now: Timestamp, window: Duration) -> Cached<X> {
-        let cached = self.entries.look(id, |entry| self.judge(id, entry, now, window));
-        let cached = cached.unwrap_or_else(|| self.judge_absent(id, now));
+    pub fn get(self: &Arc<Self>, id: &SessionId, at: impl Into<Moment>, window: Duration) -> Cached<X> {
+        let at = at.into();
+        let cached = self.entries.look(id, |entry| self.judge(id, entry, at, window));
+        let cached = cached.unwrap_or_else(|| self.judge_absent(id, at));
         match &cached {
             Cached::Hit(_) => self.metrics.hits.inc(),
             Cached::Static(entry) => self.count_static(entry),
@@ -279,7 +280,8 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
 
     /// The copy is counted last: before a count is taken a processor waits for all that it reads, so what is read of the copy
     /// first comes from memory at one time.
-    fn judge(self: &Arc<Self>, id: &SessionId, entry: &Arc<Entry<X>>, now: Timestamp, window: Duration) -> Cached<X> {
+    fn judge(self: &Arc<Self>, id: &SessionId, entry: &Arc<Entry<X>>, at: Moment, window: Duration) -> Cached<X> {
+        let now = at.now;
         match self.standing(entry) {
             Standing::Revoked => return Cached::Revoked,
             Standing::Over => return Cached::Unknown,
@@ -297,7 +299,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             return Cached::Miss;
         }
         let ages = Ages { fresh: self.config.max_age, window };
-        match contact::judge(self.contact.lost_for(), entry.age(now), ages) {
+        match contact::judge(self.contact.lost_at(at.steady), entry.age(now), ages) {
             Use::Serve => Cached::Hit(Arc::clone(entry)),
             Use::Renew => {
                 if entry.may_ask_again(now) {
@@ -313,9 +315,9 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
 
     /// Of an id that is not kept here. A revocation that was heard of stays one; that there is no such session may have
     /// changed while nothing was heard.
-    fn judge_absent(&self, id: &SessionId, now: Timestamp) -> Cached<X> {
-        let lost = self.contact.lost_for().is_some();
-        match self.negatives.find(id, self.invalidation.facts(), now) {
+    fn judge_absent(&self, id: &SessionId, at: Moment) -> Cached<X> {
+        let lost = self.contact.lost_at(at.steady).is_some();
+        match self.negatives.find(id, self.invalidation.facts(), at.now) {
             Some(Negative::Revoked) => Cached::Revoked,
             _ if lost => Cached::Unavailable,
             Some(Negative::Unknown) => Cached::Unknown,
