@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode};
 use pingora_error::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
-use postern_identity::{Moment, RandomError, Timestamp, uuid};
+use postern_identity::{RandomError, Timestamp, uuid};
+use postern_storage::Moment;
 use tokio::time::Instant;
 
 use crate::admit::{Admission, Permit, Verdict};

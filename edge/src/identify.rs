@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postern_identity::{CompactSession, Moment, Session, SessionId, Timestamp};
-use postern_storage::{Cached, Entry, Loaded, SessionCache, StorageError};
+use postern_identity::{CompactSession, Session, SessionId, Timestamp};
+use postern_storage::{Cached, Entry, Loaded, Moment, SessionCache, StorageError};
 
 use crate::AssertionSlot;
 use crate::credential::Credential;

@@ -293,7 +293,7 @@ impl World {
     }
 
     pub(crate) async fn admit(&self, head: &RequestHeader) -> Admission {
-        self.gate.admit(&self.gate.snapshot(), head, &connection(), NOW).await
+        self.gate.admit(&self.gate.snapshot(), head, &connection(), NOW.into()).await
     }
 
     /// The answer of ours, if the request is not carried.

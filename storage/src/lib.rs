@@ -45,6 +45,7 @@ use touch::Touches;
 pub use cache::{CacheConfig, Cached, Entry, LONGEST_WINDOW, Loaded, SessionCache};
 pub use check::{Finding, Level, Report, check};
 pub use config::{Credentials, Part, RedisConfig, RedisTls, Server, StorageConfig, Topology};
+pub use contact::Moment;
 pub use deposits::{Claim, Deposit, Deposits, Look, Version};
 pub use error::{OpenError, StorageError};
 pub use sessions::{Committed, Due, Leftovers, Lookup, Once, Page, SessionSummary, Sessions};

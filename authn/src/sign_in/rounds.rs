@@ -15,11 +15,11 @@ use crate::AuthnConfig;
 use crate::answer::Answer;
 use crate::visit::Visit;
 
-/// The third return to one address within this time is a circle.
+/// The third return to one address within this time is a circle, where no further host is in between.
 const WITHIN: Duration = Duration::from_secs(30);
-/// So much more for each further host that a browser is led through in between.
+/// So much longer for each further host that a browser is led through.
 const FOR_EACH_HOST: Duration = Duration::from_secs(10);
-/// So long any is remembered.
+/// The longest of these times: so long a round is remembered.
 const LONGEST: Duration = within(MAX_ADDITIONAL_HOSTS);
 const ALLOWED: usize = 2;
 /// Rounds that are remembered, over all addresses.
@@ -29,7 +29,7 @@ const REMEMBERED: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Rounds(Vec<(String, i64)>);
 
-/// The time of three rounds that each lead through so many further hosts.
+/// The third return within this time is a circle, where each leads through so many further hosts.
 const fn within(hosts: usize) -> Duration {
     Duration::from_secs(WITHIN.as_secs() + FOR_EACH_HOST.as_secs() * hosts as u64)
 }

@@ -15,9 +15,9 @@ use postern_edge::{
     DownstreamMtls, EdgeConfig, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, Permit,
     ProxyConfig, PublicListener, ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
 };
-use postern_identity::{CookieAttributes, IdpId, Keyring, Moment, Secret, SessionCookie, SessionId, Timestamp, Tokens};
+use postern_identity::{CookieAttributes, IdpId, Keyring, Secret, SessionCookie, SessionId, Timestamp, Tokens};
 use postern_policy::{Policy, document, ppl};
-use postern_storage::{CacheConfig, SessionCache, Storage, StorageConfig};
+use postern_storage::{CacheConfig, Moment, SessionCache, Storage, StorageConfig};
 use url::Url;
 
 use crate::{decisions, lookups};

@@ -13,9 +13,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
-use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Moment, Session, Timestamp};
+use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
 use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
-use postern_storage::StorageError;
+use postern_storage::{Moment, StorageError};
 use tracing::warn;
 
 use crate::answer::{Answer, Draft, NO_STORE};
@@ -163,9 +163,8 @@ impl Gate {
         snapshot: &Snapshot,
         head: &RequestHeader,
         connection: &Connection,
-        at: impl Into<Moment>,
+        at: Moment,
     ) -> Admission {
-        let at = at.into();
         let admission = self.judge(snapshot, head, connection, at).await;
         let allowed = admission.evaluation.is_some_and(|evaluation| evaluation.decision() == Decision::Allow);
         if let Some(known) = admission.subject.known().filter(|_| allowed) {

@@ -116,7 +116,7 @@ async fn s_090_an_expired_session_is_sent_to_sign_in() {
     let (snapshot, connection) = (world.gate.snapshot(), connection());
     for (seconds, passes) in [(0, true), (3599, true), (3600, false), (9999, false)] {
         let now = NOW.plus(Duration::from_secs(seconds));
-        let verdict = world.gate.admit(&snapshot, &head, &connection, now).await.verdict;
+        let verdict = world.gate.admit(&snapshot, &head, &connection, now.into()).await.verdict;
         assert_eq!(matches!(verdict, Verdict::Pass(_)), passes, "{seconds}");
         assert!(passes || matches!(verdict, Verdict::Refuse(Refusal::SignIn { .. })));
     }
@@ -203,8 +203,11 @@ async fn s_084_a_deleted_service_account_is_dead_at_once_and_one_whose_time_is_o
     let head = get("/", &[("x-pomerium-authorization", &token)]);
     let (snapshot, connection) = (world.gate.snapshot(), connection());
     for (seconds, passes) in [(3599, true), (3600, false)] {
-        let verdict =
-            world.gate.admit(&snapshot, &head, &connection, NOW.plus(Duration::from_secs(seconds))).await.verdict;
+        let verdict = world
+            .gate
+            .admit(&snapshot, &head, &connection, NOW.plus(Duration::from_secs(seconds)).into())
+            .await
+            .verdict;
         assert_eq!(matches!(verdict, Verdict::Pass(_)), passes, "{seconds}");
     }
     let world = with_deployer(config(vec![guarded("app.example.com", "/", any_user())])).await;
@@ -288,7 +291,7 @@ async fn with_reject_connection_an_open_connection_is_refused_once_nobody_vouche
         let world = World::new(config.clone()).await;
         let mut connection = connection();
         connection.tls = tls;
-        let admission = world.gate.admit(&world.gate.snapshot(), &get(target, &[]), &connection, NOW).await;
+        let admission = world.gate.admit(&world.gate.snapshot(), &get(target, &[]), &connection, NOW.into()).await;
         matches!(admission.verdict, Verdict::Refuse(Refusal::ClientCertificate(_)))
     };
     for target in ["/", "/ping", "/.pomerium/"] {

@@ -329,7 +329,7 @@ async fn s_029_a_host_of_another_certificate_is_misdirected() {
     ] {
         let connection = Connection::tls(address, address, sni, std::sync::Arc::new(Names));
         let head = get("/", &[("host", host)]);
-        let admission = world.gate.admit(&world.gate.snapshot(), &head, &connection, NOW).await;
+        let admission = world.gate.admit(&world.gate.snapshot(), &head, &connection, NOW.into()).await;
         let got = match &admission.verdict {
             Verdict::Refuse(refusal) => refusal.status().as_u16(),
             Verdict::Pass(_) | Verdict::Reply(_) => 200,
@@ -377,7 +377,7 @@ async fn s_029_a_tunnel_that_asks_for_other_client_certificates_wants_a_connecti
     ] {
         let connection = Connection::tls(address, address, Some(sni), std::sync::Arc::new(Names));
         let head = head("CONNECT", authority, &[("host", authority)]);
-        let admission = world.gate.admit(&world.gate.snapshot(), &head, &connection, NOW).await;
+        let admission = world.gate.admit(&world.gate.snapshot(), &head, &connection, NOW.into()).await;
         let refused = matches!(admission.verdict, Verdict::Refuse(Refusal::Misdirected));
         assert_eq!(refused, misdirected, "{sni} {authority}: {:?}", admission.verdict);
     }

@@ -40,5 +40,5 @@ pub use session::{IdpId, Session, SessionHandle, SessionId, Tokens, User};
 pub use sign_in_request::{
     MAX_ADDITIONAL_HOSTS, Recipient, SignInRequest, SignInRequestError, SignedUrlError, signed_url, verify_signed_url,
 };
-pub use time::{Moment, Timestamp};
+pub use time::Timestamp;
 pub use words::Words;

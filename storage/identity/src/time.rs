@@ -1,9 +1,9 @@
 //! A point in time that can be stored and compared.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the Unix epoch, in UTC. Callers pass `now`; this crate does not read that clock.
+/// Milliseconds since the Unix epoch, in UTC. Never read from a clock in this crate: callers pass `now`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -64,23 +64,6 @@ impl From<SystemTime> for Timestamp {
     /// What a clock says; one that is before the epoch says the epoch.
     fn from(clock: SystemTime) -> Self {
         Self::default().plus(clock.duration_since(UNIX_EPOCH).unwrap_or_default())
-    }
-}
-
-/// A moment by both clocks: by the one that is set, and by the one that only ever runs on. Whoever has read both already, as when a
-/// request began, spares others to read them again.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// For what is written down.
-    pub now: Timestamp,
-    /// For how long ago something was heard of in this process.
-    pub steady: Instant,
-}
-
-impl From<Timestamp> for Moment {
-    /// This very moment, whatever the clock that is set says.
-    fn from(now: Timestamp) -> Self {
-        Self { now, steady: Instant::now() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sessions near the request: copies in front of the store.
 //!
-//! A hit takes no lock, computes no MAC and reads no clock. What happened to a session since it was read, the [`Invalidation`]
+//! A hit takes no lock, computes no MAC, and reads no clock where the caller gives a [`Moment`]. What happened to a session since it was read, the [`Invalidation`]
 //! register tells at each look, so a revocation in this process is effective at once and cannot be outrun by a load (S-084).
 //! Whatever is missing is loaded once, however many wait for it.
 
@@ -15,11 +15,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postern_identity::{CompactSession, Moment, Session, SessionId, Timestamp, Words, same};
+use postern_identity::{CompactSession, Session, SessionId, Timestamp, Words, same};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::contact::{self, Ages, Contact, Use};
+use crate::contact::{self, Ages, Contact, Moment, Use};
 use crate::invalidation::{Fate, Invalidation, Marks, Standing};
 use crate::metrics::Metrics;
 use crate::sessions::{Lookup, Sessions};
@@ -282,6 +282,8 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// first comes from memory at one time.
     fn judge(self: &Arc<Self>, id: &SessionId, entry: &Arc<Entry<X>>, at: Moment, window: Duration) -> Cached<X> {
         let now = at.now;
+        // Before what became of the session: what was heard by then is known.
+        let lost = self.contact.lost_at(at.steady);
         match self.standing(entry) {
             Standing::Revoked => return Cached::Revoked,
             Standing::Over => return Cached::Unknown,
@@ -299,7 +301,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             return Cached::Miss;
         }
         let ages = Ages { fresh: self.config.max_age, window };
-        match contact::judge(self.contact.lost_at(at.steady), entry.age(now), ages) {
+        match contact::judge(lost, entry.age(now), ages) {
             Use::Serve => Cached::Hit(Arc::clone(entry)),
             Use::Renew => {
                 if entry.may_ask_again(now) {
@@ -328,9 +330,10 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// What is known of a session that could not be read again, if it may be served.
     fn bridge(&self, id: &SessionId, now: Timestamp, window: Duration) -> Option<Loaded<X>> {
         let entry = self.entries.look(id, Arc::clone)?;
+        let lost = self.contact.lost_for();
         let good = self.standing(&entry) == Standing::Good && entry.is_from(self.invalidation.resets());
         let ages = Ages { fresh: self.config.max_age, window };
-        let used = contact::judge_unanswered(self.contact.lost_for(), entry.age(now), ages);
+        let used = contact::judge_unanswered(lost, entry.age(now), ages);
         if !good || entry.is_expired(now) || used != Use::Static {
             return None;
         }

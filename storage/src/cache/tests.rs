@@ -550,20 +550,20 @@ async fn r_006_before_the_first_heartbeat_nobody_is_known_and_nobody_is_unknown(
 
 #[tokio::test]
 async fn r_008_without_contact_a_session_is_served_for_the_window_of_its_route_alone() {
-    let world = World::hearing(CacheConfig::default(), Contact::leased(Duration::from_millis(500)));
+    let world = World::hearing(CacheConfig::default(), Contact::leased(LEASE));
     world.create(1, "alice").await;
     let ended = world.create(2, "bob").await;
     for number in [1, 2] {
         world.storage.contact.heard(Instant::now());
         world.found(number, 1).await;
     }
-    // The lease is soon over; the window is not.
-    while world.cache.is_in_contact() {
-        tokio::task::yield_now().await;
-    }
-    let cut_off = |number, window| world.cache.get(&id(number), at(2), window);
+    // The lease is over for who comes then; the window is not.
+    let then = Instant::now() + LEASE + Duration::from_secs(1);
+    let cut_off = |number, window| world.cache.get(&id(number), Moment { now: at(2), steady: then }, window);
+    assert!(world.cache.is_in_contact(), "each request is judged as of when it began");
     assert!(matches!(cut_off(1, HALF_A_MINUTE), Cached::Static(_)));
     assert!(matches!(cut_off(1, Duration::ZERO), Cached::Unavailable), "a strict route");
+    assert!(matches!(cut_off(3, HALF_A_MINUTE), Cached::Unavailable), "who is not known here");
     world.sessions.revoke(&ended.handle).await.unwrap();
     assert!(matches!(cut_off(2, HALF_A_MINUTE), Cached::Revoked), "what was heard stays heard");
 }
