@@ -32,8 +32,9 @@ pub(crate) struct Tail {
 /// How far the owner of the stream was read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
+    /// `None` until all that was there had been read once: whoever knows nothing has nothing to lose.
     cursor: Option<Cursor>,
-    /// Whether it is read now.
+    /// Whether what comes is read at once. Not while it is read what came before, which may be much.
     reading: bool,
 }
 
@@ -145,6 +146,9 @@ impl Tail {
                 }
             }
             caught_up |= is_all;
+            if !caught_up {
+                continue;
+            }
             progress.send_if_modified(|progress| {
                 progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
                 !std::mem::replace(&mut progress.reading, true)
@@ -152,7 +156,7 @@ impl Tail {
         }
     }
 
-    /// While the owner is not read, what its replicas know: that denies already, and one of them may take over. It says nothing
+    /// While the owner is not read as it grows, what its replicas know: that denies already, and one of them may take over. It says nothing
     /// of contact, because nobody knows whether a replica has everything.
     async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
         while progress.wait_for(|progress| !progress.reading && progress.cursor.is_some()).await.is_ok() {
@@ -311,7 +315,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// A connection that ends later than this is made anew at once.
 const WORKED: Duration = Duration::from_secs(1);
-/// So long the owner may take to be read again before its replicas are asked.
+/// So long the owner may take to be read again, as far as it has grown, before its replicas are asked.
 const SOON: Duration = Duration::from_millis(200);
 /// Between two questions while none of them tells anything, and up to so much more. A server that takes over may be told of an
 /// end at once.

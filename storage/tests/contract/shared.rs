@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use postern_identity::{SERVICE_ACCOUNT, Secret, Session, Timestamp, Tokens};
-use postern_servers::{Bare, Cluster, Redis, Traffic, Watched};
+use postern_servers::{Answer, Bare, Cluster, Redis, Traffic, Watched};
 use postern_storage::{
     CacheConfig, Cached, Committed, Credentials, Loaded, Lookup, Once, Part, RedisConfig, Server, SessionCache,
     Storage, StorageConfig, StorageError, Topology,
@@ -93,6 +93,15 @@ impl Processes {
     }
 }
 
+/// Ends the connections of all who read the changelog there.
+fn end_readers(bare: &mut Bare) {
+    let clients = bare.sure(&["CLIENT", "LIST"]).unwrap();
+    for line in clients.text().lines().filter(|line| line.contains("cmd=xread")) {
+        let id = line.split(' ').next().and_then(|id| id.strip_prefix("id=")).unwrap();
+        bare.sure(&["CLIENT", "KILL", "ID", id]).unwrap();
+    }
+}
+
 /// Whether an edge serves a session, from what it knows or from the store.
 async fn serves(cache: &Arc<SessionCache>, number: u64) -> bool {
     match cache.get(&id(number), at(2), HALF_A_MINUTE) {
@@ -159,6 +168,48 @@ async fn s_084_whoever_finds_that_lines_of_the_changelog_are_gone_serves_no_copy
         let is_found = async || matches!(cache.load(&id(0), at(2), HALF_A_MINUTE).await, Ok(Loaded::Found(_)));
         until("it is read again", is_found).await;
     }
+    processes.end().await;
+}
+
+/// Who was cut off reads again what was written in the ten seconds before, and that may be much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r_009_a_revocation_is_heard_while_much_of_the_changelog_is_still_to_be_read() {
+    let cluster = cluster();
+    let mut processes = Processes::on(&cluster);
+    // One edge is enough to read so much.
+    for (edge, _) in processes.edges.drain(..) {
+        edge.close().await;
+    }
+    let [session, ..] = &processes.known_everywhere(0..1).await[..] else { panic!("none was created") };
+    let registry = Registry::new();
+    let seeds = cluster.members().iter().map(|member| Server::local(member.relay.port())).collect();
+    let config = RedisConfig { part: Part::Reader, ..RedisConfig::new(Topology::Cluster(seeds)) };
+    let edge = Storage::open(StorageConfig::Redis(Box::new(config)), keyring(), &registry).unwrap();
+    let cache: Arc<SessionCache> = edge.cache(CacheConfig::default());
+    until("there is contact", async || cache.is_in_contact()).await;
+    cache.load(&id(0), at(1), HALF_A_MINUTE).await.unwrap();
+    let heard = || -> f64 {
+        let families = registry.gather();
+        let facts = families.iter().filter(|family| family.name() == "postern_storage_changelog_facts_total");
+        facts.flat_map(|family| family.get_metric()).map(|metric| metric.get_counter().get_value()).sum()
+    };
+    // A fact at each end, and in between 150 questions of lines that say nothing to this version.
+    let owner = &cluster.members()[cluster.owner("{chg}log")];
+    let before = heard();
+    let fill = "redis.call('XADD', KEYS[1], '*', 'k', 'c') \
+                for _ = 1, 150000 do redis.call('XADD', KEYS[1], '*', 'k', '?') end \
+                redis.call('XADD', KEYS[1], '*', 'k', 'c')";
+    let mut bare = Bare::connect(owner.server.port(), PATIENT).unwrap();
+    bare.sure(&["EVAL", fill, "1", "{chg}log"]).unwrap();
+    until("all of it is read", async || heard() >= before + 2.0).await;
+    assert_eq!(bare.sure(&["WAIT", "1", "4000"]).unwrap(), Answer::Number(1), "the replica has it");
+    owner.relay.set(Traffic::Late(Duration::from_millis(20)));
+    end_readers(&mut bare);
+    until("it is read again", async || heard() >= before + 3.0).await;
+    processes.revoke(session).await;
+    until("it is heard", async || matches!(cache.get(&id(0), at(2), HALF_A_MINUTE), Cached::Revoked)).await;
+    assert_eq!(heard(), before + 4.0, "before the other end of what is read again");
+    edge.close().await;
     processes.end().await;
 }
 
@@ -444,11 +495,7 @@ async fn s_095_who_has_lost_the_changelog_sees_the_end_of_all_sessions() {
     let mut bare = Bare::connect(server.port(), PATIENT).unwrap();
     // Nobody gets a new connection, so nobody reads the changelog again.
     bare.sure(&["CONFIG", "SET", "maxclients", "1"]).unwrap();
-    let clients = bare.sure(&["CLIENT", "LIST"]).unwrap();
-    for line in clients.text().lines().filter(|line| line.contains("cmd=xread")) {
-        let id = line.split(' ').next().and_then(|id| id.strip_prefix("id=")).unwrap();
-        bare.sure(&["CLIENT", "KILL", "ID", id]).unwrap();
-    }
+    end_readers(&mut bare);
     until("the changelog is lost", async || !cache.is_in_contact()).await;
     processes.writer.sessions().revoke_everyone(at(1)).await.unwrap();
     let found = other.sessions().load(&session.handle, at(2)).await.unwrap();
