@@ -60,7 +60,7 @@ fn in_the_store(sessions: usize, table: &mut Table) -> Result<()> {
     for (what, bytes, goal) in [
         ("without tokens", for_once.without_tokens, Some(800.0)),
         ("with tokens that are not refreshed", for_once.whole, None),
-        ("that are refreshed, the record alone", refreshed.record, Some(800.0)),
+        ("that are refreshed, the record alone", refreshed.record, None),
         // When each is due is kept for the sake of its tokens.
         ("that are refreshed, without their tokens, but with all lists of them", refreshed.without_tokens, None),
         ("that are refreshed, with 1.8 kB of tokens", refreshed.whole, Some(3_000.0)),
@@ -81,7 +81,7 @@ struct Stored {
     whole: f64,
     /// With the list of its user's sessions, and of when refreshes are due.
     without_tokens: f64,
-    /// What a look at it reads.
+    /// Without lists; the lines of the changelog are in it.
     record: f64,
 }
 

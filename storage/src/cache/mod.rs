@@ -1,8 +1,8 @@
 //! Sessions near the request: copies in front of the store.
 //!
-//! A hit takes no lock, computes no MAC, and reads no clock where the caller gives a [`Moment`]. What happened to a session since it was read, the [`Invalidation`]
-//! register tells at each look, so a revocation in this process is effective at once and cannot be outrun by a load (S-084).
-//! Whatever is missing is loaded once, however many wait for it.
+//! A hit takes no lock, computes no MAC, and reads no clock where the caller gives a [`Moment`]. What happened to a session
+//! since it was read, the [`Invalidation`] register tells at each look, so a revocation in this process is effective at once
+//! and cannot be outrun by a load (S-084). Whatever is missing is loaded once, however many wait for it.
 
 mod copies;
 mod entry;
@@ -282,7 +282,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// first comes from memory at one time.
     fn judge(self: &Arc<Self>, id: &SessionId, entry: &Arc<Entry<X>>, at: Moment, window: Duration) -> Cached<X> {
         let now = at.now;
-        // Before what became of the session: what was heard by then is known.
+        // Read before the standing: a heartbeat that comes in between says nothing of what was looked at before it.
         let lost = self.contact.lost_at(at.steady);
         match self.standing(entry) {
             Standing::Revoked => return Cached::Revoked,
@@ -330,6 +330,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// What is known of a session that could not be read again, if it may be served.
     fn bridge(&self, id: &SessionId, now: Timestamp, window: Duration) -> Option<Loaded<X>> {
         let entry = self.entries.look(id, Arc::clone)?;
+        // Before the standing, as above.
         let lost = self.contact.lost_for();
         let good = self.standing(&entry) == Standing::Good && entry.is_from(self.invalidation.resets());
         let ages = Ages { fresh: self.config.max_age, window };

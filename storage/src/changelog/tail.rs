@@ -34,7 +34,7 @@ pub(crate) struct Tail {
 struct Progress {
     /// `None` until all that was there had been read once: whoever knows nothing has nothing to lose.
     cursor: Option<Cursor>,
-    /// Whether what comes is read at once. Not while it is read what came before, which may be much.
+    /// Whether lines are read as they come: not while earlier ones, which may be many, are still to be read.
     reading: bool,
 }
 
@@ -156,8 +156,8 @@ impl Tail {
         }
     }
 
-    /// While the owner is not read as it grows, what its replicas know: that denies already, and one of them may take over. It says nothing
-    /// of contact, because nobody knows whether a replica has everything.
+    /// While the owner is not read as it grows, what its replicas know: that denies already, and one of them may take over.
+    /// It says nothing of contact, because nobody knows whether a replica has everything.
     async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
         while progress.wait_for(|progress| !progress.reading && progress.cursor.is_some()).await.is_ok() {
             let cursor = progress.borrow().cursor.unwrap_or_default();
