@@ -32,10 +32,11 @@ pub(crate) struct Tail {
 /// How far the owner of the stream was read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// `None` until all that was there had been read once: whoever knows nothing has nothing to lose.
     cursor: Option<Cursor>,
-    /// Whether lines are read as they come: not while earlier ones, which may be many, are still to be read.
+    /// Whether all that was there has been read on this connection, so that lines are read as they come.
     reading: bool,
+    /// Whether that was so once: who knows nothing yet has nothing to lose.
+    has_read: bool,
 }
 
 /// A place in the stream: milliseconds of a server's clock, and a number.
@@ -146,12 +147,10 @@ impl Tail {
                 }
             }
             caught_up |= is_all;
-            if !caught_up {
-                continue;
-            }
             progress.send_if_modified(|progress| {
                 progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
-                !std::mem::replace(&mut progress.reading, true)
+                progress.has_read |= caught_up;
+                caught_up && !std::mem::replace(&mut progress.reading, true)
             });
         }
     }
@@ -159,7 +158,7 @@ impl Tail {
     /// While the owner is not read as it grows, what its replicas know: that denies already, and one of them may take over.
     /// It says nothing of contact, because nobody knows whether a replica has everything.
     async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
-        while progress.wait_for(|progress| !progress.reading && progress.cursor.is_some()).await.is_ok() {
+        while progress.wait_for(|progress| !progress.reading && progress.has_read).await.is_ok() {
             let cursor = progress.borrow().cursor.unwrap_or_default();
             tokio::select! {
                 _read_again = progress.wait_for(|progress| progress.reading) => {}
