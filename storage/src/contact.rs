@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use postern_identity::Timestamp;
 
 /// A moment by both clocks: by the one that is set, and by the one that only ever runs on. Whoever has read both already, as when a
-/// request began, spares others to read them again. Made anew for each request: by an old one the lease would
-/// seem to hold still.
+/// request began, spares others to read them again. Made anew for each request: by an old one, a lease that is over would
+/// seem to hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// For what is written down.

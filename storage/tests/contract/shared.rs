@@ -201,17 +201,18 @@ async fn r_009_a_revocation_is_heard_while_much_of_the_changelog_is_still_to_be_
     // A fact, 150 questions of lines that say nothing to this version, and facts.
     let owner = &cluster.members()[cluster.owner("{chg}log")];
     let before = heard();
-    let lines = |count: &str, kind: &str| {
+    // One connection for all: `WAIT` is about what its own has written.
+    let mut bare = Bare::connect(owner.server.port(), PATIENT).unwrap();
+    let mut lines = |count: &str, kind: &str| {
         let fill = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'k', ARGV[2]) end";
-        owner.bare().unwrap().sure(&["EVAL", fill, "1", "{chg}log", count, kind]).unwrap();
+        bare.sure(&["EVAL", fill, "1", "{chg}log", count, kind]).unwrap();
     };
     lines("1", "c");
     for _ in 0..15 {
         lines("10000", "?");
     }
-    lines("100", "c");
+    lines(&LAST.to_string(), "c");
     until("all of it is read", async || heard() >= before + 1.0 + LAST).await;
-    let mut bare = Bare::connect(owner.server.port(), PATIENT).unwrap();
     assert_eq!(bare.sure(&["WAIT", "1", "4000"]).unwrap(), Answer::Number(1), "the replica has it");
     owner.relay.set(Traffic::Late(Duration::from_millis(20)));
     let base = heard();
