@@ -123,6 +123,10 @@ impl Tail {
             Ok(position) => position,
             Err(why) => return why,
         };
+        if position == Cursor::default() {
+            // How far another stream was read says nothing of this one, whose clock may be behind.
+            progress.send_modify(|progress| progress.cursor = progress.cursor.map(|_| position));
+        }
         // A heartbeat counts only once nothing older can still be waiting.
         let mut caught_up = false;
         let mut asked = Instant::now();
