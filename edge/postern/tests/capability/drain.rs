@@ -54,7 +54,7 @@ async fn r_017_an_idle_connection_does_not_hold_up_the_end() -> Result<()> {
         Postern::run(&world, &world.config(NO_PROVIDER, &world.route("open", &upstream.url(), PUBLIC))).await?;
     let mut browser = Browser::new(&world.ca_pem())?;
     browser.peek(world.url("open", "/")).await?;
-    let _silent = world.connect("open", &["http/1.1"]).await?;
+    let mut silent = world.connect("open", &["http/1.1"]).await?;
 
     let started = Instant::now();
     postern.signal("TERM")?;
@@ -62,6 +62,8 @@ async fn r_017_an_idle_connection_does_not_hold_up_the_end() -> Result<()> {
 
     assert!(finished.status.success(), "{finished:?}");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}\n{}", started.elapsed(), finished.stdout);
+    let end = bounded(DEADLINE, "the end of the connection", silent.read_to_end(&mut Vec::new())).await?;
+    assert_eq!(end.context("closed as TLS has it")?, 0);
     Ok(())
 }
 

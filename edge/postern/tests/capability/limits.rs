@@ -30,7 +30,9 @@ fn head(world: &World, line: &str, fields: &str) -> String {
 
 async fn rest(stream: &mut TlsStream<TcpStream>) -> Result<String> {
     let mut answer = Vec::new();
-    let _unclean = bounded(DEADLINE, "the end of the connection", stream.read_to_end(&mut answer)).await?;
+    let ended = bounded(DEADLINE, "the end of the connection", stream.read_to_end(&mut answer)).await?;
+    // RFC 8446 section 6.1: without close_notify it may be somebody else's.
+    ended.context("how the connection ended")?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -153,6 +155,22 @@ async fn connections_are_as_many_and_last_as_long_as_they_may() -> Result<()> {
     let began = Instant::now();
     assert_eq!(rest(&mut again).await?, "", "{}", postern.told());
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_after_an_answer_ends_cleanly_after_its_time_or_when_it_is_given_up() -> Result<()> {
+    for (limits, gives_up) in [("keepalive_timeout: 1s", false), ("keepalive_timeout: 1h", true)] {
+        let (world, _upstream, _postern) = open(limits).await?;
+        let mut stream = world.connect("app", &["http/1.1"]).await?;
+        stream.write_all(head(&world, "GET /", "").as_bytes()).await?;
+        let told = answer(&mut stream).await?;
+        assert!(told.starts_with("http/1.1 200 ") && !told.contains("connection: close"), "{told}");
+        if gives_up {
+            stream.shutdown().await?;
+        }
+        assert_eq!(rest(&mut stream).await.context(limits)?, "");
+    }
     Ok(())
 }
 

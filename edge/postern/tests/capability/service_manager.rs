@@ -144,6 +144,8 @@ async fn r_017_a_new_process_that_is_stopped_before_it_takes_over_cuts_nothing_a
     .await?;
     // The old one neither accepts nor hears that the new one serves.
     postern.signal("STOP")?;
+    let stands = async || stands_still(postern.id()).ok()?.then_some(());
+    eventually("each of its threads to stand still", stands).await?;
     let mut held = world.connect("open", &["http/1.1"]).await?;
     held.write_all(format!("GET /hold HTTP/1.1\r\nHost: {}\r\n\r\n", world.host("open")).as_bytes()).await?;
     eventually("the request at the upstream", async || (upstream.seen().len() == 1).then_some(())).await?;
@@ -157,4 +159,15 @@ async fn r_017_a_new_process_that_is_stopped_before_it_takes_over_cuts_nothing_a
     let silent = manager.0.try_recv(&mut [0; 64]).err().context("nothing was to be heard")?;
     assert_eq!(silent.kind(), std::io::ErrorKind::WouldBlock);
     postern.signal("CONT")
+}
+
+/// Whether each thread of the process is stopped: one after the other is, some time after the signal.
+fn stands_still(process: u32) -> Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        // The state comes after the name, which is in parentheses (proc_pid_stat(5)).
+        if !std::fs::read_to_string(thread?.path().join("stat"))?.contains(") T ") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

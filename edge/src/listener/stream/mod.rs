@@ -318,7 +318,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> GuardedStream<S> {
     /// Closes our half, and reads on for a moment if the client is still sending: a reset would take our answer with it.
     async fn close(&mut self) {
         let _too_late_to_care = timeout(self.patience.write_stall, self.shutdown_write()).await;
-        let owed = self.guard.as_ref().is_some_and(|guard| !guard.is_complete());
+        let begun = |guard: &Guard| !guard.is_complete() && guard.waiting() != Waiting::Request;
+        let owed = self.guard.as_ref().is_some_and(begun);
         if owed || !self.inbox.is_empty() {
             let _too_late_to_care = timeout(self.patience.linger, self.read_off()).await;
         }
@@ -476,10 +477,10 @@ impl<S> GetSocketDigest for GuardedStream<S> {
 
 #[async_trait]
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Peek for GuardedStream<S> {
-    /// Waits until there is a request to be read, or nothing more to wait for. No byte is given.
+    /// Waits until there is a request to be read; an error where none comes any more. No byte is given.
     async fn try_peek(&mut self, _: &mut [u8]) -> io::Result<bool> {
         std::future::poll_fn(|cx| self.poll_guarded(cx, &mut ReadBuf::new(&mut []))).await?;
-        Ok(true)
+        if self.outbox.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
     }
 }
 

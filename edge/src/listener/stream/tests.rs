@@ -48,6 +48,19 @@ async fn an_idle_connection_ends_after_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_rests_is_closed_at_once_whoever_stays() {
+    let (mut stream, mut client, _) = guarded(1024);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read(&mut stream).await.unwrap();
+    stream.connection.end_exchange();
+    assert!(futures_util::poll!(stream.try_peek(&mut [])).is_pending());
+    let began = Instant::now();
+    stream.close().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_stops_is_cut_after_thirty_seconds() {
     let (mut stream, mut client, connection) = guarded(1024);
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc").await.unwrap();

@@ -257,17 +257,26 @@ pub trait HttpServerApp {
     }
 }
 
-/// Postern: waits for the next request where that needs little room, before there is a session for it. `false` a moment after
-/// the service stops; at once for streams that cannot tell.
+/// Postern: waits for the next request where that needs little room, before there is a session for it; `true` at once for
+/// streams that cannot tell. `false` if none comes any more, or not within a moment after the service stops: the stream was
+/// ended then.
 async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
     let mut shutdown = shutdown.clone();
-    tokio::select! {
+    let moment = async {
+        drop(shutdown.wait_for(|stop| *stop).await);
+        // What comes within it is still answered: its client could not know.
+        tokio::time::sleep(LAST_REQUEST).await;
+    };
+    let asked = tokio::select! {
         biased;
-        peeked = stream.try_peek(&mut []) => return peeked.is_ok(),
-        _ = shutdown.wait_for(|stop| *stop) => {}
+        peeked = stream.try_peek(&mut []) => peeked.is_ok(),
+        () = moment => false,
+    };
+    if !asked {
+        // All that is left to say is that this is the end (RFC 8446 section 6.1).
+        let _ = pingora_timeout::timeout(LAST_REQUEST, stream.shutdown()).await;
     }
-    // What comes within a moment is still answered: its client could not know.
-    matches!(pingora_timeout::timeout(LAST_REQUEST, stream.try_peek(&mut [])).await, Ok(Ok(_)))
+    asked
 }
 
 // Postern: in which a client may still ask on a connection that rests as the service stops.
