@@ -1,7 +1,9 @@
 //! Slots that go from one master to another while they are in use, one key after the other, as `redis-cli --cluster reshard`
 //! does it.
 
-use crate::{Answer, Bare, Cluster, Member};
+use std::collections::BTreeSet;
+
+use crate::{Answer, Bare, Cluster, Member, until};
 
 /// A master, and the name by which the cluster knows it.
 struct Side {
@@ -30,13 +32,37 @@ impl Cluster {
         let (mut other, mut third) = (others.next().unwrap(), others.next().unwrap());
         let used = used(&mut one.bare, slots);
         assert!(!used.is_empty(), "no slot is in use");
+        self.agrees();
         for slot in &used {
             shift(slot, &mut one, &mut other, &mut third);
         }
+        self.agrees();
         for slot in &used {
             shift(slot, &mut other, &mut one, &mut third);
         }
+        self.agrees();
     }
+
+    /// Waits until all members say the same of who owns what, as an operator would. A master that takes a slot back while the
+    /// new epoch of the other one is still on its way to it takes no newer one itself; then what the other has said before
+    /// takes the slot away from it again, and nobody owns it any more.
+    fn agrees(&self) {
+        until("all members agree on who owns what", || {
+            self.members().iter().map(owners).collect::<BTreeSet<_>>().len() == 1
+        });
+    }
+}
+
+/// Who owns what since which epoch, as a member says.
+fn owners(member: &Member) -> BTreeSet<String> {
+    let nodes = member.bare().unwrap().sure(&["CLUSTER", "NODES"]).unwrap();
+    let masters = nodes.text().lines().filter(|line| line.contains("master"));
+    masters
+        .map(|line| {
+            let words: Vec<_> = line.split(' ').collect();
+            [&words[..1], &words[6..7], &words[8..]].concat().join(" ")
+        })
+        .collect()
 }
 
 /// Slots of a server that have keys.
