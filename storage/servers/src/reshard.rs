@@ -40,29 +40,28 @@ impl Cluster {
         for slot in &used {
             shift(slot, &mut other, &mut one, &mut third);
         }
-        self.agrees();
     }
 
-    /// Waits until all members say the same of who owns what, as an operator would. A master that takes a slot back while the
-    /// new epoch of the other one is still on its way to it takes no newer one itself; then what the other has said before
-    /// takes the slot away from it again, and nobody owns it any more.
+    /// Waits, as an operator would, until all members say the same of who owns what. A master whose epoch is the newest that it
+    /// knows of takes no newer one with a slot that it takes back. If a newer one of the other master is still on its way to
+    /// it, what that one has said before takes the slot from it again, keys and all, and nobody owns it any more.
     fn agrees(&self) {
         until("all members agree on who owns what", || {
-            self.members().iter().map(owners).collect::<BTreeSet<_>>().len() == 1
+            let views: Option<BTreeSet<_>> = self.members().iter().map(owners).collect();
+            views.is_some_and(|views| views.len() == 1)
         });
     }
 }
 
 /// Who owns what since which epoch, as a member says.
-fn owners(member: &Member) -> BTreeSet<String> {
-    let nodes = member.bare().unwrap().sure(&["CLUSTER", "NODES"]).unwrap();
+fn owners(member: &Member) -> Option<BTreeSet<String>> {
+    let nodes = member.bare().ok()?.sure(&["CLUSTER", "NODES"]).ok()?;
     let masters = nodes.text().lines().filter(|line| line.contains("master"));
-    masters
-        .map(|line| {
-            let words: Vec<_> = line.split(' ').collect();
-            [&words[..1], &words[6..7], &words[8..]].concat().join(" ")
-        })
-        .collect()
+    let own = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        [&words[..1], &words[6..7], &words[8..]].concat().join(" ")
+    };
+    Some(masters.map(own).collect())
 }
 
 /// Slots of a server that have keys.

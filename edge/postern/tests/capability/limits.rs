@@ -30,9 +30,8 @@ fn head(world: &World, line: &str, fields: &str) -> String {
 
 async fn rest(stream: &mut TlsStream<TcpStream>) -> Result<String> {
     let mut answer = Vec::new();
-    let ended = bounded(DEADLINE, "the end of the connection", stream.read_to_end(&mut answer)).await?;
-    // RFC 8446 section 6.1: without close_notify it may be somebody else's.
-    ended.context("how the connection ended")?;
+    // RFC 8446 section 6.1: without close_notify the end may be somebody else's.
+    bounded(DEADLINE, "the end of the connection", stream.read_to_end(&mut answer)).await??;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -160,7 +159,7 @@ async fn connections_are_as_many_and_last_as_long_as_they_may() -> Result<()> {
 
 #[tokio::test]
 async fn a_connection_that_rests_after_an_answer_ends_cleanly_after_its_time_or_when_it_is_given_up() -> Result<()> {
-    for (limits, gives_up) in [("keepalive_timeout: 1s", false), ("keepalive_timeout: 1h", true)] {
+    for (limits, gives_up) in [("keepalive_timeout: 3s", false), ("keepalive_timeout: 1h", true)] {
         let (world, _upstream, _postern) = open(limits).await?;
         let mut stream = world.connect("app", &["http/1.1"]).await?;
         stream.write_all(head(&world, "GET /", "").as_bytes()).await?;

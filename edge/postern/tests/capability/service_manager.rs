@@ -144,8 +144,7 @@ async fn r_017_a_new_process_that_is_stopped_before_it_takes_over_cuts_nothing_a
     .await?;
     // The old one neither accepts nor hears that the new one serves.
     postern.signal("STOP")?;
-    let stands = async || stands_still(postern.id()).ok()?.then_some(());
-    eventually("each of its threads to stand still", stands).await?;
+    eventually("each of its threads to stand still", async || stands_still(postern.id()).ok()?.then_some(())).await?;
     let mut held = world.connect("open", &["http/1.1"]).await?;
     held.write_all(format!("GET /hold HTTP/1.1\r\nHost: {}\r\n\r\n", world.host("open")).as_bytes()).await?;
     eventually("the request at the upstream", async || (upstream.seen().len() == 1).then_some(())).await?;

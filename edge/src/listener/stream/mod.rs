@@ -477,8 +477,11 @@ impl<S> GetSocketDigest for GuardedStream<S> {
 
 #[async_trait]
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Peek for GuardedStream<S> {
-    /// Waits until there is a request to be read; an error where none comes any more. No byte is given.
+    /// Waits until there is a request of HTTP/1 to be read; an error where none comes any more. No byte is given.
     async fn try_peek(&mut self, _: &mut [u8]) -> io::Result<bool> {
+        if self.guard.is_none() {
+            return Ok(false);
+        }
         std::future::poll_fn(|cx| self.poll_guarded(cx, &mut ReadBuf::new(&mut []))).await?;
         if self.outbox.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
     }

@@ -279,7 +279,7 @@ async fn readable(stream: &mut Stream, shutdown: &ShutdownWatch) -> bool {
     asked
 }
 
-// Postern: in which a client may still ask on a connection that rests as the service stops.
+// Postern: in which a client may still ask on a connection that rests as the service stops, and in which it is told of the end.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 // Postern: the preface of HTTP/2, from the end of the TLS handshake on.
