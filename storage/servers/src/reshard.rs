@@ -42,9 +42,9 @@ impl Cluster {
         }
     }
 
-    /// Waits, as an operator would, until all members say the same of who owns what. A master whose epoch is the newest that it
-    /// knows of takes no newer one with a slot that it takes back. If a newer one of the other master is still on its way to
-    /// it, what that one has said before takes the slot from it again, keys and all, and nobody owns it any more.
+    /// Waits, as an operator would, until all members say the same of who owns what. A master that takes a slot back gets a new
+    /// epoch only if it knows of a newer one than its own. If it has not heard of the other master's yet, it keeps its own; then
+    /// what the other one has claimed before wins, the slot is lost with its keys, and nobody owns it.
     fn agrees(&self) {
         until("all members agree on who owns what", || {
             let views: Option<BTreeSet<_>> = self.members().iter().map(owners).collect();
@@ -59,6 +59,7 @@ fn owners(member: &Member) -> Option<BTreeSet<String>> {
     let masters = nodes.text().lines().filter(|line| line.contains("master"));
     let own = |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
+        // Its id, its epoch and its slots; what is between changes all the time.
         [&words[..1], &words[6..7], &words[8..]].concat().join(" ")
     };
     Some(masters.map(own).collect())

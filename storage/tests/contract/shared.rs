@@ -183,7 +183,8 @@ async fn s_084_whoever_finds_that_lines_of_the_changelog_are_gone_serves_no_copy
 /// Who was cut off reads again what was written in the ten seconds before, and that may be much.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r_009_a_revocation_is_heard_while_much_of_the_changelog_is_still_to_be_read() {
-    /// More facts than come before them and a revocation makes that is repeated.
+    /// Facts at the end of what is read again: more than the others in it and those of a revocation that is repeated, so that
+    /// who has heard fewer has not come to the end.
     const LAST: f64 = 100.0;
     let (cluster, registry) = (cluster(), Registry::new());
     let config = through_relays(&cluster);
