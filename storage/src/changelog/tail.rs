@@ -1,11 +1,13 @@
 //! Reads the changelog as it grows, on a connection of its own, and starts over whenever something may have been missed.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postern_identity::Timestamp;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -33,9 +35,10 @@ pub(crate) struct Tail {
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     cursor: Option<Cursor>,
-    /// Whether all that was there has been read on this connection, so that lines are read as they come.
+    /// Whether all that was there has been read on this connection, and its answers come in time, so that lines are read as they
+    /// are written.
     reading: bool,
-    /// Whether that was so once: who knows nothing yet has nothing to lose.
+    /// Whether that was so once. Before, there is no contact, so that nothing that is known is served.
     has_read: bool,
 }
 
@@ -133,22 +136,36 @@ impl Tail {
         loop {
             // What waited while this process did not run was surely written after the question before this one.
             let before = std::mem::replace(&mut asked, Instant::now());
-            let lines = match self.next(link, position, if caught_up { BLOCK_MS } else { 1 }).await {
+            let mut asking = pin!(self.next(link, position, if caught_up { BLOCK_MS } else { 1 }));
+            let answer = match timeout(LATE, &mut asking).await {
+                Ok(answer) => answer,
+                Err(_late) => {
+                    // It may hang: others are heard until it is known.
+                    progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
+                    asking.await
+                }
+            };
+            let lines = match answer {
                 Ok(lines) => lines,
                 Err(why) => return why,
             };
+            let is_all = lines.len() < COUNT;
+            let mut has_beaten = false;
+            for (at, entry) in lines {
+                position = position.max(at);
+                match entry {
+                    // Whoever owns the stream by now: what denies is true.
+                    Some(Entry::Fact(fact)) => self.tell(fact),
+                    Some(Entry::Heartbeat) => has_beaten = true,
+                    None => {}
+                }
+            }
             if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
                 return "another server owns it now".to_owned();
             }
             trouble.over();
-            let is_all = lines.len() < COUNT;
-            for (at, entry) in lines {
-                position = position.max(at);
-                match entry {
-                    Some(Entry::Fact(fact)) => self.tell(fact),
-                    Some(Entry::Heartbeat) if caught_up && is_all => self.contact.heard(before),
-                    Some(Entry::Heartbeat) | None => {}
-                }
+            if has_beaten && caught_up && is_all {
+                self.contact.heard(before);
             }
             caught_up |= is_all;
             progress.send_if_modified(|progress| {
@@ -159,29 +176,39 @@ impl Tail {
         }
     }
 
-    /// While the owner is not read as it grows, what its replicas know: that denies already, and one of them may take over.
-    /// It says nothing of contact, because nobody knows whether a replica has everything.
+    /// While the owner is not read as it grows, and until it has been for a while, what its replicas know: that denies already, and
+    /// one of them may take over. It says nothing of contact, because nobody knows whether a replica has everything.
     async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
-        while progress.wait_for(|progress| !progress.reading && progress.has_read).await.is_ok() {
-            let cursor = progress.borrow().cursor.unwrap_or_default();
+        // Begun while all was well: a master that is held to have failed is in no map, and neither are its replicas then.
+        let mut replicas = Vec::new();
+        while progress.wait_for(|progress| progress.has_read).await.is_ok() {
+            self.remember(&mut replicas);
+            let interrupted = progress.wait_for(|progress| !progress.reading).await.map(|progress| progress.cursor);
+            let cursor = interrupted.ok().flatten().unwrap_or_default();
             tokio::select! {
-                _read_again = progress.wait_for(|progress| progress.reading) => {}
-                () = self.ask_replicas(cursor) => {}
+                () = steady(&mut progress) => {}
+                () = self.ask_replicas(cursor.overlapping(), &mut replicas) => {}
             }
         }
     }
 
+    /// The replicas that the owner has, if any are known; one that took over has none at first, and is still worth hearing.
+    fn remember(&self, replicas: &mut Vec<Server>) {
+        let now = self.log.router.replicas(&self.log.key);
+        if !now.is_empty() {
+            *replicas = now;
+        }
+    }
+
     /// One after the other, for as long as it takes.
-    async fn ask_replicas(&self, mut position: Cursor) {
+    async fn ask_replicas(&self, mut position: Cursor, replicas: &mut Vec<Server>) {
         // Not all edges begin with the same one, nor ask at the same moment.
         let mut turn = jitter();
-        let mut replicas = Vec::new();
         let mut rest = SOON;
         loop {
             tokio::time::sleep(rest).await;
             rest = AGAIN + Duration::from_millis(u64::from(jitter()) % MORE_MS);
-            // A master that is held to have failed is in no map, and neither are its replicas then.
-            replicas = Some(self.log.router.replicas(&self.log.key)).filter(|now| !now.is_empty()).unwrap_or(replicas);
+            self.remember(replicas);
             let at = usize::from(turn).checked_rem(replicas.len()).unwrap_or_default();
             turn = turn.wrapping_add(1);
             if let Some(server) = replicas.get(at) {
@@ -248,7 +275,8 @@ impl Tail {
         let end = |reply| said(reply).map(|lines| first_place(&lines));
         let (oldest, newest, not_before) = (end(oldest)?, end(newest)?, said(everyone)?.number());
         let position = cursor.and_then(|cursor| cursor.resumed(oldest.zip(newest)));
-        if let Some(cursor) = cursor.filter(|_| position.is_none()) {
+        // Who begins anew has done so already, and may have to try more than once.
+        if let Some(cursor) = cursor.filter(|cursor| position.is_none() && *cursor != Cursor::default()) {
             warn!(%cursor, "lines of the changelog are missing: every session is read again");
             self.invalidation.reset();
         }
@@ -257,6 +285,15 @@ impl Tail {
         }
         (self.everyone)(not_before);
         Ok(position.unwrap_or_default())
+    }
+}
+
+/// Ends once the owner has been read as it grows for [`STEADY`], without a break; also when nobody reads any more.
+async fn steady(progress: &mut watch::Receiver<Progress>) {
+    let mut again = true;
+    while again && progress.wait_for(|progress| progress.reading).await.is_ok() {
+        let interrupted = timeout(STEADY, progress.wait_for(|progress| !progress.reading)).await;
+        again = interrupted.is_ok_and(|reader| reader.is_ok());
     }
 }
 
@@ -311,7 +348,9 @@ fn lines(reply: &Reply) -> Option<Vec<Line>> {
 }
 
 const OVERLAP_MS: u64 = 10_000;
-const BLOCK_MS: u64 = 500;
+const BLOCK_MS: u64 = 250;
+/// An answer that has not come by then is late: it was to be there after [`BLOCK_MS`].
+const LATE: Duration = Duration::from_millis(400);
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -319,7 +358,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// A connection that ends later than this is made anew at once.
 const WORKED: Duration = Duration::from_secs(1);
 /// So long the owner may take to be read again, as far as it has grown, before its replicas are asked.
-const SOON: Duration = Duration::from_millis(200);
+const SOON: Duration = Duration::from_millis(100);
+/// So long it must have been read before they are let go of: whatever befell it may befall it again, and be noticed late.
+const STEADY: Duration = Duration::from_secs(2);
 /// Between two questions while none of them tells anything, and up to so much more. A server that takes over may be told of an
 /// end at once.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -328,47 +369,4 @@ const MORE_MS: u64 = 30;
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(text: &str) -> Reply {
-        Reply::Bytes(bytes::Bytes::copy_from_slice(text.as_bytes()))
-    }
-
-    #[test]
-    fn places_are_in_order_and_read_as_they_are_written() {
-        let (early, late) = (Cursor(1_700_000_000_000, 9), Cursor(1_700_000_000_000, 10));
-        assert!(early < late);
-        assert_eq!(Cursor::read(&text(&late.to_string())), Some(late));
-        assert_eq!(late.overlapping(), Cursor(1_699_999_990_000, 0));
-        assert_eq!(Cursor(5, 5).overlapping(), Cursor(0, 0));
-        assert_eq!(Cursor::read(&text("nonsense")), None);
-    }
-
-    #[test]
-    fn s_084_who_may_have_missed_a_line_reads_from_the_beginning() {
-        let read = Cursor(50_000, 3);
-        let overlapping = Some(Cursor(40_000, 0));
-        for (what, ends, place) in [
-            ("as it was", Some((Cursor(1, 0), read)), overlapping),
-            ("more has come", Some((Cursor(1, 0), Cursor(60_000, 0))), overlapping),
-            ("what was read last is the oldest that is left", Some((read, Cursor(60_000, 0))), overlapping),
-            ("the next one is", Some((Cursor(50_000, 4), Cursor(60_000, 0))), None),
-            ("another master's clock is behind", Some((Cursor(1, 0), Cursor(40_000, 0))), overlapping),
-            ("it has lost more than that", Some((Cursor(1, 0), Cursor(39_999, 9))), None),
-            ("nothing is left", None, None),
-        ] {
-            assert_eq!(read.resumed(ends), place, "{what}");
-        }
-    }
-
-    #[test]
-    fn lines_are_read_and_unknown_ones_have_a_place_all_the_same() {
-        let line = |id, kind| Reply::List(vec![text(id), Reply::List(vec![text("k"), text(kind)])]);
-        let stream = Reply::List(vec![text("{chg}log"), Reply::List(vec![line("5-0", "h"), line("6-1", "?")])]);
-        let read = lines(&Reply::List(vec![stream]));
-        assert_eq!(read, Some(vec![(Cursor(5, 0), Some(Entry::Heartbeat)), (Cursor(6, 1), None)]));
-        assert_eq!(lines(&Reply::Nil), Some(Vec::new()));
-        assert_eq!(lines(&text("OK")), None);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! One connection to one server: a centralised fred client that is never left to reconnect by itself.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike as _;
 use fred::types::config::{Config, Server as FredServer, ServerConfig, TlsConfig, TlsConnector};
 use fred::types::{Builder, ClusterHash, CustomCommand, RespVersion, Value};
+use futures_util::poll;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -140,6 +142,10 @@ impl Dial {
         let until = Instant::now() + self.within;
         let client = self.client(server).map_err(|error| lost(&error))?;
         let health = Arc::new(Health::default());
+        // Whoever is connected or refused before it begins to wait is never told; and it begins when it is first polled.
+        let waiting = client.clone();
+        let mut connecting = pin!(waiting.wait_for_connect());
+        let _not_yet = poll!(&mut connecting);
         let (driver, watched) = (client.connect(), Arc::clone(&health));
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Ok(Err(error)) = AbortOnDropHandle::new(driver).await {
@@ -147,10 +153,9 @@ impl Dial {
             }
             watched.dead.cancel();
         }));
-        // Whoever is refused faster than it begins to wait is not told of it there.
         tokio::select! {
             biased;
-            connected = timeout_at(until, client.wait_for_connect()) => {
+            connected = timeout_at(until, connecting) => {
                 connected.map_err(|_| Broken::Silent)?.map_err(|error| lost(&error))?;
             }
             () = health.dead.cancelled() => {

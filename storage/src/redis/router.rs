@@ -214,6 +214,11 @@ impl Router {
 
 #[cfg(test)]
 impl Router {
+    /// Says who owns what `key` belongs to, until it is looked at again.
+    pub(crate) fn give(&self, key: &str, to: &Server) {
+        self.inner.map.rcu(|map| map.moved(slot(key), to));
+    }
+
     /// Takes places away, for as long as they are held.
     pub(super) fn take_places(&self, lane: Lane, count: usize) -> tokio::sync::SemaphorePermit<'_> {
         self.inner.places.of(lane).try_acquire_many(u32::try_from(count).unwrap()).unwrap()

@@ -289,7 +289,11 @@ fn users(samples: &Samples) -> Vec<Candidate> {
 
 fn emails(samples: &Samples) -> Vec<Candidate> {
     let emails: Vec<_> = samples.emails().into_iter().filter(|email| !email.value.is_empty()).collect();
-    let unverified = emails.first().map(|first| Sample { value: Fact::Unverified(first.value.clone()), named: false });
+    // A rule that denies believes what one that allows does not.
+    let unverified: Vec<_> = emails
+        .iter()
+        .map(|Sample { value, .. }| Sample { value: Fact::Unverified(value.clone()), named: false })
+        .collect();
     emails.into_iter().map(|sample| made(sample, Fact::Email)).chain(unverified).collect()
 }
 

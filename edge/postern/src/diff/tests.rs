@@ -178,6 +178,24 @@ fn a_change_of_every_kind_of_criterion_is_found_in_allow_and_in_deny_rules() {
 }
 
 #[test]
+fn an_address_that_is_not_verified_is_asked_for_of_every_kind() {
+    let old = route("allow: {and: [authenticated_user: 1]}, deny: {or: [{domain: x.test}, {email: a@a.test}]}");
+    let new = route("allow: {and: [domain: x.test]}");
+    let found = json(&old, &new);
+    let changes = found["access"].as_array().unwrap();
+    let of = |change: &Value| {
+        let said = |side: &str| change[side]["reason"].as_str().unwrap_or_default().to_owned();
+        (said("before"), said("after"), change["words"].as_str().unwrap_or_default().to_owned())
+    };
+    let told: Vec<_> = changes.iter().map(of).collect();
+    // `allow` does not believe an address that is not verified, and `deny` does.
+    let expected = told
+        .iter()
+        .find(|(before, after, words)| before == "denied" && after != "via-upstream" && words.contains("x.test"));
+    assert!(expected.is_some(), "{told:#?}");
+}
+
+#[test]
 fn what_is_said_otherwise_and_means_the_same_is_no_change() {
     for (old, new) in [
         ("allow: {and: [email: a@x.test]}", "allow: {or: [email: {is: a@x.test}]}"),
