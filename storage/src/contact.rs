@@ -60,6 +60,11 @@ impl Contact {
         self.start.elapsed().saturating_sub(Duration::from_millis(heard))
     }
 
+    /// How long one heartbeat is good for; `None` where every change is made in this process.
+    pub(crate) const fn lease(&self) -> Option<Duration> {
+        self.lease
+    }
+
     /// For how long the lease still holds.
     pub(crate) fn lease_left(&self) -> Duration {
         let was_heard = self.heard.load(Ordering::Acquire) != NEVER;

@@ -121,8 +121,7 @@ impl Storage {
             repair
         });
         let (hears, knows) = (Arc::clone(shared), Arc::clone(shared));
-        let also = move |fact| {
-            hears.heard(fact);
+        let repair = move |fact| {
             if let Some(repair) = &repair {
                 repair.later(fact);
             }
@@ -132,7 +131,8 @@ impl Storage {
             invalidation: Arc::clone(&self.invalidation),
             contact: Arc::clone(&self.contact),
             metrics: Arc::clone(&self.metrics),
-            also: Box::new(also),
+            also: Box::new(move |fact| hears.heard(fact)),
+            repair: Box::new(repair),
             everyone: Box::new(move |not_before| knows.knows(not_before)),
         };
         self.tasks.spawn_on(changelog::follow(tail, self.stop.clone()), &self.runtime);

@@ -142,9 +142,9 @@ impl Dial {
         let until = Instant::now() + self.within;
         let client = self.client(server).map_err(|error| lost(&error))?;
         let health = Arc::new(Health::default());
-        // Whoever is connected or refused before it begins to wait is never told; and it begins when it is first polled.
-        let waiting = client.clone();
-        let mut connecting = pin!(waiting.wait_for_connect());
+        // fred looks whether there is a connection, and then listens for one: what becomes of it in between would be missed. This
+        // begins when it is first polled, so before there is anything to miss.
+        let mut connecting = pin!(client.wait_for_connect());
         let _not_yet = poll!(&mut connecting);
         let (driver, watched) = (client.connect(), Arc::clone(&health));
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -163,7 +163,7 @@ impl Dial {
                 return Err(health.refused.get().cloned().unwrap_or_else(why));
             }
         }
-        let link = Link { client, health, _driver: Arc::new(driver) };
+        let link = Link { client: client.clone(), health, _driver: Arc::new(driver) };
         // Every user may say HELLO, whatever else is allowed.
         let replies = link.call_all(&[Command::new("PING"), Command::new("HELLO").arg("2")], until).await?;
         if let Some(Reply::Error(error)) = replies.first() {

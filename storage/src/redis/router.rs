@@ -214,9 +214,14 @@ impl Router {
 
 #[cfg(test)]
 impl Router {
-    /// Says who owns what `key` belongs to, until it is looked at again.
-    pub(crate) fn give(&self, key: &str, to: &Server) {
-        self.inner.map.rcu(|map| map.moved(slot(key), to));
+    /// Says who owns everything, and which replicas that one has; nobody looks any more whether that is so.
+    pub(crate) fn know(&self, owner: Option<(&Server, &[Server])>) {
+        self.close();
+        let shard = |(master, replicas): (&Server, &[Server])| Shard {
+            replicas: Some(replicas.to_vec()),
+            ..Shard::of(master.clone())
+        };
+        self.inner.map.store(Arc::new(owner.map_or_else(Map::unknown, |owner| Map::whole(shard(owner)))));
     }
 
     /// Takes places away, for as long as they are held.

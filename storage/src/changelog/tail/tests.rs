@@ -1,5 +1,6 @@
 //! The tail, piece by piece, on a server of its own.
 
+use postern_identity::SessionHandle;
 use postern_servers::Redis;
 use prometheus::Registry;
 
@@ -59,6 +60,7 @@ fn tail(server: &Redis) -> Tail {
         contact: Arc::new(Contact::leased(Duration::from_secs(60))),
         metrics,
         also: Box::new(|_| {}),
+        repair: Box::new(|_| {}),
         everyone: Box::new(|_| {}),
     }
 }
@@ -82,108 +84,130 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Writes a fact and a heartbeat, which one answer gives.
+const ENDED: Fact = Fact::Revoked(SessionHandle::from_bytes([b'x'; 32]));
+const BEGUN: Fact = Fact::Created;
+
+/// An answer with a fact, and with a heartbeat behind it.
+fn answer(fact: Fact) -> [Line; 2] {
+    [(Cursor(7, 0), Some(Entry::Fact(fact))), (Cursor(7, 1), Some(Entry::Heartbeat))]
+}
+
+/// The end of a session, written where the changelog is.
 fn write(server: &Redis) {
-    let lines = "redis.call('XADD', '{chg}log', '*', 'k', 'c') return redis.call('XADD', '{chg}log', '*', 'k', 'h')";
-    let place = server.cli(&["EVAL", lines, "0"]);
+    let line = "return redis.call('XADD', '{chg}log', '*', 'k', 'r', 'i', string.rep('x', 32))";
+    let place = server.cli(&["EVAL", line, "0"]);
     assert!(place.contains('-'), "{place}");
 }
 
-fn waits(server: &Redis) -> bool {
-    server.cli(&["INFO", "clients"]).contains("blocked_clients:1")
-}
-
 #[tokio::test]
-async fn r_009_what_a_server_says_while_another_one_takes_over_is_heard_and_is_no_sign_of_life() {
+async fn r_009_of_a_server_that_another_one_took_over_from_what_denies_is_heard_and_no_sign_of_life() {
     let server = Redis::start(&[]);
-    let tail = tail(&server);
-    let link = tail.link(&server).await;
-    let (progress, seen) = watch::channel(Progress::default());
-    let (owner, mut trouble) = (Server::local(server.port()), Trouble::default());
-    let reading = tail.read(&owner, &link, &progress, &mut trouble);
-    let taking_over = async {
-        until("it is read", || seen.borrow().reading).await;
-        // From now on nobody looks who owns it.
-        tail.log.router.close();
-        until("a question waits", || waits(&server)).await;
-        tail.log.router.give(&tail.log.key, &Server::local(1));
-        write(&server);
-    };
-    let (why, ()) = tokio::join!(reading, taking_over);
-    assert_eq!(why, "another server owns it now");
+    let (tail, own, other) = (tail(&server), Server::local(server.port()), Server::local(1));
+    let then = Some(Instant::now());
+    let heeds = |fact| tail.heed(&own, &answer(fact), then);
+    let read = Ok(Cursor(7, 1));
+
+    tail.log.router.know(Some((&other, &[])));
+    assert_eq!(heeds(ENDED), Err("another server owns it now".to_owned()));
     assert_eq!(tail.heard(), 1);
-    assert_eq!(tail.contact.lost_for(), Some(Duration::MAX), "it is not its owner");
-    assert_eq!(seen.borrow().cursor, Some(Cursor::default()), "who owns it is read from where its owner was read");
+    // Its successor may never have had it.
+    assert!(heeds(BEGUN).is_err());
+    assert_eq!((tail.heard(), tail.contact.lost_for()), (1, Some(Duration::MAX)));
+
+    tail.log.router.know(None);
+    assert_eq!((heeds(BEGUN), heeds(ENDED)), (read.clone(), read.clone()), "it may own it still, and is read on");
+    assert_eq!((tail.heard(), tail.contact.lost_for()), (3, Some(Duration::MAX)), "or may not");
+
+    tail.log.router.know(Some((&own, &[])));
+    assert_eq!(tail.heed(&own, &answer(BEGUN), None), read.clone());
+    assert_eq!((tail.heard(), tail.contact.lost_for()), (4, Some(Duration::MAX)), "more may wait unseen");
+    assert_eq!(heeds(ENDED), read);
+    assert_eq!((tail.heard(), tail.contact.lost_for()), (5, None));
 }
 
 #[tokio::test]
-async fn s_084_the_replicas_of_before_are_heard_where_none_is_known_any_more() {
-    let replica = Redis::start(&[]);
-    let tail = tail(&replica);
-    assert!(tail.log.router.replicas(&tail.log.key).is_empty());
-    let mut replicas = vec![Server::local(replica.port())];
-    write(&replica);
-    tokio::select! {
-        () = tail.ask_replicas(Cursor::default(), &mut replicas) => panic!("it goes on"),
-        () = until("it is heard", || tail.heard() > 0) => {}
-    }
-}
-
-#[tokio::test]
-async fn r_008_an_owner_whose_answer_is_late_is_not_taken_for_one_that_is_read() {
-    let server = Redis::start(&[]);
-    let tail = tail(&server);
-    let link = tail.link(&server).await;
-    let (progress, seen) = watch::channel(Progress::default());
-    let (owner, mut trouble) = (Server::local(server.port()), Trouble::default());
-    let hanging = async {
-        until("it is read", || seen.borrow().reading).await;
-        server.pause();
+async fn s_084_a_replica_is_heard_also_once_nobody_knows_of_it_any_more() {
+    let master = Redis::start(&[]);
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    let tail = tail(&master);
+    let (progress, seen) = watch::channel(Progress { cursor: None, has_read: true });
+    let written = async {
+        until("the replica is known", || !tail.log.router.replicas(&tail.log.key).is_empty()).await;
+        write(&master);
+        until("it is heard", || tail.heard() == 1).await;
+        tail.log.router.know(None);
+        assert!(tail.log.router.replicas(&tail.log.key).is_empty());
+        assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        // On a new connection as well: lines of some seconds are read again.
+        assert_ne!(replica.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]), "0");
+        write(&replica);
+        until("it is heard again", || tail.heard() >= 3).await;
     };
-    let (why, ()) = tokio::join!(tail.read(&owner, &link, &progress, &mut trouble), hanging);
-    assert_eq!(why, "it does not answer in time");
-    assert!(!seen.borrow().reading, "others were heard before it was given up");
-    assert!(seen.borrow().has_read);
+    tokio::select! {
+        () = tail.overhear(seen) => panic!("it goes on"),
+        () = written => {}
+    }
+    assert_eq!(tail.contact.lost_for(), Some(Duration::MAX), "that is no contact");
+    drop(progress);
 }
 
 #[tokio::test]
-async fn s_084_lines_that_are_missing_outdate_every_copy_once() {
+async fn s_084_a_replica_is_left_once_it_is_known_to_follow_no_longer() {
+    let server = Redis::start(&[]);
+    let mut tail = tail(&server);
+    let mut position = Cursor::default();
+    let own = Server::local(server.port());
+    tail.log.router.know(Some((&own, &[Server::local(1)])));
+    assert_eq!(tail.listen(&own, &mut position).await, Err("it is no replica of the owner any more".to_owned()));
+    tail.log.router.know(Some((&own, &[])));
+    tail.contact = Arc::new(Contact::leased(Duration::ZERO));
+    let quiet = Err("it has told nothing for a while, not even of a heartbeat".to_owned());
+    assert_eq!(tail.listen(&own, &mut position).await, quiet);
+}
+
+#[tokio::test]
+async fn s_084_a_server_that_follows_another_one_is_not_read_as_the_owner() {
+    let master = Redis::start(&[]);
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    let tail = tail(&master);
+    assert_eq!(tail.resume(&tail.link(&master).await, None).await, Ok(Cursor::default()));
+    let refused = tail.resume(&tail.link(&replica).await, None).await;
+    assert_eq!(refused, Err("it follows another server now".to_owned()));
+}
+
+#[tokio::test]
+async fn s_084_lines_that_are_missing_outdate_every_copy() {
     let server = Redis::start(&[]);
     let tail = tail(&server);
     let link = tail.link(&server).await;
     write(&server);
-    let (progress, _) = watch::channel(Progress { cursor: Some(Cursor(1, 0)), ..Progress::default() });
-    for _ in 0..3 {
-        let cursor = progress.borrow().cursor;
+    for (cursor, resets) in [(None, 0), (Some(Cursor(1, 0)), 1)] {
         assert_eq!(tail.resume(&link, cursor).await, Ok(Cursor::default()));
-        progress.send_modify(|progress| progress.cursor = Some(Cursor::default()));
+        assert_eq!(tail.invalidation.resets(), resets, "{cursor:?}");
     }
-    assert_eq!(tail.invalidation.resets(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn s_084_replicas_are_heard_until_the_owner_has_been_read_for_a_while_without_a_break() {
-    let (progress, mut seen) = watch::channel(Progress::default());
-    let reads = |reading| progress.send_modify(|progress| progress.reading = reading);
-    let begun = tokio::time::Instant::now();
-    let owner = async {
-        for _ in 0..3 {
-            reads(true);
-            tokio::time::sleep(STEADY / 2).await;
-            reads(false);
-            tokio::time::sleep(STEADY * 2).await;
-        }
-        reads(true);
+#[tokio::test]
+async fn s_084_a_heartbeat_counts_only_once_nothing_older_waits_behind_it() {
+    let server = Redis::start(&[]);
+    let tail = tail(&server);
+    let link = tail.link(&server).await;
+    let (progress, seen) = watch::channel(Progress::default());
+    let beat = |count: &str| {
+        let lines = "for _ = 1, ARGV[1] do redis.call('XADD', '{chg}log', '*', 'k', 'h') end return 'OK'";
+        assert_eq!(server.cli(&["EVAL", lines, "0", count]), "OK");
     };
-    let (ended, ()) = tokio::join!(
-        async {
-            steady(&mut seen).await;
-            begun.elapsed()
-        },
-        owner
-    );
-    assert_eq!(ended, (STEADY / 2 + STEADY * 2) * 3 + STEADY);
-    drop(progress);
-    // Nobody reads any more.
-    steady(&mut seen).await;
+    beat("2500");
+    let (owner, mut trouble) = (Server::local(server.port()), Trouble::default());
+    let reading = tail.read(&owner, &link, &progress, &mut trouble);
+    let beating = async {
+        until("all of them are read", || seen.borrow().has_read).await;
+        assert_eq!(tail.contact.lost_for(), Some(Duration::MAX), "they are old");
+        beat("1");
+        until("there is contact", || tail.contact.lost_for().is_none()).await;
+    };
+    tokio::select! {
+        why = reading => panic!("{why:?}"),
+        () = beating => {}
+    }
 }

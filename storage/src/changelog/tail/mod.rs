@@ -1,7 +1,8 @@
-//! Reads the changelog as it grows, on a connection of its own, and starts over whenever something may have been missed.
+//! Reads the changelog as it grows: from the server that owns it, which says too whether there is contact, and starts over whenever
+//! something may have been missed; and from a replica, because one server or connection may fall silent at any time.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::contact::Contact;
 use crate::invalidation::{Fact, Invalidation};
 use crate::metrics::Metrics;
 use crate::record::EVERYONE;
-use crate::redis::{Command, Link, Reply};
+use crate::redis::{Broken, Command, Link, Reply};
 
 /// What is told of what is read.
 pub(crate) struct Tail {
@@ -27,6 +28,8 @@ pub(crate) struct Tail {
     pub(crate) metrics: Arc<Metrics>,
     /// Hears every fact as well.
     pub(crate) also: Box<dyn Fn(Fact) + Send + Sync>,
+    /// Hears what the owner tells, for whoever sees to what a crash left half done.
+    pub(crate) repair: Box<dyn Fn(Fact) + Send + Sync>,
     /// Hears before when all sessions are over, whenever that was read.
     pub(crate) everyone: Box<dyn Fn(Option<i64>) + Send + Sync>,
 }
@@ -35,10 +38,7 @@ pub(crate) struct Tail {
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     cursor: Option<Cursor>,
-    /// Whether all that was there has been read on this connection, and its answers come in time, so that lines are read as they
-    /// are written.
-    reading: bool,
-    /// Whether that was so once. Before, there is no contact, so that nothing that is known is served.
+    /// Whether all that was there was read once. Until then there is no contact and no copy is served.
     has_read: bool,
 }
 
@@ -89,8 +89,7 @@ impl Tail {
             let began = Instant::now();
             let why = match self.connect().await {
                 Ok((server, link)) => {
-                    let why = self.read(&server, &link, progress, &mut trouble).await;
-                    progress.send_modify(|progress| progress.reading = false);
+                    let Err(why) = self.read(&server, &link, progress, &mut trouble).await;
                     link.give_up();
                     why
                 }
@@ -120,12 +119,9 @@ impl Tail {
         link: &Link,
         progress: &watch::Sender<Progress>,
         trouble: &mut Trouble,
-    ) -> String {
+    ) -> Result<Infallible, String> {
         let cursor = progress.borrow().cursor;
-        let mut position = match self.resume(link, cursor).await {
-            Ok(position) => position,
-            Err(why) => return why,
-        };
+        let mut position = self.resume(link, cursor).await?;
         if position == Cursor::default() {
             // How far another stream was read says nothing of this one, whose clock may be behind.
             progress.send_modify(|progress| progress.cursor = progress.cursor.map(|_| position));
@@ -136,115 +132,108 @@ impl Tail {
         loop {
             // What waited while this process did not run was surely written after the question before this one.
             let before = std::mem::replace(&mut asked, Instant::now());
-            let mut asking = pin!(self.next(link, position, if caught_up { BLOCK_MS } else { 1 }));
-            let answer = match timeout(LATE, &mut asking).await {
-                Ok(answer) => answer,
-                Err(_late) => {
-                    // It may hang: others are heard until it is known.
-                    progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
-                    asking.await
-                }
-            };
-            let lines = match answer {
-                Ok(lines) => lines,
-                Err(why) => return why,
-            };
+            let lines = self.next(link, position, if caught_up { BLOCK_MS } else { 1 }, DEADLINE).await?;
             let is_all = lines.len() < COUNT;
-            let mut has_beaten = false;
-            for (at, entry) in lines {
-                position = position.max(at);
-                match entry {
-                    // Whoever owns the stream by now: what denies is true.
-                    Some(Entry::Fact(fact)) => self.tell(fact),
-                    Some(Entry::Heartbeat) => has_beaten = true,
-                    None => {}
-                }
-            }
-            if self.log.router.owner(&self.log.key).is_some_and(|owner| owner != *server) {
-                return "another server owns it now".to_owned();
-            }
+            position = self.heed(server, &lines, (caught_up && is_all).then_some(before))?.max(position);
             trouble.over();
-            if has_beaten && caught_up && is_all {
-                self.contact.heard(before);
-            }
             caught_up |= is_all;
             progress.send_if_modified(|progress| {
                 progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
-                progress.has_read |= caught_up;
-                caught_up && !std::mem::replace(&mut progress.reading, true)
+                caught_up && !std::mem::replace(&mut progress.has_read, true)
             });
         }
     }
 
-    /// While the owner is not read as it grows, and until it has been for a while, what its replicas know: that denies already, and
-    /// one of them may take over. It says nothing of contact, because nobody knows whether a replica has everything.
-    async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
-        // Begun while all was well: a master that is held to have failed is in no map, and neither are its replicas then.
-        let mut replicas = Vec::new();
-        while progress.wait_for(|progress| progress.has_read).await.is_ok() {
-            self.remember(&mut replicas);
-            let interrupted = progress.wait_for(|progress| !progress.reading).await.map(|progress| progress.cursor);
-            let cursor = interrupted.ok().flatten().unwrap_or_default();
-            tokio::select! {
-                () = steady(&mut progress) => {}
-                () = self.ask_replicas(cursor.overlapping(), &mut replicas) => {}
+    /// Does what the lines of a server tell, and gives the place of the last one. `asked`: when a heartbeat among them shows that
+    /// there was contact, if it may. Of a server that another one has taken over from, only what denies is believed.
+    fn heed(&self, server: &Server, lines: &[Line], asked: Option<Instant>) -> Result<Cursor, String> {
+        let owner = self.log.router.owner(&self.log.key);
+        let is_followed = owner.as_ref().is_some_and(|owner| owner != server);
+        let mut has_beaten = false;
+        for entry in lines.iter().filter_map(|(_, entry)| *entry) {
+            match entry {
+                Entry::Fact(fact) if !is_followed => {
+                    self.tell(fact);
+                    (self.repair)(fact);
+                }
+                Entry::Fact(fact) if fact.denies() => self.tell(fact),
+                Entry::Fact(_) => {}
+                Entry::Heartbeat => has_beaten = true,
             }
         }
-    }
-
-    /// The replicas that the owner has, if any are known; one that took over has none at first, and is still worth hearing.
-    fn remember(&self, replicas: &mut Vec<Server>) {
-        let now = self.log.router.replicas(&self.log.key);
-        if !now.is_empty() {
-            *replicas = now;
+        if is_followed {
+            return Err("another server owns it now".to_owned());
         }
+        if let Some(asked) = asked.filter(|_| has_beaten && owner.is_some()) {
+            self.contact.heard(asked);
+        }
+        Ok(last_place(lines))
     }
 
-    /// One after the other, for as long as it takes.
-    async fn ask_replicas(&self, mut position: Cursor, replicas: &mut Vec<Server>) {
+    /// What a replica of the owner knows, all the time: it denies already, whatever befalls the owner or the connection to it, and
+    /// a replica that takes over goes on to be heard. It says nothing of contact, because nobody knows whether a replica has
+    /// everything.
+    async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
         // Not all edges begin with the same one, nor ask at the same moment.
         let mut turn = jitter();
-        let mut rest = SOON;
-        loop {
-            tokio::time::sleep(rest).await;
-            rest = AGAIN + Duration::from_millis(u64::from(jitter()) % MORE_MS);
-            self.remember(replicas);
-            let at = usize::from(turn).checked_rem(replicas.len()).unwrap_or_default();
-            turn = turn.wrapping_add(1);
-            if let Some(server) = replicas.get(at) {
-                let why = self.listen(server, &mut position).await;
-                debug!(%server, why, "a replica tells nothing of revocations");
+        let mut position = Cursor::default();
+        let mut replicas = Vec::new();
+        let mut heard = Instant::now();
+        while progress.wait_for(|progress| progress.has_read).await.is_ok() {
+            let now = self.log.router.replicas(&self.log.key);
+            // A master that is held to have failed is in no map, and neither are its replicas then; and one that has just taken over
+            // has none. Those of before are worth hearing.
+            replicas = if now.is_empty() { replicas } else { now };
+            let read = progress.borrow().cursor.unwrap_or_default();
+            position = position.max(read).overlapping();
+            if let Some(server) = usize::from(turn).checked_rem(replicas.len()).and_then(|at| replicas.get(at)) {
+                let began = Instant::now();
+                let Err(why) = self.listen(server, &mut position).await;
+                debug!(%server, why, "a replica is no longer heard");
+                heard = if began.elapsed() > WORKED { Instant::now() } else { heard };
             }
+            turn = turn.wrapping_add(1);
+            let rest = if heard.elapsed() < OUTAGE { AGAIN } else { SELDOM };
+            tokio::time::sleep(rest + Duration::from_millis(u64::from(jitter()) % MORE_MS)).await;
         }
     }
 
     /// Tells what a replica knows until something goes wrong, and says what.
-    async fn listen(&self, server: &Server, position: &mut Cursor) -> String {
-        let link = match self.log.router.dial().link(server).await {
-            Ok(link) => link,
-            Err(broken) => return broken.to_string(),
+    async fn listen(&self, server: &Server, position: &mut Cursor) -> Result<Infallible, String> {
+        let dialling = async {
+            let link = self.log.router.dial().link(server).await.map_err(|broken| broken.to_string())?;
+            // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
+            let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
+            Ok::<_, String>(link)
         };
-        // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
-        let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
+        let link = timeout(IN_TIME, dialling).await.map_err(|_late| Broken::Silent.to_string())??;
+        let mut told = Instant::now();
         loop {
-            let lines = match self.next(&link, *position, BLOCK_MS).await {
-                Ok(lines) => lines,
-                Err(why) => return why,
-            };
-            for (at, entry) in lines {
-                *position = (*position).max(at);
-                if let Some(Entry::Fact(fact)) = entry {
+            let lines = self.next(&link, *position, BLOCK_MS, IN_TIME).await?;
+            for entry in lines.iter().filter_map(|(_, entry)| *entry) {
+                told = Instant::now();
+                if let Entry::Fact(fact) = entry
+                    && fact.denies()
+                {
                     self.tell(fact);
                 }
+            }
+            *position = last_place(&lines).max(*position);
+            if self.contact.lease().is_some_and(|lease| told.elapsed() > lease) {
+                return Err("it has told nothing for a while, not even of a heartbeat".to_owned());
+            }
+            let now = self.log.router.replicas(&self.log.key);
+            if !now.is_empty() && !now.contains(server) {
+                return Err("it is no replica of the owner any more".to_owned());
             }
         }
     }
 
     /// The lines behind a place; none if there are none for so long.
-    async fn next(&self, link: &Link, position: Cursor, block: u64) -> Result<Vec<Line>, String> {
+    async fn next(&self, link: &Link, position: Cursor, block: u64, within: Duration) -> Result<Vec<Line>, String> {
         let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
         let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
-        match link.call(&command, tokio::time::Instant::now() + DEADLINE).await {
+        match link.call(&command, tokio::time::Instant::now() + within).await {
             Ok(Reply::Error(error)) => Err(error),
             Ok(reply) => lines(&reply).ok_or_else(|| "it answers nonsense".to_owned()),
             Err(broken) => Err(broken.to_string()),
@@ -266,17 +255,21 @@ impl Tail {
             Command::new("XRANGE").args([key, "-", "+", "COUNT", "1"]),
             Command::new("XREVRANGE").args([key, "+", "-", "COUNT", "1"]),
             Command::new("GET").arg(self.log.everyone()),
+            Command::new("ROLE"),
         ];
         let replies = link.call_all(&commands, tokio::time::Instant::now() + DEADLINE).await;
         let replies = replies.map_err(|broken| broken.to_string())?;
-        let [oldest, newest, everyone] =
-            <[Reply; 3]>::try_from(replies).map_err(|_| "it answers nonsense".to_owned())?;
+        let [oldest, newest, everyone, role] =
+            <[Reply; 4]>::try_from(replies).map_err(|_| "it answers nonsense".to_owned())?;
+        // One that may not say what it is, is taken for what it is held to be.
+        if role.list().and_then(|role| role.first()).and_then(Reply::text) == Some("slave") {
+            return Err("it follows another server now".to_owned());
+        }
         let said = |reply| if let Reply::Error(error) = reply { Err(error) } else { Ok(reply) };
         let end = |reply| said(reply).map(|lines| first_place(&lines));
         let (oldest, newest, not_before) = (end(oldest)?, end(newest)?, said(everyone)?.number());
         let position = cursor.and_then(|cursor| cursor.resumed(oldest.zip(newest)));
-        // Who begins anew has done so already, and may have to try more than once.
-        if let Some(cursor) = cursor.filter(|cursor| position.is_none() && *cursor != Cursor::default()) {
+        if let Some(cursor) = cursor.filter(|_| position.is_none()) {
             warn!(%cursor, "lines of the changelog are missing: every session is read again");
             self.invalidation.reset();
         }
@@ -285,15 +278,6 @@ impl Tail {
         }
         (self.everyone)(not_before);
         Ok(position.unwrap_or_default())
-    }
-}
-
-/// Ends once the owner has been read as it grows for [`STEADY`], without a break; also when nobody reads any more.
-async fn steady(progress: &mut watch::Receiver<Progress>) {
-    let mut again = true;
-    while again && progress.wait_for(|progress| progress.reading).await.is_ok() {
-        let interrupted = timeout(STEADY, progress.wait_for(|progress| !progress.reading)).await;
-        again = interrupted.is_ok_and(|reader| reader.is_ok());
     }
 }
 
@@ -327,6 +311,11 @@ fn first_place(lines: &Reply) -> Option<Cursor> {
     Cursor::read(lines.list()?.first()?.list()?.first()?)
 }
 
+/// The place of the last of some lines; the beginning if there are none.
+fn last_place(lines: &[Line]) -> Cursor {
+    lines.iter().map(|(place, _)| *place).max().unwrap_or_default()
+}
+
 /// Some number.
 fn jitter() -> u16 {
     postern_identity::random().map_or(0, u16::from_be_bytes)
@@ -349,22 +338,20 @@ fn lines(reply: &Reply) -> Option<Vec<Line>> {
 
 const OVERLAP_MS: u64 = 10_000;
 const BLOCK_MS: u64 = 250;
-/// An answer that has not come by then is late: it was to be there after [`BLOCK_MS`].
-const LATE: Duration = Duration::from_millis(400);
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// A connection that ends later than this is made anew at once.
 const WORKED: Duration = Duration::from_secs(1);
-/// So long the owner may take to be read again, as far as it has grown, before its replicas are asked.
-const SOON: Duration = Duration::from_millis(100);
-/// So long it must have been read before they are let go of: whatever befell it may befall it again, and be noticed late.
-const STEADY: Duration = Duration::from_secs(2);
-/// Between two questions while none of them tells anything, and up to so much more. A server that takes over may be told of an
-/// end at once.
+/// So long a replica may take for an answer: it was to be there after [`BLOCK_MS`].
+const IN_TIME: Duration = Duration::from_millis(500);
+/// Between two attempts to hear a replica, and up to so much more. One that takes over may be told of an end at once.
 const AGAIN: Duration = Duration::from_millis(50);
 const MORE_MS: u64 = 30;
+/// The same, once none has been heard for longer than any failover takes.
+const SELDOM: Duration = Duration::from_secs(1);
+const OUTAGE: Duration = Duration::from_secs(60);
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
