@@ -86,19 +86,22 @@ impl Tail {
         let mut trouble = Trouble::default();
         let mut pause = PAUSE;
         loop {
-            let began = Instant::now();
-            let why = match self.connect().await {
-                Ok((server, link)) => {
-                    let Err(why) = self.read(&server, &link, progress, &mut trouble).await;
-                    link.give_up();
-                    why
-                }
-                Err(why) => why,
+            let (began, owner) = (Instant::now(), self.log.router.owner(&self.log.key));
+            let why = match &owner {
+                None => "nobody is known to own it".to_owned(),
+                Some(server) => match self.log.router.dial().link(server).await {
+                    Ok(link) => {
+                        let Err(why) = self.read(server, &link, progress, &mut trouble).await;
+                        link.give_up();
+                        why
+                    }
+                    Err(broken) => format!("{server}: {broken}"),
+                },
             };
             trouble.because(&why);
             self.log.router.doubt();
             if began.elapsed() < WORKED {
-                tokio::time::sleep(pause).await;
+                self.pause(owner.as_ref(), pause).await;
                 pause = (pause * 3 / 2).min(LONGEST_PAUSE);
             } else {
                 pause = PAUSE;
@@ -106,10 +109,12 @@ impl Tail {
         }
     }
 
-    async fn connect(&self) -> Result<(Server, Link), String> {
-        let owner = self.log.router.owner(&self.log.key).ok_or("nobody is known to own it")?;
-        let link = self.log.router.dial().link(&owner).await;
-        link.map_err(|broken| format!("{owner}: {broken}")).map(|link| (owner, link))
+    /// Waits for so long, or until another server owns the stream.
+    async fn pause(&self, owner: Option<&Server>, pause: Duration) {
+        let until = tokio::time::Instant::now() + pause;
+        while tokio::time::Instant::now() < until && self.log.router.owner(&self.log.key).as_ref() == owner {
+            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK)).await;
+        }
     }
 
     /// Reads until something goes wrong, and says what.
@@ -219,7 +224,7 @@ impl Tail {
                 }
             }
             *position = last_place(&lines).max(*position);
-            if self.contact.lease().is_some_and(|lease| told.elapsed() > lease) {
+            if self.contact.lease().is_some_and(|lease| told.elapsed() > lease * LEASES) {
                 return Err("it has told nothing for a while, not even of a heartbeat".to_owned());
             }
             let now = self.log.router.replicas(&self.log.key);
@@ -341,11 +346,17 @@ const BLOCK_MS: u64 = 250;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(150);
+/// What is to be heard soon is heard from a replica meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a pause looks whether there is a reason to end it.
+const LOOK: Duration = Duration::from_millis(20);
 /// A connection that ends later than this is made anew at once.
 const WORKED: Duration = Duration::from_secs(1);
 /// So long a replica may take for an answer: it was to be there after [`BLOCK_MS`].
 const IN_TIME: Duration = Duration::from_millis(500);
+/// A replica that tells nothing for so many times as long as a heartbeat is good for may no longer follow its master. Longer than
+/// a failover takes: a replica is quiet too while it has nobody to follow.
+const LEASES: u32 = 12;
 /// Between two attempts to hear a replica, and up to so much more. One that takes over may be told of an end at once.
 const AGAIN: Duration = Duration::from_millis(50);
 const MORE_MS: u64 = 30;
