@@ -105,8 +105,8 @@ async fn revoke(installation: &Installation, people: &[Person]) -> Result<Heard>
     })
 }
 
-/// When the last edge refused each of those that were sent. Each edge has a copy that is not too old to be served: one that has
-/// none any more has heard of its end, and swept it out.
+/// When the last edge refused each of those that were sent. Each edge has a copy that is not too old to be served, with or without
+/// contact: one that has none any more has heard of its end, and swept it out.
 fn hear(caches: &[Arc<SessionCache>], people: &[Person], sent: &AtomicUsize) -> Vec<Option<Instant>> {
     let waits = |person| Wait { person, edges: caches.iter().collect(), heard: None };
     let mut waits: Vec<_> = people.iter().map(waits).collect();
@@ -121,8 +121,9 @@ fn hear(caches: &[Arc<SessionCache>], people: &[Person], sent: &AtomicUsize) -> 
             let is_young = began.elapsed() < YOUNG;
             let refuses = |cache: &Arc<SessionCache>| match cache.get(&wait.person.id, now(), LONG) {
                 Cached::Revoked => true,
-                Cached::Miss => is_young,
-                Cached::Hit(_) | Cached::Static(_) | Cached::Unknown | Cached::Unavailable => false,
+                // Without contact the second is said where the first is said with it.
+                Cached::Miss | Cached::Unavailable => is_young,
+                Cached::Hit(_) | Cached::Static(_) | Cached::Unknown => false,
             };
             wait.edges.retain(|cache| !refuses(cache));
             if wait.edges.is_empty() {
