@@ -121,7 +121,7 @@ fn hear(caches: &[Arc<SessionCache>], people: &[Person], sent: &AtomicUsize) -> 
             let is_young = began.elapsed() < YOUNG;
             let refuses = |cache: &Arc<SessionCache>| match cache.get(&wait.person.id, now(), LONG) {
                 Cached::Revoked => true,
-                // Without contact the second is said where the first is said with it.
+                // The same twice: a copy that was swept out is a miss with contact, and unavailable without.
                 Cached::Miss | Cached::Unavailable => is_young,
                 Cached::Hit(_) | Cached::Static(_) | Cached::Unknown => false,
             };

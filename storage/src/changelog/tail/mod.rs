@@ -1,5 +1,5 @@
-//! Reads the changelog as it grows: from the server that owns it, which says too whether there is contact, and starts over whenever
-//! something may have been missed; and from a replica, because one server or connection may fall silent at any time.
+//! Reads the changelog as it grows: from the server that owns it, which alone says whether there is contact, starting over whenever
+//! something may have been missed; and from a replica too, because any one server or connection may fall silent.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -26,9 +26,9 @@ pub(crate) struct Tail {
     pub(crate) invalidation: Arc<Invalidation>,
     pub(crate) contact: Arc<Contact>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Hears every fact as well.
+    /// Hears every fact that is believed, whoever told it.
     pub(crate) also: Box<dyn Fn(Fact) + Send + Sync>,
-    /// Hears what the owner tells, for whoever sees to what a crash left half done.
+    /// Hears every fact that the owner told, to repair what a crash left half done.
     pub(crate) repair: Box<dyn Fn(Fact) + Send + Sync>,
     /// Hears before when all sessions are over, whenever that was read.
     pub(crate) everyone: Box<dyn Fn(Option<i64>) + Send + Sync>,
@@ -38,7 +38,7 @@ pub(crate) struct Tail {
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     cursor: Option<Cursor>,
-    /// Whether all that was there was read once. Until then there is no contact and no copy is served.
+    /// Whether all that was there has been read once; it stays so. Until then no copy is served, so no replica need be heard.
     has_read: bool,
 }
 
@@ -87,17 +87,11 @@ impl Tail {
         let mut pause = PAUSE;
         loop {
             let (began, owner) = (Instant::now(), self.log.router.owner(&self.log.key));
-            let why = match &owner {
-                None => "nobody is known to own it".to_owned(),
-                Some(server) => match self.log.router.dial().link(server).await {
-                    Ok(link) => {
-                        let Err(why) = self.read(server, &link, progress, &mut trouble).await;
-                        link.give_up();
-                        why
-                    }
-                    Err(broken) => format!("{server}: {broken}"),
-                },
+            let read = match &owner {
+                None => Err("nobody is known to own it".to_owned()),
+                Some(server) => self.read(server, progress, &mut trouble).await,
             };
+            let Err(why) = read;
             trouble.because(&why);
             self.log.router.doubt();
             if began.elapsed() < WORKED {
@@ -109,24 +103,26 @@ impl Tail {
         }
     }
 
-    /// Waits for so long, or until another server owns the stream.
-    async fn pause(&self, owner: Option<&Server>, pause: Duration) {
-        let until = tokio::time::Instant::now() + pause;
-        while tokio::time::Instant::now() < until && self.log.router.owner(&self.log.key).as_ref() == owner {
-            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK)).await;
-        }
+    /// Waits for so long, or until it is no longer the same server, or nobody, that is known to own the stream.
+    async fn pause(&self, owner: Option<&Server>, at_most: Duration) {
+        let same = async {
+            while self.log.router.owner(&self.log.key).as_ref() == owner {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _either = timeout(at_most, same).await;
     }
 
-    /// Reads until something goes wrong, and says what.
+    /// Connects, reads until something goes wrong, and says what.
     async fn read(
         &self,
         server: &Server,
-        link: &Link,
         progress: &watch::Sender<Progress>,
         trouble: &mut Trouble,
     ) -> Result<Infallible, String> {
+        let link = self.log.router.dial().link(server).await.map_err(|broken| format!("{server}: {broken}"))?;
         let cursor = progress.borrow().cursor;
-        let mut position = self.resume(link, cursor).await?;
+        let mut position = self.resume(&link, cursor).await?;
         if position == Cursor::default() {
             // How far another stream was read says nothing of this one, whose clock may be behind.
             progress.send_modify(|progress| progress.cursor = progress.cursor.map(|_| position));
@@ -137,9 +133,10 @@ impl Tail {
         loop {
             // What waited while this process did not run was surely written after the question before this one.
             let before = std::mem::replace(&mut asked, Instant::now());
-            let lines = self.next(link, position, if caught_up { BLOCK_MS } else { 1 }, DEADLINE).await?;
+            let lines = self.next(&link, position, if caught_up { BLOCK_MS } else { 1 }, DEADLINE).await?;
             let is_all = lines.len() < COUNT;
-            position = self.heed(server, &lines, (caught_up && is_all).then_some(before))?.max(position);
+            self.heed(server, &lines, (caught_up && is_all).then_some(before))?;
+            position = behind(&lines, position);
             trouble.over();
             caught_up |= is_all;
             progress.send_if_modified(|progress| {
@@ -149,53 +146,53 @@ impl Tail {
         }
     }
 
-    /// Does what the lines of a server tell, and gives the place of the last one. `asked`: when a heartbeat among them shows that
-    /// there was contact, if it may. Of a server that another one has taken over from, only what denies is believed.
-    fn heed(&self, server: &Server, lines: &[Line], asked: Option<Instant>) -> Result<Cursor, String> {
+    /// Does what the lines of a server tell. A heartbeat among them shows that there was contact at `asked`; `None`: more may still
+    /// wait unseen, so it shows nothing. Of a server that another one has taken over from, only what denies is believed.
+    fn heed(&self, server: &Server, lines: &[Line], asked: Option<Instant>) -> Result<(), String> {
         let owner = self.log.router.owner(&self.log.key);
-        let is_followed = owner.as_ref().is_some_and(|owner| owner != server);
-        let mut has_beaten = false;
-        for entry in lines.iter().filter_map(|(_, entry)| *entry) {
-            match entry {
-                Entry::Fact(fact) if !is_followed => {
-                    self.tell(fact);
-                    (self.repair)(fact);
-                }
-                Entry::Fact(fact) if fact.denies() => self.tell(fact),
-                Entry::Fact(_) => {}
-                Entry::Heartbeat => has_beaten = true,
-            }
-        }
-        if is_followed {
+        if owner.as_ref().is_some_and(|owner| owner != server) {
+            self.tell_denials(lines);
             return Err("another server owns it now".to_owned());
         }
+        for fact in facts(lines) {
+            self.tell(fact);
+            (self.repair)(fact);
+        }
+        let has_beaten = lines.iter().any(|(_, entry)| *entry == Some(Entry::Heartbeat));
         if let Some(asked) = asked.filter(|_| has_beaten && owner.is_some()) {
             self.contact.heard(asked);
         }
-        Ok(last_place(lines))
+        Ok(())
     }
 
     /// What a replica of the owner knows, all the time: it denies already, whatever befalls the owner or the connection to it, and
-    /// a replica that takes over goes on to be heard. It says nothing of contact, because nobody knows whether a replica has
-    /// everything.
+    /// a replica that takes over is heard until it is read as the owner. It says nothing of contact, because nobody knows whether
+    /// a replica has everything.
     async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
+        if progress.wait_for(|progress| progress.has_read).await.is_err() {
+            return;
+        }
         // Not all edges begin with the same one, nor ask at the same moment.
         let mut turn = jitter();
         let mut position = Cursor::default();
         let mut replicas = Vec::new();
         let mut heard = Instant::now();
-        while progress.wait_for(|progress| progress.has_read).await.is_ok() {
+        loop {
             let now = self.log.router.replicas(&self.log.key);
             // A master that is held to have failed is in no map, and neither are its replicas then; and one that has just taken over
             // has none. Those of before are worth hearing.
-            replicas = if now.is_empty() { replicas } else { now };
-            let read = progress.borrow().cursor.unwrap_or_default();
-            position = position.max(read).overlapping();
-            if let Some(server) = usize::from(turn).checked_rem(replicas.len()).and_then(|at| replicas.get(at)) {
-                let began = Instant::now();
-                let Err(why) = self.listen(server, &mut position).await;
+            if !now.is_empty() {
+                replicas = now;
+            }
+            if let Some(server) = replicas.get(usize::from(turn) % replicas.len().max(1)) {
+                let (began, read) = (Instant::now(), progress.borrow().cursor.unwrap_or_default());
+                let mut place = position.max(read).overlapping();
+                let Err(why) = self.listen(server, &mut place).await;
                 debug!(%server, why, "a replica is no longer heard");
-                heard = if began.elapsed() > WORKED { Instant::now() } else { heard };
+                position = position.max(place);
+                if began.elapsed() > WORKED {
+                    heard = Instant::now();
+                }
             }
             turn = turn.wrapping_add(1);
             let rest = if heard.elapsed() < OUTAGE { AGAIN } else { SELDOM };
@@ -206,24 +203,21 @@ impl Tail {
     /// Tells what a replica knows until something goes wrong, and says what.
     async fn listen(&self, server: &Server, position: &mut Cursor) -> Result<Infallible, String> {
         let dialling = async {
-            let link = self.log.router.dial().link(server).await.map_err(|broken| broken.to_string())?;
+            let link = self.log.router.dial().link(server).await?;
             // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
-            let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
-            Ok::<_, String>(link)
+            let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + IN_TIME).await;
+            Ok(link)
         };
-        let link = timeout(IN_TIME, dialling).await.map_err(|_late| Broken::Silent.to_string())??;
+        let link =
+            timeout(IN_TIME, dialling).await.unwrap_or(Err(Broken::Silent)).map_err(|broken| broken.to_string())?;
         let mut told = Instant::now();
         loop {
             let lines = self.next(&link, *position, BLOCK_MS, IN_TIME).await?;
-            for entry in lines.iter().filter_map(|(_, entry)| *entry) {
+            self.tell_denials(&lines);
+            *position = behind(&lines, *position);
+            if !lines.is_empty() {
                 told = Instant::now();
-                if let Entry::Fact(fact) = entry
-                    && fact.denies()
-                {
-                    self.tell(fact);
-                }
             }
-            *position = last_place(&lines).max(*position);
             if self.contact.lease().is_some_and(|lease| told.elapsed() > lease * LEASES) {
                 return Err("it has told nothing for a while, not even of a heartbeat".to_owned());
             }
@@ -234,7 +228,7 @@ impl Tail {
         }
     }
 
-    /// The lines behind a place; none if there are none for so long.
+    /// The lines behind a place; none if none come within `block` milliseconds. No answer at all `within` is an error.
     async fn next(&self, link: &Link, position: Cursor, block: u64, within: Duration) -> Result<Vec<Line>, String> {
         let command = Command::new("XREAD").arg("BLOCK").arg(block).arg("COUNT").arg(COUNT);
         let command = command.arg("STREAMS").arg(self.log.key.as_str()).arg(position.to_string());
@@ -243,6 +237,10 @@ impl Tail {
             Ok(reply) => lines(&reply).ok_or_else(|| "it answers nonsense".to_owned()),
             Err(broken) => Err(broken.to_string()),
         }
+    }
+
+    fn tell_denials(&self, lines: &[Line]) {
+        facts(lines).filter(|fact| fact.denies()).for_each(|fact| self.tell(fact));
     }
 
     fn tell(&self, fact: Fact) {
@@ -296,14 +294,17 @@ struct Trouble {
 impl Trouble {
     fn because(&mut self, why: &str) {
         if self.since.get_or_insert_with(Instant::now).elapsed() >= WORTH_TELLING && !self.told {
-            warn!(why, "the changelog cannot be read: revocations by others are not heard until it can");
+            warn!(
+                why,
+                "the changelog's server cannot be read: there is no contact until it can, and revocations are heard from a replica at best"
+            );
             self.told = true;
         }
     }
 
     fn over(&mut self) {
         if self.told {
-            info!("the changelog is read again");
+            info!("the changelog's server is read again");
         }
         *self = Self::default();
     }
@@ -316,12 +317,16 @@ fn first_place(lines: &Reply) -> Option<Cursor> {
     Cursor::read(lines.list()?.first()?.list()?.first()?)
 }
 
-/// The place of the last of some lines; the beginning if there are none.
-fn last_place(lines: &[Line]) -> Cursor {
-    lines.iter().map(|(place, _)| *place).max().unwrap_or_default()
+fn facts(lines: &[Line]) -> impl Iterator<Item = Fact> {
+    lines.iter().filter_map(|(_, entry)| if let Some(Entry::Fact(fact)) = entry { Some(*fact) } else { None })
 }
 
-/// Some number.
+/// The place behind which to read on after these lines.
+fn behind(lines: &[Line], position: Cursor) -> Cursor {
+    lines.iter().map(|(place, _)| *place).fold(position, Ord::max)
+}
+
+/// A random number; 0 if there is none to be had.
 fn jitter() -> u16 {
     postern_identity::random().map_or(0, u16::from_be_bytes)
 }
@@ -346,13 +351,13 @@ const BLOCK_MS: u64 = 250;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
-/// What is to be heard soon is heard from a replica meanwhile.
+/// It may be long: replicas tell meanwhile, and a new owner ends it.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How often a pause looks whether there is a reason to end it.
 const LOOK: Duration = Duration::from_millis(20);
-/// A connection that ends later than this is made anew at once.
+/// An attempt to read the owner that took so long is repeated at once; a replica that was tried for longer counts as heard.
 const WORKED: Duration = Duration::from_secs(1);
-/// So long a replica may take for an answer: it was to be there after [`BLOCK_MS`].
+/// So long connecting to a replica may take, and each answer of it, which is due after [`BLOCK_MS`].
 const IN_TIME: Duration = Duration::from_millis(500);
 /// A replica that tells nothing for so many times as long as a heartbeat is good for may no longer follow its master. Longer than
 /// a failover takes: a replica is quiet too while it has nobody to follow.
