@@ -81,6 +81,7 @@ pub(crate) struct Metrics {
     pub(crate) cut_off: IntCounter,
     pub(crate) entries: IntGauge,
     pub(crate) resets: IntCounter,
+    pub(crate) replica_heard: IntGauge,
     pub(crate) touches_dropped: IntCounter,
     pub(crate) records_refused: IntCounter,
     pub(crate) contact_lost: IntGauge,
@@ -164,6 +165,13 @@ impl Metrics {
             entries: registered(
                 registry,
                 IntGauge::new("postern_storage_cache_entries", "Sessions in the cache, at its last sweep.")?,
+            )?,
+            replica_heard: registered(
+                registry,
+                IntGauge::new(
+                    "postern_storage_changelog_replica_heard",
+                    "Whether a replica of the changelog's server is heard.",
+                )?,
             )?,
             resets: registered(
                 registry,

@@ -20,6 +20,6 @@ mod topology;
 
 pub(crate) use check::check;
 pub(crate) use command::{Command, Reply};
-pub(crate) use link::{Broken, Dial, Link};
+pub(crate) use link::{Dial, Link};
 pub(crate) use router::Router;
 pub(crate) use script::Script;

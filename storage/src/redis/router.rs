@@ -38,6 +38,8 @@ struct Inner {
     ask: Dial,
     nodes: Mutex<HashMap<Server, Arc<Node>>>,
     map: ArcSwap<Map>,
+    /// Told whenever the map becomes another one.
+    changed: Notify,
     places: Places,
     /// Look at the topology again, soon.
     doubt: Notify,
@@ -80,6 +82,7 @@ impl Router {
             ask,
             nodes: Mutex::default(),
             map: ArcSwap::from_pointee(map),
+            changed: Notify::new(),
             places: Places::default(),
             doubt: Notify::new(),
             copies: config.copies,
@@ -184,6 +187,18 @@ impl Router {
         Some(self.inner.map.load().owner(slot(key))?.master.clone())
     }
 
+    /// Ends once that holds of the master, or of nobody being known.
+    pub(crate) async fn until_owner(&self, key: &str, holds: impl Fn(Option<&Server>) -> bool) {
+        loop {
+            // It hears of every change from here on.
+            let changed = self.inner.changed.notified();
+            if holds(self.owner(key).as_ref()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Whether there is a connection to that master now. One that hangs loses its own within a second.
     pub(crate) fn is_reached(&self, key: &str) -> bool {
         self.owner(key).is_some_and(|owner| self.inner.nodes().get(&owner).is_some_and(|node| node.is_up()))
@@ -222,6 +237,7 @@ impl Router {
             ..Shard::of(master.clone())
         };
         self.inner.map.store(Arc::new(owner.map_or_else(Map::unknown, |owner| Map::whole(shard(owner)))));
+        self.inner.changed.notify_waiters();
     }
 
     /// Takes places away, for as long as they are held.
@@ -305,6 +321,7 @@ impl Inner {
                     last = Some(format!("{server}: it sends on to {to}"));
                     if self.map.load().owner(slot).is_none_or(|owner| owner.master != to) {
                         self.map.rcu(|map| map.moved(slot, &to));
+                        self.changed.notify_waiters();
                     }
                     self.doubt.notify_one();
                     self.hop(&mut hops, &mut pause, until).await;
@@ -399,6 +416,7 @@ impl Inner {
             }
             self.metrics.topology_changes.inc();
             let former = self.map.swap(Arc::new(map));
+            self.changed.notify_waiters();
             self.leave(&former);
         }
     }

@@ -1,6 +1,10 @@
 //! Reads the changelog as it grows: from the server that owns it, which alone says whether there is contact, starting over whenever
 //! something may have been missed; and from a replica too, because any one server or connection may fall silent.
 
+mod overhear;
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +14,7 @@ use postern_identity::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{Changelog, Entry};
 use crate::config::Server;
@@ -18,7 +22,7 @@ use crate::contact::Contact;
 use crate::invalidation::{Fact, Invalidation};
 use crate::metrics::Metrics;
 use crate::record::EVERYONE;
-use crate::redis::{Broken, Command, Link, Reply};
+use crate::redis::{Command, Link, Reply};
 
 /// What is told of what is read.
 pub(crate) struct Tail {
@@ -38,7 +42,9 @@ pub(crate) struct Tail {
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     cursor: Option<Cursor>,
-    /// Whether all that was there has been read once; it stays so. Until then no copy is served, so no replica need be heard.
+    /// Whether all that was there has been read on this connection, so that lines are read as they are written.
+    reading: bool,
+    /// Whether that was so once. Until then no copy is served, so no replica need be heard.
     has_read: bool,
 }
 
@@ -89,28 +95,24 @@ impl Tail {
             let (began, owner) = (Instant::now(), self.log.router.owner(&self.log.key));
             let read = match &owner {
                 None => Err("nobody is known to own it".to_owned()),
-                Some(server) => self.read(server, progress, &mut trouble).await,
+                Some(server) => tokio::select! {
+                    biased;
+                    read = self.read(server, progress, &mut trouble) => read,
+                    () = self.until_owner(|now| now.is_some_and(|now| now != server)) => Err(ANOTHER.to_owned()),
+                },
             };
+            progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
             let Err(why) = read;
             trouble.because(&why);
             self.log.router.doubt();
-            if began.elapsed() < WORKED {
-                self.pause(owner.as_ref(), pause).await;
-                pause = (pause * 3 / 2).min(LONGEST_PAUSE);
-            } else {
-                pause = PAUSE;
-            }
+            let another = self.until_owner(|now| now != owner.as_ref());
+            let goes_on = began.elapsed() >= WORKED || timeout(pause, another).await.is_ok();
+            pause = if goes_on { PAUSE } else { (pause * 3 / 2).min(LONGEST_PAUSE) };
         }
     }
 
-    /// Waits for so long, or until it is no longer the same server, or nobody, that is known to own the stream.
-    async fn pause(&self, owner: Option<&Server>, at_most: Duration) {
-        let same = async {
-            while self.log.router.owner(&self.log.key).as_ref() == owner {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let _either = timeout(at_most, same).await;
+    async fn until_owner(&self, holds: impl Fn(Option<&Server>) -> bool) {
+        self.log.router.until_owner(&self.log.key, holds).await;
     }
 
     /// Connects, reads until something goes wrong, and says what.
@@ -141,7 +143,8 @@ impl Tail {
             caught_up |= is_all;
             progress.send_if_modified(|progress| {
                 progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
-                caught_up && !std::mem::replace(&mut progress.has_read, true)
+                progress.has_read |= caught_up;
+                caught_up && !std::mem::replace(&mut progress.reading, true)
             });
         }
     }
@@ -152,7 +155,7 @@ impl Tail {
         let owner = self.log.router.owner(&self.log.key);
         if owner.as_ref().is_some_and(|owner| owner != server) {
             self.tell_denials(lines);
-            return Err("another server owns it now".to_owned());
+            return Err(ANOTHER.to_owned());
         }
         for fact in facts(lines) {
             self.tell(fact);
@@ -163,69 +166,6 @@ impl Tail {
             self.contact.heard(asked);
         }
         Ok(())
-    }
-
-    /// What a replica of the owner knows, all the time: it denies already, whatever befalls the owner or the connection to it, and
-    /// a replica that takes over is heard until it is read as the owner. It says nothing of contact, because nobody knows whether
-    /// a replica has everything.
-    async fn overhear(&self, mut progress: watch::Receiver<Progress>) {
-        if progress.wait_for(|progress| progress.has_read).await.is_err() {
-            return;
-        }
-        // Not all edges begin with the same one, nor ask at the same moment.
-        let mut turn = jitter();
-        let mut position = Cursor::default();
-        let mut replicas = Vec::new();
-        let mut heard = Instant::now();
-        loop {
-            let now = self.log.router.replicas(&self.log.key);
-            // A master that is held to have failed is in no map, and neither are its replicas then; and one that has just taken over
-            // has none. Those of before are worth hearing.
-            if !now.is_empty() {
-                replicas = now;
-            }
-            if let Some(server) = replicas.get(usize::from(turn) % replicas.len().max(1)) {
-                let (began, read) = (Instant::now(), progress.borrow().cursor.unwrap_or_default());
-                let mut place = position.max(read).overlapping();
-                let Err(why) = self.listen(server, &mut place).await;
-                debug!(%server, why, "a replica is no longer heard");
-                position = position.max(place);
-                if began.elapsed() > WORKED {
-                    heard = Instant::now();
-                }
-            }
-            turn = turn.wrapping_add(1);
-            let rest = if heard.elapsed() < OUTAGE { AGAIN } else { SELDOM };
-            tokio::time::sleep(rest + Duration::from_millis(u64::from(jitter()) % MORE_MS)).await;
-        }
-    }
-
-    /// Tells what a replica knows until something goes wrong, and says what.
-    async fn listen(&self, server: &Server, position: &mut Cursor) -> Result<Infallible, String> {
-        let dialling = async {
-            let link = self.log.router.dial().link(server).await?;
-            // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
-            let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + IN_TIME).await;
-            Ok(link)
-        };
-        let link =
-            timeout(IN_TIME, dialling).await.unwrap_or(Err(Broken::Silent)).map_err(|broken| broken.to_string())?;
-        let mut told = Instant::now();
-        loop {
-            let lines = self.next(&link, *position, BLOCK_MS, IN_TIME).await?;
-            self.tell_denials(&lines);
-            *position = behind(&lines, *position);
-            if !lines.is_empty() {
-                told = Instant::now();
-            }
-            if self.contact.lease().is_some_and(|lease| told.elapsed() > lease * LEASES) {
-                return Err("it has told nothing for a while, not even of a heartbeat".to_owned());
-            }
-            let now = self.log.router.replicas(&self.log.key);
-            if !now.is_empty() && !now.contains(server) {
-                return Err("it is no replica of the owner any more".to_owned());
-            }
-        }
     }
 
     /// The lines behind a place; none if none come within `block` milliseconds. No answer at all `within` is an error.
@@ -346,30 +286,14 @@ fn lines(reply: &Reply) -> Option<Vec<Line>> {
         .collect()
 }
 
+const ANOTHER: &str = "another server owns it now";
 const OVERLAP_MS: u64 = 10_000;
 const BLOCK_MS: u64 = 250;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
-/// It may be long: replicas tell meanwhile, and a new owner ends it.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a pause looks whether there is a reason to end it.
-const LOOK: Duration = Duration::from_millis(20);
-/// An attempt to read the owner that took so long is repeated at once; a replica that was tried for longer counts as heard.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// An attempt that took so long is repeated at once.
 const WORKED: Duration = Duration::from_secs(1);
-/// So long connecting to a replica may take, and each answer of it, which is due after [`BLOCK_MS`].
-const IN_TIME: Duration = Duration::from_millis(500);
-/// A replica that tells nothing for so many times as long as a heartbeat is good for may no longer follow its master. Longer than
-/// a failover takes: a replica is quiet too while it has nobody to follow.
-const LEASES: u32 = 12;
-/// Between two attempts to hear a replica, and up to so much more. One that takes over may be told of an end at once.
-const AGAIN: Duration = Duration::from_millis(50);
-const MORE_MS: u64 = 30;
-/// The same, once none has been heard for longer than any failover takes.
-const SELDOM: Duration = Duration::from_secs(1);
-const OUTAGE: Duration = Duration::from_secs(60);
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests;
