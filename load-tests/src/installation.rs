@@ -26,6 +26,7 @@ pub(crate) struct Installation {
 pub(crate) struct Edge {
     storage: Storage,
     pub(crate) cache: Arc<SessionCache>,
+    metrics: Registry,
 }
 
 /// That of [`RedisConfig::new`], and what a heartbeat may add that no replica confirmed (docs/reference/sessions.md).
@@ -57,12 +58,16 @@ pub(crate) fn on_watched(watched: &Watched) -> RedisConfig {
 impl Installation {
     /// Starts a writer and so many edges, and waits until all of them hear of revocations.
     pub(crate) async fn start(config: &RedisConfig, edges: usize) -> Result<Self> {
-        let open = |part| {
+        let open = |part, metrics: &Registry| {
             let config = StorageConfig::Redis(Box::new(RedisConfig { part, ..config.clone() }));
-            Storage::open(config, keyring(), &Registry::new()).context("the store does not open")
+            Storage::open(config, keyring(), metrics).context("the store does not open")
         };
-        let writer = open(Part::Authn)?;
-        let edges = (0..edges).map(|_| open(Part::Reader).map(Edge::new)).collect::<Result<Vec<_>>>()?;
+        let writer = open(Part::Authn, &Registry::new())?;
+        let edge = |_| {
+            let metrics = Registry::new();
+            open(Part::Reader, &metrics).map(|storage| Edge::new(storage, metrics))
+        };
+        let edges = (0..edges).map(edge).collect::<Result<Vec<_>>>()?;
         let installation = Self { writer, edges };
         installation.in_contact(PATIENCE).await?;
         Ok(installation)
@@ -76,6 +81,13 @@ impl Installation {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
+    }
+
+    /// How often an edge dropped all its copies, because it may have missed something.
+    pub(crate) fn resets(&self) -> f64 {
+        let families = self.edges.iter().flat_map(|edge| edge.metrics.gather());
+        let resets = families.filter(|family| family.name() == "postern_storage_cache_resets_total");
+        resets.flat_map(|family| family.get_metric().to_vec()).map(|metric| metric.get_counter().get_value()).sum()
     }
 
     /// Signs so many people in.
@@ -156,9 +168,9 @@ pub(crate) async fn patiently(act: impl AsyncFn() -> Result<(), StorageError>) -
 }
 
 impl Edge {
-    fn new(storage: Storage) -> Self {
+    fn new(storage: Storage, metrics: Registry) -> Self {
         let cache = storage.cache(CacheConfig::default());
-        Self { storage, cache }
+        Self { storage, cache, metrics }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use postern_servers::{Cluster, Member, Traffic};
 use postern_storage::{Cached, SessionCache};
@@ -76,7 +76,7 @@ struct Heard {
 /// Ends these people's sessions, which all edges have just read, at a steady pace, each until the store says yes, and waits
 /// until all edges have heard.
 async fn revoke(installation: &Installation, people: &[Person]) -> Result<Heard> {
-    let sent = Arc::new(AtomicUsize::new(0));
+    let (sent, resets) = (Arc::new(AtomicUsize::new(0)), installation.resets());
     let caches: Vec<_> = installation.edges.iter().map(|edge| Arc::clone(&edge.cache)).collect();
     let (all, shared) = (people.to_vec(), Arc::clone(&sent));
     let hearing = tokio::task::spawn_blocking(move || hear(&caches, &all, &shared));
@@ -94,6 +94,7 @@ async fn revoke(installation: &Installation, people: &[Person]) -> Result<Heard>
         });
     }
     let (answers, heard) = (revoking.join_all().await, hearing.await?);
+    ensure!(installation.resets() <= resets, "an edge dropped copies of which it had heard nothing");
     let since = |from: &dyn Fn(&(usize, Instant, Instant)) -> Instant| {
         let heard = answers.iter().filter_map(|answer| Some((heard.get(answer.0)?.as_ref()?, from(answer))));
         heard.map(|(heard, from)| millis(heard.saturating_duration_since(from))).collect()

@@ -187,12 +187,12 @@ impl Router {
         Some(self.inner.map.load().owner(slot(key))?.master.clone())
     }
 
-    /// Ends once that holds of the master, or of nobody being known.
-    pub(crate) async fn until_owner(&self, key: &str, holds: impl Fn(Option<&Server>) -> bool) {
+    /// Ends once that holds of what is known of the servers.
+    pub(crate) async fn until(&self, holds: impl Fn(&Self) -> bool) {
         loop {
             // It hears of every change from here on.
             let changed = self.inner.changed.notified();
-            if holds(self.owner(key).as_ref()) {
+            if holds(self) {
                 return;
             }
             changed.await;

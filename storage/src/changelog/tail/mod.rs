@@ -101,18 +101,23 @@ impl Tail {
                     () = self.until_owner(|now| now.is_some_and(|now| now != server)) => Err(ANOTHER.to_owned()),
                 },
             };
-            progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
+            let has_read = progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
             let Err(why) = read;
             trouble.because(&why);
             self.log.router.doubt();
-            let another = self.until_owner(|now| now != owner.as_ref());
-            let goes_on = began.elapsed() >= WORKED || timeout(pause, another).await.is_ok();
-            pause = if goes_on { PAUSE } else { (pause * 3 / 2).min(LONGEST_PAUSE) };
+            if has_read || began.elapsed() >= WORKED {
+                pause = PAUSE;
+                continue;
+            }
+            // Be it that those who are asked disagree on who that is.
+            tokio::time::sleep(LEAST_PAUSE).await;
+            let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
     }
 
     async fn until_owner(&self, holds: impl Fn(Option<&Server>) -> bool) {
-        self.log.router.until_owner(&self.log.key, holds).await;
+        self.log.router.until(|router| holds(router.owner(&self.log.key).as_ref())).await;
     }
 
     /// Connects, reads until something goes wrong, and says what.
@@ -292,6 +297,7 @@ const BLOCK_MS: u64 = 250;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// An attempt that took so long is repeated at once.
 const WORKED: Duration = Duration::from_secs(1);

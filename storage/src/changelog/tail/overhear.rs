@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{BLOCK_MS, DEADLINE, Progress, Tail, WORKED, behind, jitter};
+use super::{BLOCK_MS, DEADLINE, Progress, Tail, behind, jitter};
 use crate::config::Server;
 use crate::redis::Command;
 
@@ -21,22 +21,21 @@ impl Tail {
         // Not all processes begin with the same one, nor ask at the same moment.
         let mut turn = jitter();
         let mut replicas = Vec::new();
-        let (mut heard, mut failures, mut is_told) = (Instant::now(), 0, false);
+        let (mut failures, mut is_told) = (0, false);
+        // When one last told something.
+        let mut heard = Instant::now();
         loop {
-            let now = self.log.router.replicas(&self.log.key);
-            let is_read = progress.borrow().reading;
-            // A master that is held to have failed is in no map, and neither are its replicas then; and one that has just taken over
-            // has none. Those of before are worth hearing, for as long as that may last.
-            if !now.is_empty() || is_read && heard.elapsed() > OUTAGE {
-                replicas = now;
+            let known = self.replicas();
+            if !known.is_empty() || self.knows_replicas(&progress) {
+                replicas.clone_from(&known);
             }
             if let Some(server) = replicas.get(usize::from(turn) % replicas.len().max(1)) {
-                let began = Instant::now();
-                let Err(why) = self.listen(server, &progress).await;
+                let before = heard;
+                let Err(why) = self.listen(server, replicas.len() > 1, &progress, &mut heard).await;
                 self.metrics.replica_heard.set(0);
                 debug!(%server, why, "a replica is no longer heard");
-                if began.elapsed() > WORKED {
-                    (heard, failures) = (Instant::now(), 0);
+                if heard != before {
+                    failures = 0;
                     if std::mem::take(&mut is_told) {
                         info!("a replica of the changelog's server was heard again");
                     }
@@ -46,44 +45,69 @@ impl Tail {
                 }
             }
             turn = turn.wrapping_add(1);
-            let rest = if is_read || heard.elapsed() > OUTAGE { AGAIN * 2_u32.pow(failures) } else { AGAIN };
+            let is_read = progress.borrow().reading;
+            let most = match heard.elapsed() {
+                _ if is_read => SELDOM,
+                silent if silent > OUTAGE => LATER,
+                _ => AGAIN,
+            };
+            let rest = (AGAIN * 2_u32.pow(failures)).min(most) + Duration::from_millis(u64::from(jitter()) % MORE_MS);
             failures = DOUBLED.min(failures + 1);
-            // Once the owner is not read any more, it is urgent.
-            tokio::select! {
-                () = tokio::time::sleep(rest + Duration::from_millis(u64::from(jitter()) % MORE_MS)) => {}
-                _urgent = progress.wait_for(|progress| is_read && !progress.reading) => failures = 0,
+            let another = tokio::select! {
+                () = tokio::time::sleep(rest) => false,
+                () = self.log.router.until(|_| self.replicas() != known) => true,
+                _turned = progress.wait_for(|progress| progress.reading != is_read) => true,
+            };
+            if another {
+                failures = 0;
             }
         }
     }
 
-    /// Tells what a replica knows until something goes wrong, and says what.
+    fn replicas(&self) -> Vec<Server> {
+        self.log.router.replicas(&self.log.key)
+    }
+
+    /// Whether the owner has just those replicas that are known, be it none. A master that is held to have failed is in no map, and
+    /// neither are its replicas then; and one that has just taken over has none. Those of before are worth hearing then.
+    fn knows_replicas(&self, progress: &watch::Receiver<Progress>) -> bool {
+        progress.borrow().reading && self.log.router.owner(&self.log.key).is_some()
+    }
+
+    /// Tells what a replica knows until something goes wrong, and says what. `others`: whether there are. `heard` is set whenever
+    /// it tells something.
     pub(super) async fn listen(
         &self,
         server: &Server,
+        others: bool,
         progress: &watch::Receiver<Progress>,
+        heard: &mut Instant,
     ) -> Result<Infallible, String> {
         let link = self.log.router.dial().link(server).await.map_err(|broken| broken.to_string())?;
         // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
         let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
         let read = || progress.borrow().cursor.unwrap_or_default();
-        let mut position = read().overlapping();
-        let (mut told, mut read_then) = (Instant::now(), read());
+        // Lines of before are read again, of which there may be none.
+        let (mut position, mut level, mut told) = (read().overlapping(), read(), Instant::now());
         loop {
             let within = if progress.borrow().reading { DEADLINE } else { IN_TIME };
             let lines = self.next(&link, position, BLOCK_MS, within).await?;
-            self.metrics.replica_heard.set(1);
             self.tell_denials(&lines);
             position = behind(&lines, position);
             if !lines.is_empty() {
-                (told, read_then) = (Instant::now(), read());
+                (level, told) = (position, Instant::now());
+                *heard = told;
+                self.metrics.replica_heard.set(1);
             }
-            // One that is quiet as the owner is may have nobody to follow, and take over.
-            if self.contact.lease().is_some_and(|lease| told.elapsed() > lease) && read() != read_then {
-                return Err("it does not tell what the owner tells".to_owned());
+            // At rest it is where the owner is; and one that is as silent may have nobody to follow, and take over.
+            let is_read = progress.borrow().reading;
+            let may_know_more = if is_read { level != read() } else { others };
+            if may_know_more && self.contact.lease().is_some_and(|lease| told.elapsed() > lease) {
+                return Err("it tells nothing, and others may".to_owned());
             }
-            let now = self.log.router.replicas(&self.log.key);
-            let owns = || self.log.router.owner(&self.log.key).as_ref() == Some(server) && !progress.borrow().reading;
-            if !now.is_empty() && !now.contains(server) && !owns() {
+            let known = self.replicas();
+            let owns = || self.log.router.owner(&self.log.key).as_ref() == Some(server);
+            if !known.contains(server) && (self.knows_replicas(progress) || !known.is_empty() && !owns()) {
                 return Err("it is no replica of the owner any more".to_owned());
             }
         }
@@ -95,7 +119,10 @@ const IN_TIME: Duration = Duration::from_millis(500);
 /// Between two attempts, and up to so much more. A replica that takes over may be told of an end at once.
 const AGAIN: Duration = Duration::from_millis(50);
 const MORE_MS: u64 = 30;
-/// While there is no hurry it is doubled so often at most: to 25 s.
+/// It is doubled with each attempt that comes to nothing: up to this where nobody has been heard for long,
+const LATER: Duration = Duration::from_secs(1);
+/// and up to this while the owner is read.
+const SELDOM: Duration = Duration::from_secs(25);
 const DOUBLED: u32 = 9;
 /// Longer than any failover takes.
 const OUTAGE: Duration = Duration::from_secs(60);

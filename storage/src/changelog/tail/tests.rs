@@ -153,51 +153,79 @@ async fn s_084_of_a_replica_what_denies_is_heard_also_once_nobody_knows_of_it_an
 }
 
 /// Why a replica is left, on a machine that may be slow.
-async fn left(tail: &Tail, server: &Server, progress: &watch::Receiver<Progress>) -> String {
-    loop {
-        let Err(why) = tail.listen(server, progress).await;
-        if !why.contains("in time") {
-            return why;
+async fn left(tail: &Tail, server: &Server, others: bool, progress: &watch::Receiver<Progress>) -> String {
+    let leaving = async {
+        loop {
+            let Err(why) = tail.listen(server, others, progress, &mut Instant::now()).await;
+            if !why.contains("in time") {
+                return why;
+            }
         }
+    };
+    timeout(Duration::from_secs(30), leaving).await.expect("it is left")
+}
+
+const NO_REPLICA: &str = "it is no replica of the owner any more";
+const SILENT: &str = "it tells nothing, and others may";
+
+#[tokio::test]
+async fn s_084_a_replica_is_left_once_it_is_known_to_be_none() {
+    let server = Redis::start(&[]);
+    let tail = tail(&server);
+    let (own, owner, other) = (Server::local(server.port()), Server::local(1), Server::local(2));
+    let (progress, seen) = watch::channel(Progress::default());
+    tail.log.router.know(Some((&owner, std::slice::from_ref(&other))));
+    assert_eq!(left(&tail, &own, false, &seen).await, NO_REPLICA);
+    let cases = [
+        ("took over, and has none", &own, &[][..]),
+        ("took over, and has another", &own, std::slice::from_ref(&other)),
+        ("was the last one", &owner, &[]),
+    ];
+    for (what, owner, replicas) in cases {
+        progress.send_modify(|progress| progress.reading = false);
+        tail.log.router.know(Some((owner, replicas)));
+        let before = tail.heard();
+        let heard = async {
+            write(&server);
+            until("it is heard", || tail.heard() > before).await;
+            let before = tail.heard();
+            write(&server);
+            until("it is heard until the owner is read", || tail.heard() > before).await;
+            progress.send_modify(|progress| progress.reading = true);
+        };
+        let (why, ()) = tokio::join!(left(&tail, &own, false, &seen), heard);
+        assert_eq!(why, NO_REPLICA, "{what}");
     }
 }
 
 #[tokio::test]
-async fn s_084_a_replica_is_left_once_another_one_is_known() {
-    let server = Redis::start(&[]);
-    let tail = tail(&server);
-    let own = Server::local(server.port());
-    let (progress, seen) = watch::channel(Progress::default());
-    tail.log.router.know(Some((&Server::local(1), &[Server::local(2)])));
-    assert_eq!(left(&tail, &own, &seen).await, "it is no replica of the owner any more");
-    // One that took over is heard until it is read as the owner.
-    tail.log.router.know(Some((&own, &[Server::local(2)])));
-    let heard = async {
-        write(&server);
-        until("it is heard", || tail.heard() == 1).await;
-        progress.send_modify(|progress| progress.reading = true);
-    };
-    let (why, ()) = tokio::join!(left(&tail, &own, &seen), heard);
-    assert_eq!(why, "it is no replica of the owner any more");
-}
-
-#[tokio::test]
-async fn s_084_a_replica_is_left_that_is_silent_while_the_owner_is_not() {
+async fn s_084_a_replica_is_left_that_is_silent_while_others_may_not_be() {
     let server = Redis::start(&[]);
     let mut tail = tail(&server);
     let own = Server::local(server.port());
     tail.log.router.know(Some((&Server::local(1), std::slice::from_ref(&own))));
     tail.contact = Arc::new(Contact::leased(Duration::ZERO));
-    let (progress, seen) = watch::channel(Progress::default());
+    let (progress, seen) = watch::channel(Progress { reading: true, ..Progress::default() });
+    let waits = || server.cli(&["INFO", "clients"]).contains("blocked_clients:1");
     let silent = async {
-        until("a question waits", || server.cli(&["INFO", "clients"]).contains("blocked_clients:1")).await;
+        // As far as the owner, which has told nothing.
+        until("a question waits", waits).await;
         write(&server);
         until("it is heard, so it was not left", || tail.heard() == 1).await;
-        until("a question waits again", || server.cli(&["INFO", "clients"]).contains("blocked_clients:1")).await;
-        progress.send_modify(|progress| progress.cursor = Some(Cursor(1, 1)));
+        progress.send_modify(|progress| progress.cursor = Some(Cursor(u64::MAX, 1)));
     };
-    let (why, ()) = tokio::join!(left(&tail, &own, &seen), silent);
-    assert_eq!(why, "it does not tell what the owner tells");
+    let (why, ()) = tokio::join!(left(&tail, &own, false, &seen), silent);
+    assert_eq!(why, SILENT, "it is behind the owner");
+    progress.send_modify(|progress| *progress = Progress { cursor: Some(Cursor(u64::MAX, 1)), ..Progress::default() });
+    assert_eq!(left(&tail, &own, true, &seen).await, SILENT, "nobody reads the owner, and there is another one");
+    tokio::select! {
+        why = left(&tail, &own, false, &seen) => panic!("it is the only one: {why}"),
+        () = async {
+            until("a question waits", waits).await;
+            until("none waits", || !waits()).await;
+            until("the next one does", waits).await;
+        } => {}
+    }
 }
 
 #[tokio::test]
@@ -238,7 +266,7 @@ async fn s_084_lines_that_are_missing_outdate_every_copy() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_084_a_heartbeat_counts_only_once_nothing_older_waits_behind_it() {
     let server = Redis::start(&[]);
     let tail = tail(&server);
