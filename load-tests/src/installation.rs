@@ -65,7 +65,9 @@ impl Installation {
         let writer = open(Part::Authn, &Registry::new())?;
         let edge = |_| {
             let metrics = Registry::new();
-            open(Part::Reader, &metrics).map(|storage| Edge::new(storage, metrics))
+            let storage = open(Part::Reader, &metrics)?;
+            let cache = storage.cache(CacheConfig::default());
+            anyhow::Ok(Edge { storage, cache, metrics })
         };
         let edges = (0..edges).map(edge).collect::<Result<Vec<_>>>()?;
         let installation = Self { writer, edges };
@@ -83,7 +85,7 @@ impl Installation {
         Ok(())
     }
 
-    /// How often an edge dropped all its copies, because it may have missed something.
+    /// How often edges dropped all their copies, all edges together, because they may have missed something.
     pub(crate) fn resets(&self) -> f64 {
         let families = self.edges.iter().flat_map(|edge| edge.metrics.gather());
         let resets = families.filter(|family| family.name() == "postern_storage_cache_resets_total");
@@ -164,13 +166,6 @@ pub(crate) async fn patiently(act: impl AsyncFn() -> Result<(), StorageError>) -
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             Ok(()) => return Ok(()),
         }
-    }
-}
-
-impl Edge {
-    fn new(storage: Storage, metrics: Registry) -> Self {
-        let cache = storage.cache(CacheConfig::default());
-        Self { storage, cache, metrics }
     }
 }
 

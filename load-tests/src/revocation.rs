@@ -94,6 +94,7 @@ async fn revoke(installation: &Installation, people: &[Person]) -> Result<Heard>
         });
     }
     let (answers, heard) = (revoking.join_all().await, hearing.await?);
+    // After a reset a copy is a miss too, and would be taken for a refusal.
     ensure!(installation.resets() <= resets, "an edge dropped copies of which it had heard nothing");
     let since = |from: &dyn Fn(&(usize, Instant, Instant)) -> Instant| {
         let heard = answers.iter().filter_map(|answer| Some((heard.get(answer.0)?.as_ref()?, from(answer))));
@@ -122,7 +123,7 @@ fn hear(caches: &[Arc<SessionCache>], people: &[Person], sent: &AtomicUsize) -> 
             let is_young = began.elapsed() < YOUNG;
             let refuses = |cache: &Arc<SessionCache>| match cache.get(&wait.person.id, now(), LONG) {
                 Cached::Revoked => true,
-                // The same twice: a copy that was swept out is a miss with contact, and unavailable without.
+                // Swept out: a miss with contact, unavailable without. One that is older would look the same.
                 Cached::Miss | Cached::Unavailable => is_young,
                 Cached::Hit(_) | Cached::Static(_) | Cached::Unknown => false,
             };

@@ -93,7 +93,7 @@ impl Tail {
         let mut pause = PAUSE;
         loop {
             let (began, owner) = (Instant::now(), self.log.router.owner(&self.log.key));
-            let read = match &owner {
+            let Err(why) = match &owner {
                 None => Err("nobody is known to own it".to_owned()),
                 Some(server) => tokio::select! {
                     biased;
@@ -101,15 +101,14 @@ impl Tail {
                     () = self.until_owner(|now| now.is_some_and(|now| now != server)) => Err(ANOTHER.to_owned()),
                 },
             };
-            let has_read = progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
-            let Err(why) = read;
+            let was_reading = progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
             trouble.because(&why);
             self.log.router.doubt();
-            if has_read || began.elapsed() >= WORKED {
+            if was_reading || began.elapsed() >= WORKED {
                 pause = PAUSE;
                 continue;
             }
-            // Be it that those who are asked disagree on who that is.
+            // At least this, even if the map goes back and forth because servers disagree about the owner.
             tokio::time::sleep(LEAST_PAUSE).await;
             let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -147,7 +146,7 @@ impl Tail {
             trouble.over();
             caught_up |= is_all;
             progress.send_if_modified(|progress| {
-                progress.cursor = Some(position.max(progress.cursor.unwrap_or_default()));
+                progress.cursor = progress.cursor.max(Some(position));
                 progress.has_read |= caught_up;
                 caught_up && !std::mem::replace(&mut progress.reading, true)
             });

@@ -21,7 +21,7 @@ impl Tail {
         // Not all processes begin with the same one, nor ask at the same moment.
         let mut turn = jitter();
         let mut replicas = Vec::new();
-        let (mut failures, mut is_told) = (0, false);
+        let (mut pause, mut is_told) = (AGAIN, false);
         // When one last told something.
         let mut heard = Instant::now();
         loop {
@@ -35,7 +35,7 @@ impl Tail {
                 self.metrics.replica_heard.set(0);
                 debug!(%server, why, "a replica is no longer heard");
                 if heard != before {
-                    failures = 0;
+                    pause = AGAIN;
                     if std::mem::take(&mut is_told) {
                         info!("a replica of the changelog's server was heard again");
                     }
@@ -51,15 +51,12 @@ impl Tail {
                 silent if silent > OUTAGE => LATER,
                 _ => AGAIN,
             };
-            let rest = (AGAIN * 2_u32.pow(failures)).min(most) + Duration::from_millis(u64::from(jitter()) % MORE_MS);
-            failures = DOUBLED.min(failures + 1);
-            let another = tokio::select! {
-                () = tokio::time::sleep(rest) => false,
-                () = self.log.router.until(|_| self.replicas() != known) => true,
-                _turned = progress.wait_for(|progress| progress.reading != is_read) => true,
-            };
-            if another {
-                failures = 0;
+            let rest = pause.min(most) + Duration::from_millis(u64::from(jitter()) % MORE_MS);
+            pause = (pause * 2).min(SELDOM);
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = self.log.router.until(|_| self.replicas() != known) => pause = AGAIN,
+                _turned = progress.wait_for(|progress| progress.reading != is_read) => pause = AGAIN,
             }
         }
     }
@@ -68,14 +65,14 @@ impl Tail {
         self.log.router.replicas(&self.log.key)
     }
 
-    /// Whether the owner has just those replicas that are known, be it none. A master that is held to have failed is in no map, and
-    /// neither are its replicas then; and one that has just taken over has none. Those of before are worth hearing then.
+    /// Whether the map is right about the owner's replicas even where it names none: not while a master that is held to have failed
+    /// is in no map, nor just after another one took over. Those of before are worth hearing then.
     fn knows_replicas(&self, progress: &watch::Receiver<Progress>) -> bool {
         progress.borrow().reading && self.log.router.owner(&self.log.key).is_some()
     }
 
-    /// Tells what a replica knows until something goes wrong, and says what. `others`: whether there are. `heard` is set whenever
-    /// it tells something.
+    /// Tells what a replica knows until something goes wrong, and says what. `others`: whether there are more to turn to. `heard` is
+    /// set whenever it tells something.
     pub(super) async fn listen(
         &self,
         server: &Server,
@@ -87,21 +84,22 @@ impl Tail {
         // A member of a cluster sends readers to its master unless they say this first; others do not know the word.
         let _either = link.call(&Command::new("READONLY"), tokio::time::Instant::now() + DEADLINE).await;
         let read = || progress.borrow().cursor.unwrap_or_default();
-        // Lines of before are read again, of which there may be none.
-        let (mut position, mut level, mut told) = (read().overlapping(), read(), Instant::now());
+        // How far the replica is: as far as the owner until it tells a line, because there may be none to read again.
+        let (mut position, mut reached, mut told) = (read().overlapping(), read(), Instant::now());
         loop {
             let within = if progress.borrow().reading { DEADLINE } else { IN_TIME };
             let lines = self.next(&link, position, BLOCK_MS, within).await?;
             self.tell_denials(&lines);
             position = behind(&lines, position);
             if !lines.is_empty() {
-                (level, told) = (position, Instant::now());
+                (reached, told) = (position, Instant::now());
                 *heard = told;
                 self.metrics.replica_heard.set(1);
             }
-            // At rest it is where the owner is; and one that is as silent may have nobody to follow, and take over.
+            // While the owner is read, a silent replica that is as far has nothing to tell. While it is not, a silent one may be about
+            // to take over, so it is left only for another.
             let is_read = progress.borrow().reading;
-            let may_know_more = if is_read { level != read() } else { others };
+            let may_know_more = if is_read { reached != read() } else { others };
             if may_know_more && self.contact.lease().is_some_and(|lease| told.elapsed() > lease) {
                 return Err("it tells nothing, and others may".to_owned());
             }
@@ -116,13 +114,14 @@ impl Tail {
 
 /// So long an answer may take while the owner is not read: it is due after [`BLOCK_MS`].
 const IN_TIME: Duration = Duration::from_millis(500);
-/// Between two attempts, and up to so much more. A replica that takes over may be told of an end at once.
+/// The first rest between two attempts, which each that comes to nothing doubles, and the longest one of a failover: a replica that
+/// takes over may be told of an end at once.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Up to so much is added, at random.
 const MORE_MS: u64 = 30;
-/// It is doubled with each attempt that comes to nothing: up to this where nobody has been heard for long,
+/// The longest rest where neither the owner is read nor a replica was heard for [`OUTAGE`].
 const LATER: Duration = Duration::from_secs(1);
-/// and up to this while the owner is read.
+/// The longest rest while the owner is read.
 const SELDOM: Duration = Duration::from_secs(25);
-const DOUBLED: u32 = 9;
 /// Longer than any failover takes.
 const OUTAGE: Duration = Duration::from_secs(60);

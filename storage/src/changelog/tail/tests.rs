@@ -152,7 +152,7 @@ async fn s_084_of_a_replica_what_denies_is_heard_also_once_nobody_knows_of_it_an
     assert_eq!(tail.contact.lost_for(), Some(Duration::MAX), "that is no contact");
 }
 
-/// Why a replica is left, on a machine that may be slow.
+/// Why a replica is left; asked again where an answer was merely late, as on a busy machine.
 async fn left(tail: &Tail, server: &Server, others: bool, progress: &watch::Receiver<Progress>) -> String {
     let leaving = async {
         loop {
@@ -266,6 +266,7 @@ async fn s_084_lines_that_are_missing_outdate_every_copy() {
     }
 }
 
+// Answers are read while another program is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s_084_a_heartbeat_counts_only_once_nothing_older_waits_behind_it() {
     let server = Redis::start(&[]);
