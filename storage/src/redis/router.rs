@@ -204,10 +204,9 @@ impl Router {
         self.owner(key).is_some_and(|owner| self.inner.nodes().get(&owner).is_some_and(|node| node.is_up()))
     }
 
-    /// The replicas of that shard, as far as is known.
-    pub(crate) fn replicas(&self, key: &str) -> Vec<Server> {
-        let shard = self.inner.map.load().owner(slot(key)).cloned();
-        shard.and_then(|shard| shard.replicas.clone()).unwrap_or_default()
+    /// The replicas of that shard, if that is known.
+    pub(crate) fn replicas(&self, key: &str) -> Option<Vec<Server>> {
+        self.inner.map.load().owner(slot(key))?.replicas.clone()
     }
 
     /// Says that whoever owns something may have changed.

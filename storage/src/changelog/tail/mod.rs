@@ -101,10 +101,10 @@ impl Tail {
                     () = self.until_owner(|now| now.is_some_and(|now| now != server)) => Err(ANOTHER.to_owned()),
                 },
             };
-            let was_reading = progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
+            progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
             trouble.because(&why);
             self.log.router.doubt();
-            if was_reading || began.elapsed() >= WORKED {
+            if began.elapsed() >= WORKED {
                 pause = PAUSE;
                 continue;
             }
@@ -158,7 +158,7 @@ impl Tail {
     fn heed(&self, server: &Server, lines: &[Line], asked: Option<Instant>) -> Result<(), String> {
         let owner = self.log.router.owner(&self.log.key);
         if owner.as_ref().is_some_and(|owner| owner != server) {
-            self.tell_denials(lines);
+            facts(lines).filter(|fact| fact.denies()).for_each(|fact| self.tell(fact));
             return Err(ANOTHER.to_owned());
         }
         for fact in facts(lines) {
@@ -181,10 +181,6 @@ impl Tail {
             Ok(reply) => lines(&reply).ok_or_else(|| "it answers nonsense".to_owned()),
             Err(broken) => Err(broken.to_string()),
         }
-    }
-
-    fn tell_denials(&self, lines: &[Line]) {
-        facts(lines).filter(|fact| fact.denies()).for_each(|fact| self.tell(fact));
     }
 
     fn tell(&self, fact: Fact) {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{BLOCK_MS, DEADLINE, Progress, Tail, behind, jitter};
+use super::{BLOCK_MS, DEADLINE, Progress, Tail, behind, facts, jitter};
 use crate::config::Server;
+use crate::invalidation::Fact;
 use crate::redis::Command;
 
 impl Tail {
@@ -26,9 +27,7 @@ impl Tail {
         let mut heard = Instant::now();
         loop {
             let known = self.replicas();
-            if !known.is_empty() || self.knows_replicas(&progress) {
-                replicas.clone_from(&known);
-            }
+            replicas = self.known(&progress).unwrap_or(replicas);
             if let Some(server) = replicas.get(usize::from(turn) % replicas.len().max(1)) {
                 let before = heard;
                 let Err(why) = self.listen(server, replicas.len() > 1, &progress, &mut heard).await;
@@ -61,14 +60,14 @@ impl Tail {
         }
     }
 
-    fn replicas(&self) -> Vec<Server> {
+    fn replicas(&self) -> Option<Vec<Server>> {
         self.log.router.replicas(&self.log.key)
     }
 
-    /// Whether the map is right about the owner's replicas even where it names none: not while a master that is held to have failed
-    /// is in no map, nor just after another one took over. Those of before are worth hearing then.
-    fn knows_replicas(&self, progress: &watch::Receiver<Progress>) -> bool {
-        progress.borrow().reading && self.log.router.owner(&self.log.key).is_some()
+    /// The owner's replicas, if the map is right about them. That there are none is right only while the owner is read: a master that
+    /// is held to have failed is in no map, and one that just took over has none yet. Those of before are worth hearing then.
+    fn known(&self, progress: &watch::Receiver<Progress>) -> Option<Vec<Server>> {
+        self.replicas().filter(|replicas| !replicas.is_empty() || progress.borrow().reading)
     }
 
     /// Tells what a replica knows until something goes wrong, and says what. `others`: whether there are more to turn to. `heard` is
@@ -76,7 +75,7 @@ impl Tail {
     pub(super) async fn listen(
         &self,
         server: &Server,
-        others: bool,
+        mut others: bool,
         progress: &watch::Receiver<Progress>,
         heard: &mut Instant,
     ) -> Result<Infallible, String> {
@@ -89,7 +88,8 @@ impl Tail {
         loop {
             let within = if progress.borrow().reading { DEADLINE } else { IN_TIME };
             let lines = self.next(&link, position, BLOCK_MS, within).await?;
-            self.tell_denials(&lines);
+            // It can wait that a session has begun.
+            facts(&lines).filter(|fact| *fact != Fact::Created).for_each(|fact| self.tell(fact));
             position = behind(&lines, position);
             if !lines.is_empty() {
                 (reached, told) = (position, Instant::now());
@@ -97,15 +97,15 @@ impl Tail {
                 self.metrics.replica_heard.set(1);
             }
             // While the owner is read, a silent replica that is as far has nothing to tell. While it is not, a silent one may be about
-            // to take over, so it is left only for another.
-            let is_read = progress.borrow().reading;
-            let may_know_more = if is_read { reached != read() } else { others };
-            if may_know_more && self.contact.lease().is_some_and(|lease| told.elapsed() > lease) {
+            // to take over, so it is left only for another, and after longer than that takes.
+            let (is_read, known) = (progress.borrow().reading, self.known(progress));
+            others = known.as_ref().map_or(others, |known| known.len() > 1);
+            let (may_know_more, leases) = if is_read { (reached != read(), 1) } else { (others, LEASES) };
+            if may_know_more && self.contact.lease().is_some_and(|lease| told.elapsed() > lease * leases) {
                 return Err("it tells nothing, and others may".to_owned());
             }
-            let known = self.replicas();
-            let owns = || self.log.router.owner(&self.log.key).as_ref() == Some(server);
-            if !known.contains(server) && (self.knows_replicas(progress) || !known.is_empty() && !owns()) {
+            let takes_over = !is_read && self.log.router.owner(&self.log.key).as_ref() == Some(server);
+            if known.is_some_and(|known| !known.contains(server)) && !takes_over {
                 return Err("it is no replica of the owner any more".to_owned());
             }
         }
@@ -114,6 +114,8 @@ impl Tail {
 
 /// So long an answer may take while the owner is not read: it is due after [`BLOCK_MS`].
 const IN_TIME: Duration = Duration::from_millis(500);
+/// So many times as long as a heartbeat is good for a replica may be silent while the owner is not read.
+const LEASES: u32 = 6;
 /// The first rest between two attempts, which each that comes to nothing doubles, and the longest one of a failover: a replica that
 /// takes over may be told of an end at once.
 const AGAIN: Duration = Duration::from_millis(50);

@@ -92,11 +92,11 @@ fn answer(fact: Fact) -> [Line; 2] {
     [(Cursor(7, 0), Some(Entry::Fact(fact))), (Cursor(7, 1), Some(Entry::Heartbeat))]
 }
 
-/// The end of a session, written where the changelog is.
-fn write(server: &Redis) {
+/// The end of a session, written where the changelog is; its place.
+fn write(server: &Redis) -> Cursor {
     let line = "return redis.call('XADD', '{chg}log', '*', 'k', 'r', 'i', string.rep('x', 32))";
     let place = server.cli(&["EVAL", line, "0"]);
-    assert!(place.contains('-'), "{place}");
+    Cursor::read(&text(place.trim())).unwrap_or_else(|| panic!("{place}"))
 }
 
 #[tokio::test]
@@ -125,20 +125,23 @@ async fn r_009_of_a_server_that_another_one_took_over_from_what_denies_is_heard_
 }
 
 #[tokio::test]
-async fn s_084_of_a_replica_what_denies_is_heard_also_once_nobody_knows_of_it_any_more() {
+async fn s_084_of_a_replica_what_ends_a_session_is_heard_also_once_nobody_knows_of_it_any_more() {
     let master = Redis::start(&[]);
     let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
     let tail = tail(&master);
     let (_progress, seen) = watch::channel(Progress { has_read: true, ..Progress::default() });
     let written = async {
-        until("the replica is known", || !tail.log.router.replicas(&tail.log.key).is_empty()).await;
-        // That a session has begun denies nothing.
+        until("the replica is known", || {
+            tail.log.router.replicas(&tail.log.key).is_some_and(|known| !known.is_empty())
+        })
+        .await;
+        // That a session has begun can wait.
         assert!(master.cli(&["XADD", "{chg}log", "*", "k", "c"]).contains('-'));
         write(&master);
         until("it is heard", || tail.heard() > 0).await;
         assert_eq!((tail.heard(), tail.metrics.replica_heard.get()), (1, 1));
         tail.log.router.know(None);
-        assert!(tail.log.router.replicas(&tail.log.key).is_empty());
+        assert_eq!(tail.log.router.replicas(&tail.log.key), None);
         assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
         // On a new connection as well: lines of some seconds are read again.
         assert_ne!(replica.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]), "0");
@@ -205,27 +208,34 @@ async fn s_084_a_replica_is_left_that_is_silent_while_others_may_not_be() {
     let own = Server::local(server.port());
     tail.log.router.know(Some((&Server::local(1), std::slice::from_ref(&own))));
     tail.contact = Arc::new(Contact::leased(Duration::ZERO));
-    let (progress, seen) = watch::channel(Progress { reading: true, ..Progress::default() });
+    let place = write(&server);
+    let as_far = Progress { cursor: Some(place), reading: true, has_read: true };
+    let (progress, seen) = watch::channel(as_far);
     let waits = || server.cli(&["INFO", "clients"]).contains("blocked_clients:1");
-    let silent = async {
-        // As far as the owner, which has told nothing.
-        until("a question waits", waits).await;
-        write(&server);
-        until("it is heard, so it was not left", || tail.heard() == 1).await;
-        progress.send_modify(|progress| progress.cursor = Some(Cursor(u64::MAX, 1)));
-    };
-    let (why, ()) = tokio::join!(left(&tail, &own, false, &seen), silent);
-    assert_eq!(why, SILENT, "it is behind the owner");
-    progress.send_modify(|progress| *progress = Progress { cursor: Some(Cursor(u64::MAX, 1)), ..Progress::default() });
-    assert_eq!(left(&tail, &own, true, &seen).await, SILENT, "nobody reads the owner, and there is another one");
-    tokio::select! {
-        why = left(&tail, &own, false, &seen) => panic!("it is the only one: {why}"),
-        () = async {
+    let two_questions = async || {
+        for _ in 0..2 {
             until("a question waits", waits).await;
             until("none waits", || !waits()).await;
-            until("the next one does", waits).await;
-        } => {}
+        }
+    };
+    for other in [Cursor(1, 1), Cursor(u64::MAX, 1)] {
+        progress.send_modify(|progress| *progress = as_far);
+        let heard = tail.heard();
+        let moving = async {
+            two_questions().await;
+            assert_eq!(tail.heard(), heard + 1, "it is as far as the owner, and was not left");
+            progress.send_modify(|progress| progress.cursor = Some(other));
+        };
+        let (why, ()) = tokio::join!(left(&tail, &own, false, &seen), moving);
+        assert_eq!(why, SILENT, "the owner is at {other}");
     }
+    progress.send_modify(|progress| progress.reading = false);
+    tokio::select! {
+        why = left(&tail, &own, true, &seen) => panic!("it is the only one: {why}"),
+        () = two_questions() => {}
+    }
+    tail.log.router.know(None);
+    assert_eq!(left(&tail, &own, true, &seen).await, SILENT, "nobody reads the owner, and there was another one");
 }
 
 #[tokio::test]
