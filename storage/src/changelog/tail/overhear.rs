@@ -96,12 +96,11 @@ impl Tail {
                 *heard = told;
                 self.metrics.replica_heard.set(1);
             }
-            // While the owner is read, a silent replica that is as far has nothing to tell. While it is not, a silent one may be about
-            // to take over, so it is left only for another, and after longer than that takes.
-            let (is_read, known) = (progress.borrow().reading, self.known(progress));
+            let is_read = progress.borrow().reading;
+            let known = self.known(progress);
             others = known.as_ref().map_or(others, |known| known.len() > 1);
-            let (may_know_more, leases) = if is_read { (reached != read(), 1) } else { (others, LEASES) };
-            if may_know_more && self.contact.lease().is_some_and(|lease| told.elapsed() > lease * leases) {
+            let patience = patience(self.contact.lease(), is_read.then(|| reached == read()), others);
+            if patience.is_some_and(|patience| told.elapsed() > patience) {
                 return Err("it tells nothing, and others may".to_owned());
             }
             let takes_over = !is_read && self.log.router.owner(&self.log.key).as_ref() == Some(server);
@@ -112,10 +111,20 @@ impl Tail {
     }
 }
 
+/// How long a replica may be silent, `is_as_far` as the owner, if that is read: then it has nothing to tell. While the owner is not
+/// read, a silent one may be about to take over, so it is left only for another, and after longer than that takes.
+fn patience(lease: Option<Duration>, is_as_far: Option<bool>, others: bool) -> Option<Duration> {
+    match is_as_far {
+        Some(true) => None,
+        Some(false) => lease,
+        None => others.then_some(TAKEOVER),
+    }
+}
+
 /// So long an answer may take while the owner is not read: it is due after [`BLOCK_MS`].
 const IN_TIME: Duration = Duration::from_millis(500);
-/// So many times as long as a heartbeat is good for a replica may be silent while the owner is not read.
-const LEASES: u32 = 6;
+/// Longer than a replica mostly takes to take over.
+const TAKEOVER: Duration = Duration::from_secs(15);
 /// The first rest between two attempts, which each that comes to nothing doubles, and the longest one of a failover: a replica that
 /// takes over may be told of an end at once.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -127,3 +136,23 @@ const LATER: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(25);
 /// Longer than any failover takes.
 const OUTAGE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_replica_may_be_silent() {
+        let lease = Some(Duration::from_secs(2));
+        for (is_as_far, others, expected) in [
+            (Some(true), false, None),
+            (Some(true), true, None),
+            (Some(false), false, lease),
+            (Some(false), true, lease),
+            (None, false, None),
+            (None, true, Some(TAKEOVER)),
+        ] {
+            assert_eq!(patience(lease, is_as_far, others), expected, "{is_as_far:?}, {others}");
+        }
+    }
+}

@@ -138,15 +138,17 @@ async fn s_084_of_a_replica_what_ends_a_session_is_heard_also_once_nobody_knows_
         // That a session has begun can wait.
         assert!(master.cli(&["XADD", "{chg}log", "*", "k", "c"]).contains('-'));
         write(&master);
-        until("it is heard", || tail.heard() > 0).await;
-        assert_eq!((tail.heard(), tail.metrics.replica_heard.get()), (1, 1));
+        let changed = "return redis.call('XADD', '{chg}log', '*', 'k', 'w', 'i', string.rep('x', 32), 'n', 7)";
+        assert!(master.cli(&["EVAL", changed, "0"]).contains('-'));
+        until("both are heard", || tail.heard() == 2).await;
+        assert_eq!(tail.metrics.replica_heard.get(), 1);
         tail.log.router.know(None);
         assert_eq!(tail.log.router.replicas(&tail.log.key), None);
         assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
         // On a new connection as well: lines of some seconds are read again.
         assert_ne!(replica.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]), "0");
         write(&replica);
-        until("it is heard again", || tail.heard() >= 3).await;
+        until("it is heard again", || tail.heard() >= 5).await;
     };
     tokio::select! {
         () = tail.overhear(seen) => panic!("it goes on"),
@@ -218,12 +220,12 @@ async fn s_084_a_replica_is_left_that_is_silent_while_others_may_not_be() {
             until("none waits", || !waits()).await;
         }
     };
-    for other in [Cursor(1, 1), Cursor(u64::MAX, 1)] {
+    for other in [Cursor(1, 1), Cursor(place.0 + 1, 0)] {
         progress.send_modify(|progress| *progress = as_far);
         let heard = tail.heard();
         let moving = async {
             two_questions().await;
-            assert_eq!(tail.heard(), heard + 1, "it is as far as the owner, and was not left");
+            assert!(tail.heard() > heard, "it is as far as the owner, and was not left");
             progress.send_modify(|progress| progress.cursor = Some(other));
         };
         let (why, ()) = tokio::join!(left(&tail, &own, false, &seen), moving);
@@ -234,8 +236,6 @@ async fn s_084_a_replica_is_left_that_is_silent_while_others_may_not_be() {
         why = left(&tail, &own, true, &seen) => panic!("it is the only one: {why}"),
         () = two_questions() => {}
     }
-    tail.log.router.know(None);
-    assert_eq!(left(&tail, &own, true, &seen).await, SILENT, "nobody reads the owner, and there was another one");
 }
 
 #[tokio::test]
