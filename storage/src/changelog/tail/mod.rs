@@ -108,9 +108,9 @@ impl Tail {
                 pause = PAUSE;
                 continue;
             }
-            // At least this, even if the map goes back and forth because servers disagree about the owner.
-            tokio::time::sleep(LEAST_PAUSE).await;
             let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
+            // Not all come to a new owner at one moment, nor without a rest to two that disagree on which of them it is.
+            tokio::time::sleep(LEAST_PAUSE + Duration::from_millis(u64::from(jitter()) % SPREAD_MS)).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
     }
@@ -292,8 +292,10 @@ const BLOCK_MS: u64 = 250;
 const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
-const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Behind each pause, and up to so much more.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
+const SPREAD_MS: u64 = 150;
 /// An attempt that took so long is repeated at once.
 const WORKED: Duration = Duration::from_secs(1);
 /// A connection that is made anew is nothing that an operator has to know.
