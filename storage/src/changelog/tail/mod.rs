@@ -109,7 +109,7 @@ impl Tail {
                 continue;
             }
             let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
-            // Not all come to a new owner at one moment, nor without a rest to two that disagree on which of them it is.
+            // Of those that were refused meanwhile not all come to a new owner at one moment, nor without a rest to two that disagree.
             tokio::time::sleep(LEAST_PAUSE + Duration::from_millis(u64::from(jitter()) % SPREAD_MS)).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
