@@ -92,7 +92,7 @@ impl Tail {
         let mut trouble = Trouble::default();
         let mut pause = PAUSE;
         loop {
-            let (began, owner) = (Instant::now(), self.log.router.owner(&self.log.key));
+            let (began, owner) = (Instant::now(), self.owner());
             let Err(why) = match &owner {
                 None => Err("nobody is known to own it".to_owned()),
                 Some(server) => tokio::select! {
@@ -104,15 +104,22 @@ impl Tail {
             progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
             trouble.because(&why);
             self.log.router.doubt();
-            if began.elapsed() >= WORKED {
+            if began.elapsed() < WORKED {
+                let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
+                pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            } else {
                 pause = PAUSE;
-                continue;
+                if self.owner() == owner {
+                    continue;
+                }
             }
-            let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
-            // Of those that were refused meanwhile not all come to a new owner at one moment, nor without a rest to two that disagree.
+            // Not all come to a new owner at one moment, nor without a rest to two that disagree on which of them it is.
             tokio::time::sleep(LEAST_PAUSE + Duration::from_millis(u64::from(jitter()) % SPREAD_MS)).await;
-            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn owner(&self) -> Option<Server> {
+        self.log.router.owner(&self.log.key)
     }
 
     async fn until_owner(&self, holds: impl Fn(Option<&Server>) -> bool) {
@@ -156,7 +163,7 @@ impl Tail {
     /// Does what the lines of a server tell. A heartbeat among them shows that there was contact at `asked`; `None`: more may still
     /// wait unseen, so it shows nothing. Of a server that another one has taken over from, only what denies is believed.
     fn heed(&self, server: &Server, lines: &[Line], asked: Option<Instant>) -> Result<(), String> {
-        let owner = self.log.router.owner(&self.log.key);
+        let owner = self.owner();
         if owner.as_ref().is_some_and(|owner| owner != server) {
             facts(lines).filter(|fact| fact.denies()).for_each(|fact| self.tell(fact));
             return Err(ANOTHER.to_owned());
@@ -296,7 +303,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Behind each pause, and up to so much more.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 const SPREAD_MS: u64 = 150;
-/// An attempt that took so long is repeated at once.
+/// An attempt at the same server that took so long is repeated at once.
 const WORKED: Duration = Duration::from_secs(1);
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);

@@ -101,9 +101,9 @@ impl Tail {
             others = known.as_ref().map_or(others, |known| known.len() > 1);
             let patience = patience(self.contact.lease(), is_read.then(|| reached == read()), others);
             if patience.is_some_and(|patience| told.elapsed() > patience) {
-                return Err("it tells nothing, and others may".to_owned());
+                return Err("it tells nothing".to_owned());
             }
-            let takes_over = !is_read && self.log.router.owner(&self.log.key).as_ref() == Some(server);
+            let takes_over = !is_read && self.owner().as_ref() == Some(server);
             if known.is_some_and(|known| !known.contains(server)) && !takes_over {
                 return Err("it is no replica of the owner any more".to_owned());
             }
