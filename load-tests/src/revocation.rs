@@ -127,7 +127,8 @@ fn hear(caches: &[Arc<SessionCache>], people: &[Person], sent: &AtomicUsize) -> 
                 Cached::Miss | Cached::Unavailable => is_young,
                 Cached::Hit(_) | Cached::Static(_) | Cached::Unknown => false,
             };
-            wait.edges.retain(|cache| !refuses(cache));
+            // Who refuses goes on to, so one that does not is enough to ask; those that hear need the processor.
+            while wait.edges.pop_if(|cache| refuses(cache)).is_some() {}
             if wait.edges.is_empty() {
                 wait.heard = Some(Instant::now());
             } else {
@@ -141,7 +142,7 @@ fn hear(caches: &[Arc<SessionCache>], people: &[Person], sent: &AtomicUsize) -> 
     }
 }
 
-/// Somebody whose session is ended, and the edges that have not heard of it.
+/// Somebody whose session is ended, and the edges of which it is not known that they have heard of it.
 struct Wait<'h> {
     person: &'h Person,
     edges: Vec<&'h Arc<SessionCache>>,

@@ -1,10 +1,14 @@
 //! A way to a server that can be cut, held up or closed while the server itself is well.
 
 use std::collections::HashSet;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What happens to what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,24 +17,18 @@ pub enum Traffic {
     Passes,
     /// It passes, but that much later, each way.
     Late(Duration),
-    /// It waits, both ways, as if packets were dropped: connections stay, and nothing arrives.
+    /// It waits, both ways, as if packets were dropped: connections stay, and nothing arrives. A new one is made later, if its client
+    /// has not given up by then.
     Held,
     /// Connections are reset, and new ones refused.
     Refused,
 }
 
-/// A port that leads to another one.
+/// A port that leads to another one. A thread of its own does the work, until this is dropped.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-    to: u16,
+    state: watch::Sender<State>,
 }
 
 #[derive(Debug)]
@@ -38,27 +36,32 @@ struct State {
     traffic: Traffic,
     /// Addresses whose traffic is held whatever becomes of that of others.
     apart: HashSet<IpAddr>,
-    /// A process that the same is done to, and the ports that are known to be its own.
+    /// A process that the same is done to, and the ports that were its own when that began.
     process: Option<(u32, HashSet<u16>)>,
-    over: bool,
-    open: Vec<TcpStream>,
+    /// How often all connections were ended.
+    cuts: usize,
 }
 
 /// How soon a port is tried again that could not be had.
 const TICK: Duration = Duration::from_millis(2);
+/// As much is passed on at once.
+const CHUNK: usize = 64 * 1024;
 
 impl Relay {
     /// Leads to `port` of the loopback.
     #[must_use]
     pub fn start(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state =
-            State { traffic: Traffic::Passes, apart: HashSet::new(), process: None, over: false, open: Vec::new() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), to: port });
-        let serving = Arc::clone(&shared);
-        std::thread::spawn(move || serving.listen(own, Some(listener)));
-        Self { port: own, shared }
+        let (state, seen) =
+            watch::channel(State { traffic: Traffic::Passes, apart: HashSet::new(), process: None, cuts: 0 });
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { listen(own, port, TcpListener::from_std(listener).unwrap(), seen).await });
+        };
+        std::thread::Builder::new().name(format!("relay {own}")).spawn(work).unwrap();
+        Self { port: own, state }
     }
 
     /// Its own port.
@@ -69,123 +72,144 @@ impl Relay {
 
     /// From now on.
     pub fn set(&self, traffic: Traffic) {
-        self.shared.lock().traffic = traffic;
-        if traffic == Traffic::Refused {
-            self.cut();
-            self.wake();
-        }
-        self.shared.changed.notify_all();
+        self.state.send_modify(|state| {
+            state.traffic = traffic;
+            state.cuts += usize::from(traffic == Traffic::Refused);
+        });
     }
 
     /// Holds what passes between the server and this address of the loopback, or lets it go on; others do not notice.
     pub fn hold(&self, address: Ipv4Addr, held: bool) {
         let address = IpAddr::V4(address);
-        let mut state = self.shared.lock();
-        let _known = if held { state.apart.insert(address) } else { state.apart.remove(&address) };
-        drop(state);
-        self.shared.changed.notify_all();
+        self.state.send_modify(|state| {
+            let _known = if held { state.apart.insert(address) } else { state.apart.remove(&address) };
+        });
     }
 
     /// The same, of this process of this machine; of no other from now on.
     pub fn hold_process(&self, process: Option<u32>) {
-        self.shared.lock().process = process.map(|process| (process, ports(process)));
-        self.shared.changed.notify_all();
+        let process = process.map(|process| (process, ports(process)));
+        self.state.send_modify(|state| state.process = process);
     }
 
     /// Ends every connection that is open now.
     pub fn cut(&self) {
-        for open in self.shared.lock().open.drain(..) {
-            let _over = open.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Has whoever waits for connections look at the state again.
-    fn wake(&self) {
-        let _closed_already = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        self.state.send_modify(|state| state.cuts += 1);
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.shared.lock().over = true;
-        self.cut();
-        self.shared.changed.notify_all();
-        self.wake();
-    }
-}
-
-impl State {
-    fn holds(&self, source: SocketAddr) -> bool {
-        let is_of_process = || self.process.as_ref().is_some_and(|(_, ports)| ports.contains(&source.port()));
-        self.traffic == Traffic::Held || self.apart.contains(&source.ip()) || is_of_process()
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_while(&self, holds: impl FnMut(&mut State) -> bool) -> MutexGuard<'_, State> {
-        self.changed.wait_while(self.lock(), holds).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn listen(self: Arc<Self>, port: u16, first: Option<TcpListener>) {
-        let mut listener = first;
+/// Until there is no [`Relay`] any more.
+async fn listen(own: u16, to: u16, first: TcpListener, mut state: watch::Receiver<State>) {
+    let mut listener = Some(first);
+    // One that waits for what is so already does not notice the end.
+    while state.has_changed().is_ok() && state.wait_for(|state| state.traffic != Traffic::Refused).await.is_ok() {
+        let bound = match listener.take() {
+            Some(first) => Ok(first),
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, own)).await,
+        };
+        let Ok(open) = bound else {
+            tokio::time::sleep(TICK).await;
+            continue;
+        };
         loop {
-            if self.wait_while(|state| state.traffic == Traffic::Refused && !state.over).over {
-                return;
-            }
-            let Some(open) = listener.take().or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()) else {
-                std::thread::sleep(TICK);
+            let accepted = tokio::select! {
+                accepted = open.accept() => accepted,
+                refused = state.wait_for(|state| state.traffic == Traffic::Refused) => {
+                    if refused.is_ok() {
+                        break;
+                    }
+                    return;
+                }
+            };
+            let Ok((client, source)) = accepted else {
+                tokio::time::sleep(TICK).await;
                 continue;
             };
-            while let Ok((client, source)) = open.accept() {
-                let apart = self.lock().process.as_ref().map(|(process, _)| *process);
-                // Others go on while this is looked up.
-                let found = apart.map(ports);
-                let mut state = self.lock();
-                if state.over || state.traffic == Traffic::Refused {
-                    break;
-                }
-                if let (Some((_, known)), Some(found)) = (&mut state.process, found) {
-                    known.extend(found);
-                }
-                drop(state);
-                Arc::clone(&self).relay(&client, source);
-            }
-        }
-    }
-
-    fn relay(self: Arc<Self>, client: &TcpStream, source: SocketAddr) {
-        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to)) else {
-            let _over = client.shutdown(Shutdown::Both);
-            return;
-        };
-        for stream in [client, &server] {
-            stream.set_nodelay(true).unwrap();
-        }
-        let twice = |stream: &TcpStream| (stream.try_clone().unwrap(), stream.try_clone().unwrap());
-        let ((client, client_again), (server, server_again)) = (twice(client), twice(&server));
-        self.lock().open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
-        let back = Arc::clone(&self);
-        std::thread::spawn(move || self.pump(source, client, server));
-        std::thread::spawn(move || back.pump(source, server_again, client_again));
-    }
-
-    fn pump(&self, source: SocketAddr, mut from: TcpStream, mut to: TcpStream) {
-        let mut buffer = [0; 64 * 1024];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let traffic = self.wait_while(|state| !state.over && state.holds(source)).traffic;
-            if let Traffic::Late(by) = traffic {
-                std::thread::sleep(by);
-            }
-            let Some(read) = buffer.get(..count) else { break };
-            if to.write_all(read).is_err() {
+            let (is_refused, cuts) = {
+                let state = state.borrow();
+                (state.traffic == Traffic::Refused, state.cuts)
+            };
+            if is_refused {
                 break;
             }
+            let (way, mut state) = (Way { source, process: None, cuts, state: state.clone() }, state.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    _cut = state.wait_for(|state| state.cuts != cuts) => {}
+                    _ended = way.lead(client, to) => {}
+                }
+            });
         }
-        let _over = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    }
+}
+
+/// A connection, as far as it matters for what is held.
+#[derive(Clone)]
+struct Way {
+    source: SocketAddr,
+    /// Whose it is, if that was asked when it came.
+    process: Option<u32>,
+    /// How often all connections had been ended when it came.
+    cuts: usize,
+    state: watch::Receiver<State>,
+}
+
+impl Way {
+    async fn lead(mut self, mut client: TcpStream, to: u16) -> io::Result<()> {
+        let process = self.state.borrow().process.as_ref().map(|(process, _)| *process);
+        if let Some(process) = process {
+            let ports = tokio::task::spawn_blocking(move || ports(process)).await?;
+            self.process = ports.contains(&self.source.port()).then_some(process);
+        }
+        let mut sent = Vec::with_capacity(CHUNK);
+        let gone = async {
+            while client.read_buf(&mut sent).await? > 0 {}
+            io::Result::Ok(())
+        };
+        tokio::select! {
+            biased;
+            open = self.open() => drop(open?),
+            // Had its packets been dropped, nothing of one that gives up would ever arrive.
+            gone = gone => return gone,
+        }
+        let server = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let ((client, to_client), (server, to_server)) = (client.into_split(), server.into_split());
+        tokio::select! {
+            ended = self.clone().pump(client, to_server, sent) => ended,
+            ended = self.pump(server, to_client, Vec::with_capacity(CHUNK)) => ended,
+        }
+    }
+
+    /// Passes on what was read, and whatever comes, to the end.
+    async fn pump(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut read: Vec<u8>) -> io::Result<()> {
+        loop {
+            let is_over = read.is_empty() && from.read_buf(&mut read).await? == 0;
+            if let Traffic::Late(by) = self.open().await? {
+                tokio::time::sleep(by).await;
+            }
+            if is_over {
+                return Ok(());
+            }
+            to.write_all(&read).await?;
+            read.clear();
+        }
+    }
+
+    /// Waits until it is not held, and says how it is; an error once it was cut.
+    async fn open(&mut self) -> io::Result<Traffic> {
+        let (source, process, cuts) = (self.source, self.process, self.cuts);
+        let is_open = |state: &State| {
+            let is_of = |(held, ports): &(u32, HashSet<u16>)| process == Some(*held) || ports.contains(&source.port());
+            state.traffic != Traffic::Held
+                && !state.apart.contains(&source.ip())
+                && !state.process.as_ref().is_some_and(is_of)
+        };
+        let state =
+            self.state.wait_for(|state| state.cuts != cuts || is_open(state)).await.map_err(io::Error::other)?;
+        if state.cuts == cuts { Ok(state.traffic) } else { Err(io::ErrorKind::ConnectionReset.into()) }
     }
 }
 
@@ -203,4 +227,54 @@ fn ports(process: u32) -> HashSet<u16> {
         sockets.contains(*socket).then(|| u16::from_str_radix(own.split_once(':')?.1, 16).ok())?
     };
     table.lines().filter_map(port).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn who_gives_up_while_it_is_held_never_arrives() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let relay = Relay::start(server.local_addr().unwrap().port());
+        relay.set(Traffic::Held);
+        let says = |what: &[u8]| {
+            let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port())).unwrap();
+            client.write_all(what).unwrap();
+            client
+        };
+        let gone = says(b"gone");
+        gone.shutdown(std::net::Shutdown::Write).unwrap();
+        // It is told so once the relay has seen it.
+        assert_eq!((&gone).read(&mut [0]).unwrap_or(0), 0);
+        let _stays = says(b"here");
+        relay.set(Traffic::Passes);
+        let mut heard = [0; 4];
+        server.accept().unwrap().0.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"here");
+        server.set_nonblocking(true).unwrap();
+        assert_eq!(server.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn nothing_is_left_of_one_that_is_dropped() {
+        for traffic in [Traffic::Passes, Traffic::Held, Traffic::Refused] {
+            let relay = Relay::start(9);
+            relay.set(traffic);
+            let name = format!("relay {}", relay.port());
+            let works = || {
+                let mut threads = std::fs::read_dir("/proc/self/task").unwrap();
+                threads.any(|thread| {
+                    let named = std::fs::read_to_string(thread.unwrap().path().join("comm"));
+                    named.is_ok_and(|named| named.trim_end() == name)
+                })
+            };
+            crate::until("it works", works);
+            drop(relay);
+            crate::until("it has ended", || !works());
+        }
+    }
 }

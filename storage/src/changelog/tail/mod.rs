@@ -101,20 +101,21 @@ impl Tail {
                     () = self.until_owner(|now| now.is_some_and(|now| now != server)) => Err(ANOTHER.to_owned()),
                 },
             };
-            progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
+            let was_read = progress.send_if_modified(|progress| std::mem::take(&mut progress.reading));
             trouble.because(&why);
             self.log.router.doubt();
-            if began.elapsed() < WORKED {
-                let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
-                pause = (pause * 3 / 2).min(LONGEST_PAUSE);
-            } else {
+            if began.elapsed() >= LONG {
                 pause = PAUSE;
-                if self.owner() == owner {
+                if was_read && self.owner() == owner {
                     continue;
                 }
+            } else {
+                let _another = timeout(pause, self.until_owner(|now| now != owner.as_ref())).await;
+                pause = (pause * 3 / 2).min(LONGEST_PAUSE);
             }
-            // Not all come to a new owner at one moment, nor without a rest to two that disagree on which of them it is.
-            tokio::time::sleep(LEAST_PAUSE + Duration::from_millis(u64::from(jitter()) % SPREAD_MS)).await;
+            // Not all come at one moment to a new owner or to one that does not answer, nor without a rest to two that disagree on
+            // which of them it is.
+            tokio::time::sleep(LEAST_REST + Duration::from_millis(u64::from(jitter()) % SPREAD_MS)).await;
         }
     }
 
@@ -300,10 +301,10 @@ const COUNT: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// Behind each pause, and up to so much more.
-const LEAST_PAUSE: Duration = Duration::from_millis(10);
-const SPREAD_MS: u64 = 150;
-/// An attempt at the same server that took so long is repeated at once.
-const WORKED: Duration = Duration::from_secs(1);
+/// Before each attempt that is not made at once, and up to so much more.
+const LEAST_REST: Duration = Duration::from_millis(10);
+const SPREAD_MS: u64 = 80;
+/// An attempt that took so long needs no pause behind it.
+const LONG: Duration = Duration::from_secs(1);
 /// A connection that is made anew is nothing that an operator has to know.
 const WORTH_TELLING: Duration = Duration::from_secs(1);

@@ -171,7 +171,7 @@ async fn left(tail: &Tail, server: &Server, others: bool, progress: &watch::Rece
 }
 
 const NO_REPLICA: &str = "it is no replica of the owner any more";
-const SILENT: &str = "it tells nothing, and others may";
+const SILENT: &str = "it tells nothing";
 
 #[tokio::test]
 async fn s_084_a_replica_is_left_once_it_is_known_to_be_none() {
