@@ -58,7 +58,7 @@ impl Relay {
             watch::channel(State { traffic: Traffic::Passes, apart: HashSet::new(), process: None, cuts: 0 });
         let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { listen(own, port, TcpListener::from_std(listener).unwrap(), seen).await });
+            runtime.block_on(listen(own, port, listener, seen));
         };
         std::thread::Builder::new().name(format!("relay {own}")).spawn(work).unwrap();
         Self { port: own, state }
@@ -88,8 +88,12 @@ impl Relay {
 
     /// The same, of this process of this machine; of no other from now on.
     pub fn hold_process(&self, process: Option<u32>) {
-        let process = process.map(|process| (process, ports(process)));
-        self.state.send_modify(|state| state.process = process);
+        // A connection made from now on is asked whose it is, so none is missed between those that are looked up and those.
+        self.state.send_modify(|state| state.process = process.map(|process| (process, HashSet::new())));
+        if let Some(process) = process {
+            let ports = ports(process);
+            self.state.send_modify(|state| state.process = Some((process, ports)));
+        }
     }
 
     /// Ends every connection that is open now.
@@ -99,8 +103,8 @@ impl Relay {
 }
 
 /// Until there is no [`Relay`] any more.
-async fn listen(own: u16, to: u16, first: TcpListener, mut state: watch::Receiver<State>) {
-    let mut listener = Some(first);
+async fn listen(own: u16, to: u16, first: std::net::TcpListener, mut state: watch::Receiver<State>) {
+    let mut listener = Some(TcpListener::from_std(first).unwrap());
     // One that waits for what is so already does not notice the end.
     while state.has_changed().is_ok() && state.wait_for(|state| state.traffic != Traffic::Refused).await.is_ok() {
         let bound = match listener.take() {
@@ -132,7 +136,7 @@ async fn listen(own: u16, to: u16, first: TcpListener, mut state: watch::Receive
             if is_refused {
                 break;
             }
-            let (way, mut state) = (Way { source, process: None, cuts, state: state.clone() }, state.clone());
+            let (way, mut state) = (Way { source, process: None, state: state.clone() }, state.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     biased;
@@ -150,8 +154,6 @@ struct Way {
     source: SocketAddr,
     /// Whose it is, if that was asked when it came.
     process: Option<u32>,
-    /// How often all connections had been ended when it came.
-    cuts: usize,
     state: watch::Receiver<State>,
 }
 
@@ -163,15 +165,12 @@ impl Way {
             self.process = ports.contains(&self.source.port()).then_some(process);
         }
         let mut sent = Vec::with_capacity(CHUNK);
-        let gone = async {
-            while client.read_buf(&mut sent).await? > 0 {}
-            io::Result::Ok(())
-        };
+        let gone = async { while client.read_buf(&mut sent).await.is_ok_and(|count| count > 0) {} };
         tokio::select! {
             biased;
-            open = self.open() => drop(open?),
+            open = self.open() => { open?; }
             // Had its packets been dropped, nothing of one that gives up would ever arrive.
-            gone = gone => return gone,
+            () = gone => return Ok(()),
         }
         let server = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await?;
         client.set_nodelay(true)?;
@@ -186,7 +185,8 @@ impl Way {
     /// Passes on what was read, and whatever comes, to the end.
     async fn pump(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut read: Vec<u8>) -> io::Result<()> {
         loop {
-            let is_over = read.is_empty() && from.read_buf(&mut read).await? == 0;
+            // A reset is an end as well, and is held as well.
+            let is_over = read.is_empty() && from.read_buf(&mut read).await.unwrap_or(0) == 0;
             if let Traffic::Late(by) = self.open().await? {
                 tokio::time::sleep(by).await;
             }
@@ -198,18 +198,16 @@ impl Way {
         }
     }
 
-    /// Waits until it is not held, and says how it is; an error once it was cut.
+    /// Waits until it is not held, and says how it is.
     async fn open(&mut self) -> io::Result<Traffic> {
-        let (source, process, cuts) = (self.source, self.process, self.cuts);
+        let (source, process) = (self.source, self.process);
         let is_open = |state: &State| {
             let is_of = |(held, ports): &(u32, HashSet<u16>)| process == Some(*held) || ports.contains(&source.port());
             state.traffic != Traffic::Held
                 && !state.apart.contains(&source.ip())
                 && !state.process.as_ref().is_some_and(is_of)
         };
-        let state =
-            self.state.wait_for(|state| state.cuts != cuts || is_open(state)).await.map_err(io::Error::other)?;
-        if state.cuts == cuts { Ok(state.traffic) } else { Err(io::ErrorKind::ConnectionReset.into()) }
+        self.state.wait_for(is_open).await.map(|state| state.traffic).map_err(io::Error::other)
     }
 }
 
@@ -257,6 +255,42 @@ mod tests {
         assert_eq!(&heard, b"here");
         server.set_nonblocking(true).unwrap();
         assert_eq!(server.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_end_is_held_like_all_else_and_nothing_passes_behind_a_cut() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let relay = Relay::start(server.local_addr().unwrap().port());
+        let open = || {
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port())).unwrap();
+            (client, server.accept().unwrap().0)
+        };
+        let reads = |mut from: TcpStream| {
+            let mut read = String::new();
+            from.read_to_string(&mut read).map(|_count| read)
+        };
+
+        for said in ["", "late"] {
+            let (mut client, arrived) = open();
+            relay.set(Traffic::Held);
+            client.write_all(said.as_bytes()).unwrap();
+            drop(client);
+            arrived.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert_eq!(
+                arrived.peek(&mut [0]).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock,
+                "neither bytes nor an end"
+            );
+            arrived.set_read_timeout(None).unwrap();
+            relay.set(Traffic::Passes);
+            assert_eq!(reads(arrived).unwrap(), said);
+        }
+
+        let (mut client, arrived) = open();
+        relay.cut();
+        // The client may be told already.
+        let _told = client.write_all(b"never");
+        assert_eq!(reads(arrived).unwrap_or_default(), "");
     }
 
     #[test]
