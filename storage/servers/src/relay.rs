@@ -20,7 +20,7 @@ pub enum Traffic {
     /// It waits, both ways, as if packets were dropped: connections stay, and nothing arrives. A new one is made later, if its client
     /// has not given up by then.
     Held,
-    /// Connections are reset, and new ones refused.
+    /// Connections end, and new ones are refused.
     Refused,
 }
 
@@ -211,9 +211,9 @@ impl Way {
     }
 }
 
-/// The ports from which a process has IPv4 connections, as Linux tells it.
+/// The ports from which a process has IPv4 connections, as Linux tells it; none of one that is over.
 fn ports(process: u32) -> HashSet<u16> {
-    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let Ok(files) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return HashSet::new() };
     let sockets: HashSet<_> = files
         .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
