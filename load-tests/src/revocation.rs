@@ -87,13 +87,15 @@ async fn revoke(installation: &Installation, people: &[Person]) -> Result<Heard>
         sent.store(number + 1, Ordering::SeqCst);
         revoking.spawn(async move {
             let called = Instant::now();
-            while sessions.revoke(&handle).await.is_err() && called.elapsed() < PATIENCE {
+            while sessions.revoke(&handle).await.is_err() {
+                ensure!(called.elapsed() < PATIENCE, "the store never took a revocation");
                 tokio::time::sleep(EVERY).await;
             }
-            (number, called, Instant::now())
+            Ok((number, called, Instant::now()))
         });
     }
-    let (answers, heard) = (revoking.join_all().await, hearing.await?);
+    let answers: Vec<_> = revoking.join_all().await.into_iter().collect::<Result<_>>()?;
+    let heard = hearing.await?;
     // After a reset a copy is a miss too, and would be taken for a refusal.
     ensure!(installation.resets() <= resets, "an edge dropped copies of which it had heard nothing");
     let since = |from: &dyn Fn(&(usize, Instant, Instant)) -> Instant| {

@@ -88,7 +88,7 @@ impl Relay {
 
     /// The same, of this process of this machine; of no other from now on.
     pub fn hold_process(&self, process: Option<u32>) {
-        // A connection made from now on is asked whose it is, so none is missed between those that are looked up and those.
+        // Those made from now on are asked whose they are, so none is missed while the others are looked up.
         self.state.send_modify(|state| state.process = process.map(|process| (process, HashSet::new())));
         if let Some(process) = process {
             let ports = ports(process);
