@@ -1,10 +1,10 @@
 # Two commands matter: `make demo` and `make test`. Each step of the second can be run alone.
-# Everything is built in one profile, dev, so that tests and demo share what they can, and the demo serves after a third
+# But for releases everything is built in one profile, dev, so that tests and demo share what they can, and the demo serves after a third
 # of the time that an optimised build would take.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
-.PHONY: demo test fmt deny clippy docs tests budgets fuzz tools-build tools-test
+.PHONY: demo release test fmt deny clippy docs tests budgets fuzz tools-build tools-test
 
 # One announced step: its name, its command; its time at the end.
 define step
@@ -14,6 +14,10 @@ endef
 # A whole Postern on this machine: provider, sample application, everything. `make demo ARGS="--port 9443"`.
 demo: tools-build
 	@exec cargo run --locked -- demo $(ARGS)
+
+# target/release/postern, optimised by a profile of what requests do (docs/decisions/0026-a-profile-for-releases.md).
+release: tools-build
+	@CARGO_ENCODED_RUSTFLAGS="-Cprofile-use=$(CURDIR)/edge/postern/release.profdata" cargo build --release --locked $(ARGS)
 
 # What has to pass before a change is taken.
 test: fmt deny clippy docs tests budgets fuzz

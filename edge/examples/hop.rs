@@ -28,6 +28,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -58,8 +59,13 @@ async fn serve(address: SocketAddr, application: SocketAddr, tls: TlsAcceptor) -
     let peer = HttpPeer::new(application, false, String::new());
     let (proxy, listener) = (Arc::new(http_proxy(&Arc::new(conf), Hop(peer))), TcpListener::bind(address).await?);
     let (_never_told, stop) = watch::channel(false);
+    let mut end = signal(SignalKind::terminate())?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            // In order, so that a build that counts what it does writes its counts.
+            _ = end.recv() => return Ok(()),
+        };
         stream.set_nodelay(true)?;
         let (proxy, tls, stop) = (Arc::clone(&proxy), tls.clone(), stop.clone());
         drop(tokio::spawn(async move {

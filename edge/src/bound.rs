@@ -63,7 +63,7 @@ impl Bound {
         let bound = Arc::new(Self::default());
         let mut exchange = pin!(BOUND.scope(Arc::clone(&bound), exchange));
         let mut looked_after = None;
-        if let Some(output) = attend(&bound, bound.over(exchange.as_mut()), &mut looked_after).await {
+        if let Some(output) = attend(&bound, bound.within(exchange.as_mut()), &mut looked_after).await {
             return output;
         }
         bound.cut();
@@ -123,11 +123,6 @@ impl Bound {
         self.lasts.store(true, Ordering::Relaxed);
     }
 
-    /// The output of `work`, unless the bound passes first.
-    pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.over(pin!(work)).await
-    }
-
     /// The exchange uses this upstream connection from now on, or none any more.
     pub(crate) fn hold(&self, line: Option<Arc<Line>>) {
         *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
@@ -149,8 +144,10 @@ impl Bound {
         self.active.swap(false, Ordering::Relaxed)
     }
 
-    /// The same. What the work itself sets is seen at once, since both are one task.
-    async fn over<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
+    /// The output of `work`, unless the bound passes first. What the work itself sets is seen at once, since both are one task.
+    ///
+    /// It is pinned before: what a future is given by value it keeps twice.
+    pub(crate) async fn within<F: Future>(&self, mut work: Pin<&mut F>) -> Option<F::Output> {
         let mut alarm = Alarm::default();
         std::future::poll_fn(|cx| {
             self.task.register(cx.waker());
@@ -226,10 +223,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_goes_on_until_the_bound_passes_and_no_longer() {
         let bound = Bound::default();
-        assert_eq!((bound.left(), bound.within(async { 1 }).await), (None, Some(1)));
+        assert_eq!((bound.left(), bound.within(pin!(async { 1 })).await), (None, Some(1)));
         bound.set(Some(Instant::now() + Duration::from_secs(5)));
         let start = Instant::now();
-        assert_eq!(bound.within(std::future::pending::<()>()).await, None);
+        assert_eq!(bound.within(pin!(std::future::pending::<()>())).await, None);
         assert_eq!((start.elapsed(), bound.left()), (Duration::from_secs(5), Some(Duration::ZERO)));
     }
 

@@ -85,6 +85,7 @@ impl End {
 }
 
 impl Exchange {
+    /// One whose head was just read.
     pub(crate) fn new(snapshot: Arc<Snapshot>, metrics: Metrics) -> Self {
         Self {
             began: Instant::now(),
@@ -111,9 +112,8 @@ impl Exchange {
         }
     }
 
-    /// The head is read: from now on the exchange has a name and a connection.
+    /// From now on the exchange has a name and a connection.
     pub(crate) fn begin(&mut self, connection: Option<Arc<Connection>>) -> Result<(), RandomError> {
-        (self.began, self.now) = (Instant::now(), SystemTime::now().into());
         self.connection = connection;
         let timeouts = self.snapshot.config.timeouts;
         self.bound.set(self.until(timeouts.read.into_iter().chain(timeouts.write).min()));

@@ -104,7 +104,8 @@ async fn live_session(
         Cached::Hit(entry) | Cached::Static(entry) => Some(entry),
         Cached::Unknown | Cached::Revoked => None,
         Cached::Unavailable => return Err(StorageError::cut_off()),
-        Cached::Miss => match sessions.load(id, now, window).await? {
+        // Apart: most requests have their session near, and need no room for this.
+        Cached::Miss => match Box::pin(sessions.load(id, now, window)).await? {
             Loaded::Found(entry) | Loaded::Static(entry) => Some(entry),
             Loaded::Unknown | Loaded::Revoked => None,
         },

@@ -1,6 +1,7 @@
 //! Looks after an exchange that lasts, such as a WebSocket, a tunnel or an answer that goes on: it lasts no longer than what
 //! allowed it (S-084, S-099).
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -68,8 +69,9 @@ impl Vigil {
     /// Until the exchange is to end; then ends it.
     pub(crate) async fn keep(mut self, bound: Arc<Bound>) {
         let mut end = self.end.clone();
+        let watching = pin!(self.watch(&bound));
         let ended = tokio::select! {
-            refusal = caught(self.watch(&bound)) => Ended::Refused(refusal.unwrap_or(Refusal::Failed(Failure::Internal))),
+            refusal = caught(watching) => Ended::Refused(refusal.unwrap_or(Refusal::Failed(Failure::Internal))),
             // What this gives is a lock: it is not kept.
             () = async { drop(end.wait_for(|end| *end).await) } => Ended::Drained,
         };

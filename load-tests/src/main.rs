@@ -76,6 +76,8 @@ enum Command {
     },
     /// What a request costs in Postern, and in other proxies of this machine
     Compare(compare::Options),
+    /// Writes the profile anew that releases are optimised by; wants the component llvm-tools of rustup
+    Profile(compare::Profile),
     /// Whether anything fails or grows in the long run, with reloads, sign-ins and an application that comes and goes
     Soak(compare::Soak),
     /// What an edge that has just started asks of the store, and how soon it answers
@@ -123,6 +125,7 @@ fn run(command: Command) -> anyhow::Result<Table> {
         Command::Sessions(options) => sessions::run(&options),
         Command::Sim(options) => runtime()?.block_on(sim::run(&options)),
         Command::Compare(options) => compare::run(&options),
+        Command::Profile(options) => compare::profile(&options),
         Command::Soak(options) => compare::soak(&options),
         Command::Faults { rows, quick } => Ok(runtime()?.block_on(faults::run(rows, quick))),
     }

@@ -146,8 +146,6 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Google takes it before `Authorization`, and keeps it from the service.
 pub(crate) const SERVERLESS: HeaderName = HeaderName::from_static("x-serverless-authorization");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Takes away what is said of the connection alone (S-039).
 fn strip_hop_by_hop(head: &mut RequestHeader) {
@@ -399,29 +397,28 @@ fn is_framing(name: &HeaderName) -> bool {
 /// What the upstream says to us alone; `Connection` cannot take away what the client needs.
 fn consume_hop_by_hop(head: &mut ResponseHeader) {
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let nominated: Vec<_> = nominated(head.headers.get_all(header::CONNECTION)).take(MAX_NOMINATED).collect();
-    for name in nominated.iter().filter(|name| !(upgraded && **name == header::UPGRADE)) {
+    let goes = |name: &HeaderName| match name.as_str() {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "te"
+        | "trailer" => true,
+        "upgrade" => !upgraded,
+        // What follows an upgrade has no frame of HTTP, whatever the upstream says (RFC 9112 §6.1).
+        "content-length" | "transfer-encoding" => upgraded,
+        _ => false,
+    };
+    let nominated = nominated(head.headers.get_all(header::CONNECTION)).take(MAX_NOMINATED);
+    let nominated = nominated.filter(|name| !(upgraded && *name == header::UPGRADE));
+    // As in a request, to look at what is there takes less than to look for each.
+    let said: Vec<_> = nominated.chain(head.headers.keys().filter(|name| goes(name)).cloned()).collect();
+    for name in &said {
         head.remove_header(name);
     }
-    let hop = [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-    ];
-    for name in &hop {
-        head.remove_header(name);
-    }
-    head.remove_header(&header::CONNECTION);
     if upgraded {
-        // What follows has no frame of HTTP, whatever the upstream says (RFC 9112 §6.1).
-        head.remove_header(&header::CONTENT_LENGTH);
-        head.remove_header(&header::TRANSFER_ENCODING);
         put(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    } else {
-        head.remove_header(&header::UPGRADE);
     }
 }
 

@@ -9,6 +9,7 @@ mod heads;
 mod pipe;
 mod stream;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,7 +76,7 @@ impl Proxy {
     pub(crate) async fn tunnel(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<()> {
         exchange.request_completed();
         let bound = Arc::clone(&exchange.bound);
-        let Some(opened) = bound.within(Box::pin(self.open(downstream, exchange))).await else {
+        let Some(opened) = bound.within(Box::pin(self.open(downstream, exchange)).as_mut()).await else {
             if !has_begun(downstream) && bound.reason().is_none() {
                 exchange.note(Outcome::Late);
             }
@@ -116,7 +117,7 @@ impl Proxy {
     ) -> Result<Option<Opened>> {
         let key = Key::draw().or_err(ErrorType::InternalError, "WebSocket key")?;
         let head = exchange.upgrade_asked(downstream.req_header(), &key)?;
-        let answered = unless_left(downstream, ask(stream, head, exchange.patience())).await?;
+        let answered = unless_left(downstream, pin!(ask(stream, head, exchange.patience()))).await?;
         response::check(answered.head()?, exchange.upgrade(), &exchange.snapshot.config.limits.upstream)?;
         if answered.head()?.status != StatusCode::SWITCHING_PROTOCOLS {
             pass_on(answered, downstream, exchange).await?;
@@ -145,7 +146,7 @@ impl Proxy {
             return Ok(Some(Opened { head, up: Up::Stream(stream, Bytes::new()) }));
         }
         let asking = ask(stream, exchange.tunnel_asked()?, exchange.patience());
-        let answered = unless_left(downstream, asking).await?;
+        let answered = unless_left(downstream, pin!(asking)).await?;
         response::check(answered.head()?, None, &exchange.snapshot.config.limits.upstream)?;
         if !answered.head()?.status.is_success() {
             pass_on(answered, downstream, exchange).await?;
@@ -169,7 +170,7 @@ impl Proxy {
     ) -> Result<Option<Opened>> {
         let head = exchange.datagrams_granted(downstream.req_header())?;
         let asking = ask(stream, exchange.datagrams_asked()?, exchange.patience());
-        let answered = unless_left(downstream, asking).await?;
+        let answered = unless_left(downstream, pin!(asking)).await?;
         let wanted = Upgrade::connect_udp();
         response::check(answered.head()?, Some(&wanted), &exchange.snapshot.config.limits.upstream)?;
         if answered.head()?.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -185,7 +186,7 @@ impl Proxy {
     async fn dial(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Stream> {
         loop {
             let peer = self.next_peer(downstream, exchange).await?;
-            match self.dialler.0.new_stream(&peer).await {
+            match self.dialler.0.new_stream(&*peer).await {
                 Ok(stream) => {
                     self.metrics.0.upstream_connections.with_label_values(&["opened"]).inc();
                     return Ok(stream);
@@ -215,9 +216,9 @@ impl Proxy {
     }
 
     /// The endpoint that is tried next.
-    async fn next_peer(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<HttpPeer> {
+    async fn next_peer(&self, downstream: &mut Downstream, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.attempts += 1;
-        let mut peer = unless_left(downstream, self.choose(exchange, Older::Must)).await?;
+        let mut peer = unless_left(downstream, pin!(self.choose(exchange, Older::Must))).await?;
         let address = peer._address.as_inet().copied();
         exchange.upstream = address;
         if let Some(left) = exchange.bound.left() {
@@ -243,7 +244,7 @@ impl Proxy {
                 let farewell = websocket.then(|| Farewell::between(self.stop.clone()));
                 let down = stream::Stream::of(session, farewell);
                 let down = down.or_err(ErrorType::InternalError, "a stream that was not answered")?;
-                let ended = exchange.bound.within(self.both_ways(down, up, (&meter, ends), exchange)).await;
+                let ended = exchange.bound.within(pin!(self.both_ways(down, up, (&meter, ends), exchange))).await;
                 match ended {
                     Some(Ended::Whole) => {}
                     Some(Ended::Upstream) => session.shutdown_with_reason(h2::Reason::CONNECT_ERROR),
@@ -259,7 +260,7 @@ impl Proxy {
                     connection.begin_tunnel(Tunnel::Connect);
                 }
                 let down = session.take_stream();
-                exchange.bound.within(self.both_ways(down, up, (&meter, ends), exchange)).await
+                exchange.bound.within(pin!(self.both_ways(down, up, (&meter, ends), exchange))).await
             }
             ServerSession::Subrequest(_) | ServerSession::Custom(_) => None,
         };

@@ -128,7 +128,7 @@ impl Upstreams {
         snapshot: &Snapshot,
         wants: Wants,
         way: &mut Way,
-    ) -> Result<(HttpPeer, &'r UpstreamEndpoint), NoWay> {
+    ) -> Result<(Box<HttpPeer>, &'r UpstreamEndpoint), NoWay> {
         let cluster = snapshot.clusters.of(route);
         let spoken = cluster.map_or(Http::One, |cluster| cluster.http);
         let newer = || cluster.is_some_and(|cluster| cluster.newer.load(Ordering::Relaxed));
@@ -190,7 +190,7 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`NoWay`].
-    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot, way: &mut Way) -> Result<HttpPeer, NoWay> {
+    pub(crate) async fn authn_peer(&self, snapshot: &Snapshot, way: &mut Way) -> Result<Box<HttpPeer>, NoWay> {
         let (address, tls) = match &snapshot.config.authenticate.upstream {
             AuthnUpstream::Here(address) => (*address, None),
             AuthnUpstream::Elsewhere(endpoint) => {

@@ -51,13 +51,13 @@ impl PeerSpec<'_> {
     ///
     /// # Errors
     /// A path that is none; the configuration has found it before.
-    pub(crate) fn peer(&self) -> pingora_error::Result<HttpPeer> {
+    pub(crate) fn peer(&self) -> pingora_error::Result<Box<HttpPeer>> {
         let name = self.tls.map_or("", |(_, name)| name).to_owned();
-        let mut peer = match self.place {
+        let mut peer = Box::new(match self.place {
             // A socket address: given a name, Pingora would look it up, blocking, and panic if that fails.
             Place::Address(address) => HttpPeer::new(address, self.tls.is_some(), name),
             Place::Socket(path) => HttpPeer::new_uds(&path.to_string_lossy(), self.tls.is_some(), name)?,
-        };
+        });
         peer.group_key = self.group_key();
         let options = &mut peer.options;
         match self.http {

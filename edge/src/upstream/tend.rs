@@ -142,7 +142,7 @@ impl Tended {
         endpoint: &UpstreamEndpoint,
         http: Http,
         check: &HealthCheck,
-    ) -> Option<HttpPeer> {
+    ) -> Option<Box<HttpPeer>> {
         let mut place = member.place.clone();
         if let (Where::Address(address), Some(port)) = (&mut place, check.port) {
             address.set_port(port);

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+
+use super::site::PATIENCE;
 
 /// One core for the proxies, another for everything around them.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Processes {
     }
 
     /// How it ended, if it did.
-    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().ok().flatten()
     }
 
@@ -123,7 +125,24 @@ impl Processes {
 
     /// Has the first of them look at its configuration again.
     pub(crate) fn hang_up(&self) -> Result<()> {
-        let told = Command::new("kill").args(["-HUP", &self.id().to_string()]).status()?;
+        self.signal("-HUP")
+    }
+
+    /// Asks the first of them to end, and gives how it did, [`PATIENCE`] later at most. Whoever is left of them is killed.
+    pub(crate) fn end(mut self) -> Result<ExitStatus> {
+        self.signal("-TERM")?;
+        let asked = Instant::now();
+        loop {
+            if let Some(ended) = self.ended() {
+                return Ok(ended);
+            }
+            ensure!(asked.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, which: &str) -> Result<()> {
+        let told = Command::new("kill").args([which, &self.id().to_string()]).status()?;
         ensure!(told.success(), "it is gone");
         Ok(())
     }
@@ -176,7 +195,7 @@ mod tests {
         let mut command = Command::new("bash");
         command.args(["-c", "while :; do :; done & wait"]);
         let processes = Processes::start(command).unwrap();
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         while processes.cpu() < Duration::from_millis(20) {
             assert!(began.elapsed() < Duration::from_secs(20), "no time of the child is seen");
         }

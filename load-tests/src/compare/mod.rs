@@ -6,12 +6,14 @@
 mod ask;
 mod cores;
 mod peer;
+mod profile;
 mod report;
 mod scenario;
 pub(crate) mod site;
 mod soak;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -20,6 +22,7 @@ pub(crate) use ask::{Dial, Stream, read_wrk};
 pub(crate) use cores::{Cores, Processes};
 use peer::{Binaries, HOP, Peer};
 pub(crate) use peer::{host, sign_in};
+pub(crate) use profile::{Profile, profile};
 use report::Report;
 use scenario::Scenario;
 use site::Site;
@@ -59,18 +62,30 @@ pub(crate) struct Options {
 
 /// Measures, and tells what it is doing on the standard error.
 pub(crate) fn run(options: &Options) -> Result<Table> {
-    ensure!(options.rounds > 0 && options.seconds > 0, "--rounds and --seconds begin at 1");
-    ensure!((1..=12_000).contains(&options.idle), "--idle is from 1 to 12000: more would want more files than 20,000");
+    options.check()?;
     let hop = match (&options.hop, &options.postern) {
         (None, None) if options.only.is_empty() || options.only.iter().any(|name| name == HOP) => Some(build_hop()?),
         (named, _) => named.clone(),
     };
     let binaries = Binaries { postern: options.postern.clone().map_or_else(build, Ok)?, hop };
+    Ok(measure(options, &binaries)?.0)
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        ensure!(self.rounds > 0 && self.seconds > 0, "--rounds and --seconds begin at 1");
+        ensure!((1..=12_000).contains(&self.idle), "--idle is from 1 to 12000: more would want more files than 20,000");
+        Ok(())
+    }
+}
+
+/// All rounds; gives the proxies too, which still run.
+fn measure(options: &Options, binaries: &Binaries) -> Result<(Table, Vec<Peer>)> {
     let cores = Cores::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     let site = Site::start(&cores)?;
-    let (peers, skipped) = Peer::start_all(&site, &cores, &binaries, &options.only)?;
+    let (peers, skipped) = Peer::start_all(&site, &cores, binaries, &options.only)?;
     for (name, why) in &skipped {
         eprintln!("{name}: left out, {why}");
     }
@@ -80,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
         eprintln!("{}: does its work", peer.name());
     }
     if options.hold {
-        return Ok(hold(&peers));
+        return Ok((hold(&peers), peers));
     }
     let wanted = |scenario: &Scenario| options.scenarios.is_empty() || options.scenarios.contains(scenario);
     let scenarios: Vec<_> = Scenario::all().into_iter().filter(wanted).collect();
@@ -101,7 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
     if let Some(folder) = &options.out {
         report.write(folder)?;
     }
-    Ok(report.table())
+    Ok((report.table(), peers))
 }
 
 /// Leaves them to somebody else, such as a profiler.
@@ -116,26 +131,54 @@ fn hold(peers: &[Peer]) -> Table {
     table
 }
 
-/// A release of this checkout.
+/// A release of this checkout, as `make release` builds it.
 pub(crate) fn build() -> Result<PathBuf> {
-    built(&["--bin", "postern"])
+    built(&mut cargo(&["--bin", "postern"], &Flag::Use)?)
 }
 
 /// The bare hop, as a release.
 fn build_hop() -> Result<PathBuf> {
-    built(&["--package", "postern-edge", "--example", "hop"])
+    built(&mut cargo(&BARE_HOP, &Flag::Use)?)
 }
 
-fn built(what: &[&str]) -> Result<PathBuf> {
-    eprintln!("building a release ({}); the first one takes some minutes", what.join(" "));
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let built = std::process::Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--message-format", "json-render-diagnostics"])
-        .args(what)
-        .current_dir(root)
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("running cargo")?;
+/// What cargo calls it.
+const BARE_HOP: [&str; 4] = ["--package", "postern-edge", "--example", "hop"];
+
+/// What releases are optimised by, in this checkout: `docs/decisions/0026-a-profile-for-releases.md`.
+const PROFILE: &str = "edge/postern/release.profdata";
+
+/// What a release does with a profile.
+#[derive(Debug)]
+enum Flag {
+    /// It is optimised by ours.
+    Use,
+    /// It writes one into that folder when it ends.
+    Generate(PathBuf),
+}
+
+fn root() -> Result<PathBuf> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?)
+}
+
+/// What builds a release of this checkout.
+fn cargo(what: &[&str], flag: &Flag) -> Result<Command> {
+    let root = root()?;
+    let flag = match flag {
+        Flag::Use => format!("-Cprofile-use={}", root.join(PROFILE).display()),
+        Flag::Generate(folder) => format!("-Cprofile-generate={}", folder.display()),
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--locked", "--message-format", "json-render-diagnostics"]).args(what);
+    // Unlike in `RUSTFLAGS`, which does not count beside it, there may be spaces in a flag.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flag).current_dir(root);
+    Ok(cargo)
+}
+
+/// Builds, and gives the program.
+fn built(cargo: &mut Command) -> Result<PathBuf> {
+    let what: Vec<_> = cargo.get_args().map(|argument| argument.to_string_lossy()).collect();
+    eprintln!("cargo {}; the first time takes some minutes", what.join(" "));
+    let built = cargo.stderr(std::process::Stdio::inherit()).output().context("running cargo")?;
     ensure!(built.status.success(), "it does not build");
     let artifacts = String::from_utf8_lossy(&built.stdout);
     let binary = artifacts

@@ -67,7 +67,7 @@ impl Kind {
             Self::EnvoyExtAuthz => ENVOY,
             Self::Postern(Shape { logs: true, .. }) => POSTERN_LOGGING,
             Self::Postern(Shape { routes: 10, .. }) => POSTERN,
-            Self::Postern(Shape { routes: 1_000, .. }) => "postern, 1,000 routes",
+            Self::Postern(Shape { routes: 1_000, .. }) => POSTERN_ROUTES,
             Self::Postern(_) => "postern, 10,000 routes",
         }
     }
@@ -101,6 +101,8 @@ pub(crate) const NGINX: &str = "nginx-plain";
 pub(crate) const POSTERN: &str = "postern";
 /// The same as most run it.
 pub(crate) const POSTERN_LOGGING: &str = "postern, both logs";
+/// The same with many routes.
+pub(crate) const POSTERN_ROUTES: &str = "postern, 1,000 routes";
 
 /// What is left out, and why.
 pub(crate) type Skipped = Vec<(&'static str, String)>;

@@ -243,8 +243,8 @@ pub(crate) fn listens(processes: &mut Processes, address: SocketAddr, log: &Path
     Ok(())
 }
 
-/// How long a program may take to start.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a program may take to start, and to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a command to its end, and gives what it wrote.
 pub(crate) fn output(mut command: Command) -> Result<String> {

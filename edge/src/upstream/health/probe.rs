@@ -46,7 +46,7 @@ impl From<std::io::Error> for Failure {
 /// Asks one endpoint.
 pub(super) struct Prober {
     tended: Arc<Tended>,
-    peer: HttpPeer,
+    peer: Box<HttpPeer>,
     asks: Asks,
     reuse: Option<Duration>,
     /// What holds the connection of the last time, if that went well and it is to be used again.

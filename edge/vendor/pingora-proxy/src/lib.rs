@@ -525,9 +525,10 @@ where
         Ok(duration)
     }
 
+    // Postern: boxed, as in `process_request`.
     async fn finish(
         &self,
-        mut session: Session,
+        mut session: Box<Session>,
         ctx: &mut SV::CTX,
         reuse: bool,
         error: Option<Box<Error>>,
@@ -1170,10 +1171,11 @@ impl<SV, C> HttpProxy<SV, C>
 where
     C: custom::Connector,
 {
+    // Postern: boxed, since what a future is given by value it keeps twice, and is moved with.
     async fn process_request(
         self: &Arc<Self>,
-        mut session: Session,
-        mut ctx: <SV as ProxyHttp>::CTX,
+        mut session: Box<Session>,
+        mut ctx: Box<<SV as ProxyHttp>::CTX>,
     ) -> Option<ReusedHttpStream>
     where
         SV: ProxyHttp + Send + Sync + 'static,
@@ -1396,7 +1398,7 @@ where
     // Postern: boxed, as what is rare needs no room in what is not.
     fn handle_error<'a>(
         &'a self,
-        mut session: Session,
+        mut session: Box<Session>,
         ctx: &'a mut <SV as ProxyHttp>::CTX,
         e: Box<Error>,
         context: &'a str,
@@ -1490,7 +1492,7 @@ where
         session.subrequest_ctx.replace(sub_req_ctx);
         trace!("processing subrequest");
         let ctx = self.inner.new_ctx();
-        self.process_request(session, ctx).await;
+        self.process_request(Box::new(session), Box::new(ctx)).await;
         trace!("subrequest done");
     }
 }
@@ -1602,13 +1604,13 @@ where
 
         // TODO: keepalive pool, use stack
         let mut session = match self.handle_new_request(session).await {
-            Some(downstream_session) => Session::new(
+            Some(downstream_session) => Box::new(Session::new(
                 downstream_session,
                 &self.downstream_modules,
                 #[cfg(feature = "upstream_modules")]
                 &self.upstream_modules,
                 self.shutdown_flag.clone(),
-            ),
+            )),
             None => return None, // bad request
         };
 
@@ -1617,7 +1619,7 @@ where
             session.set_keepalive(None);
         }
 
-        let mut ctx = self.inner.new_ctx();
+        let mut ctx = Box::new(self.inner.new_ctx());
 
         // Deliver user context from the previous request on this reused connection
         if let Some(prev_ctx) = prev_user_ctx {

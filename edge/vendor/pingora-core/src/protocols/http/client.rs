@@ -25,7 +25,7 @@ use crate::protocols::{Digest, SocketAddr, Stream};
 pub enum HttpSession<S = ()> {
     // Postern: boxed, so that half a KB is not moved each time it changes hands.
     H1(Box<Http1Session>),
-    H2(Http2Session),
+    H2(Box<Http2Session>),
     Custom(S),
 }
 

@@ -56,8 +56,8 @@ impl ReusableHttpStream {
 pub enum Session {
     // Postern: boxed, so that most of a KB is not moved each time it changes hands.
     H1(Box<SessionV1>),
-    H2(SessionV2),
-    Subrequest(SessionSubrequest),
+    H2(Box<SessionV2>),
+    Subrequest(Box<SessionSubrequest>),
     Custom(Box<dyn SessionCustom>),
 }
 
@@ -69,12 +69,12 @@ impl Session {
 
     /// Create a new [`Session`] from an established HTTP/2 stream
     pub fn new_http2(session: SessionV2) -> Self {
-        Self::H2(session)
+        Self::H2(Box::new(session))
     }
 
     /// Create a new [`Session`] from a subrequest session
     pub fn new_subrequest(session: SessionSubrequest) -> Self {
-        Self::Subrequest(session)
+        Self::Subrequest(Box::new(session))
     }
 
     /// Create a new [`Session`] from a custom session
