@@ -382,8 +382,7 @@ impl Proxy {
             crate::faults::strike(downstream.req_header());
             self.gate.admit(&snapshot, downstream.req_header(), &connection, at).await
         });
-        let admitted = caught(admitting).await;
-        exchange.admission = Some(admitted.map_err(|Panicked| exchange.panicked())?);
+        exchange.admission = Some(caught(admitting).await.map_err(|Panicked| exchange.panicked())?);
         if exchange.may_be_long_lived() && !exchange.take_tunnel_place(&self.tunnels, limits.tunnels()) {
             return Err(Refusal::Failed(Failure::Overloaded));
         }
@@ -510,8 +509,7 @@ pub(crate) fn overdue<T>() -> Result<T> {
     Error::e_explain(ErrorType::ReadTimedout, "the time of the exchange is over")
 }
 
-/// What `work` gives, unless the client leaves first: then it is given up, with all that it holds. Pinned before, as in
-/// [`Bound::within`].
+/// What `work` gives, unless the client leaves first: then it is given up, with all that it holds.
 pub(crate) async fn unless_left<T>(
     downstream: &mut Downstream,
     work: Pin<&mut impl Future<Output = Result<T>>>,
@@ -675,8 +673,7 @@ fn internal_failure(etype: &ErrorType) -> Failure {
 
 pub(crate) struct Panicked;
 
-/// The output of `future`, or that it panicked: one request's bug is that request's end only (S-115). Pinned before, as in
-/// [`Bound::within`].
+/// The output of `future`, or that it panicked: one request's bug is that request's end only (S-115).
 pub(crate) async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panicked> {
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),

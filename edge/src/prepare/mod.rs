@@ -161,6 +161,12 @@ fn strip_hop_by_hop(head: &mut RequestHeader) {
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // The last is no field of HTTP, but CGI makes of it what names a program's proxy (CVE-2016-5385).
+    is_of_one_connection(name) || matches!(name.as_str(), "upgrade" | "http2-settings" | "proxy")
+}
+
+/// Whether a field never goes on, in either direction.
+fn is_of_one_connection(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
@@ -170,10 +176,6 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "proxy-authorization"
             | "te"
             | "trailer"
-            | "upgrade"
-            | "http2-settings"
-            // No field of HTTP, but CGI makes of it what names a program's proxy (CVE-2016-5385).
-            | "proxy"
     )
 }
 
@@ -398,17 +400,10 @@ fn is_framing(name: &HeaderName) -> bool {
 fn consume_hop_by_hop(head: &mut ResponseHeader) {
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let goes = |name: &HeaderName| match name.as_str() {
-        "connection"
-        | "keep-alive"
-        | "proxy-connection"
-        | "proxy-authenticate"
-        | "proxy-authorization"
-        | "te"
-        | "trailer" => true,
         "upgrade" => !upgraded,
         // What follows an upgrade has no frame of HTTP, whatever the upstream says (RFC 9112 §6.1).
         "content-length" | "transfer-encoding" => upgraded,
-        _ => false,
+        _ => is_of_one_connection(name),
     };
     let nominated = nominated(head.headers.get_all(header::CONNECTION)).take(MAX_NOMINATED);
     let nominated = nominated.filter(|name| !(upgraded && *name == header::UPGRADE));

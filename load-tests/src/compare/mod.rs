@@ -13,7 +13,7 @@ pub(crate) mod site;
 mod soak;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -131,54 +131,38 @@ fn hold(peers: &[Peer]) -> Table {
     table
 }
 
-/// A release of this checkout, as `make release` builds it.
+/// A release of this checkout.
 pub(crate) fn build() -> Result<PathBuf> {
-    built(&mut cargo(&["--bin", "postern"], &Flag::Use)?)
+    release("--bin postern")
 }
 
 /// The bare hop, as a release.
 fn build_hop() -> Result<PathBuf> {
-    built(&mut cargo(&BARE_HOP, &Flag::Use)?)
+    release(BARE_HOP)
 }
 
 /// What cargo calls it.
-const BARE_HOP: [&str; 4] = ["--package", "postern-edge", "--example", "hop"];
+const BARE_HOP: &str = "--package postern-edge --example hop";
 
-/// What releases are optimised by, in this checkout: `docs/decisions/0026-a-profile-for-releases.md`.
-const PROFILE: &str = "edge/postern/release.profdata";
+/// What has Cargo tell where it puts what it builds.
+const TELL: &str = "--message-format json-render-diagnostics";
 
-/// What a release does with a profile.
-#[derive(Debug)]
-enum Flag {
-    /// It is optimised by ours.
-    Use,
-    /// It writes one into that folder when it ends.
-    Generate(PathBuf),
-}
-
+/// The root of this checkout.
 fn root() -> Result<PathBuf> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?)
 }
 
-/// What builds a release of this checkout.
-fn cargo(what: &[&str], flag: &Flag) -> Result<Command> {
-    let root = root()?;
-    let flag = match flag {
-        Flag::Use => format!("-Cprofile-use={}", root.join(PROFILE).display()),
-        Flag::Generate(folder) => format!("-Cprofile-generate={}", folder.display()),
-    };
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked", "--message-format", "json-render-diagnostics"]).args(what);
-    // Unlike in `RUSTFLAGS`, which does not count beside it, there may be spaces in a flag.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flag).current_dir(root);
-    Ok(cargo)
+/// One program as it is released.
+fn release(what: &str) -> Result<PathBuf> {
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", "release", &format!("ARGS={TELL} {what}")]);
+    built(make)
 }
 
 /// Builds, and gives the program.
-fn built(cargo: &mut Command) -> Result<PathBuf> {
-    let what: Vec<_> = cargo.get_args().map(|argument| argument.to_string_lossy()).collect();
-    eprintln!("cargo {}; the first time takes some minutes", what.join(" "));
-    let built = cargo.stderr(std::process::Stdio::inherit()).output().context("running cargo")?;
+fn built(mut builder: Command) -> Result<PathBuf> {
+    eprintln!("{builder:?}; the first time takes some minutes");
+    let built = builder.current_dir(root()?).stderr(Stdio::inherit()).output().context("building a release")?;
     ensure!(built.status.success(), "it does not build");
     let artifacts = String::from_utf8_lossy(&built.stdout);
     let binary = artifacts

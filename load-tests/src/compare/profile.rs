@@ -1,12 +1,12 @@
 //! The profile that releases are optimised by (PGO): what a release counts that is put under every load of the comparison.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::peer::{Binaries, HOP, POSTERN, POSTERN_LOGGING, POSTERN_ROUTES};
-use super::{BARE_HOP, Flag, Options, PROFILE, built, cargo, measure, root, site};
+use super::{BARE_HOP, Options, TELL, built, measure, root, site};
 use crate::table::Table;
 
 /// How long to count.
@@ -17,22 +17,11 @@ pub(crate) struct Profile {
     seconds: u64,
 }
 
+/// What releases are optimised by.
+const PROFILE: &str = "edge/postern/release.profdata";
+
 /// Counts, and writes the profile anew.
 pub(crate) fn profile(options: &Profile) -> Result<Table> {
-    let merger = merger()?;
-    let folder = root()?.join("target/profile");
-    let raw = folder.join("raw");
-    let counting = |what: &[&str]| {
-        let mut cargo = cargo(what, &Flag::Generate(raw.clone()))?;
-        cargo.arg("--target-dir").arg(&folder);
-        built(&mut cargo)
-    };
-    // The hop is optimised by what it counts itself, so that what is above it is the gate.
-    let binaries = Binaries { postern: counting(&["--bin", "postern"])?, hop: Some(counting(&BARE_HOP)?) };
-    // Build scripts have counted too, and so have earlier runs, of other code.
-    if raw.exists() {
-        std::fs::remove_dir_all(&raw)?;
-    }
     let loads = Options {
         scenarios: Vec::new(),
         rounds: 1,
@@ -45,18 +34,32 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
         out: None,
     };
     loads.check()?;
+    let merger = merger()?;
+    let folder = root()?.join("target/profile");
+    let counts = folder.join("raw");
+    let counting = |what: &str| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--release", "--locked"]).args(TELL.split(' ')).args(what.split(' '));
+        cargo.arg("--target-dir").arg(&folder);
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("-Cprofile-generate={}", counts.display()));
+        built(cargo)
+    };
+    // The hop is optimised by what it counts itself, so that what is above it is the gate.
+    let binaries = Binaries { postern: counting("--bin postern")?, hop: Some(counting(BARE_HOP)?) };
+    // Build scripts have counted too, and so have earlier runs, of other code.
+    if counts.exists() {
+        std::fs::remove_dir_all(&counts)?;
+    }
     // What they take while they count is nothing to be told.
     let (_, peers) = measure(&loads, &binaries)?;
     for peer in peers {
         let ended = peer.processes.end()?;
         ensure!(ended.success(), "{ended}: no counts were written");
     }
-    let counts = std::fs::read_dir(&raw).context("nothing was counted")?;
-    let counts = counts.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     let profile = root()?.join(PROFILE);
     let mut merge = Command::new(merger);
-    merge.args(["merge", "--sparse", "--output"]).arg(&profile).args(counts);
-    site::output(merge)?;
+    merge.args(["merge", "--sparse", "--output"]).arg(&profile).arg(counts);
+    site::output(merge).context("nothing was counted")?;
     let mut table = Table::new(&["profile", "bytes"]);
     table.row([PROFILE.to_owned(), std::fs::metadata(profile)?.len().to_string()]);
     Ok(table)
@@ -64,15 +67,9 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
 
 /// `llvm-profdata` of this checkout's toolchain: it has to be of the same LLVM.
 fn merger() -> Result<PathBuf> {
-    let rustc = |arguments: &[&str]| {
-        let mut rustc = Command::new("rustc");
-        rustc.args(arguments).current_dir(root()?);
-        site::output(rustc)
-    };
-    let told = rustc(&["--version", "--verbose"])?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc tells no host")?;
-    let merger =
-        PathBuf::from(rustc(&["--print", "sysroot"])?.trim()).join("lib/rustlib").join(host).join("bin/llvm-profdata");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir"]).current_dir(root()?);
+    let merger = Path::new(site::output(rustc)?.trim()).with_file_name("bin").join("llvm-profdata");
     ensure!(merger.exists(), "{} is missing: run `rustup component add llvm-tools`", merger.display());
     Ok(merger)
 }
