@@ -17,11 +17,10 @@ demo: tools-build
 
 # target/release/postern, optimised by a profile of what requests do (docs/decisions/0026-a-profile-for-releases.md). Its sum is
 # a flag too: Cargo does not look into the file, and would keep libraries as the one before made them.
-release: export CARGO_ENCODED_RUSTFLAGS = $(shell printf -- '-Cprofile-use=%s\x1f--cfg=profile_%s' \
-  '$(CURDIR)/$(PROFILE)' "$$(sha256sum '$(PROFILE)' | cut -c 1-16)")
-release: PROFILE := edge/postern/release.profdata
 release: tools-build
-	@cargo build --release --locked $(ARGS)
+	@counted='$(CURDIR)/edge/postern/release.profdata'; sum=$$(sha256sum "$$counted" | cut -c 1-16); \
+	  flags=$$(printf -- '-Cprofile-use=%s\x1f--cfg=profile_%s' "$$counted" "$$sum"); \
+	  CARGO_ENCODED_RUSTFLAGS=$$flags cargo build --release --locked $(ARGS)
 
 # What has to pass before a change is taken.
 test: fmt deny clippy docs tests budgets fuzz

@@ -165,7 +165,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     is_of_one_connection(name) || matches!(name.as_str(), "upgrade" | "http2-settings" | "proxy")
 }
 
-/// Whether a field never goes on, in either direction.
+/// Whether a field never goes on as it came, in either direction.
 fn is_of_one_connection(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

@@ -162,7 +162,8 @@ fn release(what: &str) -> Result<PathBuf> {
 /// Builds, and gives the program.
 fn built(mut builder: Command) -> Result<PathBuf> {
     eprintln!("{builder:?}; the first time takes some minutes");
-    let built = builder.current_dir(root()?).stderr(Stdio::inherit()).output().context("building a release")?;
+    let built = builder.current_dir(root()?).stderr(Stdio::inherit()).output();
+    let built = built.with_context(|| format!("a release is built by {:?}", builder.get_program()))?;
     ensure!(built.status.success(), "it does not build");
     let artifacts = String::from_utf8_lossy(&built.stdout);
     let binary = artifacts

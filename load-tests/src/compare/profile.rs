@@ -59,7 +59,7 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
     let profile = root()?.join(PROFILE);
     let mut merge = Command::new(merger);
     merge.args(["merge", "--sparse", "--output"]).arg(&profile).arg(counts);
-    site::output(merge).context("nothing was counted")?;
+    site::output(merge).context("merging what was counted")?;
     let mut table = Table::new(&["profile", "bytes"]);
     table.row([PROFILE.to_owned(), std::fs::metadata(profile)?.len().to_string()]);
     Ok(table)
