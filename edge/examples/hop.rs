@@ -2,7 +2,8 @@
 //! the gate's: `postern-load-tests compare` measures both in the same rounds. It runs as an edge does on one core: one thread, one
 //! runtime, the same TLS, what is written small sent together.
 //!
-//! `hop ADDRESS APPLICATION CERTIFICATE KEY`
+//! `hop ADDRESS APPLICATION CERTIFICATE KEY [bare|heads]`; with `heads` it writes the fields that an edge does, in both directions,
+//! so that what those cost in Pingora can be told from what deciding costs.
 
 use std::error::Error;
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use http::header::{self, HeaderName, HeaderValue};
 use pingora_core::apps::ServerApp as _;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, TlsRef};
@@ -22,6 +24,7 @@ use pingora_core::protocols::{
 };
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{ProxyHttp, Session, http_proxy};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -39,7 +42,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         |what: &str| arguments.next().ok_or_else(|| format!("no {what}: ADDRESS APPLICATION CERTIFICATE KEY"));
     let (address, application): (SocketAddr, SocketAddr) = (next("address")?.parse()?, next("application")?.parse()?);
     let tls = acceptor(&next("certificate")?, &next("key")?)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(address, application, tls))?;
+    let heads = match arguments.next().as_deref() {
+        None | Some("bare") => None,
+        Some("heads") => Some(Heads::new(application)?),
+        Some(other) => return Err(format!("{other} is neither bare nor heads").into()),
+    };
+    let hop = Hop { peer: HttpPeer::new(application, false, String::new()), heads };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(address, hop, tls))?;
     Ok(())
 }
 
@@ -54,10 +63,9 @@ fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor, Box<dyn Error>>
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn serve(address: SocketAddr, application: SocketAddr, tls: TlsAcceptor) -> io::Result<()> {
+async fn serve(address: SocketAddr, hop: Hop, tls: TlsAcceptor) -> io::Result<()> {
     let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 512, ..ServerConf::default() };
-    let peer = HttpPeer::new(application, false, String::new());
-    let (proxy, listener) = (Arc::new(http_proxy(&Arc::new(conf), Hop(peer))), TcpListener::bind(address).await?);
+    let (proxy, listener) = (Arc::new(http_proxy(&Arc::new(conf), hop)), TcpListener::bind(address).await?);
     let (_never_told, stop) = watch::channel(false);
     let mut end = signal(SignalKind::terminate())?;
     loop {
@@ -80,7 +88,10 @@ async fn serve(address: SocketAddr, application: SocketAddr, tls: TlsAcceptor) -
 const WRITTEN: usize = 16 * 1024;
 
 /// Sends everything to one application.
-struct Hop(HttpPeer);
+struct Hop {
+    peer: HttpPeer,
+    heads: Option<Heads>,
+}
 
 #[async_trait]
 impl ProxyHttp for Hop {
@@ -89,9 +100,60 @@ impl ProxyHttp for Hop {
     fn new_ctx(&self) -> Self::CTX {}
 
     async fn upstream_peer(&self, _: &mut Session, (): &mut Self::CTX) -> pingora_core::Result<Box<HttpPeer>> {
-        Ok(Box::new(self.0.clone()))
+        Ok(Box::new(self.peer.clone()))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        head: &mut RequestHeader,
+        (): &mut Self::CTX,
+    ) -> pingora_core::Result<()> {
+        let Some(heads) = &self.heads else { return Ok(()) };
+        head.remove_header(&header::COOKIE);
+        heads.up.iter().try_for_each(|(name, value)| head.insert_header(name.clone(), value.clone()))
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        (): &mut Self::CTX,
+    ) -> pingora_core::Result<()> {
+        let Some(heads) = &self.heads else { return Ok(()) };
+        heads.down.iter().try_for_each(|(name, value)| head.insert_header(name.clone(), value.clone()))
     }
 }
+
+/// Fields of the names and lengths that an edge writes, the same ones for each request.
+struct Heads {
+    up: [(HeaderName, HeaderValue); 7],
+    down: [(HeaderName, HeaderValue); 3],
+}
+
+impl Heads {
+    fn new(application: SocketAddr) -> Result<Self, Box<dyn Error>> {
+        let id = (HeaderName::from_static("x-request-id"), HeaderValue::from_static(ID));
+        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let up = [
+            (header::HOST, HeaderValue::try_from(application.to_string())?),
+            (HeaderName::from_static("x-pomerium-jwt-assertion"), HeaderValue::try_from("x".repeat(ASSERTION))?),
+            field("x-forwarded-for", "127.0.0.1"),
+            field("x-forwarded-host", "app.bench.localhost:18443"),
+            field("x-forwarded-port", "18443"),
+            field("x-forwarded-proto", "https"),
+            id.clone(),
+        ];
+        let down = [field("x-frame-options", "SAMEORIGIN"), field("x-xss-protection", "1; mode=block"), id];
+        Ok(Self { up, down })
+    }
+}
+
+/// A request id.
+const ID: &str = "8f14e45f-ceea-467f-a8a2-2b8f1c1d0e5a";
+
+/// Bytes of an assertion for somebody with a name, an address and two groups.
+const ASSERTION: usize = 700;
 
 /// A connection as Pingora wants it.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::table::Table;
 pub(crate) use ask::{Dial, Stream, read_wrk};
 pub(crate) use cores::{Cores, Processes};
-use peer::{Binaries, HOP, Peer};
+use peer::{Binaries, Peer};
 pub(crate) use peer::{host, sign_in};
 pub(crate) use profile::{Profile, profile};
 use report::Report;
@@ -64,7 +64,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Table> {
     options.check()?;
     let hop = match (&options.hop, &options.postern) {
-        (None, None) if options.only.is_empty() || options.only.iter().any(|name| name == HOP) => Some(build_hop()?),
+        (None, None) if Binaries::want_hop(&options.only) => Some(build_hop()?),
         (named, _) => named.clone(),
     };
     let binaries = Binaries { postern: options.postern.clone().map_or_else(build, Ok)?, hop };

@@ -28,12 +28,19 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nginx,
-    Hop,
+    Hop(Fields),
     NginxLogging,
     Haproxy,
     NginxAuthRequest,
     EnvoyExtAuthz,
     Postern(Shape),
+}
+
+/// What a hop writes into heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fields {
+    None,
+    AsWeDo,
 }
 
 /// What a Postern of the comparison differs in.
@@ -43,10 +50,11 @@ struct Shape {
     routes: usize,
 }
 
-const ALL: [Kind; 10] = [
+const ALL: [Kind; 11] = [
     Kind::Nginx,
     Kind::Postern(Shape { logs: false, routes: 10 }),
-    Kind::Hop,
+    Kind::Hop(Fields::None),
+    Kind::Hop(Fields::AsWeDo),
     Kind::Postern(Shape { logs: true, routes: 10 }),
     Kind::NginxLogging,
     Kind::Haproxy,
@@ -60,7 +68,8 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Self::Nginx => NGINX,
-            Self::Hop => HOP,
+            Self::Hop(Fields::None) => HOP,
+            Self::Hop(Fields::AsWeDo) => HOP_HEADS,
             Self::NginxLogging => "nginx-plain, access log",
             Self::Haproxy => "haproxy-plain",
             Self::NginxAuthRequest => "nginx, auth_request",
@@ -78,7 +87,7 @@ impl Kind {
             Self::Nginx | Self::NginxLogging | Self::NginxAuthRequest => Some("nginx"),
             Self::Haproxy => Some("haproxy"),
             Self::EnvoyExtAuthz => Some("envoy"),
-            Self::Hop | Self::Postern(_) => None,
+            Self::Hop(_) | Self::Postern(_) => None,
         }
     }
 }
@@ -91,8 +100,17 @@ pub(crate) struct Binaries {
     pub(crate) hop: Option<PathBuf>,
 }
 
+impl Binaries {
+    /// Whether a comparison of these proxies, or of all if none is named, wants the hop.
+    pub(crate) fn want_hop(only: &[String]) -> bool {
+        only.is_empty() || only.iter().any(|name| name == HOP || name == HOP_HEADS)
+    }
+}
+
 /// The same Pingora with nothing of ours.
 pub(crate) const HOP: &str = "pingora, bare hop";
+/// The same, writing the fields that we write.
+pub(crate) const HOP_HEADS: &str = "pingora, hop with our heads";
 /// A proxy that asks another service for each request, as Pomerium's does.
 pub(crate) const ENVOY: &str = "envoy, jwt of ext_authz";
 /// What ratios are of.
@@ -129,7 +147,7 @@ impl Peer {
 
     /// Whether it is there only to show what a request costs that nobody looks at.
     pub(crate) const fn is_for_the_gate(&self) -> bool {
-        matches!(self.kind, Kind::Hop)
+        matches!(self.kind, Kind::Hop(_))
     }
 
     pub(crate) const fn is_postern(&self) -> bool {
@@ -171,7 +189,7 @@ impl Peer {
                 skipped.push((name, format!("{program} is not installed")));
                 continue;
             }
-            if kind == Kind::Hop && binaries.hop.is_none() {
+            if matches!(kind, Kind::Hop(_)) && binaries.hop.is_none() {
                 skipped.push((name, "--hop names none".to_owned()));
                 continue;
             }
@@ -207,10 +225,14 @@ impl Peer {
                     .arg(&config);
                 (envoy(address, site), command)
             }
-            Kind::Hop => {
+            Kind::Hop(fields) => {
                 let mut command = cores.for_proxy(binaries.hop.as_deref().context("no hop")?);
                 command.args([address, site.application].map(|address| address.to_string()));
                 command.args(["cert.pem", "key.pem"].map(|name| site.file(name)));
+                command.arg(match fields {
+                    Fields::None => "bare",
+                    Fields::AsWeDo => "heads",
+                });
                 (String::new(), command)
             }
             Kind::Postern(shape) => {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::peer::{Binaries, HOP, POSTERN, POSTERN_LOGGING, POSTERN_ROUTES};
+use super::peer::{Binaries, HOP, HOP_HEADS, POSTERN, POSTERN_LOGGING, POSTERN_ROUTES};
 use super::{BARE_HOP, Options, TELL, built, measure, root, site};
 use crate::table::Table;
 
@@ -27,7 +27,7 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
         rounds: 1,
         seconds: options.seconds,
         idle: 500,
-        only: [POSTERN, POSTERN_LOGGING, POSTERN_ROUTES, HOP].map(str::to_owned).to_vec(),
+        only: [POSTERN, POSTERN_LOGGING, POSTERN_ROUTES, HOP, HOP_HEADS].map(str::to_owned).to_vec(),
         postern: None,
         hop: None,
         hold: false,
