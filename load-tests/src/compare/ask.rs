@@ -4,8 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -152,8 +151,15 @@ impl Dial {
         Ok(Self { address, name: ServerName::try_from(HOST)?, tls: TlsConnector::from(Arc::new(tls)) })
     }
 
-    fn to(peer: &Peer, resuming: bool) -> Result<Self> {
+    pub(super) fn to(peer: &Peer, resuming: bool) -> Result<Self> {
         Self::new(peer.address, &peer.authority, resuming)
+    }
+
+    /// The same for connections of HTTP/2.
+    pub(super) fn over_http2(self) -> Self {
+        let mut tls = ClientConfig::clone(self.tls.config());
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self { tls: TlsConnector::from(Arc::new(tls)), ..self }
     }
 
     pub(crate) async fn connect(&self) -> Result<Stream> {
@@ -184,7 +190,7 @@ impl Dial {
 }
 
 /// A request of who is signed in.
-fn request(peer: &Peer, path: &str, closing: bool) -> Arc<str> {
+pub(super) fn request(peer: &Peer, path: &str, closing: bool) -> Arc<str> {
     let connection = if closing { "close" } else { "keep-alive" };
     let (port, cookie) = (peer.address.port(), &peer.cookie);
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nCookie: {cookie}\r\nConnection: {connection}\r\n\r\n").into()
@@ -274,57 +280,6 @@ pub(crate) async fn paced(peer: &Peer, rate: u32, seconds: u64, connected: impl 
     let seen: Seen = all.into_iter().flat_map(|(took, _)| took).collect();
     let latency = seen.percentile(50).zip(seen.percentile(99)).map(|(half, most)| [half, most]);
     Ok(Asked { requests, failed, took: began.elapsed(), latency })
-}
-
-/// What [`steady`] has seen.
-#[derive(Debug, Default)]
-pub(crate) struct Steady {
-    pub(crate) answered: AtomicU64,
-    pub(crate) failures: Mutex<Vec<String>>,
-}
-
-/// So many requests a second on 32 connections, for as long as this runs; a connection that the proxy ends in an orderly way is no
-/// failure.
-pub(crate) async fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinSet<()>> {
-    const CLIENTS: u32 = 32;
-    let (dial, request) = (Dial::to(peer, false)?, request(peer, "/1k", false));
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let (dial, request, seen) = (dial.clone(), Arc::clone(&request), Arc::clone(seen));
-        let mut stream = Some(dial.connect().await?);
-        let pause = Duration::from_secs(1) * CLIENTS / rate;
-        let mut due = Instant::now() + pause * number / CLIENTS;
-        clients.spawn(async move {
-            let mut buffer = Vec::new();
-            loop {
-                tokio::time::sleep_until(due.into()).await;
-                // Who is late does not catch up: what is looked for are failures.
-                due = (due + pause).max(Instant::now());
-                let mut once = async || {
-                    let mut open = match stream.take() {
-                        Some(open) => open,
-                        None => dial.connect().await?,
-                    };
-                    if !dial.exchange(&request, &mut open, &mut buffer).await? {
-                        stream = Some(open);
-                    }
-                    anyhow::Ok(())
-                };
-                match tokio::time::timeout(Duration::from_secs(10), once()).await {
-                    Ok(Ok(())) => drop(seen.answered.fetch_add(1, Ordering::Relaxed)),
-                    Ok(Err(error)) => seen.fail(format!("{error:#}")),
-                    Err(_) => seen.fail("no answer within 10 s".to_owned()),
-                }
-            }
-        });
-    }
-    Ok(clients)
-}
-
-impl Steady {
-    fn fail(&self, what: String) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-    }
 }
 
 /// Messages of 64 bytes and their echoes, one after the other, on eight WebSockets.

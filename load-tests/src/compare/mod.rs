@@ -11,6 +11,7 @@ mod report;
 mod scenario;
 pub(crate) mod site;
 mod soak;
+mod steady;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

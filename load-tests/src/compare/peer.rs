@@ -18,8 +18,8 @@ pub(crate) struct Peer {
     /// The cookie of who is signed in; proxies that know nobody get it too, so that heads are of one length.
     pub(crate) cookie: String,
     pub(crate) processes: Processes,
-    /// Where Postern tells of its health and its metrics.
-    ports: [SocketAddr; 2],
+    /// Where Postern tells of its health, its metrics and what it is doing.
+    ports: [SocketAddr; 3],
     /// PEM of what its certificate is checked against.
     pub(crate) authority: PathBuf,
 }
@@ -205,7 +205,7 @@ impl Peer {
 
     fn start(kind: Kind, address: SocketAddr, site: &Site, cores: &Cores, binaries: &Binaries) -> Result<Self> {
         let called = format!("peer-{}", address.port());
-        let ports = [site::free()?, site::free()?];
+        let ports = [site::free()?, site::free()?, site::free()?];
         let (config, log) = (site.file(&format!("{called}.yaml")), site.file(&format!("{called}.log")));
         let (text, mut command) = match kind {
             Kind::Nginx | Kind::NginxLogging | Kind::NginxAuthRequest => {
@@ -272,6 +272,23 @@ impl Peer {
     /// Where a host of this proxy is asked.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{HOST}:{}{path}", self.address.port())
+    }
+
+    /// How many tasks the runtimes of a Postern with logs have.
+    pub(crate) fn tasks(&self) -> Result<usize> {
+        #[derive(serde::Deserialize)]
+        struct Debug {
+            runtimes: Vec<Runtime>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Runtime {
+            tasks: usize,
+        }
+        let (mut curl, [.., debug]) = (Command::new("curl"), self.ports);
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "30"])
+            .arg(format!("http://{debug}/debug/runtime"));
+        let debug: Debug = serde_json::from_str(&site::output(curl)?)?;
+        Ok(debug.runtimes.iter().map(|runtime| runtime.tasks).sum())
     }
 
     fn curl(&self) -> Command {
@@ -537,16 +554,20 @@ fn envoy(address: SocketAddr, site: &Site) -> String {
 }
 
 /// Of a Postern: as in production, but for the store, which nothing else shares here.
-fn configuration(shape: Shape, address: SocketAddr, site: &Site, ports: [SocketAddr; 2]) -> String {
+fn configuration(shape: Shape, address: SocketAddr, site: &Site, ports: [SocketAddr; 3]) -> String {
     let port = address.port();
     let [client_id, client_secret] = CLIENT;
-    let [health, metrics] = ports;
-    let quiet = if shape.logs { "" } else { "log_level: error\nproxy_log_level: error\n" };
+    let [health, metrics, debug] = ports;
+    let told = if shape.logs {
+        format!("debug_address: {debug}\n")
+    } else {
+        "log_level: error\nproxy_log_level: error\n".to_owned()
+    };
     let mut text = format!(
         r"address: {address}
 health_check_addr: {health}
 metrics_address: {metrics}
-{quiet}certificates:
+{told}certificates:
   - cert: {cert}
     key: {key}
 authenticate_service_url: https://authenticate.bench.localhost:{port}

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::ask::{self, Steady};
+use super::ask;
 use super::cores::Cores;
 use super::peer::{Binaries, POSTERN_LOGGING, Peer};
 use super::site::{self, Site};
+use super::steady::{Steady, steady};
 use crate::table::{Goal, Table};
 
 /// How long, and how much.
@@ -34,6 +35,7 @@ struct Held {
     kilobytes: u64,
     files: usize,
     threads: usize,
+    tasks: usize,
 }
 
 /// Runs it, and tells every ten seconds how it goes.
@@ -51,7 +53,7 @@ pub(crate) fn soak(options: &Soak) -> Result<Table> {
     let rate = u32::try_from(most.requests)? / u32::try_from(most.took.as_secs().max(1))? * options.load / 100;
     eprintln!("{rate} requests a second for {} minutes", options.minutes);
     let seen = Arc::new(Steady::default());
-    let clients = runtime.block_on(ask::steady(&peer, rate.max(1), &seen))?;
+    let clients = steady(&peer, rate.max(1), &seen)?;
     let mut day = Day::begin(&peer, &site)?;
     let (began, span) = (Instant::now(), Duration::from_secs(60 * options.minutes));
     let mut held: Vec<(Duration, Held)> = Vec::new();
@@ -59,14 +61,15 @@ pub(crate) fn soak(options: &Soak) -> Result<Table> {
         let turn = Instant::now();
         day.turn()?;
         let (files, threads) = peer.processes.files_and_threads();
-        let now = Held { kilobytes: peer.processes.memory() / 1024, files, threads };
+        let now = Held { kilobytes: peer.processes.memory() / 1024, files, threads, tasks: peer.tasks()? };
         held.push((began.elapsed(), now));
         eprintln!(
-            "{:>5} s: {} answered, {} failed, {} MB, {files} files, {threads} threads",
+            "{:>5} s: {} answered, {} failed, {} MB, {files} files, {threads} threads, {} tasks",
             began.elapsed().as_secs(),
             seen.answered.load(Ordering::Relaxed),
             seen.failures.lock().unwrap_or_else(PoisonError::into_inner).len(),
             now.kilobytes / 1024,
+            now.tasks,
         );
         std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
     }
@@ -180,6 +183,7 @@ fn table(seen: &Steady, day: &Day<'_>, held: &[(Duration, Held)], span: Duration
     };
     grown("KB of memory", |held| u32::try_from(held.kilobytes).map_or(f64::INFINITY, f64::from), 5.0);
     grown("files and sockets", |held| u32::try_from(held.files).map_or(f64::INFINITY, f64::from), 10.0);
+    grown("tasks", |held| u32::try_from(held.tasks).map_or(f64::INFINITY, f64::from), 10.0);
     grown("threads", |held| u32::try_from(held.threads).map_or(f64::INFINITY, f64::from), 10.0);
     table
 }
