@@ -15,12 +15,11 @@ endef
 demo: tools-build
 	@exec cargo run --locked -- demo $(ARGS)
 
-# target/release/postern, optimised by a profile of what requests do (docs/decisions/0026-a-profile-for-releases.md). Its sum is
-# a flag too: Cargo does not look into the file, and would keep libraries as the one before made them.
+# target/release/postern, optimised by a profile (docs/decisions/0026-a-profile-for-releases.md). Cargo does not look into that
+# file and would keep what was built with another one, so its checksum is a flag too.
 release: tools-build
-	@counted='$(CURDIR)/edge/postern/release.profdata'; sum=$$(sha256sum "$$counted" | cut -c 1-16); \
-	  flags=$$(printf -- '-Cprofile-use=%s\x1f--cfg=profile_%s' "$$counted" "$$sum"); \
-	  CARGO_ENCODED_RUSTFLAGS=$$flags cargo build --release --locked $(ARGS)
+	@profile="$$PWD/edge/postern/release.profdata"; sum=$$(sha256sum "$$profile" | cut -c 1-16); \
+	  CARGO_ENCODED_RUSTFLAGS="-Cprofile-use=$$profile"$$'\x1f'"--cfg=profile_$$sum" cargo build --release --locked $(ARGS)
 
 # What has to pass before a change is taken.
 test: fmt deny clippy docs tests budgets fuzz

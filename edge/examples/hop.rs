@@ -1,9 +1,8 @@
-//! A hop of Pingora with nothing of ours: TLS from whoever asks, plain HTTP to one application. What a request costs beyond it is
-//! the gate's: `postern-load-tests compare` measures both in the same rounds. It runs as an edge does on one core: one thread, one
-//! runtime, the same TLS, what is written small sent together.
+//! A hop of Pingora without a gate: TLS from whoever asks, plain HTTP to one application, on one thread as an edge on one core.
+//! `postern-load-tests compare` measures it in the same rounds as Postern, and tells the difference.
 //!
-//! `hop ADDRESS APPLICATION CERTIFICATE KEY [bare|heads]`; with `heads` it writes the fields that an edge does, in both directions,
-//! so that what those cost in Pingora can be told from what deciding costs.
+//! `hop ADDRESS APPLICATION CERTIFICATE KEY [fields]`. With `fields` it sets those that an edge sets, in both directions: then the
+//! difference leaves out what Pingora does with them. TLS, allocator and Pingora are an edge's.
 
 use std::error::Error;
 use std::io;
@@ -16,6 +15,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora_core::apps::ServerApp as _;
+use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, TlsRef};
 use pingora_core::protocols::{
@@ -36,21 +36,25 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next =
-        |what: &str| arguments.next().ok_or_else(|| format!("no {what}: ADDRESS APPLICATION CERTIFICATE KEY"));
+    let mut next = |what: &str| arguments.next().ok_or_else(|| format!("no {what}: {USAGE}"));
     let (address, application): (SocketAddr, SocketAddr) = (next("address")?.parse()?, next("application")?.parse()?);
     let tls = acceptor(&next("certificate")?, &next("key")?)?;
-    let heads = match arguments.next().as_deref() {
-        None | Some("bare") => None,
-        Some("heads") => Some(Heads::new(application)?),
-        Some(other) => return Err(format!("{other} is neither bare nor heads").into()),
+    let fields = match arguments.next().as_deref() {
+        None => false,
+        Some("fields") => true,
+        Some(other) => return Err(format!("{other} is too much: {USAGE}").into()),
     };
-    let hop = Hop { peer: HttpPeer::new(application, false, String::new()), heads };
+    let hop = Hop { peer: HttpPeer::new(application, false, String::new()), fields };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(address, hop, tls))?;
     Ok(())
 }
+
+const USAGE: &str = "hop ADDRESS APPLICATION CERTIFICATE KEY [fields]";
 
 fn acceptor(certificate: &str, key: &str) -> Result<TlsAcceptor, Box<dyn Error>> {
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
@@ -90,7 +94,7 @@ const WRITTEN: usize = 16 * 1024;
 /// Sends everything to one application.
 struct Hop {
     peer: HttpPeer,
-    heads: Option<Heads>,
+    fields: bool,
 }
 
 #[async_trait]
@@ -98,6 +102,8 @@ impl ProxyHttp for Hop {
     type CTX = ();
 
     fn new_ctx(&self) -> Self::CTX {}
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn upstream_peer(&self, _: &mut Session, (): &mut Self::CTX) -> pingora_core::Result<Box<HttpPeer>> {
         Ok(Box::new(self.peer.clone()))
@@ -109,9 +115,11 @@ impl ProxyHttp for Hop {
         head: &mut RequestHeader,
         (): &mut Self::CTX,
     ) -> pingora_core::Result<()> {
-        let Some(heads) = &self.heads else { return Ok(()) };
-        head.remove_header(&header::COOKIE);
-        heads.up.iter().try_for_each(|(name, value)| head.insert_header(name.clone(), value.clone()))
+        if self.fields {
+            head.remove_header(&header::COOKIE);
+            UP.iter().try_for_each(|(name, value)| head.insert_header(name.clone(), value.clone()))?;
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -120,40 +128,43 @@ impl ProxyHttp for Hop {
         head: &mut ResponseHeader,
         (): &mut Self::CTX,
     ) -> pingora_core::Result<()> {
-        let Some(heads) = &self.heads else { return Ok(()) };
-        heads.down.iter().try_for_each(|(name, value)| head.insert_header(name.clone(), value.clone()))
+        if self.fields {
+            DOWN.iter().try_for_each(|(name, value)| head.insert_header(name.clone(), value.clone()))?;
+        }
+        Ok(())
     }
 }
 
-/// Fields of the names and lengths that an edge writes, the same ones for each request.
-struct Heads {
-    up: [(HeaderName, HeaderValue); 7],
-    down: [(HeaderName, HeaderValue); 3],
+/// What an edge sets in the head that goes up: the same names and lengths, always the same values.
+static UP: [(HeaderName, HeaderValue); 7] = [
+    field("host", "127.0.0.1:40000"),
+    field("x-pomerium-jwt-assertion", ASSERTION),
+    field("x-forwarded-for", "127.0.0.1"),
+    field("x-forwarded-host", "app.bench.localhost:18443"),
+    field("x-forwarded-port", "18443"),
+    field("x-forwarded-proto", "https"),
+    REQUEST_ID,
+];
+
+/// The same of the head that comes down.
+static DOWN: [(HeaderName, HeaderValue); 4] = [
+    field("x-frame-options", "SAMEORIGIN"),
+    field("x-xss-protection", "1; mode=block"),
+    field("strict-transport-security", "max-age=31536000; includeSubDomains"),
+    REQUEST_ID,
+];
+
+const REQUEST_ID: (HeaderName, HeaderValue) = field("x-request-id", "8f14e45f-ceea-467f-a8a2-2b8f1c1d0e5a");
+
+/// As long as one of the comparison's.
+const ASSERTION: &str = match std::str::from_utf8(&[b'x'; 614]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
+const fn field(name: &'static str, value: &'static str) -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static(name), HeaderValue::from_static(value))
 }
-
-impl Heads {
-    fn new(application: SocketAddr) -> Result<Self, Box<dyn Error>> {
-        let id = (HeaderName::from_static("x-request-id"), HeaderValue::from_static(ID));
-        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
-        let up = [
-            (header::HOST, HeaderValue::try_from(application.to_string())?),
-            (HeaderName::from_static("x-pomerium-jwt-assertion"), HeaderValue::try_from("x".repeat(ASSERTION))?),
-            field("x-forwarded-for", "127.0.0.1"),
-            field("x-forwarded-host", "app.bench.localhost:18443"),
-            field("x-forwarded-port", "18443"),
-            field("x-forwarded-proto", "https"),
-            id.clone(),
-        ];
-        let down = [field("x-frame-options", "SAMEORIGIN"), field("x-xss-protection", "1; mode=block"), id];
-        Ok(Self { up, down })
-    }
-}
-
-/// A request id.
-const ID: &str = "8f14e45f-ceea-467f-a8a2-2b8f1c1d0e5a";
-
-/// Bytes of an assertion for somebody with a name, an address and two groups.
-const ASSERTION: usize = 700;
 
 /// A connection as Pingora wants it.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::table::Table;
 pub(crate) use ask::{Dial, Stream, read_wrk};
 pub(crate) use cores::{Cores, Processes};
-use peer::{Binaries, Peer};
+use peer::{Binaries, HOP, HOP_FIELDS, Peer, is_wanted};
 pub(crate) use peer::{host, sign_in};
 pub(crate) use profile::{Profile, profile};
 use report::Report;
@@ -50,7 +50,7 @@ pub(crate) struct Options {
     /// The binary of Postern; built as a release if none is named
     #[arg(long, value_name = "FILE")]
     postern: Option<PathBuf>,
-    /// The bare hop of Pingora, example `hop` of postern-edge; built beside Postern if neither is named
+    /// The hop of Pingora, example `hop` of postern-edge; built beside Postern if neither is named
     #[arg(long, value_name = "FILE")]
     hop: Option<PathBuf>,
     /// Measure nothing: say where everybody listens and what is shown there, and wait for the end of the standard input
@@ -65,7 +65,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Table> {
     options.check()?;
     let hop = match (&options.hop, &options.postern) {
-        (None, None) if Binaries::want_hop(&options.only) => Some(build_hop()?),
+        (None, None) if [HOP, HOP_FIELDS].iter().any(|hop| is_wanted(hop, &options.only)) => {
+            Some(release(HOP_PROGRAM)?)
+        }
         (named, _) => named.clone(),
     };
     let binaries = Binaries { postern: options.postern.clone().map_or_else(build, Ok)?, hop };
@@ -134,16 +136,12 @@ fn hold(peers: &[Peer]) -> Table {
 
 /// A release of this checkout.
 pub(crate) fn build() -> Result<PathBuf> {
-    release("--bin postern")
+    release(POSTERN_PROGRAM)
 }
 
-/// The bare hop, as a release.
-fn build_hop() -> Result<PathBuf> {
-    release(BARE_HOP)
-}
-
-/// What cargo calls it.
-const BARE_HOP: &str = "--package postern-edge --example hop";
+/// What Cargo calls them.
+const POSTERN_PROGRAM: &str = "--bin postern";
+const HOP_PROGRAM: &str = "--package postern-edge --example hop";
 
 /// What has Cargo tell where it puts what it builds.
 const TELL: &str = "--message-format json-render-diagnostics";
@@ -163,10 +161,10 @@ fn release(what: &str) -> Result<PathBuf> {
 /// Builds, and gives the program.
 fn built(mut builder: Command) -> Result<PathBuf> {
     eprintln!("{builder:?}; the first time takes some minutes");
-    let built = builder.current_dir(root()?).stderr(Stdio::inherit()).output();
-    let built = built.with_context(|| format!("a release is built by {:?}", builder.get_program()))?;
-    ensure!(built.status.success(), "it does not build");
-    let artifacts = String::from_utf8_lossy(&built.stdout);
+    let output = builder.current_dir(root()?).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("running {builder:?}"))?;
+    ensure!(output.status.success(), "{builder:?} failed");
+    let artifacts = String::from_utf8_lossy(&output.stdout);
     let binary = artifacts
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

@@ -28,19 +28,15 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nginx,
-    Hop(Fields),
+    /// Pingora without a gate, bare or setting the fields that we set.
+    Hop {
+        fields: bool,
+    },
     NginxLogging,
     Haproxy,
     NginxAuthRequest,
     EnvoyExtAuthz,
     Postern(Shape),
-}
-
-/// What a hop writes into heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fields {
-    None,
-    AsWeDo,
 }
 
 /// What a Postern of the comparison differs in.
@@ -53,8 +49,8 @@ struct Shape {
 const ALL: [Kind; 11] = [
     Kind::Nginx,
     Kind::Postern(Shape { logs: false, routes: 10 }),
-    Kind::Hop(Fields::None),
-    Kind::Hop(Fields::AsWeDo),
+    Kind::Hop { fields: false },
+    Kind::Hop { fields: true },
     Kind::Postern(Shape { logs: true, routes: 10 }),
     Kind::NginxLogging,
     Kind::Haproxy,
@@ -68,8 +64,8 @@ impl Kind {
     const fn name(self) -> &'static str {
         match self {
             Self::Nginx => NGINX,
-            Self::Hop(Fields::None) => HOP,
-            Self::Hop(Fields::AsWeDo) => HOP_HEADS,
+            Self::Hop { fields: false } => HOP,
+            Self::Hop { fields: true } => HOP_FIELDS,
             Self::NginxLogging => "nginx-plain, access log",
             Self::Haproxy => "haproxy-plain",
             Self::NginxAuthRequest => "nginx, auth_request",
@@ -87,7 +83,7 @@ impl Kind {
             Self::Nginx | Self::NginxLogging | Self::NginxAuthRequest => Some("nginx"),
             Self::Haproxy => Some("haproxy"),
             Self::EnvoyExtAuthz => Some("envoy"),
-            Self::Hop(_) | Self::Postern(_) => None,
+            Self::Hop { .. } | Self::Postern(_) => None,
         }
     }
 }
@@ -100,24 +96,22 @@ pub(crate) struct Binaries {
     pub(crate) hop: Option<PathBuf>,
 }
 
-impl Binaries {
-    /// Whether a comparison of these proxies, or of all if none is named, wants the hop.
-    pub(crate) fn want_hop(only: &[String]) -> bool {
-        only.is_empty() || only.iter().any(|name| name == HOP || name == HOP_HEADS)
-    }
+/// Whether a proxy of this name is compared: one of these, or any if none is named.
+pub(crate) fn is_wanted(name: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|one| one == name)
 }
 
 /// The same Pingora with nothing of ours.
 pub(crate) const HOP: &str = "pingora, bare hop";
-/// The same, writing the fields that we write.
-pub(crate) const HOP_HEADS: &str = "pingora, hop with our heads";
+/// The same, setting the fields that we set.
+pub(crate) const HOP_FIELDS: &str = "pingora, hop with our fields";
 /// A proxy that asks another service for each request, as Pomerium's does.
 pub(crate) const ENVOY: &str = "envoy, jwt of ext_authz";
 /// What ratios are of.
 pub(crate) const NGINX: &str = "nginx-plain";
 /// The product as it is judged: signed in, a policy of two criteria, an assertion for the application.
 pub(crate) const POSTERN: &str = "postern";
-/// The same as most run it.
+/// The same with its logs, and a listener that tells what it is doing.
 pub(crate) const POSTERN_LOGGING: &str = "postern, both logs";
 /// The same with many routes.
 pub(crate) const POSTERN_ROUTES: &str = "postern, 1,000 routes";
@@ -145,9 +139,9 @@ impl Peer {
         matches!(self.kind, Kind::NginxLogging | Kind::Postern(Shape { logs: true, .. }))
     }
 
-    /// Whether it is there only to show what a request costs that nobody looks at.
-    pub(crate) const fn is_for_the_gate(&self) -> bool {
-        matches!(self.kind, Kind::Hop(_))
+    /// Whether it is Pingora without a gate, there only to be compared with.
+    pub(crate) const fn is_hop(&self) -> bool {
+        matches!(self.kind, Kind::Hop { .. })
     }
 
     pub(crate) const fn is_postern(&self) -> bool {
@@ -156,6 +150,11 @@ impl Peer {
 
     const fn decides(&self) -> bool {
         self.is_postern() || self.asks()
+    }
+
+    /// Whether the application is told who asks; a hop with fields says as much, of nobody.
+    const fn tells(&self) -> bool {
+        self.decides() || matches!(self.kind, Kind::Hop { fields: true })
     }
 
     /// Whether somebody else decides for it.
@@ -180,7 +179,7 @@ impl Peer {
         let mut ports = site::PORTS;
         for kind in ALL {
             let name = kind.name();
-            if !only.is_empty() && !only.iter().any(|one| one == name) {
+            if !is_wanted(name, only) {
                 continue;
             }
             if let Some(program) = kind.program()
@@ -189,7 +188,7 @@ impl Peer {
                 skipped.push((name, format!("{program} is not installed")));
                 continue;
             }
-            if matches!(kind, Kind::Hop(_)) && binaries.hop.is_none() {
+            if matches!(kind, Kind::Hop { .. }) && binaries.hop.is_none() {
                 skipped.push((name, "--hop names none".to_owned()));
                 continue;
             }
@@ -225,14 +224,13 @@ impl Peer {
                     .arg(&config);
                 (envoy(address, site), command)
             }
-            Kind::Hop(fields) => {
+            Kind::Hop { fields } => {
                 let mut command = cores.for_proxy(binaries.hop.as_deref().context("no hop")?);
                 command.args([address, site.application].map(|address| address.to_string()));
                 command.args(["cert.pem", "key.pem"].map(|name| site.file(name)));
-                command.arg(match fields {
-                    Fields::None => "bare",
-                    Fields::AsWeDo => "heads",
-                });
+                if fields {
+                    command.arg("fields");
+                }
                 (String::new(), command)
             }
             Kind::Postern(shape) => {
@@ -344,9 +342,9 @@ impl Peer {
                     let refused = ask(cookie, "/1k", " %{http_code}")?;
                     ensure!(!refused.ends_with(" 200"), "{version}: {cookie} passed");
                 }
-                let told = ask(&self.cookie, "/identity", "")?;
-                ensure!(told.len() > 300, "{version}: the application is told {told:?}");
             }
+            let told = ask(&self.cookie, "/identity", "")?;
+            ensure!((told.len() > 300) == self.tells(), "{version}: the application is told {told:?}");
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::peer::{Binaries, HOP, HOP_HEADS, POSTERN, POSTERN_LOGGING, POSTERN_ROUTES};
-use super::{BARE_HOP, Options, TELL, built, measure, root, site};
+use super::peer::{Binaries, HOP, HOP_FIELDS, POSTERN, POSTERN_LOGGING, POSTERN_ROUTES};
+use super::{HOP_PROGRAM, Options, POSTERN_PROGRAM, TELL, built, measure, root, site};
 use crate::table::Table;
 
 /// How long to count.
@@ -27,7 +27,7 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
         rounds: 1,
         seconds: options.seconds,
         idle: 500,
-        only: [POSTERN, POSTERN_LOGGING, POSTERN_ROUTES, HOP, HOP_HEADS].map(str::to_owned).to_vec(),
+        only: [POSTERN, POSTERN_LOGGING, POSTERN_ROUTES, HOP, HOP_FIELDS].map(str::to_owned).to_vec(),
         postern: None,
         hop: None,
         hold: false,
@@ -45,7 +45,7 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
         built(cargo)
     };
     // The hop is optimised by what it counts itself, so that what is above it is the gate.
-    let binaries = Binaries { postern: counting("--bin postern")?, hop: Some(counting(BARE_HOP)?) };
+    let binaries = Binaries { postern: counting(POSTERN_PROGRAM)?, hop: Some(counting(HOP_PROGRAM)?) };
     // Build scripts have counted too, and so have earlier runs, of other code.
     if counts.exists() {
         std::fs::remove_dir_all(&counts)?;

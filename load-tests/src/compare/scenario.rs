@@ -67,7 +67,7 @@ impl Scenario {
             | Self::Body10m
             | Self::Paced
             | Self::Websocket
-            | Self::Idle => !peer.is_for_routes() && !peer.is_for_logs() && !peer.is_for_the_gate(),
+            | Self::Idle => !peer.is_for_routes() && !peer.is_for_logs() && !peer.is_hop(),
         }
     }
 
