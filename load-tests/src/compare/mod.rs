@@ -158,9 +158,23 @@ fn release(what: &str) -> Result<PathBuf> {
     built(make)
 }
 
+/// What Cargo tells whom it runs of its package. The build of ring looks at it, and another value builds all anew that uses it.
+const OF_THIS_PACKAGE: [&str; 7] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// Builds, and gives the program.
 fn built(mut builder: Command) -> Result<PathBuf> {
     eprintln!("{builder:?}; the first time takes some minutes");
+    for name in OF_THIS_PACKAGE {
+        builder.env_remove(name);
+    }
     let output = builder.current_dir(root()?).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("running {builder:?}"))?;
     ensure!(output.status.success(), "{builder:?} failed");
