@@ -18,7 +18,7 @@ demo: tools-build
 # target/release/postern, optimised by a profile (docs/decisions/0026-a-profile-for-releases.md). Cargo does not look into that
 # file and would keep what was built with another one, so its checksum is a flag too.
 release: tools-build
-	@profile="$$PWD/edge/postern/release.profdata"; sum=$$(sha256sum "$$profile" | cut -c 1-16); \
+	@profile="$$(pwd -P)/edge/postern/release.profdata"; sum=$$(sha256sum "$$profile" | cut -c 1-16); \
 	  CARGO_ENCODED_RUSTFLAGS="-Cprofile-use=$$profile"$$'\x1f'"--cfg=profile_$$sum" cargo build --release --locked $(ARGS)
 
 # What has to pass before a change is taken.

@@ -2,18 +2,21 @@
 //! `postern-load-tests compare` measures it in the same rounds as Postern, and tells the difference.
 //!
 //! `hop ADDRESS APPLICATION CERTIFICATE KEY [fields]`. With `fields` it sets those that an edge sets, in both directions: then the
-//! difference leaves out what Pingora does with them. TLS, allocator and Pingora are an edge's.
+//! difference leaves out what Pingora does with them. TLS, allocator, pages and Pingora are an edge's.
 
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use http::header::{self, HeaderName, HeaderValue};
+use nix::sys::prctl::{get_thp_disable, set_thp_disable};
 use pingora_core::apps::ServerApp as _;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -40,6 +43,11 @@ use tokio_rustls::server::TlsStream;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // Small pages only, as an edge has them, for what runs before this too.
+    if !get_thp_disable()? {
+        set_thp_disable(true)?;
+        return Err(Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec().into());
+    }
     let mut arguments = std::env::args().skip(1);
     let mut next = |what: &str| arguments.next().ok_or_else(|| format!("no {what}: {USAGE}"));
     let (address, application): (SocketAddr, SocketAddr) = (next("address")?.parse()?, next("application")?.parse()?);

@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::peer::{Peer, host};
+use super::peer::Peer;
 use super::site::{self, HOST};
 use crate::table::{Seen, millis};
 
@@ -36,37 +36,34 @@ pub(crate) struct Asked {
     pub(crate) latency: Option<[f64; 2]>,
 }
 
-/// HTTP/1.1 with all that one core can ask. With a place for a script, each request is for another of the proxy's hosts.
-pub(crate) fn wrk(peer: &Peer, path: &str, connections: usize, seconds: u64, hosts: Option<&Path>) -> Result<Asked> {
+/// HTTP/1.1 with all that one core can ask.
+pub(crate) fn wrk(peer: &Peer, path: &str, connections: usize, seconds: u64) -> Result<Asked> {
     let mut wrk = Command::new("wrk");
-    wrk.args(["--threads", "1", "--latency", "--duration", &format!("{seconds}s")]);
-    wrk.args(["--connections", &connections.to_string(), "--header", &format!("Cookie: {}", peer.cookie)]);
-    match hosts {
-        Some(script) => {
-            // Not so many that each request dials the application anew: that is another cost than finding a route.
-            let apart = (peer.routes() / HOSTS).max(1);
-            let hosts: Vec<_> = (1..peer.routes())
-                .step_by(apart)
-                .map(|number| format!("\"{}:{}\"", host(number), peer.address.port()))
-                .collect();
-            let lines = format!(
-                "local hosts = {{ {} }}\nrequest = function()\n  wrk.headers[\"Host\"] = hosts[math.random(#hosts)]\n  \
-                 return wrk.format()\nend\n",
-                hosts.join(", ")
-            );
-            fs::write(script, lines)?;
-            wrk.arg("--script").arg(script);
-        }
-        None => {
-            wrk.args(["--header", &format!("Host: {HOST}:{}", peer.address.port())]);
-        }
-    }
-    wrk.arg(format!("https://{}{path}", peer.address));
-    read_wrk(&site::output(wrk)?)
+    wrk.args(["--header", &format!("Cookie: {}", peer.cookie)]);
+    wrk.args(["--header", &format!("Host: {HOST}:{}", peer.address.port())]);
+    run_wrk(wrk, peer, path, connections, seconds)
 }
 
-/// Of how many hosts, at most twice as many, each request has one.
-const HOSTS: usize = 200;
+/// The same, with each request for another host, by who is signed in there; `script` is a place for what wrk is told.
+pub(crate) fn wrk_at(homes: &[[String; 2]], script: &Path, peer: &Peer, path: &str, seconds: u64) -> Result<Asked> {
+    let port = peer.address.port();
+    let homes: Vec<_> = homes.iter().map(|[cookie, host]| format!("{{ \"{host}:{port}\", \"{cookie}\" }}")).collect();
+    let lines = format!(
+        "local homes = {{ {} }}\nrequest = function()\n  local home = homes[math.random(#homes)]\n  \
+         wrk.headers[\"Host\"], wrk.headers[\"Cookie\"] = home[1], home[2]\n  return wrk.format()\nend\n",
+        homes.join(", ")
+    );
+    fs::write(script, lines)?;
+    let mut wrk = Command::new("wrk");
+    wrk.arg("--script").arg(script);
+    run_wrk(wrk, peer, path, 32, seconds)
+}
+
+fn run_wrk(mut wrk: Command, peer: &Peer, path: &str, connections: usize, seconds: u64) -> Result<Asked> {
+    wrk.args(["--threads", "1", "--latency", "--duration", &format!("{seconds}s")]);
+    wrk.args(["--connections", &connections.to_string()]).arg(format!("https://{}{path}", peer.address));
+    read_wrk(&site::output(wrk)?)
+}
 
 /// What `wrk --latency` prints.
 pub(crate) fn read_wrk(told: &str) -> Result<Asked> {

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,8 @@ pub(crate) struct Peer {
     /// The cookie of who is signed in; proxies that know nobody get it too, so that heads are of one length.
     pub(crate) cookie: String,
     pub(crate) processes: Processes,
+    /// Hosts among which one is asked at random, each with the cookie of who is signed in there.
+    homes: OnceLock<Vec<[String; 2]>>,
     /// Where Postern tells of its health, its metrics and what it is doing.
     ports: [SocketAddr; 3],
     /// PEM of what its certificate is checked against.
@@ -44,20 +47,28 @@ enum Kind {
 struct Shape {
     logs: bool,
     routes: usize,
+    /// Kept for long, as it comes: connections end after as many requests as they do by default, and it tells of its tasks.
+    watched: bool,
+}
+
+impl Shape {
+    const fn new(logs: bool, routes: usize) -> Self {
+        Self { logs, routes, watched: false }
+    }
 }
 
 const ALL: [Kind; 11] = [
     Kind::Nginx,
-    Kind::Postern(Shape { logs: false, routes: 10 }),
+    Kind::Postern(Shape::new(false, 10)),
     Kind::Hop { fields: false },
     Kind::Hop { fields: true },
-    Kind::Postern(Shape { logs: true, routes: 10 }),
+    Kind::Postern(Shape::new(true, 10)),
     Kind::NginxLogging,
     Kind::Haproxy,
     Kind::NginxAuthRequest,
     Kind::EnvoyExtAuthz,
-    Kind::Postern(Shape { logs: false, routes: 1_000 }),
-    Kind::Postern(Shape { logs: false, routes: 10_000 }),
+    Kind::Postern(Shape::new(false, 1_000)),
+    Kind::Postern(Shape::new(false, 10_000)),
 ];
 
 impl Kind {
@@ -111,10 +122,14 @@ pub(crate) const ENVOY: &str = "envoy, jwt of ext_authz";
 pub(crate) const NGINX: &str = "nginx-plain";
 /// The product as it is judged: signed in, a policy of two criteria, an assertion for the application.
 pub(crate) const POSTERN: &str = "postern";
-/// The same with its logs, and a listener that tells what it is doing.
+/// The same as most run it.
 pub(crate) const POSTERN_LOGGING: &str = "postern, both logs";
 /// The same with many routes.
 pub(crate) const POSTERN_ROUTES: &str = "postern, 1,000 routes";
+
+/// Of how many hosts, at most twice as many, each request has one: not so many that each dials the application anew, which is
+/// another cost than finding a route.
+const HOMES: usize = 200;
 
 /// What is left out, and why.
 pub(crate) type Skipped = Vec<(&'static str, String)>;
@@ -202,6 +217,13 @@ impl Peer {
         Ok((peers, skipped))
     }
 
+    /// A Postern with both logs that is kept for long.
+    pub(crate) fn watched(site: &Site, cores: &Cores, binaries: &Binaries) -> Result<Self> {
+        let port = site::PORTS.start;
+        let kind = Kind::Postern(Shape { watched: true, ..Shape::new(true, 10) });
+        Self::start(kind, (Ipv4Addr::LOCALHOST, port).into(), site, cores, binaries)
+    }
+
     fn start(kind: Kind, address: SocketAddr, site: &Site, cores: &Cores, binaries: &Binaries) -> Result<Self> {
         let called = format!("peer-{}", address.port());
         let ports = [site::free()?, site::free()?, site::free()?];
@@ -248,6 +270,7 @@ impl Peer {
             address,
             cookie: format!("session={TOKEN}"),
             processes,
+            homes: OnceLock::new(),
             ports,
             authority: site.file("cert.pem"),
         };
@@ -272,7 +295,7 @@ impl Peer {
         format!("https://{HOST}:{}{path}", self.address.port())
     }
 
-    /// How many tasks the runtimes of a Postern with logs have.
+    /// How many tasks the runtimes of a Postern have that [`Self::watched`] started.
     pub(crate) fn tasks(&self) -> Result<usize> {
         #[derive(serde::Deserialize)]
         struct Debug {
@@ -322,6 +345,30 @@ impl Peer {
         sign_in(self.address.port(), &self.authority, jar)
     }
 
+    /// Some of its hosts, at most [`HOMES`] twice, and who is signed in there; the first time it goes through all these sign-ins.
+    pub(crate) fn homes(&self, site: &Site) -> Result<&[[String; 2]]> {
+        if let Some(homes) = self.homes.get() {
+            return Ok(homes);
+        }
+        let apart = (self.routes() / HOMES).max(1);
+        let hosts: Vec<_> = (1..self.routes()).step_by(apart).map(host).collect();
+        eprintln!("{}: signing in at {} hosts", self.name(), hosts.len());
+        let jar = site.file(&format!("peer-{}.homes", self.address.port()));
+        let mut curl = self.curl();
+        curl.args(["--location", "--write-out", "%{http_code}\n", "--cookie", "", "--cookie-jar"]).arg(&jar);
+        for host in &hosts {
+            let port = self.address.port();
+            curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1"), "--output", "/dev/null"]);
+            curl.arg(format!("https://{host}:{port}/1k"));
+        }
+        let told = site::output(curl)?;
+        ensure!(told.lines().all(|code| code == "200"), "not signed in everywhere: {told}");
+        let jar = std::fs::read_to_string(jar)?;
+        let homes: Option<_> = hosts.into_iter().map(|host| Some([cookie(&jar, &host)?, host])).collect();
+        let homes = homes.with_context(|| format!("the sign-ins left too few cookies: {jar}"))?;
+        Ok(self.homes.get_or_init(|| homes))
+    }
+
     /// A stranger and a forged cookie are refused, who is signed in gets the whole file, and the application is told who it is:
     /// over both versions of HTTP. Proxies that decide nothing have to carry the file alone.
     pub(crate) fn does_its_work(&self) -> Result<()> {
@@ -367,12 +414,16 @@ pub(crate) fn sign_in(port: u16, authority: &Path, jar: &Path) -> Result<String>
         .arg(format!("https://{HOST}:{port}/1k"));
     site::output(curl)?;
     let jar = std::fs::read_to_string(jar)?;
-    let cookie = jar.lines().find_map(|line| {
+    cookie(&jar, HOST).with_context(|| format!("the sign-in left no cookie: {jar}"))
+}
+
+/// The cookie of a host in what curl keeps.
+fn cookie(jar: &str, host: &str) -> Option<String> {
+    jar.lines().find_map(|line| {
         let fields: Vec<_> = line.trim_start_matches("#HttpOnly_").split('\t').collect();
-        let [HOST, _, _, _, _, name, value] = fields.as_slice() else { return None };
-        Some(format!("{name}={value}"))
-    });
-    cookie.with_context(|| format!("the sign-in left no cookie: {jar}"))
+        let [of, _, _, _, _, name, value] = fields.as_slice() else { return None };
+        (*of == host).then(|| format!("{name}={value}"))
+    })
 }
 
 /// All of them know this option.
@@ -556,16 +607,15 @@ fn configuration(shape: Shape, address: SocketAddr, site: &Site, ports: [SocketA
     let port = address.port();
     let [client_id, client_secret] = CLIENT;
     let [health, metrics, debug] = ports;
-    let told = if shape.logs {
-        format!("debug_address: {debug}\n")
-    } else {
-        "log_level: error\nproxy_log_level: error\n".to_owned()
-    };
+    let logs = if shape.logs { "" } else { "log_level: error\nproxy_log_level: error\n" };
+    let watch = if shape.watched { format!("debug_address: {debug}\n") } else { String::new() };
+    // The others of a comparison have no bound.
+    let bound = if shape.watched { "" } else { ", requests_per_connection: 1000000" };
     let mut text = format!(
         r"address: {address}
 health_check_addr: {health}
 metrics_address: {metrics}
-{told}certificates:
+{logs}{watch}certificates:
   - cert: {cert}
     key: {key}
 authenticate_service_url: https://authenticate.bench.localhost:{port}
@@ -577,7 +627,7 @@ shared_secret: {shared}
 cookie_secret: {cookies}
 databroker_storage_type: memory
 pass_identity_headers: true
-limits: {{connections: 15000, keepalive_timeout: 1h}}
+limits: {{connections: 15000, keepalive_timeout: 1h{bound}}}
 timeout_idle: 1h
 routes:
 ",

@@ -73,13 +73,14 @@ impl Scenario {
 
     /// A turn of so many seconds, or of so many connections that do nothing.
     pub(crate) async fn measure(self, peer: &Peer, site: &Site, seconds: u64, idle: usize) -> Result<Sample> {
+        let homes = if self == Self::Routes { peer.homes(site)? } else { &[] };
         let mut before = peer.cpu(site);
         let mut bytes_each = None;
         let asked = match self {
-            Self::H1 => ask::wrk(peer, "/1k", 32, seconds, None)?,
-            Self::Body64k => ask::wrk(peer, "/64k", 16, seconds, None)?,
-            Self::Body10m => ask::wrk(peer, "/10m", 4, seconds, None)?,
-            Self::Routes => ask::wrk(peer, "/1k", 32, seconds, Some(&site.file("hosts.lua")))?,
+            Self::H1 => ask::wrk(peer, "/1k", 32, seconds)?,
+            Self::Body64k => ask::wrk(peer, "/64k", 16, seconds)?,
+            Self::Body10m => ask::wrk(peer, "/10m", 4, seconds)?,
+            Self::Routes => ask::wrk_at(homes, &site.file("homes.lua"), peer, "/1k", seconds)?,
             Self::H2 => ask::h2load(peer, "/1k", seconds)?,
             Self::Handshakes => ask::connections(peer, seconds, false).await?,
             Self::Resumed => ask::connections(peer, seconds, true).await?,

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::ask;
 use super::cores::Cores;
-use super::peer::{Binaries, POSTERN_LOGGING, Peer};
+use super::peer::{Binaries, Peer};
 use super::site::{self, Site};
 use super::steady::{Steady, steady};
 use crate::table::{Goal, Table};
@@ -46,35 +46,53 @@ pub(crate) fn soak(options: &Soak) -> Result<Table> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _inside = runtime.enter();
     let site = Site::start(&cores)?;
-    let (mut peers, _) = Peer::start_all(&site, &cores, &binaries, &[POSTERN_LOGGING.to_owned()])?;
-    let peer = peers.pop().context("Postern does not start")?;
+    let peer = Peer::watched(&site, &cores, &binaries)?;
     peer.does_its_work()?;
-    let most = ask::wrk(&peer, "/1k", 32, 5, None)?;
+    let most = ask::wrk(&peer, "/1k", 32, 5)?;
+    ensure!(most.failed == 0, "{} requests failed before anything began", most.failed);
     let rate = u32::try_from(most.requests)? / u32::try_from(most.took.as_secs().max(1))? * options.load / 100;
     eprintln!("{rate} requests a second for {} minutes", options.minutes);
     let seen = Arc::new(Steady::default());
-    let clients = steady(&peer, rate.max(1), &seen)?;
+    let mut clients = steady(&peer, rate.max(1), &seen)?;
     let mut day = Day::begin(&peer, &site)?;
     let (began, span) = (Instant::now(), Duration::from_secs(60 * options.minutes));
     let mut held: Vec<(Duration, Held)> = Vec::new();
     while began.elapsed() < span {
         let turn = Instant::now();
-        day.turn()?;
-        let (files, threads) = peer.processes.files_and_threads();
-        let now = Held { kilobytes: peer.processes.memory() / 1024, files, threads, tasks: peer.tasks()? };
+        let now = match day.turn().and_then(|()| Held::by(&peer)) {
+            Ok(now) => now,
+            // What was seen until then is told all the same.
+            Err(error) => {
+                day.wrong.push(format!("{error:#}"));
+                break;
+            }
+        };
         held.push((began.elapsed(), now));
         eprintln!(
-            "{:>5} s: {} answered, {} failed, {} MB, {files} files, {threads} threads, {} tasks",
+            "{:>5} s: {} answered, {} failed, {} MB, {} files, {} threads, {} tasks",
             began.elapsed().as_secs(),
-            seen.answered.load(Ordering::Relaxed),
+            seen.answered.iter().map(|version| version.load(Ordering::Relaxed)).sum::<u64>(),
             seen.failures.lock().unwrap_or_else(PoisonError::into_inner).len(),
             now.kilobytes / 1024,
+            now.files,
+            now.threads,
             now.tasks,
         );
         std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
     }
+    if let Some(gone) = clients.try_join_next() {
+        day.wrong.push(format!("a client is gone: {gone:?}"));
+    }
+    let due = f64::from(rate) / 2.0 * began.elapsed().as_secs_f64();
     drop(clients);
-    Ok(table(&seen, &day, &held, span))
+    Ok(table(&seen, due, &day, &held, span))
+}
+
+impl Held {
+    fn by(peer: &Peer) -> Result<Self> {
+        let (files, threads) = peer.processes.files_and_threads();
+        Ok(Self { kilobytes: peer.processes.memory() / 1024, files, threads, tasks: peer.tasks()? })
+    }
 }
 
 /// What goes on beside the load.
@@ -144,15 +162,20 @@ impl<'a> Day<'a> {
     }
 }
 
-fn table(seen: &Steady, day: &Day<'_>, held: &[(Duration, Held)], span: Duration) -> Table {
+fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span: Duration) -> Table {
     let mut table = Table::of_goals();
     let failures = seen.failures.lock().unwrap_or_else(PoisonError::into_inner);
     for failure in failures.iter().take(5).chain(&day.wrong) {
         eprintln!("{failure}");
     }
     let count = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
-    let answered = seen.answered.load(Ordering::Relaxed);
-    let what = format!("of {answered} requests beside it failed");
+    let answered = seen.answered.each_ref().map(|count| count.load(Ordering::Relaxed));
+    for (version, answered) in ["HTTP/1.1", "HTTP/2"].into_iter().zip(answered) {
+        let less = (1.0 - f64::from(u32::try_from(answered).unwrap_or(u32::MAX)) / due) * 100.0;
+        let what = format!("less answered over {version} than {due:.0} that were due, in %");
+        table.goal(what, format!("{answered}: {less:.1} %"), Goal::AtMost(10.0), true, Some(less));
+    }
+    let what = format!("of {} requests beside it failed", answered.into_iter().sum::<u64>());
     table.goal(what, failures.len().to_string(), Goal::AtMost(0.0), failures.is_empty(), Some(count(failures.len())));
     let what = format!(
         "wrong in {} reloads, {} sign-ins and sign-outs, an application that came and went",

@@ -16,7 +16,8 @@ use super::peer::Peer;
 /// What the clients have seen.
 #[derive(Debug, Default)]
 pub(crate) struct Steady {
-    pub(crate) answered: AtomicU64,
+    /// Over HTTP/1.1, over HTTP/2.
+    pub(crate) answered: [AtomicU64; 2],
     pub(crate) failures: Mutex<Vec<String>>,
 }
 
@@ -41,7 +42,7 @@ pub(crate) fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinS
                 // Who is late does not catch up: what is looked for are failures.
                 due = (due + pause).max(Instant::now());
                 match tokio::time::timeout(Duration::from_secs(10), client.ask()).await {
-                    Ok(Ok(())) => drop(seen.answered.fetch_add(1, Ordering::Relaxed)),
+                    Ok(Ok(())) => drop(client.answered(&seen).fetch_add(1, Ordering::Relaxed)),
                     Ok(Err(error)) => seen.fail(format!("{}: {error:#}", client.version())),
                     Err(_) => seen.fail(format!("{}: no answer within 10 s", client.version())),
                 }
@@ -68,6 +69,14 @@ impl Client {
         match self {
             Self::One(client) => client.ask().await,
             Self::Two(client) => client.ask().await,
+        }
+    }
+
+    const fn answered<'a>(&self, seen: &'a Steady) -> &'a AtomicU64 {
+        let [one, two] = &seen.answered;
+        match self {
+            Self::One(_) => one,
+            Self::Two(_) => two,
         }
     }
 
@@ -107,13 +116,8 @@ struct Two {
 
 impl Two {
     async fn ask(&mut self) -> Result<()> {
-        let kept = match self.open.take() {
-            // What the proxy has ended takes no more.
-            Some(open) => open.ready().await.ok(),
-            None => None,
-        };
-        if let Some(open) = kept {
-            match self.exchange(open).await {
+        if let Some(open) = self.open.take() {
+            match self.over(open).await {
                 // A request that a GOAWAY overtook was not looked at, and may be sent again (RFC 9113 §6.8).
                 Err(error) if error.downcast_ref::<h2::Error>().is_some_and(is_orderly) => {}
                 done => return done,
@@ -124,10 +128,11 @@ impl Two {
         let (open, connection) = h2::client::handshake(stream).await?;
         // It ends with the last who asks over it.
         let _not_waited_for = tokio::spawn(connection);
-        self.exchange(open.ready().await?).await
+        self.over(open).await
     }
 
-    async fn exchange(&mut self, mut open: SendRequest<Bytes>) -> Result<()> {
+    async fn over(&mut self, open: SendRequest<Bytes>) -> Result<()> {
+        let mut open = open.ready().await?;
         let (answer, _) = open.send_request(self.request.clone(), true)?;
         let mut answer = answer.await?;
         ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
@@ -144,7 +149,7 @@ impl Two {
     }
 }
 
-/// Whether a connection was ended without looking at the request.
+/// Whether the proxy ended a connection in an orderly way, without looking at the request.
 fn is_orderly(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
