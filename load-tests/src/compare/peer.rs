@@ -127,8 +127,8 @@ pub(crate) const POSTERN_LOGGING: &str = "postern, both logs";
 /// The same with many routes.
 pub(crate) const POSTERN_ROUTES: &str = "postern, 1,000 routes";
 
-/// Of how many hosts, at most twice as many, each request has one: not so many that each dials the application anew, which is
-/// another cost than finding a route.
+/// Of how many hosts at most each request has one: not so many that each dials the application anew, which is another cost than
+/// finding a route.
 const HOMES: usize = 200;
 
 /// What is left out, and why.
@@ -345,27 +345,27 @@ impl Peer {
         sign_in(self.address.port(), &self.authority, jar)
     }
 
-    /// Some of its hosts, at most [`HOMES`] twice, and who is signed in there; the first time it goes through all these sign-ins.
+    /// [`HOMES`] of its hosts, or all, and who is signed in there; the first time it goes through all these sign-ins.
     pub(crate) fn homes(&self, site: &Site) -> Result<&[[String; 2]]> {
         if let Some(homes) = self.homes.get() {
             return Ok(homes);
         }
-        let apart = (self.routes() / HOMES).max(1);
+        let apart = self.routes().div_ceil(HOMES);
         let hosts: Vec<_> = (1..self.routes()).step_by(apart).map(host).collect();
         eprintln!("{}: signing in at {} hosts", self.name(), hosts.len());
-        let jar = site.file(&format!("peer-{}.homes", self.address.port()));
-        let mut curl = self.curl();
-        curl.args(["--location", "--write-out", "%{http_code}\n", "--cookie", "", "--cookie-jar"]).arg(&jar);
-        for host in &hosts {
-            let port = self.address.port();
-            curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1"), "--output", "/dev/null"]);
-            curl.arg(format!("https://{host}:{port}/1k"));
-        }
-        let told = site::output(curl)?;
-        ensure!(told.lines().all(|code| code == "200"), "not signed in everywhere: {told}");
-        let jar = std::fs::read_to_string(jar)?;
-        let homes: Option<_> = hosts.into_iter().map(|host| Some([cookie(&jar, &host)?, host])).collect();
-        let homes = homes.with_context(|| format!("the sign-ins left too few cookies: {jar}"))?;
+        let (jar, port) = (site.file(&format!("peer-{}.homes", self.address.port())), self.address.port());
+        let at = |(number, host): (u8, String)| {
+            let mut curl = self.curl();
+            // Each from an address of its own: of sign-ins from one there is a bound.
+            curl.args(["--interface", &format!("127.1.0.{number}"), "--location", "--output", "/dev/null"]);
+            curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1"), "--write-out", "%{http_code}"]);
+            curl.arg("--cookie").arg(&jar).arg("--cookie-jar").arg(&jar).arg(format!("https://{host}:{port}/1k"));
+            let code = site::output(curl)?;
+            ensure!(code == "200", "signing in at {host}: {code}");
+            let cookie = cookie(&std::fs::read_to_string(&jar)?, &host);
+            Ok([cookie.with_context(|| format!("the sign-in at {host} left no cookie"))?, host])
+        };
+        let homes = (1..).zip(hosts).map(at).collect::<Result<_>>()?;
         Ok(self.homes.get_or_init(|| homes))
     }
 
