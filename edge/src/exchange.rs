@@ -30,7 +30,7 @@ pub(crate) struct Exchange {
     pub(crate) began: Instant,
     pub(crate) now: Timestamp,
     /// Our name for the request; empty until its head was read.
-    pub(crate) id: String,
+    pub(crate) id: RequestId,
     pub(crate) connection: Option<Arc<Connection>>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) admission: Option<Admission>,
@@ -40,7 +40,7 @@ pub(crate) struct Exchange {
     pub(crate) upstream: Option<SocketAddr>,
     /// What it holds of its upstream.
     pub(crate) way: Way,
-    pub(crate) forwarded_for: Option<String>,
+    pub(crate) forwarded_for: Option<HeaderValue>,
     pub(crate) request_complete: bool,
     /// Bytes of its body so far.
     received: u64,
@@ -55,6 +55,35 @@ pub(crate) struct Exchange {
     metrics: Metrics,
     places: Option<(Place<Arc<AtomicUsize>>, Raised)>,
     tunnel_place: Option<Place<Arc<AtomicUsize>>>,
+}
+
+/// A version 4 UUID, as logs and fields have it; empty before there is one.
+#[derive(Debug)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self(HeaderValue::from_static(""))
+    }
+}
+
+impl RequestId {
+    fn draw() -> Result<Self, RandomError> {
+        // Nothing in it is unfit for a field.
+        HeaderValue::try_from(uuid()?).map(Self).map_err(|_| RandomError)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    pub(crate) const fn value(&self) -> &HeaderValue {
+        &self.0
+    }
 }
 
 /// How an exchange ended.
@@ -90,7 +119,7 @@ impl Exchange {
         Self {
             began: Instant::now(),
             now: SystemTime::now().into(),
-            id: String::new(),
+            id: RequestId::default(),
             connection: None,
             snapshot,
             admission: None,
@@ -117,7 +146,7 @@ impl Exchange {
         self.connection = connection;
         let timeouts = self.snapshot.config.timeouts;
         self.bound.set(self.until(timeouts.read.into_iter().chain(timeouts.write).min()));
-        self.id = uuid()?;
+        self.id = RequestId::draw()?;
         Ok(())
     }
 
@@ -141,7 +170,7 @@ impl Exchange {
     /// What an answer of ours may speak of.
     pub(crate) fn asked<'a>(&'a self, head: &'a RequestHeader) -> Asked<'a> {
         match &self.admission {
-            Some(admission) => admission.asked(&self.snapshot, head, &self.id, self.now),
+            Some(admission) => admission.asked(&self.snapshot, head, self.id.as_str(), self.now),
             None => Asked {
                 snapshot: &self.snapshot,
                 head,
@@ -151,7 +180,7 @@ impl Exchange {
                 devices: &[],
                 certificate: postern_policy::ClientCertificate::NONE,
                 programmatic: false,
-                request_id: &self.id,
+                request_id: self.id.as_str(),
                 now: self.now,
             },
         }
@@ -242,11 +271,9 @@ impl Exchange {
 
     /// The head that goes up. Without a permit nothing does.
     pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
-        let id = self.id_value()?;
         let permit = self.permit().ok_or_else(no_permit)?;
-        prepare::request(permit, &self.snapshot, &id, (&self.authority, self.now), head);
-        let forwarded = head.headers.get(prepare::FORWARDED_FOR).and_then(|value| value.to_str().ok());
-        self.forwarded_for = forwarded.map(str::to_owned);
+        prepare::request(permit, &self.snapshot, self.id.value(), (&self.authority, self.now), head);
+        self.forwarded_for = head.headers.get(prepare::FORWARDED_FOR).cloned();
         Ok(())
     }
 
@@ -256,17 +283,12 @@ impl Exchange {
             prepare::interim(head);
             return Ok(());
         }
-        prepare::response(self.permit().ok_or_else(no_permit)?, &self.snapshot, &self.id_value()?, head);
+        prepare::response(self.permit().ok_or_else(no_permit)?, &self.snapshot, self.id.value(), head);
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(connection)) = (head.status, &self.connection) {
             let websocket = self.upgrade().is_some_and(Upgrade::is_websocket);
             connection.begin_tunnel(if websocket { Tunnel::WebSocket } else { Tunnel::Upgraded });
         }
         Ok(())
-    }
-
-    pub(crate) fn id_value(&self) -> pingora_error::Result<HeaderValue> {
-        let unfit = |error| Error::because(ErrorType::InternalError, "request id", error);
-        HeaderValue::try_from(&self.id).map_err(unfit)
     }
 
     /// The request is complete: the time to send it no longer counts, the route's time begins (01 §2.6).
@@ -336,6 +358,6 @@ impl Drop for Exchange {
         let reason = self.bound.reason().unwrap_or(CUT);
         self.metrics.0.refusals.with_label_values(&[reason]).inc();
         let route = self.route().map(|route| route.name.as_str());
-        tracing::warn!(request.id = self.id, postern.route = route, reason, "exchange cut");
+        tracing::warn!(request.id = self.id.as_str(), postern.route = route, reason, "exchange cut");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn record(downstream: &Downstream, error: Option<&Error>, exchange: &
         // The kind only: the words of an error may hold bytes of the exchange.
         let (kind, source) = (error.etype().as_str(), error.esource().as_str());
         warn!(
-            request.id = exchange.id,
+            request.id = exchange.id.as_str(),
             postern.route = view.route(),
             error = kind,
             source,
@@ -256,7 +256,8 @@ impl<'a> View<'a> {
     }
 
     fn forwarded_for(&self) -> Option<String> {
-        self.exchange.forwarded_for.clone().or_else(|| self.ip())
+        let forwarded = self.exchange.forwarded_for.as_ref().and_then(|value| value.to_str().ok());
+        forwarded.map(str::to_owned).or_else(|| self.ip())
     }
 
     fn ip(&self) -> Option<String> {

@@ -42,17 +42,19 @@ impl OwnCookies {
         if !more && !pairs(first).any(|pair| self.has(name_of(pair))) {
             return Kept::Unchanged;
         }
-        let mut out = Vec::with_capacity(first.len());
+        let mut out = Vec::new();
         for pair in fields.get_all(header::COOKIE).iter().flat_map(pairs).filter(|pair| !self.has(name_of(pair))) {
-            if !out.is_empty() {
+            if out.is_empty() {
+                out.reserve(first.len());
+            } else {
                 out.extend_from_slice(b"; ");
             }
             out.extend_from_slice(pair);
         }
-        match HeaderValue::try_from(out) {
-            Ok(value) if !value.is_empty() => Kept::One(value),
-            _ => Kept::None,
+        if out.is_empty() {
+            return Kept::None;
         }
+        HeaderValue::try_from(out).map_or(Kept::None, Kept::One)
     }
 
     /// Whether a `Set-Cookie` value sets one of ours. A cookie without a name comes back as its bare value: `=name=value`

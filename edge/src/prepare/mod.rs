@@ -151,9 +151,8 @@ pub(crate) const SERVERLESS: HeaderName = HeaderName::from_static("x-serverless-
 fn strip_hop_by_hop(head: &mut RequestHeader) {
     let te = head.headers.get_all(header::TE).iter().flat_map(tokens).any(|te| te.eq_ignore_ascii_case(b"trailers"));
     // Most heads have one of them, or none: to look at what is there takes less than to look for each.
-    let said: Vec<HeaderName> = head.headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    for name in &said {
-        head.remove_header(name);
+    while let Some(name) = head.headers.keys().find(|name| is_hop_by_hop(name)).cloned() {
+        head.remove_header(&name);
     }
     if te {
         set(head, &header::TE, HeaderValue::from_static("trailers"));
@@ -406,11 +405,13 @@ fn consume_hop_by_hop(head: &mut ResponseHeader) {
         _ => is_of_one_connection(name),
     };
     let nominated = nominated(head.headers.get_all(header::CONNECTION)).take(MAX_NOMINATED);
-    let nominated = nominated.filter(|name| !(upgraded && *name == header::UPGRADE));
-    // As in a request, to look at what is there takes less than to look for each.
-    let said: Vec<_> = nominated.chain(head.headers.keys().filter(|name| goes(name)).cloned()).collect();
-    for name in &said {
+    let nominated: Vec<_> = nominated.filter(|name| !(upgraded && *name == header::UPGRADE)).collect();
+    for name in &nominated {
         head.remove_header(name);
+    }
+    // As in a request, to look at what is there takes less than to look for each.
+    while let Some(name) = head.headers.keys().find(|name| goes(name)).cloned() {
+        head.remove_header(&name);
     }
     if upgraded {
         put(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -515,9 +515,10 @@ pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 pub(crate) const MAX_NOMINATED: usize = 64;
 
 /// The fields that `Connection` names and may remove: never those that say who is meant, who asks, how long it is or how
-/// it came here.
+/// it came here. What keeps the connection, as most name it, goes in any case.
 pub(crate) fn nominated(fields: header::GetAll<'_, HeaderValue>) -> impl Iterator<Item = HeaderName> {
-    let names = fields.into_iter().flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
+    let tokens = fields.into_iter().flat_map(tokens).filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"));
+    let names = tokens.filter_map(|token| HeaderName::from_bytes(token).ok());
     names.filter(|name| !KEPT.contains(name) && !name.as_str().starts_with("x-forwarded-"))
 }
 

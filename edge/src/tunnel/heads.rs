@@ -15,7 +15,7 @@ impl Exchange {
     pub(super) fn tunnel_granted(&self) -> Result<ResponseHeader> {
         self.permit().filter(|permit| permit.is_tunnel()).or_err(ErrorType::InternalError, "no permit")?;
         let mut head = ResponseHeader::build(StatusCode::OK, Some(2))?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id.value())?;
         Ok(head)
     }
 
@@ -39,7 +39,7 @@ impl Exchange {
             head.insert_header(header::UPGRADE, CONNECT_UDP)?;
         }
         head.insert_header(CAPSULE_PROTOCOL, TRUE)?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id.value())?;
         Ok(head)
     }
 
@@ -50,7 +50,7 @@ impl Exchange {
         head.insert_header(header::CONNECTION, "Upgrade")?;
         head.insert_header(header::UPGRADE, CONNECT_UDP)?;
         head.insert_header(CAPSULE_PROTOCOL, TRUE)?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id.value())?;
         Ok(head)
     }
 
@@ -60,7 +60,7 @@ impl Exchange {
         let host = permit.or_err(ErrorType::InternalError, "no permit")?.request().host.to_string();
         let mut head = RequestHeader::build(Method::CONNECT, host.as_bytes(), Some(2))?;
         head.insert_header(header::HOST, host)?;
-        head.insert_header(crate::answer::REQUEST_ID, self.id_value()?)?;
+        head.insert_header(crate::answer::REQUEST_ID, self.id.value())?;
         Ok(head)
     }
 

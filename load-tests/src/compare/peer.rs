@@ -261,7 +261,10 @@ impl Peer {
             }
         };
         site::write(&config, &text)?;
-        command.stdout(site::log(&site.file(&format!("{called}.out")))?).stderr(site::log(&log)?);
+        // Of half an hour they would fill the memory that they are kept in.
+        let kept = !matches!(kind, Kind::Postern(Shape { watched: true, .. }));
+        let out = if kept { site::log(&site.file(&format!("{called}.out")))? } else { Stdio::null() };
+        command.stdout(out).stderr(site::log(&log)?);
         let mut processes = Processes::start(command)?;
         site::listens(&mut processes, address, &log)?;
         let mut peer = Self {
