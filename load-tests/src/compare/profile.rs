@@ -44,7 +44,7 @@ pub(crate) fn profile(options: &Profile) -> Result<Table> {
         cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("-Cprofile-generate={}", counts.display()));
         built(cargo)
     };
-    // The hop is optimised by what it counts itself, so that what is above it is the gate.
+    // The hop counts too: what Postern costs above it is then not the profile.
     let binaries = Binaries { postern: counting(POSTERN_PROGRAM)?, hop: Some(counting(HOP_PROGRAM)?) };
     // Build scripts have counted too, and so have earlier runs, of other code.
     if counts.exists() {
