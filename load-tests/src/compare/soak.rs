@@ -201,7 +201,7 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
             text,
             Goal::AtMost(most),
             true,
-            Some(per_cent),
+            (!first.is_empty()).then_some(per_cent),
         );
     };
     grown("KB of memory", |held| u32::try_from(held.kilobytes).map_or(f64::INFINITY, f64::from), 5.0);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, StatusCode};
@@ -139,7 +139,8 @@ impl Two {
         let length = answer.headers().get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         let (expected, mut length) = (length.context("an answer without a length")?.parse::<usize>()?, 0);
         while let Some(part) = answer.body_mut().data().await {
-            let part = part?;
+            // What was begun may not be sent again, however the connection ends.
+            let part = part.map_err(|error| anyhow!("within the answer: {error}"))?;
             length += part.len();
             answer.body_mut().flow_control().release_capacity(part.len())?;
         }
