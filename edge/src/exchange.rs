@@ -36,7 +36,7 @@ pub(crate) struct Exchange {
     pub(crate) admission: Option<Admission>,
     pub(crate) attempts: usize,
     /// That of the chosen endpoint, as the configuration writes it.
-    pub(crate) authority: String,
+    pub(crate) authority: Arc<str>,
     pub(crate) upstream: Option<SocketAddr>,
     /// What it holds of its upstream.
     pub(crate) way: Way,
@@ -124,7 +124,7 @@ impl Exchange {
             snapshot,
             admission: None,
             attempts: 0,
-            authority: String::new(),
+            authority: Arc::default(),
             upstream: None,
             way: Way::default(),
             forwarded_for: None,

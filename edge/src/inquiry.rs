@@ -211,7 +211,7 @@ impl Finding<'_> {
             });
         }
         let mut head = self.head.clone();
-        let authority = endpoint.map_or("", |endpoint| endpoint.authority.as_str());
+        let authority = endpoint.map_or("", |endpoint| &*endpoint.authority);
         let id = HeaderValue::from_static(SOME_REQUEST);
         prepare::request(permit, self.snapshot, &id, (authority, self.now), &mut head);
         let mut fields = head.headers.clone();

@@ -62,7 +62,7 @@ pub(crate) fn route(host: &str, path: &str) -> Route {
                 scheme: UpstreamScheme::Http,
                 host: "up.internal".to_owned(),
                 port: 8080,
-                authority: "up.internal:8080".to_owned(),
+                authority: "up.internal:8080".into(),
                 weight: 1,
             }]),
             ..Upstream::default()
@@ -107,7 +107,7 @@ pub(crate) fn tunnel(name: &str, proxy: Option<&str>, authorities: &[&str]) -> R
                 scheme: UpstreamScheme::Tcp,
                 host: "up.internal".to_owned(),
                 port: 5432,
-                authority: "up.internal:5432".to_owned(),
+                authority: "up.internal:5432".into(),
                 weight: 1,
             }]),
             ..Upstream::default()

@@ -161,7 +161,7 @@ pub(crate) fn config(keyring: Arc<Keyring>, port: u16) -> EdgeConfig {
         scheme: UpstreamScheme::Http,
         host: "127.0.0.1".to_owned(),
         port,
-        authority: "up.internal:8080".to_owned(),
+        authority: "up.internal:8080".into(),
         weight: 1,
     };
     let target = Target::Upstream(Upstream { endpoints: Box::new([endpoint]), ..Upstream::default() });

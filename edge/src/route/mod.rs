@@ -204,14 +204,14 @@ pub struct UpstreamEndpoint {
     /// Port to dial; of a socket 0.
     pub port: u16,
     /// `host[:port]` exactly as written: the default `Host`. Of a socket empty.
-    pub authority: String,
+    pub authority: Arc<str>,
     /// Its share of the requests, against those of the others: at least 1.
     pub weight: u32,
 }
 
 impl fmt::Display for UpstreamEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = if self.scheme.is_socket() { &self.host } else { &self.authority };
+        let at = if self.scheme.is_socket() { &*self.host } else { &*self.authority };
         write!(f, "{}://{at}", self.scheme.name())
     }
 }

@@ -482,7 +482,7 @@ mod tests {
             scheme: UpstreamScheme::Http,
             host: (*host).to_owned(),
             port: 80,
-            authority: (*host).to_owned(),
+            authority: (*host).into(),
             weight: *weight,
         };
         Upstream {

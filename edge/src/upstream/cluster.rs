@@ -262,7 +262,7 @@ mod tests {
                 scheme: *scheme,
                 host: "a".to_owned(),
                 port: 1,
-                authority: "a:1".to_owned(),
+                authority: "a:1".into(),
                 weight: 1,
             };
             let upstream = Upstream { endpoints: schemes.iter().map(endpoint).collect(), ..Upstream::default() };

@@ -475,7 +475,7 @@ fn several(addresses: &[SocketAddr]) -> Target {
         scheme: UpstreamScheme::Udp,
         host: at.ip().to_string(),
         port: at.port(),
-        authority: at.to_string(),
+        authority: at.to_string().into(),
         weight: 1,
     };
     let endpoints = addresses.iter().map(endpoint).collect();

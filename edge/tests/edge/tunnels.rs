@@ -79,7 +79,7 @@ fn tunnel(to: SocketAddr) -> Route {
 
 pub(crate) fn leads_to(scheme: UpstreamScheme, host: &str, port: u16) -> Target {
     let endpoint =
-        UpstreamEndpoint { scheme, host: host.to_owned(), port, authority: format!("{host}:{port}"), weight: 1 };
+        UpstreamEndpoint { scheme, host: host.to_owned(), port, authority: format!("{host}:{port}").into(), weight: 1 };
     Target::Upstream(RouteUpstream { endpoints: [endpoint].into(), ..RouteUpstream::default() })
 }
 
@@ -298,7 +298,7 @@ async fn an_upstream_that_cannot_be_had_is_told_in_our_words() {
                 scheme: UpstreamScheme::Tcp,
                 host: at.ip().to_string(),
                 port: at.port(),
-                authority: at.to_string(),
+                authority: at.to_string().into(),
                 weight: 1,
             })
             .into(),

@@ -2,7 +2,7 @@
 //! and goes. Nothing may fail that is not due to that, and nothing may grow.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,8 @@ struct Held {
 
 /// Runs it, and tells every ten seconds how it goes.
 pub(crate) fn soak(options: &Soak) -> Result<Table> {
-    ensure!(options.minutes > 0 && (1..=100).contains(&options.load), "--minutes begins at 1, --load is from 1 to 100");
+    // In less nothing settles, and with more nobody could tell what waits from what is lost.
+    ensure!(options.minutes >= 3 && (1..=90).contains(&options.load), "--minutes begins at 3, --load is from 1 to 90");
     let binaries = Binaries { postern: options.postern.clone().map_or_else(super::build, Ok)?, hop: None };
     let cores = Cores::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -71,7 +72,7 @@ pub(crate) fn soak(options: &Soak) -> Result<Table> {
         eprintln!(
             "{:>5} s: {} answered, {} failed, {} MB, {} files, {} threads, {} tasks",
             began.elapsed().as_secs(),
-            seen.answered.iter().map(|version| version.load(Ordering::Relaxed)).sum::<u64>(),
+            seen.versions.iter().map(|asked| asked.answered.load(Ordering::Relaxed)).sum::<u64>(),
             seen.failures.lock().unwrap_or_else(PoisonError::into_inner).len(),
             now.kilobytes / 1024,
             now.files,
@@ -169,13 +170,19 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
         eprintln!("{failure}");
     }
     let count = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
-    let answered = seen.answered.each_ref().map(|count| count.load(Ordering::Relaxed));
-    for (version, answered) in ["HTTP/1.1", "HTTP/2"].into_iter().zip(answered) {
-        let less = (1.0 - f64::from(u32::try_from(answered).unwrap_or(u32::MAX)) / due) * 100.0;
-        let what = format!("less answered over {version} than {due:.0} that were due, in %");
+    let of = |count: &AtomicU64| u32::try_from(count.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+    for asked in &seen.versions {
+        let (name, answered, longest) = (asked.name, of(&asked.answered), of(&asked.longest));
+        let less = (1.0 - f64::from(answered) / due) * 100.0;
+        let what = format!("less answered over {name} than {due:.0} that were due, in %");
         table.goal(what, format!("{answered}: {less:.1} %"), Goal::AtMost(10.0), true, Some(less));
+        let what = format!("the longest answer over {name}, in ms");
+        table.goal(what, longest.to_string(), Goal::AtMost(LONG), true, Some(f64::from(longest)));
     }
-    let what = format!("of {} requests beside it failed", answered.into_iter().sum::<u64>());
+    let what = format!(
+        "failed of {} requests beside it",
+        seen.versions.iter().map(|asked| u64::from(of(&asked.answered))).sum::<u64>()
+    );
     table.goal(what, failures.len().to_string(), Goal::AtMost(0.0), failures.is_empty(), Some(count(failures.len())));
     let what = format!(
         "wrong in {} reloads, {} sign-ins and sign-outs, an application that came and went",
@@ -195,13 +202,15 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
         let most_of = |held: &[Held]| held.iter().map(of).fold(0.0, f64::max);
         let (before, after) = (most_of(first), most_of(last));
         let per_cent = (after / before.max(1.0) - 1.0) * 100.0;
+        // One or two more of a few are no growth.
+        let judged = if after <= before + 2.0 { per_cent.min(0.0) } else { per_cent };
         let text = format!("{before} at most, then {after}: {per_cent:+.1} %");
         table.goal(
             format!("{what}, in the halves of the time after a sixth of it; more in %"),
             text,
             Goal::AtMost(most),
             true,
-            (!first.is_empty()).then_some(per_cent),
+            (!first.is_empty()).then_some(judged),
         );
     };
     grown("KB of memory", |held| u32::try_from(held.kilobytes).map_or(f64::INFINITY, f64::from), 5.0);
@@ -214,3 +223,5 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
 const TURN: Duration = Duration::from_secs(10);
 /// Until a reload has to be in force.
 const SOON: Duration = Duration::from_secs(5);
+/// What no answer may take, in milliseconds: who waits for so long beside sign-ins has waited for something that was lost.
+const LONG: f64 = 5000.0;

@@ -14,11 +14,19 @@ use super::ask::{Dial, Stream, request};
 use super::peer::Peer;
 
 /// What the clients have seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Steady {
-    /// Over HTTP/1.1, over HTTP/2.
-    pub(crate) answered: [AtomicU64; 2],
+    pub(crate) versions: [Asked; 2],
     pub(crate) failures: Mutex<Vec<String>>,
+}
+
+/// Over one version.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) name: &'static str,
+    pub(crate) answered: AtomicU64,
+    /// The longest that an answer took, in milliseconds.
+    pub(crate) longest: AtomicU64,
 }
 
 /// So many requests a second of 32 clients with a connection each; a connection that the proxy ends in an orderly way is no failure.
@@ -41,15 +49,30 @@ pub(crate) fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinS
                 tokio::time::sleep_until(due.into()).await;
                 // Who is late does not catch up: what is looked for are failures.
                 due = (due + pause).max(Instant::now());
+                let (asked, sent) = (client.of(&seen), Instant::now());
                 match tokio::time::timeout(Duration::from_secs(10), client.ask()).await {
-                    Ok(Ok(())) => drop(client.answered(&seen).fetch_add(1, Ordering::Relaxed)),
-                    Ok(Err(error)) => seen.fail(format!("{}: {error:#}", client.version())),
-                    Err(_) => seen.fail(format!("{}: no answer within 10 s", client.version())),
+                    Ok(Ok(())) => asked.answered_after(sent.elapsed()),
+                    Ok(Err(error)) => seen.fail(format!("{}: {error:#}", asked.name)),
+                    Err(_) => seen.fail(format!("{}: no answer within 10 s", asked.name)),
                 }
             }
         });
     }
     Ok(clients)
+}
+
+impl Default for Steady {
+    fn default() -> Self {
+        let asked = |name| Asked { name, answered: AtomicU64::new(0), longest: AtomicU64::new(0) };
+        Self { versions: [asked("HTTP/1.1"), asked("HTTP/2")], failures: Mutex::default() }
+    }
+}
+
+impl Asked {
+    fn answered_after(&self, took: Duration) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.longest.fetch_max(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 impl Steady {
@@ -72,18 +95,11 @@ impl Client {
         }
     }
 
-    const fn answered<'a>(&self, seen: &'a Steady) -> &'a AtomicU64 {
-        let [one, two] = &seen.answered;
+    const fn of<'a>(&self, seen: &'a Steady) -> &'a Asked {
+        let [one, two] = &seen.versions;
         match self {
             Self::One(_) => one,
             Self::Two(_) => two,
-        }
-    }
-
-    const fn version(&self) -> &'static str {
-        match self {
-            Self::One(_) => "HTTP/1.1",
-            Self::Two(_) => "HTTP/2",
         }
     }
 }

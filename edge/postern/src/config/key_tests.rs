@@ -403,7 +403,7 @@ fn upstreams_keep_scheme_and_weight() {
     assert_eq!(told, [(Scheme::Ssh, "a:81", Some(3))]);
     let loaded = routed("to: ['h2c://a:81,3', 'https://b/path,4294967295']\n");
     let Target::Upstream(upstream) = &loaded.config.as_ref().unwrap().edge.routes[0].target else { panic!() };
-    let weights: Vec<_> = upstream.endpoints.iter().map(|one| (one.authority.as_str(), one.weight)).collect();
+    let weights: Vec<_> = upstream.endpoints.iter().map(|one| (&*one.authority, one.weight)).collect();
     assert_eq!(weights, [("a:81", 3), ("b", u32::MAX)]);
     for weight in ["0", "-1", "1.5", "x", "", "4294967296"] {
         assert_eq!(wrong(&routed(&format!("to: ['http://a,{weight}']\n"))), ["PST-0602 routes[0].to[0]"], "{weight}");

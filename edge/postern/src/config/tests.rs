@@ -637,7 +637,7 @@ fn an_upstream_is_called_by_a_name_that_can_be_sent() {
         ("http://[::1]:81", "[::1]:81"),
     ] {
         let Target::Upstream(upstream) = &route(&format!("    to: '{to}'\n")).target else { panic!("{to}") };
-        assert_eq!(upstream.endpoints[0].authority, authority, "{to}");
+        assert_eq!(&*upstream.endpoints[0].authority, authority, "{to}");
     }
 }
 
@@ -651,7 +651,7 @@ fn where_a_route_leads_and_how_it_rewrites() {
     let endpoints = upstream(&one);
     assert_eq!(endpoints.len(), 2);
     assert_eq!(
-        (endpoints[0].scheme.is_tls(), endpoints[0].port, endpoints[0].authority.as_str()),
+        (endpoints[0].scheme.is_tls(), endpoints[0].port, &*endpoints[0].authority),
         (true, 443, "U.example.com")
     );
     assert_eq!((endpoints[1].scheme.is_tls(), endpoints[1].port, endpoints[1].host.as_str()), (false, 81, "localhost"));

@@ -126,7 +126,7 @@ impl Prober {
 
 /// What is asked for where nothing is said: as requests ask, and of a socket its own name for this machine.
 fn authority(endpoint: &UpstreamEndpoint) -> String {
-    if endpoint.authority.is_empty() { "localhost".to_owned() } else { endpoint.authority.clone() }
+    if endpoint.authority.is_empty() { "localhost".to_owned() } else { endpoint.authority.to_string() }
 }
 
 /// An answer, as far as it was read.

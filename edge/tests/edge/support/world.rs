@@ -198,8 +198,13 @@ pub(crate) fn now() -> Timestamp {
 /// The upstream at an address.
 pub(crate) fn target(at: SocketAddr, tls: bool) -> Target {
     let scheme = if tls { UpstreamScheme::Https } else { UpstreamScheme::Http };
-    let endpoint =
-        UpstreamEndpoint { scheme, host: at.ip().to_string(), port: at.port(), authority: at.to_string(), weight: 1 };
+    let endpoint = UpstreamEndpoint {
+        scheme,
+        host: at.ip().to_string(),
+        port: at.port(),
+        authority: at.to_string().into(),
+        weight: 1,
+    };
     Target::Upstream(RouteUpstream { endpoints: [endpoint].into(), ..RouteUpstream::default() })
 }
 

@@ -120,7 +120,7 @@ fn internal(cx: &mut Context<'_>, settings: &Block<'_>, role: Role) -> Option<Ur
 
 fn endpoint(url: &Url) -> Option<UpstreamEndpoint> {
     let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default()?);
-    let authority = url[Position::BeforeHost..Position::AfterPort].to_owned();
+    let authority = url[Position::BeforeHost..Position::AfterPort].into();
     Some(UpstreamEndpoint { scheme: UpstreamScheme::Https, host, port, authority, weight: 1 })
 }
 

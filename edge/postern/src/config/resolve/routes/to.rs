@@ -51,7 +51,7 @@ struct Entry {
 impl Entry {
     /// What is served beside others that are not.
     fn served(&self) -> Endpoint {
-        let address = self.endpoint.as_ref().map(|endpoint| endpoint.authority.clone()).unwrap_or_default();
+        let address = self.endpoint.as_ref().map(|endpoint| endpoint.authority.to_string()).unwrap_or_default();
         Endpoint { scheme: self.scheme, address, weight: None }
     }
 }
@@ -146,12 +146,12 @@ fn entry(cx: &mut Context<'_>, text: &Spanned<String>) -> Option<Entry> {
     };
     let (weighted, weight) = (weight.is_some(), weight.unwrap_or(1));
     let (endpoint, path) = if served.is_socket() {
-        let endpoint = UpstreamEndpoint { scheme: served, host: address, port: 0, authority: String::new(), weight };
+        let endpoint = UpstreamEndpoint { scheme: served, host: address, port: 0, authority: "".into(), weight };
         (endpoint, String::new())
     } else {
         let Some(host) = host(&url) else { return refuse(cx, format!("{} has no host", quoted(written))) };
         let port = url.port().unwrap_or(if served.is_tls() { 443 } else { 80 });
-        (UpstreamEndpoint { scheme: served, host, port, authority: address, weight }, path(written).to_owned())
+        (UpstreamEndpoint { scheme: served, host, port, authority: address.into(), weight }, path(written).to_owned())
     };
     Some(Entry { scheme, weighted, endpoint: Some(endpoint), planned: None, path })
 }
