@@ -36,7 +36,7 @@ pub(crate) struct Exchange {
     pub(crate) admission: Option<Admission>,
     pub(crate) attempts: usize,
     /// That of the chosen endpoint, as the configuration writes it.
-    pub(crate) authority: Arc<str>,
+    pub(crate) authority: Option<Arc<str>>,
     pub(crate) upstream: Option<SocketAddr>,
     /// What it holds of its upstream.
     pub(crate) way: Way,
@@ -124,7 +124,7 @@ impl Exchange {
             snapshot,
             admission: None,
             attempts: 0,
-            authority: Arc::default(),
+            authority: None,
             upstream: None,
             way: Way::default(),
             forwarded_for: None,
@@ -269,10 +269,15 @@ impl Exchange {
         );
     }
 
+    /// That of the chosen endpoint; of a socket empty.
+    pub(crate) fn authority(&self) -> &str {
+        self.authority.as_deref().unwrap_or_default()
+    }
+
     /// The head that goes up. Without a permit nothing does.
     pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
         let permit = self.permit().ok_or_else(no_permit)?;
-        prepare::request(permit, &self.snapshot, self.id.value(), (&self.authority, self.now), head);
+        prepare::request(permit, &self.snapshot, self.id.value(), (self.authority(), self.now), head);
         self.forwarded_for = head.headers.get(prepare::FORWARDED_FOR).cloned();
         Ok(())
     }

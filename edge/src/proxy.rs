@@ -413,11 +413,11 @@ impl Proxy {
         }
         let wants = Wants { upgrade: exchange.upgrade().is_some(), older, key: exchange.key(route) };
         let found = self.upstreams.peer((route, upstream), &exchange.snapshot, wants, &mut way).await;
-        let found = found.map(|(peer, endpoint)| (peer, endpoint.authority.clone()));
+        let found = found.map(|(peer, endpoint)| (peer, Arc::clone(&endpoint.authority)));
         exchange.way = way;
         match found {
             Ok((peer, authority)) => {
-                exchange.authority = authority;
+                exchange.authority = Some(authority);
                 Ok(peer)
             }
             Err(NoWay::Overflow(overflow)) => self.overflowed(exchange, overflow),

@@ -46,7 +46,7 @@ impl Exchange {
     /// The head that asks a proxy for the datagrams that we are asked for.
     pub(super) fn datagrams_asked(&self) -> Result<RequestHeader> {
         let mut head = RequestHeader::build(Method::GET, connect_udp_path(self.datagrams_to()?).as_bytes(), Some(5))?;
-        head.insert_header(header::HOST, &*self.authority)?;
+        head.insert_header(header::HOST, self.authority())?;
         head.insert_header(header::CONNECTION, "Upgrade")?;
         head.insert_header(header::UPGRADE, CONNECT_UDP)?;
         head.insert_header(CAPSULE_PROTOCOL, TRUE)?;

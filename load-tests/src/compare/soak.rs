@@ -18,11 +18,11 @@ use crate::table::{Goal, Table};
 /// How long, and how much.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Soak {
-    /// How long
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    /// How long; what is held settles in a sixth of it, or in two minutes
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(6..))]
     minutes: u64,
-    /// How much of what one core can take, in per cent
-    #[arg(long, value_name = "N", default_value_t = 70)]
+    /// How much of what one core can take over HTTP/1.1, in per cent
+    #[arg(long, value_name = "N", default_value_t = 70, value_parser = clap::value_parser!(u32).range(1..=90))]
     load: u32,
     /// The binary of Postern; built as a release if none is named
     #[arg(long, value_name = "FILE")]
@@ -40,8 +40,6 @@ struct Held {
 
 /// Runs it, and tells every ten seconds how it goes.
 pub(crate) fn soak(options: &Soak) -> Result<Table> {
-    // In less nothing settles, and with more nobody could tell what waits from what is lost.
-    ensure!(options.minutes >= 3 && (1..=90).contains(&options.load), "--minutes begins at 3, --load is from 1 to 90");
     let binaries = Binaries { postern: options.postern.clone().map_or_else(super::build, Ok)?, hop: None };
     let cores = Cores::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -85,7 +83,10 @@ pub(crate) fn soak(options: &Soak) -> Result<Table> {
         day.wrong.push(format!("a client is gone: {gone:?}"));
     }
     let due = f64::from(rate) / 2.0 * began.elapsed().as_secs_f64();
-    drop(clients);
+    seen.ended.store(true, Ordering::Relaxed);
+    while let Some(client) = runtime.block_on(clients.join_next()) {
+        day.wrong.extend(client.err().map(|error| format!("a client failed: {error}")));
+    }
     Ok(table(&seen, due, &day, &held, span))
 }
 
@@ -177,12 +178,9 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
         let what = format!("less answered over {name} than {due:.0} that were due, in %");
         table.goal(what, format!("{answered}: {less:.1} %"), Goal::AtMost(10.0), true, Some(less));
         let what = format!("the longest answer over {name}, in ms");
-        table.goal(what, longest.to_string(), Goal::AtMost(LONG), true, Some(f64::from(longest)));
+        table.goal(what, longest.to_string(), Goal::AtMost(LONG), true, (answered > 0).then_some(f64::from(longest)));
     }
-    let what = format!(
-        "failed of {} requests beside it",
-        seen.versions.iter().map(|asked| u64::from(of(&asked.answered))).sum::<u64>()
-    );
+    let what = "requests of that load that failed".to_owned();
     table.goal(what, failures.len().to_string(), Goal::AtMost(0.0), failures.is_empty(), Some(count(failures.len())));
     let what = format!(
         "wrong in {} reloads, {} sign-ins and sign-outs, an application that came and went",
@@ -196,21 +194,21 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
         Some(count(day.wrong.len())),
     );
     // What a process takes in its first minutes it keeps; from then on, no more.
-    let settled: Vec<_> = held.iter().filter(|(at, _)| *at >= span / 6).map(|(_, held)| *held).collect();
+    let from = SETTLES.max(span / 6);
+    let settled: Vec<_> = held.iter().filter(|(at, _)| *at >= from).map(|(_, held)| *held).collect();
     let (first, last) = settled.split_at(settled.len() / 2);
     let mut grown = |what: &str, of: fn(&Held) -> f64, most: f64| {
         let most_of = |held: &[Held]| held.iter().map(of).fold(0.0, f64::max);
         let (before, after) = (most_of(first), most_of(last));
         let per_cent = (after / before.max(1.0) - 1.0) * 100.0;
-        // One or two more of a few are no growth.
-        let judged = if after <= before + 2.0 { per_cent.min(0.0) } else { per_cent };
+        let judged = if after <= before + 2.0 { 0.0 } else { per_cent };
         let text = format!("{before} at most, then {after}: {per_cent:+.1} %");
         table.goal(
-            format!("{what}, in the halves of the time after a sixth of it; more in %"),
+            format!("{what}, in the halves of the time after {} s; more in %, but for two", from.as_secs()),
             text,
             Goal::AtMost(most),
             true,
-            (!first.is_empty()).then_some(judged),
+            (before > 0.0 && after > 0.0).then_some(judged),
         );
     };
     grown("KB of memory", |held| u32::try_from(held.kilobytes).map_or(f64::INFINITY, f64::from), 5.0);
@@ -221,6 +219,8 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
 }
 
 const TURN: Duration = Duration::from_secs(10);
+/// What is held settles with the sixth reload: an upstream connection of the configuration before waits for a minute.
+const SETTLES: Duration = Duration::from_secs(120);
 /// Until a reload has to be in force.
 const SOON: Duration = Duration::from_secs(5);
 /// What no answer may take, in milliseconds: who waits for so long beside sign-ins has waited for something that was lost.

@@ -1,6 +1,6 @@
 //! Requests at a steady rate for as long as somebody wants: every second client over HTTP/2.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use super::peer::Peer;
 pub(crate) struct Steady {
     pub(crate) versions: [Asked; 2],
     pub(crate) failures: Mutex<Vec<String>>,
+    /// No client asks any more, but for what it has begun.
+    pub(crate) ended: AtomicBool,
 }
 
 /// Over one version.
@@ -45,7 +47,7 @@ pub(crate) fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinS
         };
         let mut due = began + pause * number / CLIENTS;
         clients.spawn(async move {
-            loop {
+            while !seen.ended.load(Ordering::Relaxed) {
                 tokio::time::sleep_until(due.into()).await;
                 // Who is late does not catch up: what is looked for are failures.
                 due = (due + pause).max(Instant::now());
@@ -64,7 +66,11 @@ pub(crate) fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinS
 impl Default for Steady {
     fn default() -> Self {
         let asked = |name| Asked { name, answered: AtomicU64::new(0), longest: AtomicU64::new(0) };
-        Self { versions: [asked("HTTP/1.1"), asked("HTTP/2")], failures: Mutex::default() }
+        Self {
+            versions: [asked("HTTP/1.1"), asked("HTTP/2")],
+            failures: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }
     }
 }
 
