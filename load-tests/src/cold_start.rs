@@ -70,12 +70,8 @@ pub(crate) async fn run(options: &Options) -> Result<Table> {
         let judged = Some(f64::from(u32::try_from(count)?));
         table.goal(format!("{what}: {of} read from the store"), count.to_string(), Goal::Exactly(PEOPLE), true, judged);
     }
-    let zero = |table: &mut Table, of: &str, count: usize| {
-        let judged = u32::try_from(count).map_or(f64::INFINITY, f64::from);
-        table.goal(format!("{what}: {of}"), count.to_string(), Goal::AtMost(0.0), count == 0, Some(judged));
-    };
-    zero(&mut table, "requests to the provider", provider.asked());
-    zero(&mut table, "failed", failures.len());
+    table.zero(format!("{what}: requests to the provider"), provider.asked());
+    table.zero(format!("{what}: failed"), failures.len());
     let first: Seen = took.iter().take(PEOPLE).copied().collect();
     let all: Seen = took.iter().copied().collect();
     let answer = "ms to the answer, p50, p99, most";

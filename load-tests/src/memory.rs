@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 
 use crate::installation::{Installation, on_one};
 use crate::people::{Person, keyring, now};
-use crate::table::{Goal, Seen, Table, shown};
+use crate::table::{Goal, Seen, Table, count, shown};
 
 /// Measures both, in large pages of memory.
 pub(crate) fn run(sessions: usize, quick: bool, near: bool) -> Result<Table> {
@@ -315,8 +315,4 @@ fn remove(bare: &mut Bare, pattern: &str) -> Result<usize> {
         bare.sure(&["DEL", key])?;
     }
     Ok(keys.len())
-}
-
-fn count(sessions: usize) -> f64 {
-    u32::try_from(sessions).map_or(f64::INFINITY, f64::from)
 }

@@ -41,6 +41,11 @@ impl Table {
         self.row([what, seen, goal.to_string(), verdict.to_owned()]);
     }
 
+    /// A number of what may not be.
+    pub(crate) fn zero(&mut self, what: String, number: usize) {
+        self.goal(what, number.to_string(), Goal::AtMost(0.0), number == 0, Some(count(number)));
+    }
+
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -92,6 +97,11 @@ impl fmt::Display for Goal {
             Self::None => Ok(()),
         }
     }
+}
+
+/// A number of things; of more than four thousand million infinity.
+pub(crate) fn count(number: impl TryInto<u32>) -> f64 {
+    number.try_into().map_or(f64::INFINITY, f64::from)
 }
 
 /// A duration in milliseconds.

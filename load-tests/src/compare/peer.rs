@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::cores::{Cores, Processes};
-use super::site::{self, AUTHENTICATE, CLIENT, HOST, Site, TOKEN};
+use super::site::{self, CLIENT, HOST, Site, TOKEN};
 
 /// A proxy at work.
 #[derive(Debug)]
@@ -328,23 +328,16 @@ impl Peer {
         site::output(curl).map(drop)
     }
 
-    /// The status and the head of the answer to who shows this cookie.
-    pub(crate) fn shows(&self, cookie: &str) -> Result<String> {
-        let mut curl = self.curl();
-        curl.args(["--head", "--header", &format!("Cookie: {cookie}"), &self.url("/1k")]);
-        site::output(curl)
-    }
-
-    /// The same of another host that it has, to a stranger.
-    pub(crate) fn shows_at(&self, host: &str) -> Result<String> {
+    /// The status and the head of a host's answer to who shows this cookie.
+    pub(crate) fn shows(&self, host: &str, cookie: &str) -> Result<String> {
         let (mut curl, port) = (self.curl(), self.address.port());
-        curl.args(["--head", "--resolve", &format!("{host}:{port}:127.0.0.1"), &format!("https://{host}:{port}/")]);
+        curl.args(["--head", "--header", &format!("Cookie: {cookie}"), &format!("https://{host}:{port}/1k")]);
         site::output(curl)
     }
 
     /// Goes through a sign-in as a browser does, with cookies in that file; gives the one of the application's host.
     pub(crate) fn sign_in(&self, jar: &Path) -> Result<String> {
-        sign_in(self.address.port(), &self.authority, jar)
+        sign_in(HOST, self.address.port(), &self.authority, jar)
     }
 
     /// As many of its hosts as one with ten routes has, with who is signed in there; the first time it goes through these sign-ins.
@@ -354,16 +347,10 @@ impl Peer {
         }
         eprintln!("{}: signing in at {HOMES} hosts", self.name());
         let (jar, port) = (site.file(&format!("peer-{}.home", self.address.port())), self.address.port());
+        // Each a session of its own, since one keeps assertions for eight hosts.
         let at = |number: usize| {
-            let (host, mut curl) = (host(number), self.curl());
-            curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1"), "--location", "--output", "/dev/null"]);
-            // Each a session of its own, since one keeps assertions for eight hosts.
-            curl.args(["--write-out", "%{http_code}", "--cookie", "", "--cookie-jar"]).arg(&jar);
-            curl.arg(format!("https://{host}:{port}/1k"));
-            let code = site::output(curl)?;
-            ensure!(code == "200", "signing in at {host}: {code}");
-            let cookie = cookie(&std::fs::read_to_string(&jar)?, &host);
-            Ok([cookie.with_context(|| format!("the sign-in at {host} left no cookie"))?, host])
+            let host = host(number);
+            Ok([sign_in(&host, port, &self.authority, &jar)?, host])
         };
         let homes = (1..self.routes()).step_by(self.routes() / HOMES).take(HOMES).map(at).collect::<Result<_>>()?;
         Ok(self.homes.get_or_init(|| homes))
@@ -385,7 +372,7 @@ impl Peer {
             let own = ask(&self.cookie, "/1k", " %{http_code} %{size_download}")?;
             ensure!(own.ends_with(" 200 1024"), "{version}, signed in: {own}");
             if self.decides() {
-                for cookie in ["nothing=1", &forged] {
+                for cookie in [STRANGER, &forged] {
                     let refused = ask(cookie, "/1k", " %{http_code}")?;
                     ensure!(!refused.ends_with(" 200"), "{version}: {cookie} passed");
                 }
@@ -399,23 +386,32 @@ impl Peer {
 
 fn curl(port: u16, authority: &Path) -> Command {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--max-time", "30", "--cacert"]).arg(authority);
-    for host in [HOST, AUTHENTICATE] {
-        curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1")]);
-    }
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "30",
+        "--resolve",
+        &format!("*:{port}:127.0.0.1"),
+        "--cacert",
+    ]);
+    curl.arg(authority);
     curl
 }
 
-/// Goes through a sign-in at a Postern as a browser does, with cookies in that file; gives the one of the application's host.
-pub(crate) fn sign_in(port: u16, authority: &Path, jar: &Path) -> Result<String> {
+/// Goes through a sign-in at a Postern as a browser does, with cookies in that file; gives the one of the host.
+pub(crate) fn sign_in(host: &str, port: u16, authority: &Path, jar: &Path) -> Result<String> {
     let mut curl = curl(port, authority);
-    curl.args(["--location", "--output", "/dev/null", "--cookie", "", "--cookie-jar"])
-        .arg(jar)
-        .arg(format!("https://{HOST}:{port}/1k"));
-    site::output(curl)?;
+    curl.args(["--location", "--output", "/dev/null", "--write-out", "%{http_code}", "--cookie", "", "--cookie-jar"]);
+    curl.arg(jar).arg(format!("https://{host}:{port}/1k"));
+    let code = site::output(curl)?;
+    ensure!(code == "200", "signing in at {host}: {code}");
     let jar = std::fs::read_to_string(jar)?;
-    cookie(&jar, HOST).with_context(|| format!("the sign-in left no cookie: {jar}"))
+    cookie(&jar, host).with_context(|| format!("the sign-in at {host} left no cookie: {jar}"))
 }
+
+/// What shows nobody.
+pub(crate) const STRANGER: &str = "nothing=1";
 
 /// The cookie of a host in what curl keeps.
 fn cookie(jar: &str, host: &str) -> Option<String> {

@@ -2,18 +2,18 @@
 //! and goes. Nothing may fail that is not due to that, and nothing may grow.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::ask;
 use super::cores::Cores;
-use super::peer::{Binaries, Peer};
-use super::site::{self, Site};
+use super::peer::{Binaries, Peer, STRANGER};
+use super::site::{self, HOST, Site};
 use super::steady::{Steady, steady};
-use crate::table::{Goal, Table};
+use crate::table::{Goal, Table, count};
 
 /// How long, and how much.
 #[derive(Debug, Clone, clap::Args)]
@@ -70,17 +70,14 @@ pub(crate) fn soak(options: &Soak) -> Result<Table> {
         eprintln!(
             "{:>5} s: {} answered, {} failed, {} MB, {} files, {} threads, {} tasks",
             began.elapsed().as_secs(),
-            seen.versions.iter().map(|asked| asked.answered.load(Ordering::Relaxed)).sum::<u64>(),
-            seen.failures.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            seen.versions.iter().map(|version| version.answered.load(Ordering::Relaxed)).sum::<u64>(),
+            seen.failures().len(),
             now.kilobytes / 1024,
             now.files,
             now.threads,
             now.tasks,
         );
         std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
-    }
-    if let Some(gone) = clients.try_join_next() {
-        day.wrong.push(format!("a client is gone: {gone:?}"));
     }
     let due = f64::from(rate) / 2.0 * began.elapsed().as_secs_f64();
     seen.ended.store(true, Ordering::Relaxed);
@@ -137,7 +134,7 @@ impl<'a> Day<'a> {
         self.sign_ins += 1;
         let (began, mark) = (Instant::now(), format!("x-turn: {turn}\r\n"));
         loop {
-            let head = self.peer.shows(&cookie)?.to_ascii_lowercase();
+            let head = self.peer.shows(HOST, &cookie)?.to_ascii_lowercase();
             if !head.contains(" 200") {
                 self.wrong.push(format!("turn {turn}, signed in: {head}"));
                 break;
@@ -151,12 +148,12 @@ impl<'a> Day<'a> {
             }
         }
         let expected = if self.application.is_some() { " 200" } else { " 50" };
-        let head = self.peer.shows_at("flapping.bench.localhost")?;
+        let head = self.peer.shows("flapping.bench.localhost", STRANGER)?;
         if !head.contains(expected) {
             self.wrong.push(format!("turn {turn}, the other application, expected{expected}: {head}"));
         }
         self.peer.sign_out(&jar)?;
-        let head = self.peer.shows(&cookie)?;
+        let head = self.peer.shows(HOST, &cookie)?;
         if head.contains(" 200") {
             self.wrong.push(format!("turn {turn}: signed out, and in"));
         }
@@ -166,33 +163,25 @@ impl<'a> Day<'a> {
 
 fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span: Duration) -> Table {
     let mut table = Table::of_goals();
-    let failures = seen.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    let failures = seen.failures();
     for failure in failures.iter().take(5).chain(&day.wrong) {
         eprintln!("{failure}");
     }
-    let count = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
-    let of = |count: &AtomicU64| u32::try_from(count.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-    for asked in &seen.versions {
-        let (name, answered, longest) = (asked.name, of(&asked.answered), of(&asked.longest));
-        let less = (1.0 - f64::from(answered) / due) * 100.0;
+    for version in &seen.versions {
+        let (name, answered) = (version.name, count(version.answered.load(Ordering::Relaxed)));
+        let longest = count(version.longest.load(Ordering::Relaxed));
+        let less = (1.0 - answered / due) * 100.0;
         let what = format!("less answered over {name} than {due:.0} that were due, in %");
         table.goal(what, format!("{answered}: {less:.1} %"), Goal::AtMost(10.0), true, Some(less));
         let what = format!("the longest answer over {name}, in ms");
-        table.goal(what, longest.to_string(), Goal::AtMost(LONG), true, (answered > 0).then_some(f64::from(longest)));
+        table.goal(what, longest.to_string(), Goal::AtMost(LONG), true, (answered > 0.0).then_some(longest));
     }
-    let what = "requests of that load that failed".to_owned();
-    table.goal(what, failures.len().to_string(), Goal::AtMost(0.0), failures.is_empty(), Some(count(failures.len())));
+    table.zero("requests of that load that failed".to_owned(), failures.len());
     let what = format!(
         "wrong in {} reloads, {} sign-ins and sign-outs, an application that came and went",
         day.turns, day.sign_ins
     );
-    table.goal(
-        what,
-        day.wrong.len().to_string(),
-        Goal::AtMost(0.0),
-        day.wrong.is_empty(),
-        Some(count(day.wrong.len())),
-    );
+    table.zero(what, day.wrong.len());
     // What a process takes in its first minutes it keeps; from then on, no more.
     let from = SETTLES.max(span / 6);
     let settled: Vec<_> = held.iter().filter(|(at, _)| *at >= from).map(|(_, held)| *held).collect();
@@ -211,10 +200,10 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
             (before > 0.0 && after > 0.0).then_some(judged),
         );
     };
-    grown("KB of memory", |held| u32::try_from(held.kilobytes).map_or(f64::INFINITY, f64::from), 5.0);
-    grown("files and sockets", |held| u32::try_from(held.files).map_or(f64::INFINITY, f64::from), 10.0);
-    grown("tasks", |held| u32::try_from(held.tasks).map_or(f64::INFINITY, f64::from), 10.0);
-    grown("threads", |held| u32::try_from(held.threads).map_or(f64::INFINITY, f64::from), 10.0);
+    grown("KB of memory", |held| count(held.kilobytes), 5.0);
+    grown("files and sockets", |held| count(held.files), 10.0);
+    grown("tasks", |held| count(held.tasks), 10.0);
+    grown("threads", |held| count(held.threads), 10.0);
     table
 }
 

@@ -1,7 +1,7 @@
 //! Requests at a steady rate for as long as somebody wants: every second client over HTTP/2.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -16,15 +16,15 @@ use super::peer::Peer;
 /// What the clients have seen.
 #[derive(Debug)]
 pub(crate) struct Steady {
-    pub(crate) versions: [Asked; 2],
-    pub(crate) failures: Mutex<Vec<String>>,
-    /// No client asks any more, but for what it has begun.
+    pub(crate) versions: [Version; 2],
+    failures: Mutex<Vec<String>>,
+    /// From now on each client asks once more at most.
     pub(crate) ended: AtomicBool,
 }
 
 /// Over one version.
-#[derive(Debug)]
-pub(crate) struct Asked {
+#[derive(Debug, Default)]
+pub(crate) struct Version {
     pub(crate) name: &'static str,
     pub(crate) answered: AtomicU64,
     /// The longest that an answer took, in milliseconds.
@@ -51,11 +51,11 @@ pub(crate) fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinS
                 tokio::time::sleep_until(due.into()).await;
                 // Who is late does not catch up: what is looked for are failures.
                 due = (due + pause).max(Instant::now());
-                let (asked, sent) = (client.of(&seen), Instant::now());
+                let (version, sent) = (client.version(&seen), Instant::now());
                 match tokio::time::timeout(Duration::from_secs(10), client.ask()).await {
-                    Ok(Ok(())) => asked.answered_after(sent.elapsed()),
-                    Ok(Err(error)) => seen.fail(format!("{}: {error:#}", asked.name)),
-                    Err(_) => seen.fail(format!("{}: no answer within 10 s", asked.name)),
+                    Ok(Ok(())) => version.answered_after(sent.elapsed()),
+                    Ok(Err(error)) => seen.fail(format!("{}: {error:#}", version.name)),
+                    Err(_) => seen.fail(format!("{}: no answer within 10 s", version.name)),
                 }
             }
         });
@@ -65,16 +65,12 @@ pub(crate) fn steady(peer: &Peer, rate: u32, seen: &Arc<Steady>) -> Result<JoinS
 
 impl Default for Steady {
     fn default() -> Self {
-        let asked = |name| Asked { name, answered: AtomicU64::new(0), longest: AtomicU64::new(0) };
-        Self {
-            versions: [asked("HTTP/1.1"), asked("HTTP/2")],
-            failures: Mutex::default(),
-            ended: AtomicBool::new(false),
-        }
+        let versions = ["HTTP/1.1", "HTTP/2"].map(|name| Version { name, ..Version::default() });
+        Self { versions, failures: Mutex::default(), ended: AtomicBool::default() }
     }
 }
 
-impl Asked {
+impl Version {
     fn answered_after(&self, took: Duration) {
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.longest.fetch_max(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -82,8 +78,12 @@ impl Asked {
 }
 
 impl Steady {
+    pub(crate) fn failures(&self) -> MutexGuard<'_, Vec<String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fail(&self, what: String) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.failures().push(what);
     }
 }
 
@@ -101,7 +101,7 @@ impl Client {
         }
     }
 
-    const fn of<'a>(&self, seen: &'a Steady) -> &'a Asked {
+    const fn version<'a>(&self, seen: &'a Steady) -> &'a Version {
         let [one, two] = &seen.versions;
         match self {
             Self::One(_) => one,

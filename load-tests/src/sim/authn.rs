@@ -11,12 +11,13 @@ use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use super::costs::{AuthnCosts, StoreCosts};
-use super::lab::{Lab, count, tell};
+use super::lab::{Lab, tell};
 use super::measure::{SETTLED, busy};
 use crate::compare::site::{self, AUTHENTICATE, CLIENT, HOST, PORTS};
 use crate::compare::{Processes, sign_in};
 use crate::edge::cluster_url;
 use crate::people::SHARED_SECRET;
+use crate::table::count;
 
 /// Of authn; and of the store for it.
 pub(super) async fn measure(lab: &Lab, store: &mut StoreCosts) -> Result<AuthnCosts> {
@@ -65,7 +66,7 @@ routes:
     let authority = folder.path().join("cert.pem");
     let once = |number: usize| {
         let jar = folder.path().join(format!("{number}.cookies"));
-        block_in_place(|| sign_in(port, &authority, &jar))
+        block_in_place(|| sign_in(HOST, port, &authority, &jar))
     };
     tell("authn: nobody comes");
     let began = Instant::now();

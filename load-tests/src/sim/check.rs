@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::costs::{EdgeCosts, StoreCosts};
-use super::lab::{Done, Lab, count, tell, turns};
+use super::lab::{Done, Lab, tell, turns};
 use super::measure::{self, AT_ONCE, SETTLED, memory, spans};
 use super::plan::{Work, store_micros};
 use crate::drive::{Clients, Job};
 use crate::edge::Edge;
 use crate::memory::Numbers;
-use crate::table::{Goal, Table};
+use crate::table::{Goal, Table, count};
 
 /// Measures, predicts, measures again.
 pub(super) async fn run(lab: Lab) -> Result<Table> {

@@ -187,11 +187,6 @@ pub(super) fn tell(what: &str) {
     eprintln!("{what}");
 }
 
-/// A number of things.
-pub(super) fn count(number: usize) -> f64 {
-    u32::try_from(number).map_or(f64::INFINITY, f64::from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

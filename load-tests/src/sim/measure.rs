@@ -9,12 +9,13 @@ use tokio::time::sleep;
 
 use super::authn;
 use super::costs::{Costs, EdgeCosts, StoreCosts, route_bytes, stored_bytes};
-use super::lab::{Done, Lab, Moment, count, each, tell, turns};
+use super::lab::{Done, Lab, Moment, each, tell, turns};
 use crate::compare::Processes;
 use crate::drive::{Clients, Job};
 use crate::edge::Edge;
 use crate::installation::{Installation, patiently};
 use crate::people::Person;
+use crate::table::count;
 
 /// All of it.
 pub(super) async fn all(lab: Lab) -> Result<Costs> {
@@ -232,7 +233,7 @@ impl Watch {
 
 /// Bytes of a process.
 pub(super) fn memory(processes: &Processes) -> f64 {
-    u32::try_from(processes.memory() / 1_024).map_or(f64::INFINITY, f64::from) * 1_024.0
+    count(processes.memory() / 1_024) * 1_024.0
 }
 
 /// µs of a signature such as an assertion has. What is written around it is small beside that.
