@@ -1,6 +1,6 @@
 //! Bounds on time, and how each of them is told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -84,6 +84,27 @@ async fn r_004_an_http2_upload_that_stalls_is_told_so() {
     assert!(world.upstream.requests().iter().all(|request| !request.complete));
     let counted = || world.metric("postern_edge_refusals_total", &[("reason", "body-timeout")]) == 1.0;
     until("it is counted", counted).await;
+}
+
+#[tokio::test]
+async fn an_http2_connection_ends_when_it_has_rested_for_as_long_as_it_may_and_no_earlier() {
+    let idle = Duration::from_millis(600);
+    let world = WorldBuilder::new().await.change(|config| config.timeouts.idle = Some(idle)).start();
+    let wire = Wire::open(world.address, HOST, &world.root, &["h2"]).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(wire.stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // Each rest is short, and the first timer is over long before the last.
+    let began = Instant::now();
+    let mut rested = began;
+    while began.elapsed() < idle * 2 {
+        rested = Instant::now();
+        client = client.ready().await.unwrap();
+        let request = Request::get(format!("https://{HOST}/")).body(()).unwrap();
+        assert_eq!(client.send_request(request, true).unwrap().0.await.unwrap().status(), 200);
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(20), connection).await;
+    assert!(ended.is_ok(), "it rests, and is kept");
+    assert!(rested.elapsed() >= idle, "{:?}", rested.elapsed());
 }
 
 #[tokio::test]

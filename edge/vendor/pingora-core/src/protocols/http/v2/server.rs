@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::{sleep_until, Instant, Sleep};
 
 use crate::protocols::http::authority::{
     has_ambiguous_port_suffix, raw_target_authority, validate_request_authority_fields,
@@ -144,6 +145,8 @@ pub(crate) async fn accept_downstream_sessions<F>(
     let mut malformed_streams = 0usize;
     // In-flight sessions, decremented by the `StreamGuard` given to `on_session`.
     let active = Arc::new(ActiveSessions::new());
+    // Postern: one timer for the connection. A timer of Pingora's for each rest stays in its tree until it is due, rung for nobody.
+    let mut idle_timer = None;
     loop {
         let h2_stream = if shutdown_initiated {
             HttpSession::from_h2_conn_with_malformed_budget(
@@ -171,7 +174,7 @@ pub(crate) async fn accept_downstream_sessions<F>(
                 // Any accepted stream cancels this future. The next iteration
                 // waits for all active streams to finish before starting a fresh
                 // idle period.
-                _ = wait_for_idle_timeout(&active, idle_timeout.unwrap_or_default()), if idle_timeout.is_some() => {
+                _ = wait_for_idle_timeout(&active, idle_timeout.unwrap_or_default(), &mut idle_timer), if idle_timeout.is_some() => {
                     // Idle with nothing in flight: drop `conn` to close the
                     // socket now (no graceful GOAWAY wait that could hang on
                     // a dead peer).
@@ -238,10 +241,18 @@ impl ActiveSessions {
     }
 }
 
-async fn wait_for_idle_timeout(active: &ActiveSessions, idle_timeout: Duration) {
+// Postern: the timer of the rest before is put off.
+async fn wait_for_idle_timeout(
+    active: &ActiveSessions,
+    idle_timeout: Duration,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+) {
     active.wait_until_idle().await;
     if !idle_timeout.is_zero() {
-        pingora_timeout::sleep(idle_timeout).await;
+        let deadline = Instant::now() + idle_timeout;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().reset(deadline);
+        timer.as_mut().await;
     }
 }
 
@@ -1531,7 +1542,7 @@ mod test {
         let guard = active.start_session();
         let timeout_active = active.clone();
         let timeout = tokio::spawn(async move {
-            wait_for_idle_timeout(&timeout_active, Duration::ZERO).await;
+            wait_for_idle_timeout(&timeout_active, Duration::ZERO, &mut None).await;
         });
 
         tokio::task::yield_now().await;
