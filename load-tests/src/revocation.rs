@@ -62,7 +62,7 @@ pub(crate) async fn run(edges: usize, quick: bool) -> Result<Table> {
     installation.end().await;
 
     let what = format!("{races} revocations that race with loads: sessions served a second after the answer");
-    table.goal(what, stale.to_string(), Goal::AtMost(0.0), stale == 0, Some(f64::from(stale)));
+    table.zero(what, stale);
     Ok(table)
 }
 

@@ -42,8 +42,9 @@ impl Table {
     }
 
     /// A number of what may not be.
-    pub(crate) fn zero(&mut self, what: String, number: usize) {
-        self.goal(what, number.to_string(), Goal::AtMost(0.0), number == 0, Some(count(number)));
+    pub(crate) fn zero(&mut self, what: String, number: impl TryInto<u32>) {
+        let number = count(number);
+        self.goal(what, number.to_string(), Goal::AtMost(0.0), number <= 0.0, Some(number));
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {

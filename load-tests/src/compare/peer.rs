@@ -410,7 +410,7 @@ pub(crate) fn sign_in(host: &str, port: u16, authority: &Path, jar: &Path) -> Re
     cookie(&jar, host).with_context(|| format!("the sign-in at {host} left no cookie: {jar}"))
 }
 
-/// What shows nobody.
+/// A cookie of nobody.
 pub(crate) const STRANGER: &str = "nothing=1";
 
 /// The cookie of a host in what curl keeps.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::peer::{ENVOY, HOP, HOP_FIELDS, NGINX, POSTERN, Peer, Skipped};
 use super::scenario::{Sample, Scenario};
-use crate::table::{Seen, Table, millis, shown};
+use crate::table::{Seen, Table, count, millis, shown};
 
 /// All samples.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Report {
             "goal",
         ]);
         for (peer, bytes) in self.peers.iter().zip(&self.memory) {
-            let kilobytes = f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX));
+            let kilobytes = count(bytes / 1024);
             let goal = Verdict::of(*peer == POSTERN, || Verdict::new("20 MB", kilobytes / 1024.0 <= 20.0));
             let goal = goal.told(&mut table);
             table.row([
@@ -310,12 +310,12 @@ impl Verdict {
 
 /// µs of processor time a request; or KB a connection, where that was looked at.
 fn figure(sample: &Sample) -> f64 {
-    let count = f64::from(u32::try_from(sample.asked.requests.max(1)).unwrap_or(u32::MAX));
-    sample.bytes_each.map_or_else(|| millis(sample.cpu) * 1e3 / count, |bytes| bytes / 1024.0)
+    let requests = count(sample.asked.requests.max(1));
+    sample.bytes_each.map_or_else(|| millis(sample.cpu) * 1e3 / requests, |bytes| bytes / 1024.0)
 }
 
 fn rate(sample: &Sample) -> f64 {
-    f64::from(u32::try_from(sample.asked.requests).unwrap_or(u32::MAX)) / sample.asked.took.as_secs_f64()
+    count(sample.asked.requests) / sample.asked.took.as_secs_f64()
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ fn table(seen: &Steady, due: f64, day: &Day<'_>, held: &[(Duration, Held)], span
 }
 
 const TURN: Duration = Duration::from_secs(10);
-/// What is held settles with the sixth reload: an upstream connection of the configuration before waits for a minute.
+/// What is held has settled by then: an upstream connection of the configuration before waits for a minute.
 const SETTLES: Duration = Duration::from_secs(120);
 /// Until a reload has to be in force.
 const SOON: Duration = Duration::from_secs(5);
