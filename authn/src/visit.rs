@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{HeaderValue, Method};
-use postern_identity::{SessionCookie, SessionId, Timestamp, cookies_named};
+use postern_identity::{SessionCookie, SessionId, Timestamp, cookies_named, only_one};
 use postern_pages::Reference;
 use url::Url;
 
@@ -74,7 +74,7 @@ impl Visit {
     /// The session id in the cookie of that name, bound to `scope`.
     pub(crate) fn session_id(&self, cookie: &str, scope: &str) -> Option<SessionId> {
         let values = self.cookie_fields().flat_map(|field| cookies_named(field, cookie));
-        SessionCookie::open_one(&self.live.config.keyring, scope, values)
+        only_one(values, |value| SessionCookie::open(&self.live.config.keyring, scope, value))
     }
 
     /// Whether the browser vouches that a page of this very origin, and no other, made this request (S-085).

@@ -12,7 +12,7 @@ use postern_identity::{RandomError, Timestamp, uuid};
 use postern_storage::Moment;
 use tokio::time::Instant;
 
-use crate::admit::{Admission, Permit, Verdict};
+use crate::admit::{Admission, Admitted, Permit};
 use crate::bound::{Bound, CUT};
 use crate::identify::Subject;
 use crate::listener::{Connection, Place, Tunnel};
@@ -188,10 +188,12 @@ impl Exchange {
 
     /// The proof that this exchange may be carried.
     pub(crate) fn permit(&self) -> Option<&Permit> {
-        match &self.admission.as_ref()?.verdict {
-            Verdict::Pass(permit) => Some(permit),
-            Verdict::Reply(_) | Verdict::Refuse(_) => None,
-        }
+        self.admitted().map(|admitted| admitted.permit)
+    }
+
+    /// The request that may be carried, with its permit.
+    pub(crate) fn admitted(&self) -> Option<Admitted<'_>> {
+        self.admission.as_ref()?.admitted()
     }
 
     pub(crate) fn route(&self) -> Option<&Route> {
@@ -276,8 +278,8 @@ impl Exchange {
 
     /// The head that goes up. Without a permit nothing does.
     pub(crate) fn prepare_request(&mut self, head: &mut RequestHeader) -> pingora_error::Result<()> {
-        let permit = self.permit().ok_or_else(no_permit)?;
-        prepare::request(permit, &self.snapshot, self.id.value(), (self.authority(), self.now), head);
+        let admitted = self.admitted().ok_or_else(no_permit)?;
+        prepare::request(admitted, &self.snapshot, self.id.value(), (self.authority(), self.now), head);
         self.forwarded_for = head.headers.get(prepare::FORWARDED_FOR).cloned();
         Ok(())
     }

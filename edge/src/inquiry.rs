@@ -116,7 +116,7 @@ impl Inquiry {
 impl Finding<'_> {
     /// The route, and why not those before it, all in the order of the file.
     pub fn considered(&self) -> impl Iterator<Item = Option<Miss>> {
-        let asked = self.admission.request.as_deref().filter(|_| self.met_routes());
+        let asked = self.admission.request.as_ref().filter(|_| self.met_routes());
         let traced: Vec<_> = asked.map(|request| self.trace_of(request)).unwrap_or_default();
         traced.into_iter()
     }
@@ -133,7 +133,7 @@ impl Finding<'_> {
     #[must_use]
     pub fn trace(&self) -> Option<Trace> {
         let Admission { request, route, subject, evaluation, certificate, .. } = &self.admission;
-        let (request, route, _) = (request.as_deref()?, route.as_deref()?, evaluation.as_ref()?);
+        let (request, route, _) = (request.as_ref()?, route.as_deref()?, evaluation.as_ref()?);
         let devices: Vec<_> = self.devices.iter().map(DeviceRecord::facts).collect();
         let client = (subject, &devices[..], certificate.facts());
         Some(route.policy.trace(&facts(request, &request.decoded_path(), client, self.now)))
@@ -152,7 +152,7 @@ impl Finding<'_> {
     /// Where the tunnel that is asked for leads, unless it met a route of requests, for which it is an upgrade like any other.
     #[must_use]
     pub fn tunnel(&self) -> Option<(Carries, &Host)> {
-        let asked = self.admission.request.as_deref()?.tunnel.as_ref()?;
+        let asked = self.admission.request.as_ref()?.tunnel.as_ref()?;
         let met = self.admission.route.as_deref();
         Some((asked.carries, asked.to.as_ref()?)).filter(|_| met.is_none_or(|route| route.tunnel.is_some()))
     }
@@ -160,7 +160,7 @@ impl Finding<'_> {
     /// Whether the path is one of ours, whatever routes there are.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        let request = self.admission.request.as_deref();
+        let request = self.admission.request.as_ref();
         let request = request.filter(|_| self.tunnel().is_none());
         request.is_some_and(|request| crate::reserved::Reserved::of(request, self.snapshot).is_some())
     }
@@ -192,12 +192,12 @@ impl Finding<'_> {
     /// What would go to the upstream of a route, or to authn, if the request is carried.
     #[must_use]
     pub fn upward(&self) -> Option<Upward> {
-        let Verdict::Pass(permit) = &self.admission.verdict else { return None };
-        let endpoint = permit.upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
+        let admitted = self.admission.admitted()?;
+        let endpoint = admitted.upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
         let (endpoint, endpoints) = endpoint.unwrap_or((None, 1));
-        let balancing = permit.upstream().and_then(|(_, upstream)| upstream.balancing.as_deref());
+        let balancing = admitted.upstream().and_then(|(_, upstream)| upstream.balancing.as_deref());
         let policy = balancing.map(|balancing| balancing.policy).unwrap_or_default();
-        if permit.is_tunnel() {
+        if admitted.is_tunnel() {
             let endpoint = endpoint?;
             return Some(Upward {
                 address: format!("{}:{}", endpoint.host, endpoint.port),
@@ -213,15 +213,15 @@ impl Finding<'_> {
         let mut head = self.head.clone();
         let authority = endpoint.map_or("", |endpoint| &*endpoint.authority);
         let id = HeaderValue::from_static(SOME_REQUEST);
-        prepare::request(permit, self.snapshot, &id, (authority, self.now), &mut head);
+        prepare::request(admitted, self.snapshot, &id, (authority, self.now), &mut head);
         let mut fields = head.headers.clone();
         // What carries requests says nothing of trailers on a connection of its own.
         fields.remove(header::TE);
         // A token that nobody has fetched here.
-        if permit.identity_token().is_some() {
+        if admitted.identity_token().is_some() {
             fields.insert(prepare::SERVERLESS, HeaderValue::from_static("Bearer [token]"));
         }
-        let token = permit.assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
+        let token = admitted.assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
         for (name, value) in &mut fields {
             disarm(name, value, token);
         }

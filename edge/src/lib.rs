@@ -1,6 +1,6 @@
 //! Carries requests: from an accepted stream, through the gate, to an upstream and back.
 //!
-//! No permit, no passage: proxying takes a `Permit`, and only `admit` can make one.
+//! No permit, no passage: proxying takes what was `Admitted`, with its `Permit`, and only `admit` can make one.
 
 mod admit;
 mod answer;
@@ -20,6 +20,7 @@ mod limits;
 pub mod listener;
 mod metrics;
 mod mtls;
+mod opened;
 pub mod prepare;
 mod programmatic;
 mod proxy;
@@ -36,7 +37,7 @@ mod tunnel;
 mod upstream;
 mod vigil;
 
-pub use admit::{Admission, Gate, Permit, Reply, Verdict};
+pub use admit::{Admission, Admitted, Gate, Permit, Reply, Verdict};
 pub use answer::Answer;
 pub use assertion::{AssertionSlot, SigningKeyError, SigningKeys};
 pub use config::{
@@ -62,8 +63,8 @@ pub use mtls::{
 pub use programmatic::ProgramRefusal;
 pub use refusal::{Asked, Failure, Refusal};
 pub use request::{
-    BadRequest, CanonicalPath, Client, Destination, Host, HostError, PathError, Request, Upgrade, connect_udp_path,
-    is_upgrade,
+    BadRequest, CanonicalPath, Client, Destination, Host, HostError, PathError, Request, Text, Upgrade,
+    connect_udp_path, is_upgrade,
 };
 pub use snapshot::{Snapshot, SnapshotError};
 pub use upstream::{Dns, DnsFamily, DnsServer, SourceAddress, UpstreamTlsError};

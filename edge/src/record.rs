@@ -53,7 +53,7 @@ impl<'a> View<'a> {
         Self {
             exchange,
             head: downstream.req_header(),
-            request: exchange.admission.as_ref().and_then(|admission| admission.request.as_deref()),
+            request: exchange.admission.as_ref().and_then(|admission| admission.request.as_ref()),
             // Nobody was there to see a status: the number that nginx made usual.
             status: sent.or(StatusCode::from_u16(499).ok()).unwrap_or(StatusCode::BAD_REQUEST),
             sent: exchange.carried.map_or(downstream.body_bytes_sent() as u64, |(_, down)| down),

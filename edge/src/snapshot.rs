@@ -9,6 +9,7 @@ use postern_identity::{IdpId, edge_token};
 
 use crate::EdgeConfig;
 use crate::assertion::AssertionSlot;
+use crate::opened::OpenedCookies;
 use crate::prepare::OwnCookies;
 use crate::request::{FieldRules, Host, HostError, RequestRules};
 use crate::route::{Carries, Route, RouteTable, Target};
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub(crate) edge_token: HeaderValue,
     /// The assertions of anonymous requests, by host.
     pub(crate) anonymous: AssertionSlot,
+    /// Session cookies that `config.keyring` has opened.
+    pub(crate) opened: OpenedCookies,
     /// Where permitted requests go.
     pub(crate) clusters: Clusters,
     authenticate: Host,
@@ -89,6 +92,7 @@ impl Snapshot {
             cookies: OwnCookies::new(&config.cookie.name),
             edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
             anonymous: AssertionSlot::with_places(256),
+            opened: OpenedCookies::default(),
             clusters: Clusters::new(&config)?,
             authenticate,
             asks_by_host,

@@ -305,10 +305,10 @@ impl World {
 
     /// The head that goes up, if the request is carried.
     pub(crate) async fn carried(&self, original: &RequestHeader) -> Option<RequestHeader> {
-        let Verdict::Pass(permit) = self.admit(original).await.verdict else { return None };
+        let admission = self.admit(original).await;
         let mut head = original.clone();
         let id = HeaderValue::from_static(TEST_ID);
-        prepare::request(&permit, &self.gate.snapshot(), &id, ("up.internal:8080", NOW), &mut head);
+        prepare::request(admission.admitted()?, &self.gate.snapshot(), &id, ("up.internal:8080", NOW), &mut head);
         Some(head)
     }
 

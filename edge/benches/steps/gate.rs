@@ -12,8 +12,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use postern_edge::route::{HostRewrite, Route, Target, Upstream, UpstreamEndpoint, UpstreamScheme};
 use postern_edge::{
     Admission, AssertionSlot, AuthenticateTarget, AuthnUpstream, Certificates, Connection, CookieConfig,
-    DownstreamMtls, EdgeConfig, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, Permit,
-    ProxyConfig, PublicListener, ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
+    DownstreamMtls, EdgeConfig, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, ProxyConfig,
+    PublicListener, ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
 };
 use postern_identity::{CookieAttributes, IdpId, Keyring, Secret, SessionCookie, SessionId, Timestamp, Tokens};
 use postern_policy::{Policy, document, ppl};
@@ -29,17 +29,18 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 pub(crate) fn admit() -> Box<dyn Fn(usize)> {
     let office = Office::open();
     Box::new(move |_| {
-        black_box(office.permit());
+        black_box(office.admission());
     })
 }
 
 /// From the permit to the head that goes up.
 pub(crate) fn up() -> Box<dyn Fn(usize)> {
     let office = Office::open();
-    let permit = office.permit();
+    let admission = office.admission();
     Box::new(move |_| {
         let mut head = office.head.clone();
-        prepare::request(black_box(&permit), &office.snapshot, &office.id, ("up.internal:8080", NOW), &mut head);
+        let admitted = black_box(&admission).admitted().unwrap();
+        prepare::request(admitted, &office.snapshot, &office.id, ("up.internal:8080", NOW), &mut head);
         black_box(head);
     })
 }
@@ -47,7 +48,7 @@ pub(crate) fn up() -> Box<dyn Fn(usize)> {
 /// From the upstream's head to the one that goes down.
 pub(crate) fn down() -> Box<dyn Fn(usize)> {
     let office = Office::open();
-    let permit = office.permit();
+    let admission = office.admission();
     let mut answer = ResponseHeader::build_no_case(200, None).unwrap();
     for (name, value) in [
         ("server", "nginx"),
@@ -61,7 +62,8 @@ pub(crate) fn down() -> Box<dyn Fn(usize)> {
     }
     Box::new(move |_| {
         let mut head = answer.clone();
-        prepare::response(black_box(&permit), &office.snapshot, &office.id, &mut head);
+        let admitted = black_box(&admission).admitted().unwrap();
+        prepare::response(&admitted, &office.snapshot, &office.id, &mut head);
         black_box(head);
     })
 }
@@ -144,12 +146,13 @@ impl Office {
         }
     }
 
-    /// The proof that the request may pass; nothing is waited for, since the session is near.
-    fn permit(&self) -> Permit {
+    /// The request, which may pass; nothing is waited for, since the session is near.
+    fn admission(&self) -> Admission {
         let admitting = pin!(self.gate.admit(black_box(&self.snapshot), &self.head, &self.connection, self.began));
         let polled = admitting.poll(&mut Context::from_waker(Waker::noop()));
-        let Poll::Ready(Admission { verdict: Verdict::Pass(permit), .. }) = polled else { panic!("{polled:?}") };
-        permit
+        let Poll::Ready(admission) = polled else { panic!("{polled:?}") };
+        assert!(matches!(admission.verdict(), Verdict::Pass(_)), "{admission:?}");
+        admission
     }
 }
 

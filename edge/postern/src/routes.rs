@@ -216,8 +216,8 @@ fn chosen<'p>(probe: &'p Probe, wanted: &Wanted) -> Result<(Vec<&'p Arc<Route>>,
             let now = SystemTime::now().into();
             let question = Question::get(address.clone(), Who::Nobody, now);
             let finding = probe.ask(&question).map_err(|error| Failed::Usage(error.to_string()))?;
-            let Some(request) = &finding.admission.request else {
-                let why = finding.admission.verdict.details();
+            let Some(request) = finding.admission.request() else {
+                let why = finding.admission.verdict().details();
                 return Err(Failed::Problem(format!("a request for this address is refused before any route: {why}")));
             };
             if let Some((carries, to)) = finding.tunnel() {

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -45,9 +46,9 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Admission {
     /// What is to happen.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// The request, if it could be read.
-    pub request: Option<Arc<Request>>,
+    pub(crate) request: Option<Request>,
     /// The route, if one was found.
     pub route: Option<Arc<Route>>,
     /// Who asks, as far as was found out.
@@ -75,10 +76,9 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
-/// Proof that a request may be carried; only the gate makes one.
+/// Proof that the request of its admission may be carried; only the gate makes one.
 #[derive(Debug)]
 pub struct Permit {
-    pub(crate) request: Arc<Request>,
     pub(crate) passage: Passage,
     pub(crate) assertion: Option<Arc<Assertion>>,
     /// The Host that the route makes of this request.
@@ -88,6 +88,13 @@ pub struct Permit {
     pub(crate) upgrade: Option<Upgrade>,
     /// Whom the upstream takes the request for, where it is a Kubernetes API.
     pub(crate) impersonation: Option<Impersonation>,
+}
+
+/// A request and the permit that it got.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted<'a> {
+    pub(crate) permit: &'a Permit,
+    pub(crate) request: &'a Request,
 }
 
 /// Where a permit leads.
@@ -154,7 +161,7 @@ impl Gate {
 
     /// Puts another configuration in force, for every request from now on.
     pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+        self.snapshot.swap(Arc::new(snapshot)).opened.forget();
     }
 
     /// Decides a request that began `at`. What is allowed is use of its session.
@@ -183,7 +190,7 @@ impl Gate {
         self.sessions.touch(known, now);
     }
 
-    /// Decides a request, and leaves no trace.
+    /// Decides a request, and leaves no trace of use.
     pub(crate) async fn judge(
         &self,
         snapshot: &Snapshot,
@@ -198,7 +205,7 @@ impl Gate {
 
 impl Snapshot {
     /// What the gate says to this head if `session`, with these devices, is whose it is, whatever credential it shows: nobody's, if there is
-    /// none. Asks no store and leaves no trace.
+    /// none. Asks no store and leaves no trace of use.
     pub(crate) fn judge(
         &self,
         head: &RequestHeader,
@@ -228,22 +235,32 @@ struct Judge<'a, I> {
 
 impl<I: Identify> Judge<'_, I> {
     async fn judge(&self, head: &RequestHeader) -> Admission {
+        let request = match Request::read(head, self.connection, &self.snapshot.rules) {
+            Ok(request) => request,
+            Err(error) => {
+                return Admission { verdict: Verdict::Refuse(Refusal::BadRequest(error)), ..Admission::unread() };
+            }
+        };
         let mut admission = Admission::unread();
-        let decided = self.decide(head, &mut admission).await;
+        let decided = self.decide(head, &request, &mut admission).await;
         admission.verdict = match decided {
             Ok(verdict) if is_unmet(head, &verdict) => Verdict::Refuse(Refusal::Upgrade),
             decided => decided.unwrap_or_else(Verdict::Refuse),
         };
+        admission.request = Some(request);
         admission
     }
 
-    async fn decide(&self, head: &RequestHeader, admission: &mut Admission) -> Result<Verdict, Refusal> {
+    async fn decide(
+        &self,
+        head: &RequestHeader,
+        request: &Request,
+        admission: &mut Admission,
+    ) -> Result<Verdict, Refusal> {
         let snapshot = self.snapshot;
-        let request = Arc::new(Request::read(head, self.connection, &snapshot.rules).map_err(Refusal::BadRequest)?);
-        admission.request = Some(Arc::clone(&request));
         if let Some(asked) = &request.tunnel {
-            match self.tunnel(asked, &request) {
-                Some((route, to)) => return self.decide_tunnel(head, (&request, to), route, admission).await,
+            match self.tunnel(asked, request) {
+                Some((route, to)) => return self.decide_tunnel(head, (request, to), route, admission).await,
                 // What no route is for is no more than a method that is not served (S-018), or a path where nothing is.
                 None if asked.carries == Carries::Connections => return Err(Refusal::BadRequest(BadRequest::Method)),
                 None if head.method == Method::CONNECT => return Err(Refusal::NoRoute),
@@ -267,13 +284,13 @@ impl<I: Identify> Judge<'_, I> {
                 location: request.url(),
             }));
         }
-        let credential = Credential::present_in(&head.headers, &request, request.host.name(), snapshot);
+        let credential = Credential::present_in(&head.headers, request, request.host.name(), snapshot);
         admission.programmatic = credential.programmatic;
-        if let Some(reserved) = Reserved::of(&request, snapshot) {
-            return self.reserved(reserved, head, &credential, admission).await;
+        if let Some(reserved) = Reserved::of(request, snapshot) {
+            return self.reserved(reserved, head, (request, &credential), admission).await;
         }
-        let (route, other_path) = find_route(snapshot, &request)?;
-        self.decide_route(head, (&request, &credential), (route, other_path), admission).await
+        let (route, other_path) = find_route(snapshot, request)?;
+        self.decide_route(head, (request, &credential), (route, other_path), admission).await
     }
 
     /// The route whose tunnel is asked for, the very host and port that it names; and those. What the host of the request is not for
@@ -288,7 +305,7 @@ impl<I: Identify> Judge<'_, I> {
     async fn decide_tunnel(
         &self,
         head: &RequestHeader,
-        (request, to): (&Arc<Request>, &Host),
+        (request, to): (&Request, &Host),
         route: &Arc<Route>,
         admission: &mut Admission,
     ) -> Result<Verdict, Refusal> {
@@ -316,7 +333,7 @@ impl<I: Identify> Judge<'_, I> {
     async fn decide_route(
         &self,
         head: &RequestHeader,
-        (request, credential): (&Arc<Request>, &Credential),
+        (request, credential): (&Request, &Credential),
         (route, other_path): (Arc<Route>, Option<String>),
         admission: &mut Admission,
     ) -> Result<Verdict, Refusal> {
@@ -366,7 +383,7 @@ impl<I: Identify> Judge<'_, I> {
     fn carry(
         &self,
         head: &RequestHeader,
-        request: &Arc<Request>,
+        request: &Request,
         route: &Arc<Route>,
         known: Option<&Known>,
     ) -> Result<Verdict, Refusal> {
@@ -382,7 +399,7 @@ impl<I: Identify> Judge<'_, I> {
             Target::Upstream(_) => {}
         }
         if route.tunnel.is_some() {
-            return Ok(Verdict::Pass(Permit::to_tunnel(Arc::clone(request), Arc::clone(route))));
+            return Ok(Verdict::Pass(Permit::to_tunnel(Arc::clone(route))));
         }
         let upgrade = route.upgrades.first_of(&request.upgrades).cloned();
         if upgrade.is_none() && !request.upgrades.is_empty() {
@@ -400,7 +417,6 @@ impl<I: Identify> Judge<'_, I> {
             None
         };
         let mut permit = Permit {
-            request: Arc::clone(request),
             passage: Passage::Route { route: Arc::clone(route), rewritten },
             assertion,
             host: None,
@@ -408,7 +424,7 @@ impl<I: Identify> Judge<'_, I> {
             upgrade,
             impersonation: self.impersonation(route, known)?,
         };
-        permit.host = prepare::host(&permit, route, self.snapshot, head)?;
+        permit.host = prepare::host(Admitted { permit: &permit, request }, route, self.snapshot, head)?;
         Ok(Verdict::Pass(permit))
     }
 
@@ -436,11 +452,10 @@ impl<I: Identify> Judge<'_, I> {
         &self,
         reserved: Reserved,
         head: &RequestHeader,
-        credential: &Credential,
+        (request, credential): (&Request, &Credential),
         admission: &mut Admission,
     ) -> Result<Verdict, Refusal> {
         let snapshot = self.snapshot;
-        let Some(request) = admission.request.clone() else { return Err(Refusal::NoRoute) };
         let reply = match reserved {
             Reserved::Ping => Reply::Ping,
             Reserved::WellKnown => Reply::WellKnown,
@@ -455,7 +470,7 @@ impl<I: Identify> Judge<'_, I> {
                     warn!("an edge takes this one for authn: its `authenticate_internal_service_url` leads here");
                     return Err(Refusal::Failed(Failure::AuthnLoop));
                 }
-                return Ok(Verdict::Pass(Permit::to_authn(request, true)));
+                return Ok(Verdict::Pass(Permit::to_authn(true)));
             }
             // What needs a session is only on hosts of ours: nobody is sent to sign in for another (03 §3.4).
             Reserved::Authn | Reserved::User | Reserved::Jwt | Reserved::Login
@@ -463,19 +478,19 @@ impl<I: Identify> Judge<'_, I> {
             {
                 return Err(Refusal::NoRoute);
             }
-            Reserved::Authn => return Ok(Verdict::Pass(Permit::to_authn(request, false))),
+            Reserved::Authn => return Ok(Verdict::Pass(Permit::to_authn(false))),
             Reserved::Login => {
-                Reply::Login(Bytes::from(String::from(programmatic::sign_in_url(snapshot, &request, self.now)?)))
+                Reply::Login(Bytes::from(String::from(programmatic::sign_in_url(snapshot, request, self.now)?)))
             }
             Reserved::User => {
-                self.signed_in(credential, admission).await?;
+                self.signed_in((request, credential), admission).await?;
                 Reply::User
             }
             Reserved::Jwt => {
-                let known = self.signed_in(credential, admission).await?;
+                let known = self.signed_in((request, credential), admission).await?;
                 let identity = &snapshot.config.identity;
                 let form = (identity.issuer_format, identity.groups_filter.as_ref());
-                let assertion = assertion(snapshot, &request, form, (Some(&known), self.now))?;
+                let assertion = assertion(snapshot, request, form, (Some(&known), self.now))?;
                 Reply::Jwt(Bytes::copy_from_slice(assertion.token.as_bytes()))
             }
         };
@@ -490,11 +505,16 @@ impl<I: Identify> Judge<'_, I> {
     }
 
     /// Whoever is signed in, by whatever provider; anybody else is sent to sign in.
-    async fn signed_in(&self, credential: &Credential, admission: &mut Admission) -> Result<Known, Refusal> {
+    async fn signed_in(
+        &self,
+        (request, credential): (&Request, &Credential),
+        admission: &mut Admission,
+    ) -> Result<Known, Refusal> {
         let known = self.known(credential, None, Duration::ZERO).await.map_err(|error| store_unavailable(&error))?;
         admission.subject = known.clone().into();
-        let idp = admission.request.as_ref().and_then(|request| self.snapshot.idp_of(&request.host));
-        known.ok_or_else(|| idp.map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() }))
+        known.ok_or_else(|| {
+            self.snapshot.idp_of(&request.host).map_or(Refusal::NoRoute, |idp| Refusal::SignIn { idp: idp.clone() })
+        })
     }
 }
 
@@ -596,6 +616,27 @@ impl Admission {
         }
     }
 
+    /// What is to happen.
+    #[must_use]
+    pub const fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// The request, if it could be read.
+    #[must_use]
+    pub const fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
+    }
+
+    /// The request with its permit, if it may be carried.
+    #[must_use]
+    pub fn admitted(&self) -> Option<Admitted<'_>> {
+        match (&self.verdict, &self.request) {
+            (Verdict::Pass(permit), Some(request)) => Some(Admitted { permit, request }),
+            _ => None,
+        }
+    }
+
     /// What an answer of ours may speak of.
     #[must_use]
     pub fn asked<'a>(
@@ -608,7 +649,7 @@ impl Admission {
         Asked {
             snapshot,
             head,
-            request: self.request.as_deref(),
+            request: self.request.as_ref(),
             route: self.route.as_deref(),
             subject: &self.subject,
             devices: &[],
@@ -672,16 +713,24 @@ impl Reply {
     }
 }
 
+impl Deref for Admitted<'_> {
+    type Target = Permit;
+
+    fn deref(&self) -> &Permit {
+        self.permit
+    }
+}
+
 impl Permit {
-    const fn to_authn(request: Arc<Request>, relayed: bool) -> Self {
+    const fn to_authn(relayed: bool) -> Self {
         let passage = Passage::Authn { relayed };
-        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
+        Self { passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
     }
 
     /// Nobody tells an upstream anything that is no HTTP.
-    const fn to_tunnel(request: Arc<Request>, route: Arc<Route>) -> Self {
+    const fn to_tunnel(route: Arc<Route>) -> Self {
         let passage = Passage::Route { route, rewritten: None };
-        Self { request, passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
+        Self { passage, assertion: None, host: None, client_cert: None, upgrade: None, impersonation: None }
     }
 
     /// The upstream to choose an endpoint of; `None`: authn is where it leads.
@@ -725,12 +774,6 @@ impl Permit {
     pub(crate) fn identity_token(&self) -> Option<&Arc<IdentityToken>> {
         let (route, _) = self.upstream()?;
         route.credentials.as_ref()?.serverless.as_ref()
-    }
-
-    /// The request that was admitted.
-    #[must_use]
-    pub fn request(&self) -> &Arc<Request> {
-        &self.request
     }
 
     pub(crate) fn passes_identity(&self) -> bool {

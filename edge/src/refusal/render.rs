@@ -39,7 +39,8 @@ impl Refusal {
 
     /// Crawlers that are kept out learn so (rulings): not where a person asks, nor where the file is public.
     fn is_for_robots(&self, asked: &Asked<'_>) -> bool {
-        let Some(request) = asked.request.filter(|request| request.path == "/robots.txt" && is_safe(&request.method))
+        let Some(request) =
+            asked.request.filter(|request| request.path.as_str() == "/robots.txt" && is_safe(&request.method))
         else {
             return false;
         };

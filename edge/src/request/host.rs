@@ -3,12 +3,21 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use arrayvec::ArrayString;
+
 /// A host and the port that was written with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    name: String,
+    name: Name,
     port: Option<u16>,
     literal: bool,
+}
+
+/// In place where it fits, as nearly all names do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Short(ArrayString<64>),
+    Long(Box<str>),
 }
 
 /// Why an authority has no canonical form.
@@ -51,7 +60,7 @@ impl Host {
         if let Some(rest) = authority.strip_prefix('[') {
             let (address, port) = rest.split_once(']').ok_or(HostError::Literal)?;
             let address: Ipv6Addr = address.parse().map_err(|_| HostError::Literal)?;
-            return Ok(Self { name: format!("[{address}]"), port: parse_port(port)?, literal: true });
+            return Ok(Self { name: Name::lower(&format!("[{address}]")), port: parse_port(port)?, literal: true });
         }
         let (name, port) = match authority.find(':') {
             Some(colon) => authority.split_at(colon),
@@ -65,30 +74,33 @@ impl Host {
             return Err(HostError::Label);
         }
         let literal = name.parse::<Ipv4Addr>().is_ok();
-        Ok(Self { name: name.to_ascii_lowercase(), port: parse_port(port)?, literal })
+        Ok(Self { name: Name::lower(name), port: parse_port(port)?, literal })
     }
 
     /// The host of an HTTP/1.0 request that names none: no route has it.
     #[must_use]
     pub const fn unnamed() -> Self {
-        Self { name: String::new(), port: None, literal: true }
+        Self { name: Name::EMPTY, port: None, literal: true }
     }
 
     /// Whether there is no host at all.
     #[must_use]
-    pub const fn is_unnamed(&self) -> bool {
-        self.name.is_empty()
+    pub fn is_unnamed(&self) -> bool {
+        self.name().is_empty()
     }
 
     /// The name without port; an IPv6 address keeps its brackets.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        match &self.name {
+            Name::Short(name) => name,
+            Name::Long(name) => name,
+        }
     }
 
     /// Whether an authority is this one in its one spelling.
     pub(crate) fn is_written_as(&self, authority: &[u8]) -> bool {
-        let rest = authority.strip_prefix(self.name.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+        let rest = authority.strip_prefix(self.name().as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
         rest.is_some_and(|rest| match self.port {
             Some(_) => parse_port(rest) == Ok(self.port),
             None => rest.is_empty(),
@@ -118,8 +130,23 @@ impl Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
-            Some(port) => write!(f, "{}:{port}", self.name),
-            None => f.write_str(&self.name),
+            Some(port) => write!(f, "{}:{port}", self.name()),
+            None => f.write_str(self.name()),
+        }
+    }
+}
+
+impl Name {
+    const EMPTY: Self = Self::Short(ArrayString::new_const());
+
+    /// That name in lower case.
+    fn lower(name: &str) -> Self {
+        match ArrayString::from(name) {
+            Ok(mut short) => {
+                short.make_ascii_lowercase();
+                Self::Short(short)
+            }
+            Err(_) => Self::Long(name.to_ascii_lowercase().into()),
         }
     }
 }

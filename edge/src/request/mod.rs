@@ -8,6 +8,7 @@ mod host;
 mod path;
 #[cfg(test)]
 mod tests;
+mod text;
 mod upgrade;
 
 use std::borrow::Cow;
@@ -24,8 +25,10 @@ pub use datagrams::connect_udp_path;
 pub(crate) use fields::{FieldRules, is_own_family};
 use fields::{Kind, Spelling};
 pub use host::{Host, HostError};
+use path::is_canonical;
 pub(crate) use path::lenient_reading;
 pub use path::{CanonicalPath, PathError};
+pub use text::Text;
 pub use upgrade::{Upgrade, is_upgrade};
 
 use crate::listener::Limits;
@@ -41,9 +44,9 @@ pub struct Request {
     /// Who is meant.
     pub host: Host,
     /// The canonical path; `*` for `OPTIONS *`, empty of a connection.
-    pub path: String,
+    pub path: Text,
     /// The query, byte for byte.
-    pub query: Option<String>,
+    pub query: Option<Text>,
     /// Who asks.
     pub client: Client,
     /// What its connection is asked to become, in the order of the client's wishes; of most requests nothing.
@@ -219,7 +222,7 @@ impl Request {
         let target = Target::read(head)?;
         let host = read_host(head, target.authority)?;
         let query = read_query(head, &rules.limits)?;
-        let path = read_path(head, &target, rules)?;
+        let (path, unescaped) = read_path(head, &target, rules)?;
         refuse_unclear_framing(head)?;
         if head.method == Method::CONNECT && has_body(head) {
             // What follows is the WebSocket, or capsules.
@@ -229,9 +232,9 @@ impl Request {
         let client = Client::behind(rules.hops(connection), connection, &head.headers);
         let upgrades = if websocket { vec![Upgrade::websocket()] } else { Upgrade::asked(head) };
         let tunnel = if udp {
-            Some(Destination { carries: Carries::Datagrams, to: datagrams::target(&path.text) })
+            Some(Destination { carries: Carries::Datagrams, to: datagrams::target(&path) })
         } else {
-            datagrams_over_h1(head, &upgrades, &path.text)
+            datagrams_over_h1(head, &upgrades, &path)
         };
         let mut request = Self {
             method: if websocket || udp { Method::GET } else { head.method.clone() },
@@ -241,10 +244,10 @@ impl Request {
             upgrades,
             tunnel,
             cors_preflight: is_cors_preflight(head),
-            redirect_to_canonical: path.unescaped
+            redirect_to_canonical: unescaped
                 && rules.path.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
                 && matches!(head.method, Method::GET | Method::HEAD),
-            path: path.text,
+            path,
             peer: connection.peer_field(),
             strip: Vec::new(),
             strip_with_identity: Vec::new(),
@@ -274,7 +277,7 @@ impl Request {
             method: Method::CONNECT,
             tunnel: Some(Destination { carries: Carries::Connections, to: Some(host.clone()) }),
             host,
-            path: String::new(),
+            path: String::new().into(),
             query: None,
             client: Client::behind(rules.hops(connection), connection, &head.headers),
             upgrades: Vec::new(),
@@ -301,7 +304,7 @@ impl Request {
     pub fn path_and_query(&self) -> Cow<'_, str> {
         match &self.query {
             Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
-            None => Cow::Borrowed(&self.path),
+            None => Cow::Borrowed(self.path.as_str()),
         }
     }
 
@@ -417,12 +420,12 @@ fn read_host(head: &RequestHeader, absolute: Option<&[u8]>) -> Result<Host, BadR
     }
 }
 
-fn read_query(head: &RequestHeader, limits: &Limits) -> Result<Option<String>, BadRequest> {
-    let Some(query) = head.uri.query() else { return Ok(None) };
+fn read_query(head: &RequestHeader, limits: &Limits) -> Result<Option<Text>, BadRequest> {
+    let (Some(target), Some(query)) = (head.uri.path_and_query(), head.uri.query()) else { return Ok(None) };
     if query.len() > limits.target {
         return Err(BadRequest::TargetTooLong);
     }
-    if is_query(query) { Ok(Some(query.to_owned())) } else { Err(BadRequest::Query) }
+    if is_query(query) { Ok(Some(Text::query_of(target))) } else { Err(BadRequest::Query) }
 }
 
 /// Whether every byte of it may be in a query.
@@ -430,9 +433,10 @@ pub(crate) fn is_query(query: &str) -> bool {
     query.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'#')
 }
 
-fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &RequestRules) -> Result<CanonicalPath, BadRequest> {
+/// The canonical path, and whether encoded slashes were decoded in it.
+fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &RequestRules) -> Result<(Text, bool), BadRequest> {
     if target.asterisk {
-        return Ok(CanonicalPath { text: "*".to_owned(), unescaped: false });
+        return Ok(("*".to_owned().into(), false));
     }
     let path = head.uri.path();
     if path.len() > rules.limits.target {
@@ -440,7 +444,13 @@ fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &RequestRules) ->
     }
     // An absolute-form target may have no path at all.
     let path = if path.is_empty() { "/" } else { path };
-    Ok(CanonicalPath::parse(path.as_bytes(), &rules.path)?)
+    match head.uri.path_and_query() {
+        Some(written) if is_canonical(path.as_bytes()) => Ok((Text::path_of(written), false)),
+        _ => {
+            let CanonicalPath { text, unescaped } = CanonicalPath::parse(path.as_bytes(), &rules.path)?;
+            Ok((text.into(), unescaped))
+        }
+    }
 }
 
 /// Whether it is an extended CONNECT (RFC 8441), to whatever protocol.

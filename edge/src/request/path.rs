@@ -72,7 +72,7 @@ impl CanonicalPath {
         if raw.first() != Some(&b'/') {
             return Err(PathError::NotAbsolute);
         }
-        if is_plain(raw) {
+        if is_canonical(raw) {
             let text = std::str::from_utf8(raw).map_err(|_| PathError::Byte)?.to_owned();
             return Ok(Self { text, unescaped: false });
         }
@@ -119,10 +119,10 @@ pub(crate) fn lenient_reading(path: &str) -> Option<String> {
     (out != path).then_some(out)
 }
 
-/// Nothing to do: no escape, no parameter, no empty and no dot-led segment, no byte to refuse.
-fn is_plain(raw: &[u8]) -> bool {
+/// Nothing to do, whatever the rules: no escape, no parameter, no empty and no dot-led segment, no byte to refuse.
+pub(super) fn is_canonical(raw: &[u8]) -> bool {
     let fit = raw.iter().all(|byte| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b';' | b'#' | b'\\' | b'?'));
-    fit && !raw.windows(2).any(|pair| matches!(pair, b"//" | b"/."))
+    fit && raw.first() == Some(&b'/') && !raw.windows(2).any(|pair| matches!(pair, b"//" | b"/."))
 }
 
 struct Decoded {

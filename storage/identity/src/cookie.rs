@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::{Keyring, Purpose, SessionId};
 
 /// The value of the session cookie: a version byte, the session id, and a MAC that binds it to one host, or to the
-/// cookie domain where one is configured (S-089). Opaque to everybody else; 66 characters.
+/// cookie domain where one is configured (S-089). Opaque to everybody else.
 #[derive(Debug)]
 pub struct SessionCookie;
 
@@ -18,6 +18,9 @@ const RAW_LEN: usize = 1 + 32 + MAC_LEN;
 const MAX_VALUES: usize = 8;
 
 impl SessionCookie {
+    /// How long a cookie value is, in bytes.
+    pub const LENGTH: usize = (RAW_LEN * 8).div_ceil(6);
+
     /// The cookie value that makes `id` a session on `scope`: the request's canonical host without port, or `cookie_domain`.
     #[must_use]
     pub fn seal(keyring: &Keyring, scope: &str, id: &SessionId) -> String {
@@ -40,21 +43,11 @@ impl SessionCookie {
         let secret = keyring.verify_by(Purpose::SessionCookie, &[scope.as_bytes(), id], tag)?;
         (*version == VERSION).then(|| SessionId::of(secret, *id))
     }
-
-    /// The one session that `values` name. Those that do not open are nothing; two that open and differ are no session
-    /// (03 §3.5), and of very many only the first are looked at (S-092).
-    #[must_use]
-    pub fn open_one<'v>(
-        keyring: &Keyring,
-        scope: &str,
-        values: impl IntoIterator<Item = &'v [u8]>,
-    ) -> Option<SessionId> {
-        only_one(values, |value| Self::open(keyring, scope, value))
-    }
 }
 
-/// The one among those that open.
-pub(crate) fn only_one<'v, T: PartialEq>(
+/// The one thing that `values` of a cookie, or of what programs show, lead to. Those that do not open are nothing; two that open
+/// and differ are none (03 §3.5), and of very many only the first are looked at (S-092).
+pub fn only_one<'v, T: PartialEq>(
     values: impl IntoIterator<Item = &'v [u8]>,
     open: impl Fn(&'v [u8]) -> Option<T>,
 ) -> Option<T> {
@@ -197,7 +190,7 @@ mod tests {
     fn two_sessions_at_once_are_none() {
         let (ring, [a, b]) = (keyring(), [7, 8].map(|byte| SessionId::from_bytes([byte; 32])));
         let [sealed_a, sealed_b] = [&a, &b].map(|id| SessionCookie::seal(&ring, "h", id).into_bytes());
-        let one = |values: &[&[u8]]| SessionCookie::open_one(&ring, "h", values.iter().copied());
+        let one = |values: &[&[u8]]| only_one(values.iter().copied(), |value| SessionCookie::open(&ring, "h", value));
         assert_eq!(one(&[b"x", &sealed_a, &sealed_a]), Some(a));
         assert_eq!(one(&[&sealed_a, &sealed_b]), None);
         assert_eq!(one(&[&[b"x".as_slice(); MAX_VALUES][..], &[&sealed_b]].concat()), None);

@@ -27,7 +27,7 @@ mod words;
 
 pub use claims::Claims;
 pub use compact::CompactSession;
-pub use cookie::{CookieAttributes, SameSite, SessionCookie, cookies_named, delete_cookie, set_cookie};
+pub use cookie::{CookieAttributes, SameSite, SessionCookie, cookies_named, delete_cookie, only_one, set_cookie};
 pub use edge_token::{EDGE_TOKEN_HEADER, edge_token, is_edge_token};
 pub use flow::{FlowCookie, FlowHash, MAX_FLOWS_PER_BROWSER};
 pub use keyring::{Keyring, MAX_ACCEPTED_SECRETS, Purpose, SecretIndex};

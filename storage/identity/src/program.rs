@@ -85,7 +85,7 @@ pub enum Shown {
 }
 
 impl Shown {
-    /// The one that `values` of a program name, each a token or what the cookie holds; see [`SessionCookie::open_one`].
+    /// The one that `values` of a program name, each a token or what the cookie holds; see [`only_one`].
     #[must_use]
     pub fn one<'v>(keyring: &Keyring, scope: &str, values: impl IntoIterator<Item = &'v [u8]>) -> Option<Self> {
         only_one(values, |value| {

@@ -222,7 +222,7 @@ impl AccessTest {
 
     /// What came out instead.
     fn failure(&self, finding: &Finding<'_>) -> Option<String> {
-        let verdict = &finding.admission.verdict;
+        let verdict = finding.admission.verdict();
         let (outcome, reason) = (Outcome::of(verdict), verdict.details());
         let status = finding.answer().map(|answer| answer.status());
         let redirects = outcome == Outcome::Answered && status.is_some_and(|status| status.is_redirection());

@@ -265,7 +265,7 @@ fn representatives(
 
 fn position(side: &Side<'_>, question: &crate::probe::Question) -> Option<Position> {
     let finding = side.probe.ask(question).ok()?;
-    let verdict = &finding.admission.verdict;
+    let verdict = finding.admission.verdict();
     let route = finding.admission.route.as_ref();
     let status = match verdict {
         Verdict::Pass(_) => None,

@@ -181,13 +181,13 @@ fn met(sides: &[Side<'_>; 2], address: &Address, usual: &Scenario) -> Option<(As
     };
     let [before, after] = sides;
     let (old_at, new_at) = (number(before, &old), number(after, &new));
-    let request = old.admission.request.as_ref().or(new.admission.request.as_ref());
+    let request = old.admission.request().or(new.admission.request());
     let path = request.map(|request| request.decoded_path().into_owned()).unwrap_or_default();
     let policies = [before.policy(old_at), after.policy(new_at)].into_iter().flatten();
     let facts = Facts::anonymous("GET", &path, usual.source, usual.now);
     let signatures = policies.map(|policy: &Policy| policy.signature(&facts)).collect();
     let details = |at: Option<usize>, finding: &postern_edge::Finding<'_>| {
-        if at.is_some() { "" } else { finding.admission.verdict.details() }
+        if at.is_some() { "" } else { finding.admission.verdict().details() }
     };
     let kind = (old_at, new_at, details(old_at, &old), details(new_at, &new), signatures);
     Some((Asked { address: address.clone(), path, old: old_at, new: new_at }, kind))

@@ -51,13 +51,13 @@ impl Explanation<'_> {
         };
         writeln!(out, "{}\n", page.bold(&format!("{method} {authority}{target}")))?;
         let mut rows = Vec::new();
-        match &admission.request {
+        match admission.request() {
             Some(request) => {
                 rows.push(("host", request.host.to_string()));
-                rows.push(("path", request.path.clone()));
+                rows.push(("path", request.path.to_string()));
                 rows.push(("from", request.client.address.to_string()));
             }
-            None => rows.push(("read", format!("no: {}", admission.verdict.details()))),
+            None => rows.push(("read", format!("no: {}", admission.verdict().details()))),
         }
         rows.push(("time", question.now.to_string()));
         let session = admission.subject.session();
@@ -137,7 +137,7 @@ impl Explanation<'_> {
 
     fn write_verdict(&self, out: &mut String, page: Page) -> fmt::Result {
         let admission = &self.finding.admission;
-        let (details, status) = (admission.verdict.details(), self.status());
+        let (details, status) = (admission.verdict().details(), self.status());
         let status = status.map(|status| format!(" {status}")).unwrap_or_default();
         let why = admission.evaluation.map(|evaluation| evaluation.allow.reasons).unwrap_or_default();
         let why = if why.is_empty() { String::new() } else { format!(", because of {}", joined(why)) };
@@ -222,7 +222,7 @@ impl Explanation<'_> {
     /// The status of an answer of ours, in the form of nobody in particular.
     pub(super) fn status(&self) -> Option<u16> {
         use postern_edge::Verdict;
-        match &self.finding.admission.verdict {
+        match self.finding.admission.verdict() {
             Verdict::Refuse(refusal) => Some(refusal.status().as_u16()),
             Verdict::Reply(_) => self.finding.answer().map(|answer| answer.status().as_u16()),
             Verdict::Pass(_) => None,

@@ -35,7 +35,7 @@ impl Explanation<'_> {
             })),
             "policy": self.trace().map(|trace| self.policy(&trace)),
             "outcome": self.outcome().as_str(),
-            "reason": admission.verdict.details(),
+            "reason": admission.verdict().details(),
             "status": self.status(),
             "browser": told(&self.browser),
             "program": told(&self.program),
@@ -55,7 +55,7 @@ impl Explanation<'_> {
     }
 
     fn request(&self) -> Value {
-        let request = self.finding.admission.request.as_deref();
+        let request = self.finding.admission.request();
         json!({
             "method": self.question.method().as_str(),
             "authority": self.question.address.authority(),

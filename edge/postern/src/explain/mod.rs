@@ -138,7 +138,7 @@ impl<'p> Explanation<'p> {
     /// What comes of the request.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
-        Outcome::of(&self.finding.admission.verdict)
+        Outcome::of(self.finding.admission.verdict())
     }
 
     /// What was found.

@@ -18,7 +18,7 @@ fn probe() -> Probe {
 
 fn outcome(url: &str, who: Who) -> Outcome {
     let question = Question::get(Address::parse(url).unwrap(), who, Timestamp::from_secs(1_800_000_000));
-    Outcome::of(&probe().ask(&question).unwrap().admission.verdict)
+    Outcome::of(probe().ask(&question).unwrap().admission.verdict())
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn whoever_is_described_has_the_claims_and_the_user_that_a_sign_in_gives() {
     let ask = |person: Person| {
         let address = Address::parse("https://a.example.com/").unwrap();
         let question = Question::get(address, Who::Person(person), Timestamp::from_secs(1_800_000_000));
-        Outcome::of(&probe.ask(&question).unwrap().admission.verdict)
+        Outcome::of(probe.ask(&question).unwrap().admission.verdict())
     };
     assert_eq!(ask(mallory), Outcome::Refused);
     assert_eq!(ask(Person { email: Some("alice@x.test".to_owned()), ..Person::default() }), Outcome::Allowed);
@@ -104,7 +104,7 @@ fn whoever_is_described_by_an_address_alone_is_a_user_like_any_other() {
     let person = Person { email: Some("alice@x.test".to_owned()), ..Person::default() };
     let address = Address::parse("https://b.example.com/").unwrap();
     let question = Question::get(address, Who::Person(person), Timestamp::from_secs(1_800_000_000));
-    assert_eq!(Outcome::of(&probe.ask(&question).unwrap().admission.verdict), Outcome::Allowed);
+    assert_eq!(Outcome::of(probe.ask(&question).unwrap().admission.verdict()), Outcome::Allowed);
 }
 
 #[test]

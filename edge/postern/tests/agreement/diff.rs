@@ -82,7 +82,7 @@ fn said(position: &Value) -> String {
 
 fn position(probe: &Probe, question: &Question) -> Value {
     let finding = probe.ask(question).unwrap();
-    let verdict = &finding.admission.verdict;
+    let verdict = finding.admission.verdict();
     let status = match verdict {
         Verdict::Pass(_) => None,
         Verdict::Refuse(refusal) => Some(refusal.status().as_u16()),

@@ -1,0 +1,144 @@
+//! Session cookies that were opened before: the MAC of one is seldom computed more than once for a host and a configuration, and
+//! not for every request. That a cookie opens says who asks; whether their session still lives, others say.
+
+use std::hash::BuildHasher as _;
+use std::sync::{Mutex, OnceLock};
+
+use hashbrown::DefaultHashBuilder;
+use postern_identity::{Keyring, Secret, SessionCookie, SessionId, same};
+
+/// The cookies that one keyring opened, each for its scope.
+#[derive(Debug, Default)]
+pub(crate) struct OpenedCookies {
+    /// Of fixed size, and made when the first cookie is shown: most snapshots of a test or of `explain` see none.
+    places: OnceLock<Box<[Place]>>,
+    hasher: DefaultHashBuilder,
+}
+
+/// Nobody waits for one: who finds it taken opens the cookie anew.
+type Place = Mutex<Option<Box<Opened>>>;
+
+/// The more cookies are in use, the more share a place and are opened anew. 16 bytes each, and some 150 more once they are used.
+const PLACES: usize = 1 << 14;
+
+#[derive(Debug)]
+struct Opened {
+    scope: Box<str>,
+    cookie: Secret<[u8; SessionCookie::LENGTH]>,
+    id: SessionId,
+}
+
+impl OpenedCookies {
+    /// As [`SessionCookie::open`], with always the same keyring: only what opened is known again, when every byte of it and of
+    /// its scope is the same (S-083, S-089).
+    pub(crate) fn open(&self, keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
+        let cookie: &[u8; SessionCookie::LENGTH] = value.try_into().ok()?;
+        let place = self.place(cookie)?;
+        if let Ok(place) = place.try_lock()
+            && let Some(known) = &*place
+            && *known.scope == *scope
+            && same(known.cookie.expose(), cookie)
+        {
+            return Some(known.id.clone());
+        }
+        let id = SessionCookie::open(keyring, scope, value)?;
+        if let Ok(mut place) = place.try_lock() {
+            let opened = Opened { scope: scope.into(), cookie: Secret::new(*cookie), id: id.clone() };
+            match &mut *place {
+                Some(known) => **known = opened,
+                place => *place = Some(Box::new(opened)),
+            }
+        }
+        Some(id)
+    }
+
+    /// Gives back what is remembered, but for the places themselves: the configuration is replaced, but long exchanges keep it.
+    pub(crate) fn forget(&self) {
+        for place in self.places.get().into_iter().flatten() {
+            // Who is at it has a request that began before.
+            if let Ok(mut place) = place.try_lock() {
+                *place = None;
+            }
+        }
+    }
+
+    fn place(&self, cookie: &[u8; SessionCookie::LENGTH]) -> Option<&Place> {
+        let places = self.places.get_or_init(|| (0..PLACES).map(|_| Place::default()).collect());
+        let at = self.hasher.hash_one(cookie) % places.len() as u64;
+        places.get(usize::try_from(at).ok()?)
+    }
+
+    #[cfg(test)]
+    fn used(&self) -> usize {
+        self.places.get().map_or(0, |places| places.iter().filter(|place| place.lock().unwrap().is_some()).count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyring(secret: u8) -> Keyring {
+        Keyring::derive(&Secret::new([secret; 32]), &Secret::new([2; 32]))
+    }
+
+    #[test]
+    fn s_083_s_089_what_was_opened_is_known_by_every_byte_and_for_its_host_alone() {
+        let (ring, opened, id) = (keyring(1), OpenedCookies::default(), SessionId::from_bytes([7; 32]));
+        let value = SessionCookie::seal(&ring, "a.example.com", &id).into_bytes();
+        for _ in 0..2 {
+            assert_eq!(opened.open(&ring, "a.example.com", &value), Some(id.clone()));
+        }
+        assert_eq!(opened.open(&ring, "b.example.com", &value), None);
+        for index in 0..value.len() {
+            let mut damaged = value.clone();
+            damaged[index] = if damaged[index] == b'B' { b'C' } else { b'B' };
+            assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
+            // Whichever place it would be at.
+            let place = |value: &[u8]| opened.place(value.first_chunk().unwrap()).unwrap();
+            let known = Opened {
+                scope: "a.example.com".into(),
+                cookie: Secret::new(*value.first_chunk().unwrap()),
+                id: id.clone(),
+            };
+            *place(&damaged).lock().unwrap() = Some(Box::new(known));
+            assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
+        }
+        assert_eq!(opened.open(&ring, "a.example.com", &value[1..]), None);
+    }
+
+    #[test]
+    fn a_cookie_is_opened_by_its_keys_once() {
+        let (opened, id) = (OpenedCookies::default(), SessionId::from_bytes([7; 32]));
+        let value = SessionCookie::seal(&keyring(1), "h", &id).into_bytes();
+        assert_eq!(opened.open(&keyring(3), "h", &value), None, "what does not open is not kept");
+        assert_eq!(opened.open(&keyring(1), "h", &value), Some(id.clone()));
+        assert_eq!(opened.open(&keyring(3), "h", &value), Some(id), "the keys are not asked again");
+    }
+
+    #[test]
+    fn those_that_share_a_place_take_turns() {
+        let (ring, opened) = (keyring(1), OpenedCookies::default());
+        let made = |number: u16| {
+            let id = SessionId::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 2]));
+            (SessionCookie::seal(&ring, "h", &id).into_bytes(), id)
+        };
+        let all: Vec<_> = (0..4_000).map(made).collect();
+        for (value, id) in all.iter().chain(&all) {
+            assert_eq!(opened.open(&ring, "h", value).as_ref(), Some(id));
+        }
+        let used = opened.used();
+        assert!((3_000..4_000).contains(&used), "{used}: they are spread, and some meet");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_opened_anew_and_so_is_what_somebody_else_looks_at() {
+        let (ring, opened, id) = (keyring(1), OpenedCookies::default(), SessionId::from_bytes([7; 32]));
+        let value = SessionCookie::seal(&ring, "h", &id).into_bytes();
+        assert_eq!((opened.open(&ring, "h", &value), opened.used()), (Some(id.clone()), 1));
+        opened.forget();
+        assert_eq!(opened.used(), 0);
+        let _somebody = opened.place(value.first_chunk().unwrap()).unwrap().lock().unwrap();
+        assert_eq!(opened.open(&ring, "h", &value), Some(id));
+    }
+}
