@@ -26,7 +26,7 @@ impl Credential {
         let cookies = fields.get_all(header::COOKIE).iter().flat_map(|field| cookies_named(field.as_bytes(), name));
         let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();
         let keyring = &snapshot.config.keyring;
-        let shown = only_one(cookies, |value| snapshot.opened.open(keyring, scope, value))
+        let shown = only_one(cookies, |value| snapshot.open_cookie(scope, value))
             .map(Shown::Session)
             .or_else(|| Shown::one(keyring, scope, in_fields(fields)))
             .or_else(|| Shown::one(keyring, scope, in_query(request)));

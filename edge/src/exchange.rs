@@ -188,7 +188,7 @@ impl Exchange {
 
     /// The proof that this exchange may be carried.
     pub(crate) fn permit(&self) -> Option<&Permit> {
-        self.admitted().map(|admitted| admitted.permit)
+        self.admitted().map(Admitted::permit)
     }
 
     /// The request that may be carried, with its permit.

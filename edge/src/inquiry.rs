@@ -193,11 +193,12 @@ impl Finding<'_> {
     #[must_use]
     pub fn upward(&self) -> Option<Upward> {
         let admitted = self.admission.admitted()?;
-        let endpoint = admitted.upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
+        let endpoint =
+            admitted.permit().upstream().map(|(_, upstream)| (upstream.endpoints.first(), upstream.endpoints.len()));
         let (endpoint, endpoints) = endpoint.unwrap_or((None, 1));
-        let balancing = admitted.upstream().and_then(|(_, upstream)| upstream.balancing.as_deref());
+        let balancing = admitted.permit().upstream().and_then(|(_, upstream)| upstream.balancing.as_deref());
         let policy = balancing.map(|balancing| balancing.policy).unwrap_or_default();
-        if admitted.is_tunnel() {
+        if admitted.permit().is_tunnel() {
             let endpoint = endpoint?;
             return Some(Upward {
                 address: format!("{}:{}", endpoint.host, endpoint.port),
@@ -218,10 +219,10 @@ impl Finding<'_> {
         // What carries requests says nothing of trailers on a connection of its own.
         fields.remove(header::TE);
         // A token that nobody has fetched here.
-        if admitted.identity_token().is_some() {
+        if admitted.permit().identity_token().is_some() {
             fields.insert(prepare::SERVERLESS, HeaderValue::from_static("Bearer [token]"));
         }
-        let token = admitted.assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
+        let token = admitted.permit().assertion.as_deref().and_then(|assertion| assertion.token.to_str().ok());
         for (name, value) in &mut fields {
             disarm(name, value, token);
         }

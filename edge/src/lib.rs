@@ -1,6 +1,6 @@
 //! Carries requests: from an accepted stream, through the gate, to an upstream and back.
 //!
-//! No permit, no passage: proxying takes what was `Admitted`, with its `Permit`, and only `admit` can make one.
+//! No permit, no passage: proxying takes an `Admitted`, a request with its `Permit`, and only `admit` can make one.
 
 mod admit;
 mod answer;

@@ -1,9 +1,11 @@
-//! Session cookies that were opened before: the MAC of one is seldom computed more than once for a host and a configuration, and
-//! not for every request. That a cookie opens says who asks; whether their session still lives, others say.
+//! Remembers session cookies that opened, so that the MAC of one is computed once for a host and a configuration, and again only if
+//! its place was taken. It says which session a cookie names, not whether that session lives. Lock-free, and of fixed size.
 
 use std::hash::BuildHasher as _;
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use hashbrown::DefaultHashBuilder;
 use postern_identity::{Keyring, Secret, SessionCookie, SessionId, same};
 
@@ -11,15 +13,17 @@ use postern_identity::{Keyring, Secret, SessionCookie, SessionId, same};
 #[derive(Debug, Default)]
 pub(crate) struct OpenedCookies {
     /// Of fixed size, and made when the first cookie is shown: most snapshots of a test or of `explain` see none.
-    places: OnceLock<Box<[Place]>>,
+    places: OnceLock<Box<[ArcSwapOption<Opened>]>>,
     hasher: DefaultHashBuilder,
+    /// Cookies that were opened while another had their place.
+    displaced: AtomicU32,
 }
 
-/// Nobody waits for one: who finds it taken opens the cookie anew.
-type Place = Mutex<Option<Box<Opened>>>;
-
-/// The more cookies are in use, the more share a place and are opened anew. 16 bytes each, and some 150 more once they are used.
+/// The more cookies are in use, the more share a place and are opened anew. 8 bytes each, and some 150 more once they are used.
 const PLACES: usize = 1 << 14;
+
+/// Of so many cookies that find their place taken one takes it over: to put something there costs more than a MAC.
+const TAKE_OVER: u32 = 16;
 
 #[derive(Debug)]
 struct Opened {
@@ -34,43 +38,38 @@ impl OpenedCookies {
     pub(crate) fn open(&self, keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
         let cookie: &[u8; SessionCookie::LENGTH] = value.try_into().ok()?;
         let place = self.place(cookie)?;
-        if let Ok(place) = place.try_lock()
-            && let Some(known) = &*place
-            && *known.scope == *scope
-            && same(known.cookie.expose(), cookie)
-        {
-            return Some(known.id.clone());
-        }
-        let id = SessionCookie::open(keyring, scope, value)?;
-        if let Ok(mut place) = place.try_lock() {
-            let opened = Opened { scope: scope.into(), cookie: Secret::new(*cookie), id: id.clone() };
-            match &mut *place {
-                Some(known) => **known = opened,
-                place => *place = Some(Box::new(opened)),
+        let taken = match &*place.load() {
+            Some(known) if *known.scope == *scope && same(known.cookie.expose(), cookie) => {
+                return Some(known.id.clone());
             }
+            known => known.is_some(),
+        };
+        let id = SessionCookie::open(keyring, scope, value)?;
+        if !taken || self.displaced.fetch_add(1, Ordering::Relaxed).is_multiple_of(TAKE_OVER) {
+            let opened = Opened { scope: scope.into(), cookie: Secret::new(*cookie), id: id.clone() };
+            place.store(Some(Arc::new(opened)));
         }
         Some(id)
     }
 
-    /// Gives back what is remembered, but for the places themselves: the configuration is replaced, but long exchanges keep it.
+    /// Drops what is remembered; the places stay. For a configuration that was replaced and that long exchanges still hold.
     pub(crate) fn forget(&self) {
         for place in self.places.get().into_iter().flatten() {
-            // Who is at it has a request that began before.
-            if let Ok(mut place) = place.try_lock() {
-                *place = None;
+            if place.load().is_some() {
+                place.store(None);
             }
         }
     }
 
-    fn place(&self, cookie: &[u8; SessionCookie::LENGTH]) -> Option<&Place> {
-        let places = self.places.get_or_init(|| (0..PLACES).map(|_| Place::default()).collect());
+    fn place(&self, cookie: &[u8; SessionCookie::LENGTH]) -> Option<&ArcSwapOption<Opened>> {
+        let places = self.places.get_or_init(|| (0..PLACES).map(|_| ArcSwapOption::empty()).collect());
         let at = self.hasher.hash_one(cookie) % places.len() as u64;
         places.get(usize::try_from(at).ok()?)
     }
 
     #[cfg(test)]
-    fn used(&self) -> usize {
-        self.places.get().map_or(0, |places| places.iter().filter(|place| place.lock().unwrap().is_some()).count())
+    pub(crate) fn used(&self) -> usize {
+        self.places.get().map_or(0, |places| places.iter().filter(|place| place.load().is_some()).count())
     }
 }
 
@@ -101,7 +100,7 @@ mod tests {
                 cookie: Secret::new(*value.first_chunk().unwrap()),
                 id: id.clone(),
             };
-            *place(&damaged).lock().unwrap() = Some(Box::new(known));
+            place(&damaged).store(Some(Arc::new(known)));
             assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
         }
         assert_eq!(opened.open(&ring, "a.example.com", &value[1..]), None);
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_share_a_place_take_turns() {
+    fn those_that_share_a_place_are_opened_and_take_it_over_now_and_then() {
         let (ring, opened) = (keyring(1), OpenedCookies::default());
         let made = |number: u16| {
             let id = SessionId::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 2]));
@@ -129,16 +128,23 @@ mod tests {
         }
         let used = opened.used();
         assert!((3_000..4_000).contains(&used), "{used}: they are spread, and some meet");
+        let is_known = |value: &[u8]| opened.open(&keyring(3), "h", value).is_some();
+        let (late, id) = all.iter().find(|(value, _)| !is_known(value)).unwrap();
+        let opens = (0..=TAKE_OVER).filter(|_| {
+            assert_eq!(opened.open(&ring, "h", late).as_ref(), Some(id));
+            !is_known(late)
+        });
+        assert!(opens.count() < TAKE_OVER as usize);
+        assert!(is_known(late));
     }
 
     #[test]
-    fn what_is_forgotten_is_opened_anew_and_so_is_what_somebody_else_looks_at() {
+    fn what_is_forgotten_is_opened_anew() {
         let (ring, opened, id) = (keyring(1), OpenedCookies::default(), SessionId::from_bytes([7; 32]));
         let value = SessionCookie::seal(&ring, "h", &id).into_bytes();
         assert_eq!((opened.open(&ring, "h", &value), opened.used()), (Some(id.clone()), 1));
         opened.forget();
         assert_eq!(opened.used(), 0);
-        let _somebody = opened.place(value.first_chunk().unwrap()).unwrap().lock().unwrap();
         assert_eq!(opened.open(&ring, "h", &value), Some(id));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 use http::HeaderValue;
-use postern_identity::{IdpId, edge_token};
+use postern_identity::{IdpId, SessionId, edge_token};
 
 use crate::EdgeConfig;
 use crate::assertion::AssertionSlot;
@@ -36,7 +36,7 @@ pub struct Snapshot {
     /// The assertions of anonymous requests, by host.
     pub(crate) anonymous: AssertionSlot,
     /// Session cookies that `config.keyring` has opened.
-    pub(crate) opened: OpenedCookies,
+    opened: OpenedCookies,
     /// Where permitted requests go.
     pub(crate) clusters: Clusters,
     authenticate: Host,
@@ -99,6 +99,21 @@ impl Snapshot {
             table,
             config,
         })
+    }
+
+    /// The session that a cookie's value names, where it was made for `scope` (S-083, S-089).
+    pub(crate) fn open_cookie(&self, scope: &str, value: &[u8]) -> Option<SessionId> {
+        self.opened.open(&self.config.keyring, scope, value)
+    }
+
+    /// Forgets the cookies that it has opened; long exchanges may keep the rest.
+    pub(crate) fn forget_cookies(&self) {
+        self.opened.forget();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn cookies_known(&self) -> usize {
+        self.opened.used()
     }
 
     /// Takes over from the one before what is known of upstreams, and nothing else.

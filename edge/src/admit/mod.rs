@@ -4,7 +4,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -93,8 +92,18 @@ pub struct Permit {
 /// A request and the permit that it got.
 #[derive(Clone, Copy, Debug)]
 pub struct Admitted<'a> {
-    pub(crate) permit: &'a Permit,
-    pub(crate) request: &'a Request,
+    permit: &'a Permit,
+    request: &'a Request,
+}
+
+impl<'a> Admitted<'a> {
+    pub(crate) const fn permit(self) -> &'a Permit {
+        self.permit
+    }
+
+    pub(crate) const fn request(self) -> &'a Request {
+        self.request
+    }
 }
 
 /// Where a permit leads.
@@ -161,7 +170,7 @@ impl Gate {
 
     /// Puts another configuration in force, for every request from now on.
     pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.swap(Arc::new(snapshot)).opened.forget();
+        self.snapshot.swap(Arc::new(snapshot)).forget_cookies();
     }
 
     /// Decides a request that began `at`. What is allowed is use of its session.
@@ -235,19 +244,17 @@ struct Judge<'a, I> {
 
 impl<I: Identify> Judge<'_, I> {
     async fn judge(&self, head: &RequestHeader) -> Admission {
-        let request = match Request::read(head, self.connection, &self.snapshot.rules) {
-            Ok(request) => request,
-            Err(error) => {
-                return Admission { verdict: Verdict::Refuse(Refusal::BadRequest(error)), ..Admission::unread() };
-            }
-        };
         let mut admission = Admission::unread();
-        let decided = self.decide(head, &request, &mut admission).await;
-        admission.verdict = match decided {
-            Ok(verdict) if is_unmet(head, &verdict) => Verdict::Refuse(Refusal::Upgrade),
-            decided => decided.unwrap_or_else(Verdict::Refuse),
-        };
-        admission.request = Some(request);
+        match Request::read(head, self.connection, &self.snapshot.rules) {
+            Err(error) => admission.verdict = Verdict::Refuse(Refusal::BadRequest(error)),
+            Ok(request) => {
+                admission.verdict = match self.decide(head, &request, &mut admission).await {
+                    Ok(verdict) if is_unmet(head, &verdict) => Verdict::Refuse(Refusal::Upgrade),
+                    decided => decided.unwrap_or_else(Verdict::Refuse),
+                };
+                admission.request = Some(request);
+            }
+        }
         admission
     }
 
@@ -710,14 +717,6 @@ impl Reply {
             Self::Fixed { status, body } => Draft::new(*status).body("text/plain; charset=utf-8", body.clone()),
         };
         draft.finish(asked)
-    }
-}
-
-impl Deref for Admitted<'_> {
-    type Target = Permit;
-
-    fn deref(&self) -> &Permit {
-        self.permit
     }
 }
 

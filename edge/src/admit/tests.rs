@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use postern_identity::{ProgramToken, ServiceAccountToken, SessionCookie, SessionId, Tokens};
+use postern_identity::{Keyring, ProgramToken, Secret, ServiceAccountToken, SessionCookie, SessionId, Tokens};
 use proptest::prelude::*;
 
 use super::*;
@@ -56,6 +56,7 @@ async fn a_program_shows_the_same_session_in_a_field_or_parameter() {
 async fn s_083_any_change_of_a_cookie_is_no_session_and_never_an_error() {
     let world = closed().await;
     let good = alices_cookie("app.example.com");
+    assert_eq!(world.status(&get("/", &[("cookie", &own())])).await, 200, "from here on it is known");
     for at in 0..good.len() {
         for byte in ["A", "_", "=", "%", " "] {
             let mut bad = good.clone();
@@ -74,7 +75,11 @@ async fn s_089_a_cookie_of_one_host_opens_no_other_unless_they_share_a_domain() 
     let routes = || vec![guarded("app.example.com", "/", any_user()), guarded("b.example.com", "/", any_user())];
     let foreign = [("host", "b.example.com"), ("cookie", &own()), json()].map(|(name, value)| (name, value.to_owned()));
     let fields: Vec<_> = foreign.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    assert_eq!(World::new(config(routes())).await.status(&get("/", &fields)).await, 401);
+    let world = World::new(config(routes())).await;
+    for _ in 0..2 {
+        assert_eq!(world.status(&get("/", &fields)).await, 401);
+        assert_eq!(world.status(&get("/", &[("cookie", &own())])).await, 200, "from here on it is known");
+    }
     let mut shared = config(routes());
     shared.cookie.attributes.domain = Some("example.com".to_owned());
     let world = World::new(shared).await;
@@ -82,6 +87,20 @@ async fn s_089_a_cookie_of_one_host_opens_no_other_unless_they_share_a_domain() 
     for host in ["app.example.com", "b.example.com"] {
         assert_eq!(world.status(&get("/", &[("host", host), ("cookie", &common)])).await, 200, "{host}");
     }
+}
+
+#[tokio::test]
+async fn s_083_a_cookie_that_was_known_is_nothing_to_other_keys() {
+    let world = closed().await;
+    let asked = get("/", &[("cookie", &own()), json()]);
+    assert_eq!(world.status(&asked).await, 200);
+    let before = world.gate.snapshot();
+    assert_eq!(before.cookies_known(), 1);
+    let mut rotated = config(vec![guarded("app.example.com", "/", any_user())]);
+    rotated.keyring = Keyring::derive(&Secret::new([8; 32]), &Secret::new([9; 32])).into();
+    world.gate.replace(Snapshot::new(rotated, 2).unwrap());
+    assert_eq!(world.status(&asked).await, 401);
+    assert_eq!(before.cookies_known(), 0, "who keeps that configuration keeps no cookies");
 }
 
 #[tokio::test]

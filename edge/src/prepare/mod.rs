@@ -39,36 +39,36 @@ pub fn request(
     head: &mut RequestHeader,
 ) {
     strip_hop_by_hop(head);
-    if matches!(admitted.passage, Passage::Authn { relayed: true }) {
+    if matches!(admitted.permit().passage, Passage::Authn { relayed: true }) {
         // The edge before this one has done all the rest, and its client is whom authn hears of.
         return;
     }
     strip(admitted, head);
-    match &admitted.passage {
+    match &admitted.permit().passage {
         Passage::Route { route, rewritten } => {
             strip_credentials(snapshot, head);
-            let query = admitted.request.query.as_deref().and_then(query_without_own);
+            let query = admitted.request().query.as_deref().and_then(query_without_own);
             let query = query.as_deref();
             match rewritten {
-                None => set_target(&admitted.request.path, query, head),
+                None => set_target(&admitted.request().path, query, head),
                 Some(rewritten) => set_target(&rewritten.path, rewritten.query(query).as_deref(), head),
             }
             forward(admitted, snapshot, head);
             set(head, &REQUEST_ID, request_id.clone());
             if rewritten.is_some() {
-                set_text(head, &ORIGINAL_PATH, target(&admitted.request.path, query).into_owned());
+                set_text(head, &ORIGINAL_PATH, target(&admitted.request().path, query).into_owned());
             }
             apply_settings(admitted, route, head);
-            show_credentials(&admitted, route, now, head);
+            show_credentials(admitted.permit(), route, now, head);
             set_host(admitted, route, authority, head);
         }
         Passage::Authn { .. } => {
-            set_target(&admitted.request.path, admitted.request.query.as_deref(), head);
-            set_text(head, &FORWARDED_FOR, admitted.request.client.address.to_string());
+            set_target(&admitted.request().path, admitted.request().query.as_deref(), head);
+            set_text(head, &FORWARDED_FOR, admitted.request().client.address.to_string());
             set(head, &FORWARDED_PROTO, HeaderValue::from_static("https"));
             set(head, &REQUEST_ID, request_id.clone());
             set(head, &HeaderName::from_static(EDGE_TOKEN_HEADER), snapshot.edge_token.clone());
-            set_text(head, &header::HOST, admitted.request.host.to_string());
+            set_text(head, &header::HOST, admitted.request().host.to_string());
         }
     }
 }
@@ -85,7 +85,7 @@ pub(crate) fn host(
 ) -> Result<Option<HeaderValue>, Refusal> {
     let made = match &route.host_rewrite {
         HostRewrite::Upstream | HostRewrite::Preserve | HostRewrite::Literal(_) => return Ok(None),
-        HostRewrite::Path(rewrite) => rewrite.apply(&admitted.request.path, MAX_TARGET).map(String::into_bytes),
+        HostRewrite::Path(rewrite) => rewrite.apply(&admitted.request().path, MAX_TARGET).map(String::into_bytes),
         HostRewrite::Header(name) => {
             // As the field goes up, and so after what the route sets and removes.
             let mut head = head.clone();
@@ -181,16 +181,16 @@ fn is_of_one_connection(name: &HeaderName) -> bool {
 /// Takes away what is the client's alone to say to us: reserved and forwarding fields, and what its `Connection` nominated
 /// (S-038, S-039). This happens before anything of ours is set.
 fn strip(admitted: Admitted<'_>, head: &mut RequestHeader) {
-    for name in &admitted.request.strip {
+    for name in &admitted.request().strip {
         head.remove_header(name);
     }
     // Where somebody is impersonated, identity goes up as well, in other fields.
-    if admitted.passes_identity() || admitted.impersonation.is_some() {
-        for name in &admitted.request.strip_with_identity {
+    if admitted.permit().passes_identity() || admitted.permit().impersonation.is_some() {
+        for name in &admitted.request().strip_with_identity {
             head.remove_header(name);
         }
     }
-    if let Some(upgrade) = admitted.upgrade() {
+    if let Some(upgrade) = admitted.permit().upgrade() {
         set(head, &header::CONNECTION, HeaderValue::from_static("Upgrade"));
         set_text(head, &header::UPGRADE, upgrade.as_str().to_owned());
     }
@@ -265,10 +265,10 @@ fn target<'a>(path: &'a str, query: Option<&str>) -> Cow<'a, str> {
 
 /// `X-Forwarded-For`, `-Proto` and `-Port`, written by us; what trusted hops wrote stays (S-040).
 fn forward(admitted: Admitted<'_>, snapshot: &Snapshot, head: &mut RequestHeader) {
-    let client = &admitted.request.client;
+    let client = &admitted.request().client;
     let proxy = &snapshot.config.proxy;
     let hops = if client.trusted { proxy.trusted_hops as usize } else { 0 };
-    let peer = (!proxy.skip_xff_append).then_some(&admitted.request.peer);
+    let peer = (!proxy.skip_xff_append).then_some(&admitted.request().peer);
     let chain = if hops == 0 { peer.cloned() } else { chain(head, hops, peer) };
     match chain {
         Some(chain) => set(head, &FORWARDED_FOR, chain),
@@ -277,7 +277,7 @@ fn forward(admitted: Admitted<'_>, snapshot: &Snapshot, head: &mut RequestHeader
     set(head, &FORWARDED_PROTO, HeaderValue::from_static(if client.https { "https" } else { "http" }));
     if !(client.trusted && head.headers.contains_key(FORWARDED_PORT)) {
         let default = HeaderValue::from_static(if client.https { "443" } else { "80" });
-        set(head, &FORWARDED_PORT, admitted.request.host.port().map_or(default, HeaderValue::from));
+        set(head, &FORWARDED_PORT, admitted.request().host.port().map_or(default, HeaderValue::from));
     }
 }
 
@@ -292,11 +292,11 @@ fn chain(head: &RequestHeader, hops: usize, peer: Option<&HeaderValue>) -> Optio
 
 /// The route's own fields, then who asks; then what the route removes, last (01 §2.10).
 fn apply_settings(admitted: Admitted<'_>, route: &Route, head: &mut RequestHeader) {
-    let assertion = admitted.assertion.as_deref();
+    let assertion = admitted.permit().assertion.as_deref();
     let facts = template::Facts {
         assertion: assertion.map(|assertion| &assertion.token),
         fields: &head.headers,
-        client_cert: admitted.client_cert.as_deref().map(ClientCert::facts),
+        client_cert: admitted.permit().client_cert.as_deref().map(ClientCert::facts),
     };
     let settings = route.request_headers.iter().filter_map(|rule| match rule {
         HeaderRule::Set(name, template) if !is_untouchable(name) => Some((name, template::fill(template, &facts))),
@@ -351,7 +351,7 @@ fn show_credentials(permit: &Permit, route: &Route, now: Timestamp, head: &mut R
 /// Where the Host changes, the upstream learns the one that was asked for (01 §2.7).
 fn append_original_host(admitted: Admitted<'_>, route: &Route, head: &mut RequestHeader) {
     let made = matches!(route.host_rewrite, HostRewrite::Header(_) | HostRewrite::Path(_));
-    if route.host_rewrite == HostRewrite::Preserve || (made && admitted.host.is_none()) {
+    if route.host_rewrite == HostRewrite::Preserve || (made && admitted.permit().host.is_none()) {
         return;
     }
     let Some(own) = asked_host(admitted, head) else { return };
@@ -367,13 +367,13 @@ fn append_original_host(admitted: Admitted<'_>, route: &Route, head: &mut Reques
 
 /// The host that was asked for, in its one spelling: most clients write it so.
 fn asked_host(admitted: Admitted<'_>, head: &RequestHeader) -> Option<HeaderValue> {
-    let host = &admitted.request.host;
+    let host = &admitted.request().host;
     let written = head.headers.get(header::HOST).filter(|written| host.is_written_as(written.as_bytes()));
     written.cloned().or_else(|| HeaderValue::try_from(host.to_string()).ok())
 }
 
 fn set_host(admitted: Admitted<'_>, route: &Route, authority: &str, head: &mut RequestHeader) {
-    match (&route.host_rewrite, &admitted.host) {
+    match (&route.host_rewrite, &admitted.permit().host) {
         (HostRewrite::Upstream, _) => set_text(head, &header::HOST, authority.to_owned()),
         (HostRewrite::Literal(host), _) => set(head, &header::HOST, HeaderValue::clone(host)),
         (HostRewrite::Header(_) | HostRewrite::Path(_), Some(made)) => set(head, &header::HOST, made.clone()),

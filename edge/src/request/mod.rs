@@ -13,6 +13,7 @@ mod upgrade;
 
 use std::borrow::Cow;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora_http::RequestHeader;
 use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
@@ -221,8 +222,9 @@ impl Request {
         }
         let target = Target::read(head)?;
         let host = read_host(head, target.authority)?;
-        let query = read_query(head, &rules.limits)?;
-        let (path, unescaped) = read_path(head, &target, rules)?;
+        let written = head.uri.path_and_query().ok_or(BadRequest::Form)?;
+        let query = read_query(written, &rules.limits)?;
+        let (path, unescaped) = read_path(written, &target, rules)?;
         refuse_unclear_framing(head)?;
         if head.method == Method::CONNECT && has_body(head) {
             // What follows is the WebSocket, or capsules.
@@ -420,12 +422,12 @@ fn read_host(head: &RequestHeader, absolute: Option<&[u8]>) -> Result<Host, BadR
     }
 }
 
-fn read_query(head: &RequestHeader, limits: &Limits) -> Result<Option<Text>, BadRequest> {
-    let (Some(target), Some(query)) = (head.uri.path_and_query(), head.uri.query()) else { return Ok(None) };
+fn read_query(written: &PathAndQuery, limits: &Limits) -> Result<Option<Text>, BadRequest> {
+    let Some(query) = Text::query_of(written) else { return Ok(None) };
     if query.len() > limits.target {
         return Err(BadRequest::TargetTooLong);
     }
-    if is_query(query) { Ok(Some(Text::query_of(target))) } else { Err(BadRequest::Query) }
+    if is_query(&query) { Ok(Some(query)) } else { Err(BadRequest::Query) }
 }
 
 /// Whether every byte of it may be in a query.
@@ -434,23 +436,19 @@ pub(crate) fn is_query(query: &str) -> bool {
 }
 
 /// The canonical path, and whether encoded slashes were decoded in it.
-fn read_path(head: &RequestHeader, target: &Target<'_>, rules: &RequestRules) -> Result<(Text, bool), BadRequest> {
+fn read_path(written: &PathAndQuery, target: &Target<'_>, rules: &RequestRules) -> Result<(Text, bool), BadRequest> {
     if target.asterisk {
         return Ok(("*".to_owned().into(), false));
     }
-    let path = head.uri.path();
+    let path = written.path();
     if path.len() > rules.limits.target {
         return Err(BadRequest::TargetTooLong);
     }
-    // An absolute-form target may have no path at all.
-    let path = if path.is_empty() { "/" } else { path };
-    match head.uri.path_and_query() {
-        Some(written) if is_canonical(path.as_bytes()) => Ok((Text::path_of(written), false)),
-        _ => {
-            let CanonicalPath { text, unescaped } = CanonicalPath::parse(path.as_bytes(), &rules.path)?;
-            Ok((text.into(), unescaped))
-        }
+    if is_canonical(path.as_bytes()) {
+        return Ok((Text::path_of(written), false));
     }
+    let CanonicalPath { text, unescaped } = CanonicalPath::parse(path.as_bytes(), &rules.path)?;
+    Ok((text.into(), unescaped))
 }
 
 /// Whether it is an extended CONNECT (RFC 8441), to whatever protocol.

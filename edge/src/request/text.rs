@@ -22,9 +22,9 @@ impl Text {
         Self(Kept::PathOf(target.clone()))
     }
 
-    /// The query of a head, as it is there; it has one.
-    pub(super) fn query_of(target: &PathAndQuery) -> Self {
-        Self(Kept::QueryOf(target.clone()))
+    /// The query of a head, as it is there.
+    pub(super) fn query_of(target: &PathAndQuery) -> Option<Self> {
+        target.query().map(|_| Self(Kept::QueryOf(target.clone())))
     }
 
     /// The text itself.

@@ -21,8 +21,8 @@ impl Exchange {
 
     /// The host and port that datagrams are asked for with.
     fn datagrams_to(&self) -> Result<&Host> {
-        let admitted = self.admitted().filter(|admitted| admitted.tunnel() == Some(Carries::Datagrams));
-        let asked = admitted.and_then(|admitted| admitted.request.tunnel.as_ref()?.to.as_ref());
+        let admitted = self.admitted().filter(|admitted| admitted.permit().tunnel() == Some(Carries::Datagrams));
+        let asked = admitted.and_then(|admitted| admitted.request().tunnel.as_ref()?.to.as_ref());
         asked.or_err(ErrorType::InternalError, "no permit")
     }
 
@@ -30,7 +30,7 @@ impl Exchange {
     /// yes, in HTTP/1.1 too; whoever asks the host that it connects to is told as the standard has it (RFC 9298 §3.3, §3.5).
     pub(super) fn datagrams_granted(&self, asked: &RequestHeader) -> Result<ResponseHeader> {
         let to = self.datagrams_to()?;
-        let on = self.admitted().map(|admitted| &admitted.request.host);
+        let on = self.admitted().map(|admitted| &admitted.request().host);
         let upgraded = asked.version != Version::HTTP_2 && on != Some(to);
         let status = if upgraded { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
         let mut head = ResponseHeader::build(status, Some(4))?;
@@ -56,8 +56,8 @@ impl Exchange {
 
     /// The head that asks a proxy for the connection that we are asked for.
     pub(super) fn tunnel_asked(&self) -> Result<RequestHeader> {
-        let admitted = self.admitted().filter(|admitted| admitted.is_tunnel());
-        let host = admitted.or_err(ErrorType::InternalError, "no permit")?.request.host.to_string();
+        let admitted = self.admitted().filter(|admitted| admitted.permit().is_tunnel());
+        let host = admitted.or_err(ErrorType::InternalError, "no permit")?.request().host.to_string();
         let mut head = RequestHeader::build(Method::CONNECT, host.as_bytes(), Some(2))?;
         head.insert_header(header::HOST, host)?;
         head.insert_header(crate::answer::REQUEST_ID, self.id.value())?;
