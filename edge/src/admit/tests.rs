@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use http::HeaderName;
+use futures_util::FutureExt as _;
+use http::{HeaderName, Version};
 use postern_identity::{Keyring, ProgramToken, Secret, ServiceAccountToken, SessionCookie, SessionId, Tokens};
 use proptest::prelude::*;
 
@@ -101,6 +102,36 @@ async fn s_083_a_cookie_that_was_known_is_nothing_to_other_keys() {
     world.gate.replace(Snapshot::new(rotated, 2).unwrap());
     assert_eq!(world.status(&asked).await, 401);
     assert_eq!(before.cookies_known(), 0, "who keeps that configuration keeps no cookies");
+}
+
+#[tokio::test]
+async fn who_is_known_costs_no_allocation_but_the_host_that_goes_up() {
+    let world = closed().await;
+    // With room for what is set in it, as an exchange has it.
+    let asked = || {
+        let mut head = RequestHeader::build_no_case("GET", b"/a/b?c=d", Some(32)).unwrap();
+        head.set_version(Version::HTTP_11);
+        head.append_header("host", HeaderValue::from_static("app.example.com")).unwrap();
+        head.append_header("connection", "keep-alive").unwrap();
+        head.append_header("cookie", own()).unwrap();
+        head
+    };
+    let (head, heads, id) = (asked(), [asked(), asked()], HeaderValue::from_static(TEST_ID));
+    let (snapshot, connection) = (world.gate.snapshot(), connection());
+    let admit = || world.gate.admit(&snapshot, &head, &connection, NOW.into());
+    let prepare = |admission: &Admission, head: &mut RequestHeader| {
+        prepare::request(admission.admitted().unwrap(), &snapshot, &id, ("up.internal:8080", NOW), head);
+    };
+    let [mut first, mut second] = heads;
+    // From here on the cookie is known, the session near, the assertion signed, the address of the client written.
+    prepare(&admit().await, &mut first);
+    let mut admission = None;
+    let admitting = allocation_counter::measure(|| admission = admit().now_or_never());
+    let admission = admission.unwrap();
+    let preparing = allocation_counter::measure(|| prepare(&admission, &mut second));
+    assert_eq!((admitting.count_total, preparing.count_total), (0, 1));
+    assert_eq!(preparing.bytes_total, "up.internal:8080".len() as u64);
+    assert_eq!(first.headers, second.headers);
 }
 
 #[tokio::test]
@@ -275,7 +306,7 @@ async fn s_031_what_no_route_has_reaches_no_upstream() {
     let world = World::new(config(vec![route("app.example.com", "/only")])).await;
     let mut nameless = get("/only", &[]);
     nameless.remove_header("host");
-    nameless.set_version(http::Version::HTTP_10);
+    nameless.set_version(Version::HTTP_10);
     for head in
         [get("/x", &[]), get("/only", &[("host", "b.example.com")]), get("/only", &[("host", "192.0.2.1")]), nameless]
     {
@@ -596,7 +627,7 @@ async fn s_086_nobody_is_sent_to_sign_in_for_a_host_that_is_not_ours() {
         assert_eq!(world.status(&get(path, &[("host", "evil.example")])).await, 404, "{path}");
         let mut unnamed = get(path, &[]);
         unnamed.remove_header("host");
-        unnamed.set_version(http::Version::HTTP_10);
+        unnamed.set_version(Version::HTTP_10);
         assert_eq!(world.status(&unnamed).await, 404, "{path}");
     }
     let mut shared = config(vec![route("app.example.com", "/")]);
@@ -723,7 +754,7 @@ async fn whoever_is_given_is_judged_as_if_their_cookie_was_shown() {
 
 /// A request for datagrams over HTTP/2.
 fn connect_udp_h2(url: &str) -> RequestHeader {
-    let request = http::Request::connect(url).version(http::Version::HTTP_2).header("capsule-protocol", "?1");
+    let request = http::Request::connect(url).version(Version::HTTP_2).header("capsule-protocol", "?1");
     let request = request.extension(::h2::ext::Protocol::from_static("connect-udp"));
     request.body(()).unwrap().into_parts().0.into()
 }
