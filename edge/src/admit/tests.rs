@@ -116,22 +116,26 @@ async fn who_is_known_costs_no_allocation_but_the_host_that_goes_up() {
         head.append_header("cookie", own()).unwrap();
         head
     };
-    let (head, heads, id) = (asked(), [asked(), asked()], HeaderValue::from_static(TEST_ID));
-    let (snapshot, connection) = (world.gate.snapshot(), connection());
-    let admit = || world.gate.admit(&snapshot, &head, &connection, NOW.into());
+    let (snapshot, connection, id) = (world.gate.snapshot(), connection(), HeaderValue::from_static(TEST_ID));
+    let admit = |head| world.gate.admit(&snapshot, head, &connection, NOW.into());
     let prepare = |admission: &Admission, head: &mut RequestHeader| {
         prepare::request(admission.admitted().unwrap(), &snapshot, &id, ("up.internal:8080", NOW), head);
     };
-    let [mut first, mut second] = heads;
+    let ([first, second, another], [mut first_up, mut second_up]) =
+        ([(); 3].map(|()| asked()), [(); 2].map(|()| asked()));
     // From here on the cookie is known, the session near, the assertion signed, the address of the client written.
-    prepare(&admit().await, &mut first);
+    prepare(&admit(&first).await, &mut first_up);
     let mut admission = None;
-    let admitting = allocation_counter::measure(|| admission = admit().now_or_never());
+    let admitting = allocation_counter::measure(|| {
+        admission = admit(&second).now_or_never();
+        drop(second.clone());
+    });
+    let copying = allocation_counter::measure(|| drop(another.clone()));
+    assert_eq!(admitting.count_total, copying.count_total, "no more than that Pingora copies the head");
     let admission = admission.unwrap();
-    let preparing = allocation_counter::measure(|| prepare(&admission, &mut second));
-    assert_eq!((admitting.count_total, preparing.count_total), (0, 1));
-    assert_eq!(preparing.bytes_total, "up.internal:8080".len() as u64);
-    assert_eq!(first.headers, second.headers);
+    let preparing = allocation_counter::measure(|| prepare(&admission, &mut second_up));
+    assert_eq!((preparing.count_total, preparing.bytes_total), (1, "up.internal:8080".len() as u64));
+    assert_eq!(first_up.headers, second_up.headers);
 }
 
 #[tokio::test]
