@@ -3,6 +3,7 @@
 
 use std::hash::BuildHasher as _;
 use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{OnceLock, RwLock};
 
 use hashbrown::DefaultHashBuilder;
@@ -17,10 +18,22 @@ pub(crate) struct OpenedCookies {
 }
 
 /// Many read one at once. Who comes while it is written opens the cookie anew: it is locked without waiting only.
-type Place = RwLock<Option<Box<Opened>>>;
+type Place = RwLock<Option<Kept>>;
 
-/// The more cookies are in use, the more share a place and are opened anew. 24 bytes each, and some 150 more once they are used.
+/// The more cookies are in use, the more share a place and are opened anew. 32 bytes each, and some 150 more once they are used.
 const PLACES: usize = 1 << 14;
+
+/// So often others find a place taken, and are opened without it, before one of them takes it over: where many more cookies are in
+/// use than there are places, one that finds its place taken costs a look and its MAC, and nothing is moved.
+const PASSED_OVER: u32 = 16;
+
+#[derive(Debug)]
+struct Kept {
+    /// Tells nearly all others without a look at what was opened.
+    tag: u32,
+    passed_over: AtomicU32,
+    opened: Box<Opened>,
+}
 
 #[derive(Debug)]
 struct Opened {
@@ -34,20 +47,23 @@ impl OpenedCookies {
     /// its scope is the same (S-083, S-089).
     pub(crate) fn open(&self, keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
         let cookie: &[u8; SessionCookie::LENGTH] = value.try_into().ok()?;
-        let place = self.place(cookie)?;
+        let (place, tag) = self.place(cookie)?;
         let opened = || SessionCookie::open(keyring, scope, value);
-        let Ok(known) = place.try_read() else { return opened() };
-        if let Some(known) = &*known
-            && *known.scope == *scope
-            && same(known.cookie.expose(), cookie)
-        {
-            return Some(known.id.clone());
+        let Ok(kept) = place.try_read() else { return opened() };
+        if let Some(Kept { tag: own, passed_over, opened: known }) = &*kept {
+            if *own == tag && *known.scope == *scope && same(known.cookie.expose(), cookie) {
+                return Some(known.id.clone());
+            }
+            if passed_over.fetch_add(1, Ordering::Relaxed) < PASSED_OVER {
+                return opened();
+            }
         }
-        drop(known);
+        drop(kept);
         let id = opened()?;
-        let opened = Some(Box::new(Opened { scope: scope.into(), cookie: Secret::new(*cookie), id: id.clone() }));
+        let known = Box::new(Opened { scope: scope.into(), cookie: Secret::new(*cookie), id: id.clone() });
+        let kept = Some(Kept { tag, passed_over: AtomicU32::new(0), opened: known });
         // What was there is dropped once the place is free.
-        let _before = place.try_write().map(|mut place| mem::replace(&mut *place, opened));
+        let _before = place.try_write().map(|mut place| mem::replace(&mut *place, kept));
         Some(id)
     }
 
@@ -59,10 +75,11 @@ impl OpenedCookies {
         }
     }
 
-    fn place(&self, cookie: &[u8; SessionCookie::LENGTH]) -> Option<&Place> {
+    fn place(&self, cookie: &[u8; SessionCookie::LENGTH]) -> Option<(&Place, u32)> {
         let places = self.places.get_or_init(|| (0..PLACES).map(|_| Place::default()).collect());
-        let at = self.hasher.hash_one(cookie) % places.len() as u64;
-        places.get(usize::try_from(at).ok()?)
+        let hash = self.hasher.hash_one(cookie);
+        let place = places.get(usize::try_from(hash % places.len() as u64).ok()?)?;
+        Some((place, u32::try_from(hash >> 32).ok()?))
     }
 
     #[cfg(test)]
@@ -73,6 +90,8 @@ impl OpenedCookies {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn keyring(secret: u8) -> Keyring {
@@ -92,13 +111,13 @@ mod tests {
             damaged[index] = if damaged[index] == b'B' { b'C' } else { b'B' };
             assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
             // Whichever place it would be at.
-            let place = |value: &[u8]| opened.place(value.first_chunk().unwrap()).unwrap();
+            let (place, tag) = opened.place(damaged.first_chunk().unwrap()).unwrap();
             let known = Opened {
                 scope: "a.example.com".into(),
                 cookie: Secret::new(*value.first_chunk().unwrap()),
                 id: id.clone(),
             };
-            *place(&damaged).write().unwrap() = Some(Box::new(known));
+            *place.write().unwrap() = Some(Kept { tag, passed_over: AtomicU32::new(0), opened: Box::new(known) });
             assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
         }
         assert_eq!(opened.open(&ring, "a.example.com", &value[1..]), None);
@@ -114,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_share_a_place_take_turns() {
+    fn of_those_that_share_a_place_one_gives_way_when_others_have_often_come() {
         let (ring, opened) = (keyring(1), OpenedCookies::default());
         let made = |number: u16| {
             let id = SessionId::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 2]));
@@ -126,6 +145,19 @@ mod tests {
         }
         let used = opened.used();
         assert!((3_000..4_000).contains(&used), "{used}: they are spread, and some meet");
+        let at = |value: &[u8]| std::ptr::from_ref(opened.place(value.first_chunk().unwrap()).unwrap().0);
+        let is_known = |value: &[u8]| opened.open(&keyring(3), "h", value).is_some();
+        let mut met = HashMap::new();
+        let pair = all.iter().find_map(|one| met.insert(at(&one.0), one).map(|before| [before, one]));
+        let [(first, _), (second, id)] = pair.unwrap();
+        opened.forget();
+        assert!(opened.open(&ring, "h", first).is_some());
+        for _ in 0..PASSED_OVER {
+            assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id));
+        }
+        assert!(is_known(first));
+        assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id));
+        assert!(is_known(second) && !is_known(first));
     }
 
     #[test]
@@ -133,7 +165,7 @@ mod tests {
         let (ring, opened, id) = (keyring(1), OpenedCookies::default(), SessionId::from_bytes([7; 32]));
         let value = SessionCookie::seal(&ring, "h", &id).into_bytes();
         assert_eq!((opened.open(&ring, "h", &value), opened.used()), (Some(id.clone()), 1));
-        let place = opened.place(value.first_chunk().unwrap()).unwrap();
+        let (place, _) = opened.place(value.first_chunk().unwrap()).unwrap();
         let another_reader = place.read().unwrap();
         assert_eq!(opened.open(&keyring(3), "h", &value), Some(id.clone()), "it is known");
         drop(another_reader);
