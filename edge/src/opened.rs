@@ -1,5 +1,6 @@
 //! Remembers session cookies that opened, so that the MAC of one is computed once for a host and a configuration, and again only if
-//! its place was taken. It says which session a cookie names, not whether that session lives. Of fixed size, and nobody waits for another.
+//! its place was taken. It says which session a cookie names, not whether that session lives. Of fixed size, and no
+//! request waits for another at a place.
 
 use std::hash::BuildHasher as _;
 use std::mem;
@@ -23,8 +24,8 @@ type Place = RwLock<Option<Kept>>;
 /// The more cookies are in use, the more share a place and are opened anew. 32 bytes each, and some 150 more once they are used.
 const PLACES: usize = 1 << 14;
 
-/// So often others find a place taken, and are opened without it, before one of them takes it over: where many more cookies are in
-/// use than there are places, one that finds its place taken costs a look and its MAC, and nothing is moved.
+/// So often others, good or not, find a place taken before a good one of them takes it over: where many more cookies are in use than
+/// there are places, most that find theirs taken cost a look and their MAC, and nothing is moved for them.
 const PASSED_OVER: u32 = 16;
 
 #[derive(Debug)]
@@ -48,18 +49,20 @@ impl OpenedCookies {
     pub(crate) fn open(&self, keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
         let cookie: &[u8; SessionCookie::LENGTH] = value.try_into().ok()?;
         let (place, tag) = self.place(cookie)?;
-        let opened = || SessionCookie::open(keyring, scope, value);
-        let Ok(kept) = place.try_read() else { return opened() };
-        if let Some(Kept { tag: own, passed_over, opened: known }) = &*kept {
-            if *own == tag && *known.scope == *scope && same(known.cookie.expose(), cookie) {
+        let stays = match place.try_read().as_deref() {
+            Ok(Some(Kept { tag: own, opened: known, .. }))
+                if *own == tag && *known.scope == *scope && same(known.cookie.expose(), cookie) =>
+            {
                 return Some(known.id.clone());
             }
-            if passed_over.fetch_add(1, Ordering::Relaxed) < PASSED_OVER {
-                return opened();
-            }
+            Ok(Some(Kept { passed_over, .. })) => passed_over.fetch_add(1, Ordering::Relaxed) < PASSED_OVER,
+            Ok(None) => false,
+            Err(_) => true,
+        };
+        let id = SessionCookie::open(keyring, scope, value)?;
+        if stays {
+            return Some(id);
         }
-        drop(kept);
-        let id = opened()?;
         let known = Box::new(Opened { scope: scope.into(), cookie: Secret::new(*cookie), id: id.clone() });
         let kept = Some(Kept { tag, passed_over: AtomicU32::new(0), opened: known });
         // What was there is dropped once the place is free.
@@ -70,8 +73,8 @@ impl OpenedCookies {
     /// Drops what is remembered; the places stay. For a configuration that was replaced and that long exchanges still hold.
     pub(crate) fn forget(&self) {
         for place in self.places.get().into_iter().flatten() {
-            // Who is at it has a request that began before.
-            let _before = place.try_write().map(|mut place| place.take());
+            // Held no longer than it takes to compare or to move one.
+            let _before = place.write().map(|mut place| place.take());
         }
     }
 
@@ -155,6 +158,10 @@ mod tests {
         for _ in 0..PASSED_OVER {
             assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id));
         }
+        let (place, _) = opened.place(first.first_chunk().unwrap()).unwrap();
+        let reader = place.read().unwrap();
+        assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id), "it does not wait");
+        drop(reader);
         assert!(is_known(first));
         assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id));
         assert!(is_known(second) && !is_known(first));
@@ -175,5 +182,6 @@ mod tests {
         drop(writer);
         opened.forget();
         assert_eq!(opened.used(), 0);
+        assert_eq!(opened.open(&keyring(3), "h", &value), None);
     }
 }
