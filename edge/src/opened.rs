@@ -70,7 +70,8 @@ impl OpenedCookies {
         Some(id)
     }
 
-    /// Drops what is remembered; the places stay. For a configuration that was replaced and that long exchanges still hold.
+    /// Drops what is remembered; the places stay, and a request that began before may still put one in. For a configuration that was
+    /// replaced and that long exchanges still hold.
     pub(crate) fn forget(&self) {
         for place in self.places.get().into_iter().flatten() {
             // Held no longer than it takes to compare or to move one.

@@ -8,7 +8,7 @@ use http::HeaderValue;
 use postern_identity::{IdpId, SessionId, edge_token};
 
 use crate::EdgeConfig;
-use crate::assertion::AssertionSlot;
+use crate::assertion::AnonymousSlots;
 use crate::opened::OpenedCookies;
 use crate::prepare::OwnCookies;
 use crate::request::{FieldRules, Host, HostError, RequestRules};
@@ -34,7 +34,7 @@ pub struct Snapshot {
     /// Proves to authn that it is the edge that asks.
     pub(crate) edge_token: HeaderValue,
     /// The assertions of anonymous requests, by host.
-    pub(crate) anonymous: AssertionSlot,
+    pub(crate) anonymous: AnonymousSlots,
     /// Session cookies that `config.keyring` has opened.
     opened: OpenedCookies,
     /// Where permitted requests go.
@@ -91,7 +91,7 @@ impl Snapshot {
             },
             cookies: OwnCookies::new(&config.cookie.name),
             edge_token: HeaderValue::try_from(edge_token(&config.keyring)).map_err(|_| SnapshotError::EdgeToken)?,
-            anonymous: AssertionSlot::with_places(256),
+            anonymous: AnonymousSlots::default(),
             opened: OpenedCookies::default(),
             clusters: Clusters::new(&config)?,
             authenticate,

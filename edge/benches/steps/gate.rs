@@ -1,5 +1,6 @@
 //! The gate as a whole, for a request of somebody who is signed in and whose session is near.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 use postern_edge::route::{HostRewrite, Route, Target, Upstream, UpstreamEndpoint, UpstreamScheme};
 use postern_edge::{
@@ -15,7 +16,9 @@ use postern_edge::{
     DownstreamMtls, EdgeConfig, Gate, IdentityConfig, JwtIssuerFormat, Listeners, LogConfig, PathConfig, ProxyConfig,
     PublicListener, ResponseHeaders, SigningKeys, Snapshot, Timeouts, Verdict, prepare,
 };
-use postern_identity::{CookieAttributes, IdpId, Keyring, Secret, SessionCookie, SessionId, Timestamp, Tokens};
+use postern_identity::{
+    CookieAttributes, IdpId, Keyring, Secret, Session, SessionCookie, SessionId, Timestamp, Tokens,
+};
 use postern_policy::{Policy, document, ppl};
 use postern_storage::{CacheConfig, Moment, SessionCache, Storage, StorageConfig};
 use url::Url;
@@ -43,6 +46,50 @@ pub(crate) fn up() -> Box<dyn Fn(usize)> {
         prepare::request(admitted, &office.snapshot, &office.id, ("up.internal:8080", NOW), &mut head);
         black_box(head);
     })
+}
+
+/// From the head to the head that goes up, of one of so many people each time, each by one of so many routes. Both heads and the
+/// cookie are made anew, so that nothing is far away but what the gate keeps.
+pub(crate) fn through(people: usize, routes: usize) -> Box<dyn Fn(usize)> {
+    let mut office = Office::of(people, routes);
+    office.head.remove_header(&header::COOKIE);
+    office.head.remove_header(&header::HOST);
+    let keyring = Arc::clone(&office.snapshot.config.keyring);
+    let ask = move |person: usize| {
+        let host = host(scattered(person, routes));
+        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, &host, &id_of(person)));
+        let mut head = office.head.clone();
+        head.append_header(header::HOST, host).unwrap();
+        head.append_header(header::COOKIE, cookie).unwrap();
+        let admission = office.admission_of(&head);
+        let admitted = admission.admitted().unwrap();
+        prepare::request(admitted, &office.snapshot, &office.id, ("up.internal:8080", NOW), &mut head);
+        black_box(head);
+    };
+    // Each has an assertion then.
+    (0..people).for_each(&ask);
+    let asked = Cell::new(0);
+    Box::new(move |_| ask(scattered(asked.replace(asked.get() + 1), people)))
+}
+
+/// Some number below that one, each as likely as any other.
+fn scattered(turn: usize, below: usize) -> usize {
+    let mixed = (turn as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    usize::try_from((mixed ^ mixed >> 32) % below as u64).unwrap()
+}
+
+/// The host of a route.
+fn host(route: usize) -> String {
+    if route == 0 { HOST.to_owned() } else { format!("app-{route}.example.com") }
+}
+
+fn id_of(person: usize) -> SessionId {
+    let mut bytes = [7; 32];
+    for (part, more) in bytes.chunks_exact_mut(8).zip(0..) {
+        part.copy_from_slice(&(scattered(person * 4 + more, usize::MAX) as u64).to_le_bytes());
+    }
+    SessionId::from_bytes(bytes)
 }
 
 /// From the upstream's head to the one that goes down.
@@ -88,13 +135,14 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) async fn at(now: Timestamp) -> Self {
+        Self::of(now, 1).await
+    }
+
+    /// So many people, and the cookie of the first.
+    async fn of(now: Timestamp, people: usize) -> Self {
         let keyring = Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])));
         let registry = prometheus::Registry::new();
         let storage = Storage::open(StorageConfig::Memory, Arc::clone(&keyring), &registry).unwrap();
-        let id = SessionId::from_bytes([7; 32]);
-        let session = postern_identity::Session { handle: id.handle(&keyring), ..decisions::session("u-4711") };
-        let session =
-            postern_identity::Session { issued_at: now, expires_at: now.plus(Duration::from_secs(36_000)), ..session };
         let word = |word: &str| Secret::new(word.to_owned());
         let tokens = Tokens {
             access: word("access"),
@@ -104,9 +152,18 @@ impl Known {
             refresh_at: None,
         };
         let cache = storage.cache(CacheConfig::default());
-        storage.sessions().create(&session, &tokens).await.unwrap();
-        cache.load(&id, now, Duration::ZERO).await.unwrap();
-        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, HOST, &id));
+        for person in 0..people {
+            let id = id_of(person);
+            let session = Session {
+                handle: id.handle(&keyring),
+                issued_at: now,
+                expires_at: now.plus(Duration::from_secs(36_000)),
+                ..decisions::session(&format!("u-{person}"))
+            };
+            storage.sessions().create(&session, &tokens).await.unwrap();
+            cache.load(&id, now, Duration::ZERO).await.unwrap();
+        }
+        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, HOST, &id_of(0)));
         Self { keyring, storage, cache, cookie }
     }
 }
@@ -125,9 +182,15 @@ struct Office {
 
 impl Office {
     fn open() -> Self {
+        Self::of(1, 1)
+    }
+
+    fn of(people: usize, routes: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let Known { keyring, storage, cache, cookie } = runtime.block_on(Known::at(NOW));
-        let snapshot = Snapshot::new(config(keyring, 8080), 1).unwrap();
+        let Known { keyring, storage, cache, cookie } = runtime.block_on(Known::of(NOW, people));
+        let mut config = config(keyring, 8080);
+        config.routes = (0..routes).map(|number| Arc::new(route(&host(number), 8080))).collect();
+        let snapshot = Snapshot::new(config, 1).unwrap();
         let peer: SocketAddr = "192.0.2.7:4711".parse().unwrap();
         let gate = Gate::new(snapshot, cache);
         let mut head = RequestHeader::build_no_case("GET", PATH.as_bytes(), None).unwrap();
@@ -148,7 +211,11 @@ impl Office {
 
     /// The request, which may pass; nothing is waited for, since the session is near.
     fn admission(&self) -> Admission {
-        let admitting = pin!(self.gate.admit(black_box(&self.snapshot), &self.head, &self.connection, self.began));
+        self.admission_of(&self.head)
+    }
+
+    fn admission_of(&self, head: &RequestHeader) -> Admission {
+        let admitting = pin!(self.gate.admit(black_box(&self.snapshot), head, &self.connection, self.began));
         let polled = admitting.poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(admission) = polled else { panic!("{polled:?}") };
         assert!(matches!(admission.verdict(), Verdict::Pass(_)), "{admission:?}");
@@ -156,8 +223,8 @@ impl Office {
     }
 }
 
-/// One route to an upstream at this port.
-pub(crate) fn config(keyring: Arc<Keyring>, port: u16) -> EdgeConfig {
+/// A route of that host to an upstream at this port.
+fn route(host: &str, port: u16) -> Route {
     let policy = "allow: { and: [ { domain: { is: example.com } }, { groups: { has: staff } } ] }";
     let policy = Policy::new(Vec::new(), ppl::parse(&document::read(policy).unwrap()).unwrap());
     let endpoint = UpstreamEndpoint {
@@ -169,7 +236,12 @@ pub(crate) fn config(keyring: Arc<Keyring>, port: u16) -> EdgeConfig {
     };
     let target = Target::Upstream(Upstream { endpoints: Box::new([endpoint]), ..Upstream::default() });
     let timeout = Some(Duration::from_secs(30));
-    let route = Route { policy, target, timeout, host_rewrite: HostRewrite::Upstream, ..lookups::plain_route(HOST) };
+    let id = host.to_owned();
+    Route { id, policy, target, timeout, host_rewrite: HostRewrite::Upstream, ..lookups::plain_route(host) }
+}
+
+/// One route to an upstream at this port.
+pub(crate) fn config(keyring: Arc<Keyring>, port: u16) -> EdgeConfig {
     EdgeConfig {
         listeners: Listeners {
             public: PublicListener::Plain { addresses: Vec::new() },
@@ -199,7 +271,7 @@ pub(crate) fn config(keyring: Arc<Keyring>, port: u16) -> EdgeConfig {
         timeouts: Timeouts::default(),
         logs: LogConfig::default(),
         response_headers: ResponseHeaders::default(),
-        routes: vec![Arc::new(route)],
+        routes: vec![Arc::new(route(HOST, port))],
         limits: postern_edge::EdgeLimits::default(),
         own_hosts: Vec::new(),
     }

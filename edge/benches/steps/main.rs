@@ -54,6 +54,14 @@ const STEPS: [Made; 13] = [
 /// Too long for the unoptimised build under Valgrind, so that no budget holds them.
 const WHOLE: [Made; 1] = [("request: HTTP/1.1, kept alive", whole::kept_alive)];
 
+/// What differs between these is how far away memory is, which instructions do not tell.
+const FAR: [Made; 4] = [
+    ("through: 1 session, 1 route", || gate::through(1, 1)),
+    ("through: 100,000 sessions, 10 routes", || gate::through(100_000, 10)),
+    ("through: 10,000 sessions, 10 routes", || gate::through(10_000, 10)),
+    ("through: 10,000 sessions and routes", || gate::through(10_000, 10_000)),
+];
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
@@ -68,19 +76,27 @@ fn main() -> ExitCode {
 
 /// Prints a line for each step whose name contains `only`.
 fn table(only: &str) {
-    println!("{:<34} {:>12} {:>10} {:>10}", "", "instructions", "ns, least", "ns, median");
+    println!("{:<37} {:>12} {:>10} {:>10}", "", "instructions", "ns, least", "ns, median");
     for (name, _) in STEPS.iter().chain(&WHOLE).filter(|(name, _)| name.contains(only)) {
         let turns = if WHOLE.iter().any(|(own, _)| own == name) { 1_000 } else { 10_000 };
         let instructions =
             instructions(name, turns).map_or_else(|| "no valgrind".to_owned(), |count| format!("{count:.0}"));
         let (least, median) = times(&step(name), turns);
-        println!("{name:<34} {instructions:>12} {least:>10.1} {median:>10.1}");
+        println!("{name:<37} {instructions:>12} {least:>10.1} {median:>10.1}");
+    }
+    for (name, _) in FAR.iter().filter(|(name, _)| name.contains(only)) {
+        let (least, median) = times(&step(name), 10_000);
+        println!("{name:<37} {:>12} {least:>10.1} {median:>10.1}", "");
     }
 }
 
 fn step(name: &str) -> Step {
-    let (name, make) =
-        STEPS.iter().chain(&WHOLE).find(|(own, _)| *own == name).unwrap_or_else(|| panic!("there is no step {name}"));
+    let (name, make) = STEPS
+        .iter()
+        .chain(&WHOLE)
+        .chain(&FAR)
+        .find(|(own, _)| *own == name)
+        .unwrap_or_else(|| panic!("there is no step {name}"));
     Step { name, turn: make() }
 }
 

@@ -101,7 +101,7 @@ async fn s_083_a_cookie_that_was_known_is_nothing_to_other_keys() {
     rotated.keyring = Keyring::derive(&Secret::new([8; 32]), &Secret::new([9; 32])).into();
     world.gate.replace(Snapshot::new(rotated, 2).unwrap());
     assert_eq!(world.status(&asked).await, 401);
-    assert_eq!(before.cookies_known(), 0, "who keeps that configuration keeps no cookies");
+    assert_eq!(before.cookies_known(), 0, "who keeps that configuration does not keep those cookies");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Where a signed assertion waits for the next request of the same session and host. Lock-free, and of fixed size.
 
+use std::iter;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -23,27 +24,22 @@ pub(crate) struct Purpose<'a> {
     pub(crate) version: u64,
 }
 
-/// The assertions of one session; rides in its cache entry and goes with it. Most sessions of a large cache have none.
+/// The assertions of one session; rides in its cache entry and goes with it. Most people use one application at a time, so the
+/// first assertion lies right behind the entry: among many sessions all that lies elsewhere is waited for.
 #[derive(Debug, Default)]
 pub struct AssertionSlot {
-    places: OnceLock<Box<[ArcSwapOption<Assertion>]>>,
+    first: ArcSwapOption<Assertion>,
+    /// The others, once there are any.
+    more: OnceLock<Box<[ArcSwapOption<Assertion>; MORE]>>,
 }
 
-/// Room for a user of eight applications at once; more of them share.
-const PLACES: usize = 8;
-
-fn places(count: usize) -> Box<[ArcSwapOption<Assertion>]> {
-    (0..count.max(1)).map(|_| ArcSwapOption::empty()).collect()
-}
+/// With the first, room for a user of nine applications at once; more of them share.
+const MORE: usize = 8;
 
 impl AssertionSlot {
-    pub(crate) fn with_places(count: usize) -> Self {
-        Self { places: places(count).into() }
-    }
-
     /// The assertion for that purpose, if one is there and still fresh.
     pub(crate) fn find(&self, purpose: &Purpose<'_>, now: Timestamp) -> Option<Arc<Assertion>> {
-        near(self.places.get()?, purpose).find_map(|place| {
+        self.near(purpose).find_map(|place| {
             let held = place.load();
             let fits = held.as_ref().is_some_and(|held| held.is_for(purpose) && held.is_fresh(now));
             if fits { Guard::into_inner(held) } else { None }
@@ -52,29 +48,37 @@ impl AssertionSlot {
 
     /// Keeps an assertion, in place of one that is not fresh any more, or else of the one at its own place.
     pub(crate) fn keep(&self, purpose: &Purpose<'_>, assertion: Arc<Assertion>, now: Timestamp) {
-        let places = self.places.get_or_init(|| places(PLACES));
-        let stale = |place: &&ArcSwapOption<Assertion>| {
+        let is_free = |place: &&ArcSwapOption<Assertion>| {
             place.load().as_ref().is_none_or(|held| held.is_for(purpose) || !held.is_fresh(now))
         };
-        if let Some(place) = near(places, purpose).find(stale).or_else(|| near(places, purpose).next()) {
+        if !is_free(&&self.first) {
+            self.more.get_or_init(Box::default);
+        }
+        if let Some(place) = self.near(purpose).find(is_free).or_else(|| self.near(purpose).nth(1)) {
             place.store(Some(assertion));
         }
     }
+
+    /// The first place, then a purpose's own among the others and its neighbours, in order.
+    fn near(&self, purpose: &Purpose<'_>) -> impl Iterator<Item = &ArcSwapOption<Assertion>> + use<'_> {
+        let others = self.more.get().map(|more| more.as_slice()).unwrap_or_default();
+        let own = (fnv(purpose.host) as usize).checked_rem(others.len()).unwrap_or_default();
+        iter::once(&self.first).chain(others.iter().cycle().skip(own).take(others.len()))
+    }
 }
 
-/// A purpose's own place and its neighbours, in order.
-fn near<'p>(
-    places: &'p [ArcSwapOption<Assertion>],
-    purpose: &Purpose<'_>,
-) -> impl Iterator<Item = &'p ArcSwapOption<Assertion>> + use<'p> {
-    let own = fnv(purpose.host.as_bytes()) as usize % places.len();
-    places.iter().cycle().skip(own).take(places.len().min(NEIGHBOURS))
-}
+/// The assertions of nobody, a slot for several hosts.
+#[derive(Debug, Default)]
+pub(crate) struct AnonymousSlots([AssertionSlot; 32]);
 
-/// Places that one purpose may look at.
-const NEIGHBOURS: usize = 8;
+impl AnonymousSlots {
+    /// The slot of that host.
+    pub(crate) fn of(&self, host: &str) -> Option<&AssertionSlot> {
+        self.0.get(fnv(host) as usize % self.0.len())
+    }
+}
 
 /// FNV-1a: a collision costs a signature, nothing else.
-fn fnv(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+fn fnv(host: &str) -> u32 {
+    host.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -306,5 +306,31 @@ fn a_slot_is_bounded_and_keeps_the_newest() {
         slot.keep(&purpose(host), Arc::new(sign(&identity, host, None)), NOW);
         assert!(slot.find(&purpose(host), NOW).is_some());
     }
-    assert_eq!(hosts.iter().filter(|host| slot.find(&purpose(host), NOW).is_some()).count(), 8);
+    assert_eq!(hosts.iter().filter(|host| slot.find(&purpose(host), NOW).is_some()).count(), 9);
+}
+
+#[test]
+fn a_user_of_nine_applications_has_an_assertion_for_each_until_it_is_stale() {
+    let (slot, identity) = (AssertionSlot::default(), identity(&[]));
+    let hosts: Vec<String> = (0..9).map(|at| format!("h{at}.example.com")).collect();
+    let keep = |host: &str, now| {
+        let session = CompactSession::from(&alice());
+        let assertion = Assertion::sign(&identity, &purpose(host), Some(&session), now).unwrap();
+        slot.keep(&purpose(host), Arc::new(assertion), now);
+    };
+    let known = |now| hosts.iter().filter(|host| slot.find(&purpose(host), now).is_some()).count();
+    hosts.iter().for_each(|host| keep(host, NOW));
+    assert_eq!(known(NOW), 9);
+    let later = NOW.plus(Duration::from_secs(120));
+    assert_eq!(known(later), 0);
+    keep("other.example.com", later);
+    assert_eq!(known(NOW), 8, "it takes the place of one that is stale");
+}
+
+#[test]
+fn a_token_of_any_length_is_itself() {
+    for length in [0, 1, 607, 608, 609, 736, 737, 992, 993, 9_000] {
+        let text: String = ('a'..='z').cycle().take(length).collect();
+        assert_eq!(in_one_piece(text.clone()), text, "{length}");
+    }
 }

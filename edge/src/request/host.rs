@@ -8,14 +8,14 @@ use arrayvec::ArrayString;
 /// A host and the port that was written with it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    name: Name,
+    name: HostName,
     port: Option<u16>,
     literal: bool,
 }
 
 /// In place where it fits, as nearly all names do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Name {
+pub(crate) enum HostName {
     Short(ArrayString<64>),
     Long(Box<str>),
 }
@@ -60,7 +60,7 @@ impl Host {
         if let Some(rest) = authority.strip_prefix('[') {
             let (address, port) = rest.split_once(']').ok_or(HostError::Literal)?;
             let address: Ipv6Addr = address.parse().map_err(|_| HostError::Literal)?;
-            return Ok(Self { name: Name::lower(&format!("[{address}]")), port: parse_port(port)?, literal: true });
+            return Ok(Self { name: HostName::lower(&format!("[{address}]")), port: parse_port(port)?, literal: true });
         }
         let (name, port) = match authority.find(':') {
             Some(colon) => authority.split_at(colon),
@@ -74,13 +74,13 @@ impl Host {
             return Err(HostError::Label);
         }
         let literal = name.parse::<Ipv4Addr>().is_ok();
-        Ok(Self { name: Name::lower(name), port: parse_port(port)?, literal })
+        Ok(Self { name: HostName::lower(name), port: parse_port(port)?, literal })
     }
 
     /// The host of an HTTP/1.0 request that names none: no route has it.
     #[must_use]
     pub const fn unnamed() -> Self {
-        Self { name: Name::EMPTY, port: None, literal: true }
+        Self { name: HostName::EMPTY, port: None, literal: true }
     }
 
     /// Whether there is no host at all.
@@ -92,10 +92,7 @@ impl Host {
     /// The name without port; an IPv6 address keeps its brackets.
     #[must_use]
     pub fn name(&self) -> &str {
-        match &self.name {
-            Name::Short(name) => name,
-            Name::Long(name) => name,
-        }
+        self.name.as_str()
     }
 
     /// Whether an authority is this one in its one spelling.
@@ -136,8 +133,16 @@ impl fmt::Display for Host {
     }
 }
 
-impl Name {
+impl HostName {
     const EMPTY: Self = Self::Short(ArrayString::new_const());
+
+    /// The name itself.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Short(name) => name,
+            Self::Long(name) => name,
+        }
+    }
 
     /// That name in lower case.
     fn lower(name: &str) -> Self {
@@ -148,6 +153,12 @@ impl Name {
             }
             Err(_) => Self::Long(name.to_ascii_lowercase().into()),
         }
+    }
+}
+
+impl From<&str> for HostName {
+    fn from(name: &str) -> Self {
+        ArrayString::from(name).map_or_else(|_| Self::Long(name.into()), Self::Short)
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) use datagrams::CONNECT_UDP;
 pub use datagrams::connect_udp_path;
 pub(crate) use fields::{FieldRules, is_own_family};
 use fields::{Kind, Spelling};
+pub(crate) use host::HostName;
 pub use host::{Host, HostError};
 use path::is_canonical;
 pub(crate) use path::lenient_reading;

@@ -347,7 +347,7 @@ impl Peer {
         }
         eprintln!("{}: signing in at {HOMES} hosts", self.name());
         let (jar, port) = (site.file(&format!("peer-{}.home", self.address.port())), self.address.port());
-        // Each a session of its own, since one keeps assertions for eight hosts.
+        // Each a session of its own, since one keeps assertions for nine hosts.
         let at = |number: usize| {
             let host = host(number);
             Ok([sign_in(&host, port, &self.authority, &jar)?, host])
