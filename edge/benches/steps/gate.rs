@@ -85,7 +85,7 @@ fn host(route: usize) -> String {
 }
 
 fn id_of(person: usize) -> SessionId {
-    let mut bytes = [7; 32];
+    let mut bytes = [0; 32];
     for (part, more) in bytes.chunks_exact_mut(8).zip(0..) {
         part.copy_from_slice(&(scattered(person * 4 + more, usize::MAX) as u64).to_le_bytes());
     }

@@ -1,6 +1,5 @@
 //! Where a signed assertion waits for the next request of the same session and host. Lock-free, and of fixed size.
 
-use std::iter;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -28,7 +27,7 @@ pub(crate) struct Purpose<'a> {
 /// first assertion lies right behind the entry: among many sessions all that lies elsewhere is waited for.
 #[derive(Debug, Default)]
 pub struct AssertionSlot {
-    first: ArcSwapOption<Assertion>,
+    pub(super) first: ArcSwapOption<Assertion>,
     /// The others, once there are any.
     more: OnceLock<Box<[ArcSwapOption<Assertion>; MORE]>>,
 }
@@ -39,32 +38,35 @@ const MORE: usize = 8;
 impl AssertionSlot {
     /// The assertion for that purpose, if one is there and still fresh.
     pub(crate) fn find(&self, purpose: &Purpose<'_>, now: Timestamp) -> Option<Arc<Assertion>> {
-        self.near(purpose).find_map(|place| {
+        let held = |place: &ArcSwapOption<Assertion>| {
             let held = place.load();
             let fits = held.as_ref().is_some_and(|held| held.is_for(purpose) && held.is_fresh(now));
             if fits { Guard::into_inner(held) } else { None }
-        })
+        };
+        held(&self.first).or_else(|| near(self.more.get()?, purpose).find_map(held))
     }
 
-    /// Keeps an assertion, in place of one that is not fresh any more, or else of the one at its own place.
+    /// Keeps an assertion, in place of one that is of no use any more, or else of the one at its own place among the others.
     pub(crate) fn keep(&self, purpose: &Purpose<'_>, assertion: Arc<Assertion>, now: Timestamp) {
         let is_free = |place: &&ArcSwapOption<Assertion>| {
-            place.load().as_ref().is_none_or(|held| held.is_for(purpose) || !held.is_fresh(now))
+            let is_useless =
+                |held: &Assertion| held.is_for(purpose) || !held.is_fresh(now) || held.version < purpose.version;
+            place.load().as_deref().is_none_or(is_useless)
         };
-        if !is_free(&&self.first) {
-            self.more.get_or_init(Box::default);
-        }
-        if let Some(place) = self.near(purpose).find(is_free).or_else(|| self.near(purpose).nth(1)) {
+        let others = || near(self.more.get_or_init(Box::default), purpose);
+        let first = Some(&self.first).filter(is_free);
+        if let Some(place) = first.or_else(|| others().find(is_free)).or_else(|| others().next()) {
             place.store(Some(assertion));
         }
     }
+}
 
-    /// The first place, then a purpose's own among the others and its neighbours, in order.
-    fn near(&self, purpose: &Purpose<'_>) -> impl Iterator<Item = &ArcSwapOption<Assertion>> + use<'_> {
-        let others = self.more.get().map(|more| more.as_slice()).unwrap_or_default();
-        let own = (fnv(purpose.host) as usize).checked_rem(others.len()).unwrap_or_default();
-        iter::once(&self.first).chain(others.iter().cycle().skip(own).take(others.len()))
-    }
+/// A purpose's own place and its neighbours, in order.
+fn near<'p>(
+    places: &'p [ArcSwapOption<Assertion>; MORE],
+    purpose: &Purpose<'_>,
+) -> impl Iterator<Item = &'p ArcSwapOption<Assertion>> + use<'p> {
+    places.iter().cycle().skip(fnv(purpose.host) as usize % MORE).take(MORE)
 }
 
 /// The assertions of nobody, a slot for several hosts.

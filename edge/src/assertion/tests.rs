@@ -310,21 +310,27 @@ fn a_slot_is_bounded_and_keeps_the_newest() {
 }
 
 #[test]
-fn a_user_of_nine_applications_has_an_assertion_for_each_until_it_is_stale() {
+fn a_user_of_nine_applications_has_an_assertion_for_each_and_what_is_of_no_use_gives_way() {
     let (slot, identity) = (AssertionSlot::default(), identity(&[]));
     let hosts: Vec<String> = (0..9).map(|at| format!("h{at}.example.com")).collect();
-    let keep = |host: &str, now| {
-        let session = CompactSession::from(&alice());
-        let assertion = Assertion::sign(&identity, &purpose(host), Some(&session), now).unwrap();
-        slot.keep(&purpose(host), Arc::new(assertion), now);
+    let at = |seconds| NOW.plus(Duration::from_secs(seconds));
+    let keep = |purpose: &Purpose<'_>, now| {
+        let assertion = Assertion::sign(&identity, purpose, None, now).unwrap();
+        slot.keep(purpose, Arc::new(assertion), now);
     };
     let known = |now| hosts.iter().filter(|host| slot.find(&purpose(host), now).is_some()).count();
-    hosts.iter().for_each(|host| keep(host, NOW));
-    assert_eq!(known(NOW), 9);
-    let later = NOW.plus(Duration::from_secs(120));
-    assert_eq!(known(later), 0);
-    keep("other.example.com", later);
-    assert_eq!(known(NOW), 8, "it takes the place of one that is stale");
+    for (host, seconds) in hosts.iter().zip([0, 60, 60, 60, 60, 60, 60, 60, 60]) {
+        keep(&purpose(host), at(seconds));
+    }
+    assert_eq!(known(at(119)), 9);
+    keep(&purpose("other.example.com"), at(120));
+    assert_eq!(known(at(120)), 8, "the stale one alone gives way");
+    let newer = Purpose { version: 2, ..purpose(&hosts[0]) };
+    keep(&newer, at(120));
+    assert!(
+        slot.first.load().as_ref().is_some_and(|held| held.is_for(&newer)),
+        "none of an earlier configuration is kept"
+    );
 }
 
 #[test]
