@@ -39,6 +39,22 @@ struct Line<X> {
     places: [ArcSwapOption<Entry<X>>; PLACES],
 }
 
+/// Some of the copies; which, their random ids decide.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    first: usize,
+    step: usize,
+}
+
+impl Share {
+    pub(super) const ALL: Self = Self { first: 0, step: 1 };
+
+    /// One of so many of the same size; in as many turns, one after the other, each copy is among them once.
+    pub(super) const fn of(turn: usize, shares: usize) -> Self {
+        Self { first: turn % shares, step: shares }
+    }
+}
+
 const PLACES: usize = 7;
 const PARTS: usize = 256;
 /// 32 thousand lines, and so thirty million copies in all parts; more are not kept.
@@ -107,9 +123,9 @@ impl<X> Copies<X> {
         }
     }
 
-    /// Keeps only those for which that holds. Nobody waits while it is found out.
-    pub(super) fn retain(&self, mut stays: impl FnMut(&Entry<X>) -> bool) {
-        for part in &self.parts {
+    /// Of those in that share keeps only the ones for which that holds. Nobody waits while it is found out.
+    pub(super) fn retain(&self, share: Share, mut stays: impl FnMut(&Entry<X>) -> bool) {
+        for part in self.parts.iter().skip(share.first).step_by(share.step) {
             let mut over = Vec::new();
             part.each(|_, _, copy| {
                 if !stays(copy) {
@@ -428,11 +444,11 @@ mod tests {
         for number in 0..1 << 13 {
             assert_eq!(generation(&copies, &id(number)), model.get(&number).copied(), "{number}");
         }
-        copies.retain(|copy| copy.session.generation % 2 == 0);
+        copies.retain(Share::ALL, |copy| copy.session.generation % 2 == 0);
         model.retain(|_, generation| *generation % 2 == 0);
         assert_eq!(copies.len(), model.len());
         assert!(model.iter().all(|(number, kept)| generation(&copies, &id(*number)) == Some(*kept)));
-        copies.retain(|_| false);
+        copies.retain(Share::ALL, |_| false);
         assert_eq!(copies.len(), 0);
     }
 

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::sessions::{Lookup, Sessions};
 use crate::{StorageError, clock};
 
-use copies::Copies;
+use copies::{Copies, Share};
 use flight::{Flight, Id};
 use negatives::{Negative, Negatives};
 
@@ -250,10 +250,13 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         self.len() == 0
     }
 
-    /// Drops what is over, outdated, unused or too much.
-    pub(crate) fn sweep(&self, now: Timestamp) {
+    /// Drops what is over, outdated or unused from a share of what is kept, another one with each turn; and from all of it, with
+    /// what is too much, where that is more than may be. Until then it costs memory alone: it is not served.
+    pub(crate) fn sweep(&self, now: Timestamp, turn: usize) {
         let resets = self.invalidation.resets();
-        self.entries.retain(|entry| {
+        let is_too_much = self.len() > self.config.max_entries;
+        let share = if is_too_much { Share::ALL } else { Share::of(turn, SWEEPS) };
+        self.entries.retain(share, |entry| {
             let useful = entry.is_from(resets) && self.standing(entry) == Standing::Good;
             useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.kept()
         });
@@ -263,7 +266,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
             _ => 0,
         };
         if excess > 0 {
-            self.entries.retain(|_| {
+            self.entries.retain(Share::ALL, |_| {
                 let stays = excess == 0;
                 excess = excess.saturating_sub(1);
                 stays
@@ -409,21 +412,23 @@ pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
     stop: CancellationToken,
 ) {
     let Some(crowded) = cache.upgrade().map(|alive| Arc::clone(&alive.crowded)) else { return };
-    loop {
+    for turn in (0..SWEEPS).cycle() {
         tokio::select! {
             () = stop.cancelled() => return,
             () = crowded.notified() => {}
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
         let Some(alive) = cache.upgrade() else { return };
-        // On a thread of its own: a million entries take a tenth of a second.
-        if tokio::task::spawn_blocking(move || alive.sweep(clock())).await.is_err() {
+        // On a thread of its own: among a million entries a share takes some ten milliseconds.
+        if tokio::task::spawn_blocking(move || alive.sweep(clock(), turn)).await.is_err() {
             return;
         }
     }
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// In so many turns all is looked at once. Each copy is a wait for memory: every two seconds all of 100,000 would take 18 ms.
+const SWEEPS: usize = 16;
 
 /// Whether both are one id, in constant time (S-110). The same bytes under another secret are another session, if they are one.
 fn is_same(one: &SessionId, other: &SessionId) -> bool {

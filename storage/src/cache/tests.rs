@@ -327,8 +327,25 @@ async fn r_004_the_cache_never_grows_beyond_its_bound() {
         world.found(number, 1).await;
         assert!(world.cache.len() <= 90, "{}", world.cache.len());
     }
-    world.cache.sweep(at(1));
-    assert!(world.cache.len() <= 80);
+    world.cache.sweep(at(1), 0);
+    assert!(world.cache.len() <= 80, "all is looked at");
+}
+
+#[tokio::test]
+async fn each_turn_of_the_sweep_looks_at_a_share_and_in_all_at_everything() {
+    let world = World::new();
+    for number in 0..200 {
+        world.create(number, "alice").await;
+        world.found(number, 1).await;
+    }
+    let mut before = 200;
+    for turn in 0..SWEEPS {
+        world.cache.sweep(at(362), turn);
+        let dropped = before - world.cache.len();
+        assert!(dropped < 60, "{dropped} in turn {turn}");
+        before = world.cache.len();
+    }
+    assert_eq!(before, 0);
 }
 
 #[tokio::test]
@@ -342,7 +359,7 @@ async fn the_sweep_drops_what_nobody_uses_and_keeps_the_rest() {
     let third = world.found(3, 300).await;
     world.sessions.revoke(&third.session.handle).await.unwrap();
     // A minute that it is fresh, and the longest window that a route may have.
-    world.cache.sweep(at(362));
+    (0..SWEEPS).for_each(|turn| world.cache.sweep(at(362), turn));
     assert_eq!(world.cache.len(), 1);
     assert!(matches!(world.cache.get(&id(2), at(310), WINDOW), Cached::Hit(_)));
 }
@@ -530,7 +547,7 @@ async fn play(world: &World, model: &mut Model, step: Step) {
             assert!(model.agrees(number, &known), "{known:?}, not {:?}", model.truth(number));
         }
         Step::Pass(secs) => model.now += secs,
-        Step::Sweep => world.cache.sweep(at(model.now)),
+        Step::Sweep => (0..SWEEPS).for_each(|turn| world.cache.sweep(at(model.now), turn)),
         Step::Reset => world.storage.invalidation.reset(),
     }
 }
