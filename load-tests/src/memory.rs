@@ -37,7 +37,7 @@ pub(crate) fn run(sessions: usize, quick: bool, near: bool) -> Result<Table> {
     Ok(table)
 }
 
-/// The product takes pages of 2 MB from 65,536 sessions on. This command counts allocations, and so has the system's allocator,
+/// The product takes pages of 2 MB from 8,192 sessions on. This command counts allocations, and so has the system's allocator,
 /// which is told to do the same before it begins: it is started anew, unless it was told something already.
 #[expect(clippy::disallowed_methods, reason = "it is a setting of the system's library, not of the product")]
 fn in_large_pages() -> Result<()> {
