@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, header};
 use postern_identity::{Shown, cookies_named, only_one};
 
+use crate::identify::Identify;
 use crate::{Request, Snapshot};
 
 /// What was shown.
@@ -20,13 +21,18 @@ pub(crate) struct Credential {
 impl Credential {
     /// The cookie first, then fields, then the query (02 §1.5); a session is one on the host `door` alone (S-089), a service
     /// account on every one, but never in a cookie (S-096).
-    pub(crate) fn present_in(fields: &HeaderMap, request: &Request, door: &str, snapshot: &Snapshot) -> Self {
+    pub(crate) fn present_in(
+        fields: &HeaderMap,
+        request: &Request,
+        door: &str,
+        (snapshot, identify): (&Snapshot, &impl Identify),
+    ) -> Self {
         let scope = snapshot.cookie_scope(door);
         let name = snapshot.config.cookie.name.as_str();
         let cookies = fields.get_all(header::COOKIE).iter().flat_map(|field| cookies_named(field.as_bytes(), name));
         let programmatic = in_fields(fields).chain(in_query(request)).next().is_some();
         let keyring = &snapshot.config.keyring;
-        let shown = only_one(cookies, |value| snapshot.open_cookie(scope, value))
+        let shown = only_one(cookies, |value| snapshot.open_cookie(scope, value, |id| identify.expect(id)))
             .map(Shown::Session)
             .or_else(|| Shown::one(keyring, scope, in_fields(fields)))
             .or_else(|| Shown::one(keyring, scope, in_query(request)));

@@ -48,6 +48,9 @@ impl From<Option<Known>> for Subject {
 
 /// Who knows whose a credential is.
 pub(crate) trait Identify: Sync {
+    /// Told of a session that may be asked for in a moment, before anything vouches for its id.
+    fn expect(&self, _id: &[u8; 32]) {}
+
     /// The live session that it names, if there is one (S-090). `window`: how long what is known here may be believed while
     /// revocations by others are not heard of.
     fn session(
@@ -65,6 +68,11 @@ pub(crate) struct Near<'a> {
 }
 
 impl Identify for Near<'_> {
+    #[inline]
+    fn expect(&self, id: &[u8; 32]) {
+        self.sessions.expect(id);
+    }
+
     async fn session(
         &self,
         credential: &Credential,
@@ -73,6 +81,7 @@ impl Identify for Near<'_> {
     ) -> Result<Option<Known>, StorageError> {
         let Some(shown) = &credential.shown else { return Ok(None) };
         let known = live_session(self.sessions, shown.id(), Moment { now, steady: self.steady }, window).await?;
+        known.iter().for_each(|entry| entry.extra.prefetch());
         Ok(known.filter(|entry| entry.session.is_service_account() == shown.is_service_account()))
     }
 }

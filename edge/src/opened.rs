@@ -22,7 +22,7 @@ pub(crate) struct OpenedCookies {
 type Place = RwLock<Option<Kept>>;
 
 /// The more cookies are in use, the more share a place and are opened anew. 32 bytes each, and some 150 more once they are used.
-const PLACES: usize = 1 << 14;
+const PLACES: usize = 1 << 10;
 
 /// So often others, good or not, find a place taken before a good one of them takes it over: where many more cookies are in use than
 /// there are places, most that find theirs taken cost a look and their MAC, and nothing is moved for them.
@@ -46,7 +46,13 @@ struct Opened {
 impl OpenedCookies {
     /// As [`SessionCookie::open`], with always the same keyring: only what opened is known again, when every byte of it and of
     /// its scope is the same (S-083, S-089).
-    pub(crate) fn open(&self, keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
+    pub(crate) fn open(
+        &self,
+        keyring: &Keyring,
+        scope: &str,
+        value: &[u8],
+        expect: impl FnOnce(&[u8; 32]),
+    ) -> Option<SessionId> {
         let cookie: &[u8; SessionCookie::LENGTH] = value.try_into().ok()?;
         let (place, tag) = self.place(cookie)?;
         let stays = match place.try_read().as_deref() {
@@ -59,7 +65,9 @@ impl OpenedCookies {
             Ok(None) => false,
             Err(_) => true,
         };
-        let id = SessionCookie::open(keyring, scope, value)?;
+        let read = SessionCookie::read(value)?;
+        expect(read.unverified_id());
+        let id = read.verify(keyring, scope)?;
         if stays {
             return Some(id);
         }
@@ -98,6 +106,12 @@ mod tests {
 
     use super::*;
 
+    impl OpenedCookies {
+        fn opens(&self, keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
+            self.open(keyring, scope, value, |_| ())
+        }
+    }
+
     fn keyring(secret: u8) -> Keyring {
         Keyring::derive(&Secret::new([secret; 32]), &Secret::new([2; 32]))
     }
@@ -107,13 +121,13 @@ mod tests {
         let (ring, opened, id) = (keyring(1), OpenedCookies::default(), SessionId::from_bytes([7; 32]));
         let value = SessionCookie::seal(&ring, "a.example.com", &id).into_bytes();
         for _ in 0..2 {
-            assert_eq!(opened.open(&ring, "a.example.com", &value), Some(id.clone()));
+            assert_eq!(opened.opens(&ring, "a.example.com", &value), Some(id.clone()));
         }
-        assert_eq!(opened.open(&ring, "b.example.com", &value), None);
+        assert_eq!(opened.opens(&ring, "b.example.com", &value), None);
         for index in 0..value.len() {
             let mut damaged = value.clone();
             damaged[index] = if damaged[index] == b'B' { b'C' } else { b'B' };
-            assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
+            assert_eq!(opened.opens(&ring, "a.example.com", &damaged), None, "byte {index}");
             // Whichever place it would be at.
             let (place, tag) = opened.place(damaged.first_chunk().unwrap()).unwrap();
             let known = Opened {
@@ -122,18 +136,18 @@ mod tests {
                 id: id.clone(),
             };
             *place.write().unwrap() = Some(Kept { tag, passed_over: AtomicU32::new(0), opened: Box::new(known) });
-            assert_eq!(opened.open(&ring, "a.example.com", &damaged), None, "byte {index}");
+            assert_eq!(opened.opens(&ring, "a.example.com", &damaged), None, "byte {index}");
         }
-        assert_eq!(opened.open(&ring, "a.example.com", &value[1..]), None);
+        assert_eq!(opened.opens(&ring, "a.example.com", &value[1..]), None);
     }
 
     #[test]
     fn a_cookie_is_opened_by_its_keys_once() {
         let (opened, id) = (OpenedCookies::default(), SessionId::from_bytes([7; 32]));
         let value = SessionCookie::seal(&keyring(1), "h", &id).into_bytes();
-        assert_eq!(opened.open(&keyring(3), "h", &value), None, "what does not open is not kept");
-        assert_eq!(opened.open(&keyring(1), "h", &value), Some(id.clone()));
-        assert_eq!(opened.open(&keyring(3), "h", &value), Some(id), "the keys are not asked again");
+        assert_eq!(opened.opens(&keyring(3), "h", &value), None, "what does not open is not kept");
+        assert_eq!(opened.opens(&keyring(1), "h", &value), Some(id.clone()));
+        assert_eq!(opened.opens(&keyring(3), "h", &value), Some(id), "the keys are not asked again");
     }
 
     #[test]
@@ -145,26 +159,26 @@ mod tests {
         };
         let all: Vec<_> = (0..4_000).map(made).collect();
         for (value, id) in all.iter().chain(&all) {
-            assert_eq!(opened.open(&ring, "h", value).as_ref(), Some(id));
+            assert_eq!(opened.opens(&ring, "h", value).as_ref(), Some(id));
         }
         let used = opened.used();
         assert!((3_000..4_000).contains(&used), "{used}: they are spread, and some meet");
         let at = |value: &[u8]| std::ptr::from_ref(opened.place(value.first_chunk().unwrap()).unwrap().0);
-        let is_known = |value: &[u8]| opened.open(&keyring(3), "h", value).is_some();
+        let is_known = |value: &[u8]| opened.opens(&keyring(3), "h", value).is_some();
         let mut met = HashMap::new();
         let pair = all.iter().find_map(|one| met.insert(at(&one.0), one).map(|before| [before, one]));
         let [(first, _), (second, id)] = pair.unwrap();
         opened.forget();
-        assert!(opened.open(&ring, "h", first).is_some());
+        assert!(opened.opens(&ring, "h", first).is_some());
         for _ in 0..PASSED_OVER {
-            assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id));
+            assert_eq!(opened.opens(&ring, "h", second).as_ref(), Some(id));
         }
         let (place, _) = opened.place(first.first_chunk().unwrap()).unwrap();
         let reader = place.read().unwrap();
-        assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id), "it does not wait");
+        assert_eq!(opened.opens(&ring, "h", second).as_ref(), Some(id), "it does not wait");
         drop(reader);
         assert!(is_known(first));
-        assert_eq!(opened.open(&ring, "h", second).as_ref(), Some(id));
+        assert_eq!(opened.opens(&ring, "h", second).as_ref(), Some(id));
         assert!(is_known(second) && !is_known(first));
     }
 
@@ -172,17 +186,17 @@ mod tests {
     fn what_is_forgotten_is_opened_anew_and_so_is_what_somebody_writes() {
         let (ring, opened, id) = (keyring(1), OpenedCookies::default(), SessionId::from_bytes([7; 32]));
         let value = SessionCookie::seal(&ring, "h", &id).into_bytes();
-        assert_eq!((opened.open(&ring, "h", &value), opened.used()), (Some(id.clone()), 1));
+        assert_eq!((opened.opens(&ring, "h", &value), opened.used()), (Some(id.clone()), 1));
         let (place, _) = opened.place(value.first_chunk().unwrap()).unwrap();
         let another_reader = place.read().unwrap();
-        assert_eq!(opened.open(&keyring(3), "h", &value), Some(id.clone()), "it is known");
+        assert_eq!(opened.opens(&keyring(3), "h", &value), Some(id.clone()), "it is known");
         drop(another_reader);
         let writer = place.write().unwrap();
-        assert_eq!(opened.open(&keyring(3), "h", &value), None, "its keys are asked");
-        assert_eq!(opened.open(&ring, "h", &value), Some(id));
+        assert_eq!(opened.opens(&keyring(3), "h", &value), None, "its keys are asked");
+        assert_eq!(opened.opens(&ring, "h", &value), Some(id));
         drop(writer);
         opened.forget();
         assert_eq!(opened.used(), 0);
-        assert_eq!(opened.open(&keyring(3), "h", &value), None);
+        assert_eq!(opened.opens(&keyring(3), "h", &value), None);
     }
 }

@@ -102,8 +102,8 @@ impl Snapshot {
     }
 
     /// The session that a cookie's value names, where it was made for `scope` (S-083, S-089).
-    pub(crate) fn open_cookie(&self, scope: &str, value: &[u8]) -> Option<SessionId> {
-        self.opened.open(&self.config.keyring, scope, value)
+    pub(crate) fn open_cookie(&self, scope: &str, value: &[u8], expect: impl FnOnce(&[u8; 32])) -> Option<SessionId> {
+        self.opened.open(&self.config.keyring, scope, value, expect)
     }
 
     /// Forgets the cookies that it has opened; long exchanges may keep the rest.

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
-use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp};
+use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp, prefetch_bytes};
 use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
 use postern_storage::{Moment, StorageError};
 use tracing::warn;
@@ -291,7 +291,7 @@ impl<I: Identify> Judge<'_, I> {
                 location: request.url(),
             }));
         }
-        let credential = Credential::present_in(&head.headers, request, request.host.name(), snapshot);
+        let credential = Credential::present_in(&head.headers, request, request.host.name(), (snapshot, self.identify));
         admission.programmatic = credential.programmatic;
         if let Some(reserved) = Reserved::of(request, snapshot) {
             return self.reserved(reserved, head, (request, &credential), admission).await;
@@ -331,7 +331,7 @@ impl<I: Identify> Judge<'_, I> {
         if !served || self.snapshot.asks_otherwise_behind(sni, (route, door)) {
             return Err(Refusal::Misdirected);
         }
-        let credential = Credential::present_in(&head.headers, request, door, self.snapshot);
+        let credential = Credential::present_in(&head.headers, request, door, (self.snapshot, self.identify));
         admission.programmatic = credential.programmatic;
         self.decide_route(head, (request, &credential), (Arc::clone(route), None), admission).await
     }
@@ -598,6 +598,8 @@ fn assertion(
     let purpose = Purpose { host: request.host.name(), issuer, groups, generation, version: snapshot.version };
     let slot = known.map_or_else(|| snapshot.anonymous.of(purpose.host), |entry| Some(&entry.extra));
     if let Some(assertion) = slot.and_then(|slot| slot.find(&purpose, now)) {
+        // It is copied when the head goes up.
+        prefetch_bytes(assertion.token.as_bytes());
         return Ok(assertion);
     }
     let assertion = Assertion::sign(&snapshot.config.identity, &purpose, session, now)

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use postern_identity::{ClaimValues, CompactSession, RandomError, Timestamp, uuid};
+use postern_identity::{ClaimValues, CompactSession, RandomError, Timestamp, prefetch, uuid};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
@@ -70,6 +70,15 @@ impl Assertion {
             generation: purpose.generation,
             version: purpose.version,
         })
+    }
+
+    /// Asks for what is compared, in the order in which it may lie.
+    fn prefetch(&self) {
+        prefetch(&self.token);
+        prefetch(&self.fields);
+        prefetch(&self.host);
+        prefetch(&self.groups);
+        prefetch(&self.version);
     }
 
     fn is_for(&self, purpose: &Purpose<'_>) -> bool {

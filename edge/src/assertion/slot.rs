@@ -36,6 +36,11 @@ pub struct AssertionSlot {
 const MORE: usize = 8;
 
 impl AssertionSlot {
+    /// Asks for the first assertion before it is looked for.
+    pub(crate) fn prefetch(&self) {
+        self.first.load().iter().for_each(|first| first.prefetch());
+    }
+
     /// The assertion for that purpose, if one is there and still fresh.
     pub(crate) fn find(&self, purpose: &Purpose<'_>, now: Timestamp) -> Option<Arc<Assertion>> {
         let held = |place: &ArcSwapOption<Assertion>| {

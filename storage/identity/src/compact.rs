@@ -48,6 +48,12 @@ impl CompactSession {
         }
     }
 
+    /// Asks for what is said of the user, which lies apart, before it is read.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.said.prefetch();
+    }
+
     /// After how long without use it ends, if that is configured.
     #[must_use]
     #[inline]

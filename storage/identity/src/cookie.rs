@@ -10,7 +10,10 @@ use crate::{Keyring, Purpose, SessionId};
 /// The value of the session cookie: a version byte, the session id, and a MAC that binds it to one host, or to the
 /// cookie domain where one is configured (S-089). Opaque to everybody else.
 #[derive(Debug)]
-pub struct SessionCookie;
+pub struct SessionCookie {
+    id: [u8; 32],
+    tag: [u8; MAC_LEN],
+}
 
 const VERSION: u8 = 1;
 const MAC_LEN: usize = 16;
@@ -35,13 +38,32 @@ impl SessionCookie {
     /// The session id in a cookie value, if its MAC holds for `scope`; any change of a byte gives `None` (S-083).
     #[must_use]
     pub fn open(keyring: &Keyring, scope: &str, value: &[u8]) -> Option<SessionId> {
+        Self::read(value)?.verify(keyring, scope)
+    }
+
+    /// A cookie value of this form, whoever made it.
+    #[must_use]
+    pub fn read(value: &[u8]) -> Option<Self> {
         let mut buffer = [0_u8; RAW_LEN + 2];
         let length = URL_SAFE_NO_PAD.decode_slice(value, &mut buffer).ok()?;
         let raw = buffer.get(..length).filter(|raw| raw.len() == RAW_LEN)?;
         let (version, rest) = raw.split_first()?;
-        let (id, tag) = rest.split_first_chunk::<32>()?;
-        let secret = keyring.verify_by(Purpose::SessionCookie, &[scope.as_bytes(), id], tag)?;
-        (*version == VERSION).then(|| SessionId::of(secret, *id))
+        let (id, tag) = rest.split_first_chunk()?;
+        let tag = tag.first_chunk()?;
+        (*version == VERSION).then_some(Self { id: *id, tag: *tag })
+    }
+
+    /// What it says the id is. Nothing vouches for that before it is [verified](Self::verify).
+    #[must_use]
+    pub const fn unverified_id(&self) -> &[u8; 32] {
+        &self.id
+    }
+
+    /// The session id, if the MAC holds for `scope` (S-083).
+    #[must_use]
+    pub fn verify(&self, keyring: &Keyring, scope: &str) -> Option<SessionId> {
+        let secret = keyring.verify_by(Purpose::SessionCookie, &[scope.as_bytes(), &self.id], &self.tag)?;
+        Some(SessionId::of(secret, self.id))
     }
 }
 

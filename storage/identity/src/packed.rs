@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
-use crate::Words;
+use crate::{Words, prefetch_bytes};
 
 /// What a session consists of, in the order in which it lies there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,12 @@ impl Packed {
     #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.text.len()
+    }
+
+    /// Asks for its parts before they are read.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch_bytes(self.text.as_bytes());
     }
 
     /// One of the [texts](Part::TEXTS); `None` if nothing was said.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
-use postern_identity::SessionId;
+use postern_identity::{SessionId, prefetch};
 
 use super::{Entry, is_same};
 
@@ -74,13 +74,24 @@ struct Hash {
 
 impl Hash {
     fn of(id: &SessionId) -> Self {
-        let [part, mark, line @ ..] = *id.as_bytes().first_chunk::<6>().unwrap_or(&[0; 6]);
+        Self::of_bytes(id.as_bytes())
+    }
+
+    fn of_bytes(id: &[u8; 32]) -> Self {
+        let [part, mark, line @ ..] = *id.first_chunk::<6>().unwrap_or(&[0; 6]);
         let line = usize::try_from(u32::from_ne_bytes(line)).unwrap_or_default();
         Self { part: usize::from(part) % PARTS, line, mark: mark.max(1) }
     }
 }
 
 impl<X> Copies<X> {
+    /// Asks for the line in which the copy of that id would be, before it is looked at.
+    pub(super) fn expect(&self, id: &[u8; 32]) {
+        let hash = Hash::of_bytes(id);
+        let part = self.parts.get(hash.part);
+        part.and_then(|part| part.line(hash.line & (part.lines() - 1))).into_iter().for_each(prefetch);
+    }
+
     /// The copy of that id, looked at where it lies.
     pub(super) fn look<T>(&self, id: &SessionId, look: impl FnOnce(&Arc<Entry<X>>) -> T) -> Option<T> {
         let hash = Hash::of(id);
@@ -204,6 +215,7 @@ impl<X> Part<X> {
             while alike != 0 {
                 let place = usize::try_from(alike.trailing_zeros() / u8::BITS).ok()?;
                 let copy = line.places.get(place)?.load();
+                copy.iter().for_each(|copy| copy.prefetch());
                 if copy.as_ref().is_some_and(|copy| is_same(&copy.id, id)) {
                     return Some((line, place, copy));
                 }

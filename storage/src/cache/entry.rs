@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use postern_identity::{CompactSession, Session, SessionId, Timestamp};
+use postern_identity::{CompactSession, Session, SessionId, Timestamp, prefetch};
 
 use crate::invalidation::{Fate, Marks, Owner, Standing};
 
@@ -67,6 +67,18 @@ impl<X> Entry<X> {
             idle_until: AtomicI64::new(idle_end),
             heard: AtomicI64::new(idle_end),
         }
+    }
+
+    /// Asks for all of it before it is read.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        let CompactSession { expires_at, generation, .. } = &self.session;
+        prefetch(&self.fate);
+        prefetch(&self.id);
+        prefetch(expires_at);
+        prefetch(generation);
+        prefetch(&self.heard);
+        prefetch(&self.extra);
     }
 
     /// What facts can be about.

@@ -148,6 +148,12 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         }
     }
 
+    /// Says that this session may be asked for in a moment. Nothing is known of it sooner, but without a wait for memory.
+    #[inline]
+    pub fn expect(&self, id: &[u8; 32]) {
+        self.entries.expect(id);
+    }
+
     /// What is known here of a session, for a request that began `at`. Never waits. `window` is for how long the caller may be
     /// served what is known, while nothing is heard of revocations.
     #[must_use]
@@ -285,6 +291,7 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
     /// first comes from memory at one time.
     fn judge(self: &Arc<Self>, id: &SessionId, entry: &Arc<Entry<X>>, at: Moment, window: Duration) -> Cached<X> {
         let now = at.now;
+        entry.session.prefetch();
         // Read before the standing: a heartbeat that comes in between says nothing of what was looked at before it.
         let lost = self.contact.lost_at(at.steady);
         match self.standing(entry) {
