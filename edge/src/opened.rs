@@ -21,7 +21,8 @@ pub(crate) struct OpenedCookies {
 /// Many read one at once. Who comes while it is written opens the cookie anew: it is locked without waiting only.
 type Place = RwLock<Option<Kept>>;
 
-/// The more cookies are in use, the more share a place and are opened anew. 32 bytes each, and some 150 more once they are used.
+/// The more cookies are in use, the more share a place and are opened anew. 32 bytes each, and some 150 more once they are used: so few
+/// that they stay in the processor's cache, since memory farther away takes as long as the MAC.
 const PLACES: usize = 1 << 10;
 
 /// So often others, good or not, find a place taken before a good one of them takes it over: where many more cookies are in use than
@@ -45,7 +46,7 @@ struct Opened {
 
 impl OpenedCookies {
     /// As [`SessionCookie::open`], with always the same keyring: only what opened is known again, when every byte of it and of
-    /// its scope is the same (S-083, S-089).
+    /// its scope is the same (S-083, S-089). Of another one `expect` hears which session it says it is of, before that is verified.
     pub(crate) fn open(
         &self,
         keyring: &Keyring,
@@ -162,7 +163,7 @@ mod tests {
             assert_eq!(opened.opens(&ring, "h", value).as_ref(), Some(id));
         }
         let used = opened.used();
-        assert!((3_000..4_000).contains(&used), "{used}: they are spread, and some meet");
+        assert!((900..=PLACES).contains(&used), "{used}: they are spread, and some meet");
         let at = |value: &[u8]| std::ptr::from_ref(opened.place(value.first_chunk().unwrap()).unwrap().0);
         let is_known = |value: &[u8]| opened.opens(&keyring(3), "h", value).is_some();
         let mut met = HashMap::new();

@@ -51,16 +51,14 @@ pub(crate) fn up() -> Box<dyn Fn(usize)> {
 /// From the head to the head that goes up, of one of so many people each time, each by one of so many routes. Both heads and the
 /// cookie are made anew, so that nothing is far away but what the gate keeps.
 pub(crate) fn through(people: usize, routes: usize) -> Box<dyn Fn(usize)> {
-    let mut office = Office::of(people, routes);
-    office.head.remove_header(&header::COOKIE);
-    office.head.remove_header(&header::HOST);
-    let keyring = Arc::clone(&office.snapshot.config.keyring);
+    let office = Office::of(people, routes);
     let ask = move |person: usize| {
         let host = host(scattered(person, routes));
-        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(&keyring, &host, &id_of(person)));
+        let keyring = &office.snapshot.config.keyring;
+        let cookie = format!("theme=dark; _pomerium={}", SessionCookie::seal(keyring, &host, &id_of(person)));
         let mut head = office.head.clone();
-        head.append_header(header::HOST, host).unwrap();
-        head.append_header(header::COOKIE, cookie).unwrap();
+        head.insert_header(header::HOST, host).unwrap();
+        head.insert_header(header::COOKIE, cookie).unwrap();
         let admission = office.admission_of(&head);
         let admitted = admission.admitted().unwrap();
         prepare::request(admitted, &office.snapshot, &office.id, ("up.internal:8080", NOW), &mut head);
@@ -68,6 +66,7 @@ pub(crate) fn through(people: usize, routes: usize) -> Box<dyn Fn(usize)> {
     };
     // Each has an assertion then.
     (0..people).for_each(&ask);
+    // Of its own, since the number of a turn begins at 0 again with each round.
     let asked = Cell::new(0);
     Box::new(move |_| ask(scattered(asked.replace(asked.get() + 1), people)))
 }
@@ -134,12 +133,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) async fn at(now: Timestamp) -> Self {
-        Self::of(now, 1).await
-    }
-
     /// So many people, and the cookie of the first.
-    async fn of(now: Timestamp, people: usize) -> Self {
+    pub(crate) async fn of(now: Timestamp, people: usize) -> Self {
         let keyring = Arc::new(Keyring::derive(&Secret::new([1; 32]), &Secret::new([2; 32])));
         let registry = prometheus::Registry::new();
         let storage = Storage::open(StorageConfig::Memory, Arc::clone(&keyring), &registry).unwrap();

@@ -1,7 +1,7 @@
 //! What the steps cost that every request takes: `cargo bench -p postern-edge`.
 //!
-//! For each step the instructions that it executes, which are the same on every run, and the time on this machine. Instructions
-//! are those of two runs under Valgrind, one of which has more to do: the difference is the work alone.
+//! For each step, but those `through` the gate, the instructions that it executes, which are the same on every run; and the time on
+//! this machine. Instructions are those of two runs under Valgrind, one of which has more to do: the difference is the work alone.
 //!
 //! `make budgets` holds the instructions of the unoptimised build, which the tests have anyway, against `budgets.txt`: one that
 //! rose by more than a twentieth is an error. `make budgets ARGS=--set` writes the file anew.
@@ -54,8 +54,7 @@ const STEPS: [Made; 13] = [
 /// Too long for the unoptimised build under Valgrind, so that no budget holds them.
 const WHOLE: [Made; 1] = [("request: HTTP/1.1, kept alive", whole::kept_alive)];
 
-/// What differs between these is how far away memory is, which instructions do not tell, and how many cookies find the place taken
-/// where they would be known.
+/// What differs between these is how far away memory is, which instructions do not tell: only the time is measured.
 const FAR: [Made; 4] = [
     ("through: 1 session, 1 route", || gate::through(1, 1)),
     ("through: 100,000 sessions, 10 routes", || gate::through(100_000, 10)),

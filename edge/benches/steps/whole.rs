@@ -48,7 +48,7 @@ impl Office {
     fn open() -> Self {
         let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let Known { keyring, storage, cache, cookie } =
-            control.block_on(Known::at(std::time::SystemTime::now().into()));
+            control.block_on(Known::of(std::time::SystemTime::now().into(), 1));
         let any = ([127, 0, 0, 1], 0).into();
         let listeners = Listeners {
             public: PublicListener::Plain { addresses: vec![any] },

@@ -596,8 +596,8 @@ fn assertion(
     let session = known.map(|entry| &entry.session);
     let generation = session.map_or(0, |session| session.generation);
     let purpose = Purpose { host: request.host.name(), issuer, groups, generation, version: snapshot.version };
-    let slot = known.map_or_else(|| snapshot.anonymous.of(purpose.host), |entry| Some(&entry.extra));
-    if let Some(assertion) = slot.and_then(|slot| slot.find(&purpose, now)) {
+    let slot = known.map_or_else(|| snapshot.anonymous.of(purpose.host), |entry| &entry.extra);
+    if let Some(assertion) = slot.find(&purpose, now) {
         // It is copied when the head goes up.
         prefetch_bytes(assertion.token.as_bytes());
         return Ok(assertion);
@@ -605,9 +605,7 @@ fn assertion(
     let assertion = Assertion::sign(&snapshot.config.identity, &purpose, session, now)
         .map_err(|_| Refusal::Failed(Failure::Internal))?;
     let assertion = Arc::new(assertion);
-    if let Some(slot) = slot {
-        slot.keep(&purpose, Arc::clone(&assertion), now);
-    }
+    slot.keep(&purpose, Arc::clone(&assertion), now);
     Ok(assertion)
 }
 

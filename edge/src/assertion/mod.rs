@@ -94,12 +94,12 @@ impl Assertion {
     }
 }
 
-/// That text beside the count of those who hold it, as far as it has a usual length: each piece that lies elsewhere is waited for.
+/// That text in one allocation with the count of those who hold it, if it is no longer than usual: one wait for memory, not two.
 fn in_one_piece(text: String) -> Bytes {
     fn held<const ROOM: usize>(text: &str) -> Option<Bytes> {
         ArrayVec::<u8, ROOM>::try_from(text.as_bytes()).ok().map(Bytes::from_owner)
     }
-    // With the count a little less than what allocators give out.
+    // With the count and the length just below what mimalloc gives out: 640, 768 and 1,024 bytes.
     let short = held::<608>(&text).or_else(|| held::<736>(&text)).or_else(|| held::<992>(&text));
     short.unwrap_or_else(|| text.into())
 }

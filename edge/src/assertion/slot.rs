@@ -23,13 +23,15 @@ pub(crate) struct Purpose<'a> {
     pub(crate) version: u64,
 }
 
+type Place = ArcSwapOption<Assertion>;
+
 /// The assertions of one session; rides in its cache entry and goes with it. Most people use one application at a time, so the
-/// first assertion lies right behind the entry: among many sessions all that lies elsewhere is waited for.
+/// pointer to the first assertion is a part of the entry itself: each allocation more is a wait for memory.
 #[derive(Debug, Default)]
 pub struct AssertionSlot {
-    pub(super) first: ArcSwapOption<Assertion>,
+    first: Place,
     /// The others, once there are any.
-    more: OnceLock<Box<[ArcSwapOption<Assertion>; MORE]>>,
+    more: OnceLock<Box<[Place; MORE]>>,
 }
 
 /// With the first, room for a user of nine applications at once; more of them share.
@@ -43,22 +45,22 @@ impl AssertionSlot {
 
     /// The assertion for that purpose, if one is there and still fresh.
     pub(crate) fn find(&self, purpose: &Purpose<'_>, now: Timestamp) -> Option<Arc<Assertion>> {
-        let held = |place: &ArcSwapOption<Assertion>| {
+        let held = |place: &Place| {
             let held = place.load();
             let fits = held.as_ref().is_some_and(|held| held.is_for(purpose) && held.is_fresh(now));
             if fits { Guard::into_inner(held) } else { None }
         };
-        held(&self.first).or_else(|| near(self.more.get()?, purpose).find_map(held))
+        held(&self.first).or_else(|| near(self.more.get()?, purpose.host).find_map(held))
     }
 
     /// Keeps an assertion, in place of one that is of no use any more, or else of the one at its own place among the others.
     pub(crate) fn keep(&self, purpose: &Purpose<'_>, assertion: Arc<Assertion>, now: Timestamp) {
-        let is_free = |place: &&ArcSwapOption<Assertion>| {
+        let is_free = |place: &&Place| {
             let is_useless =
                 |held: &Assertion| held.is_for(purpose) || !held.is_fresh(now) || held.version < purpose.version;
             place.load().as_deref().is_none_or(is_useless)
         };
-        let others = || near(self.more.get_or_init(Box::default), purpose);
+        let others = || near(self.more.get_or_init(Box::default), purpose.host);
         let first = Some(&self.first).filter(is_free);
         if let Some(place) = first.or_else(|| others().find(is_free)).or_else(|| others().next()) {
             place.store(Some(assertion));
@@ -66,12 +68,9 @@ impl AssertionSlot {
     }
 }
 
-/// A purpose's own place and its neighbours, in order.
-fn near<'p>(
-    places: &'p [ArcSwapOption<Assertion>; MORE],
-    purpose: &Purpose<'_>,
-) -> impl Iterator<Item = &'p ArcSwapOption<Assertion>> + use<'p> {
-    places.iter().cycle().skip(fnv(purpose.host) as usize % MORE).take(MORE)
+/// A host's own place and its neighbours, in order.
+fn near<'p>(places: &'p [Place; MORE], host: &str) -> impl Iterator<Item = &'p Place> + use<'p> {
+    places.iter().cycle().skip(fnv(host) as usize % MORE).take(MORE)
 }
 
 /// The assertions of nobody, a slot for several hosts.
@@ -80,8 +79,9 @@ pub(crate) struct AnonymousSlots([AssertionSlot; 32]);
 
 impl AnonymousSlots {
     /// The slot of that host.
-    pub(crate) fn of(&self, host: &str) -> Option<&AssertionSlot> {
-        self.0.get(fnv(host) as usize % self.0.len())
+    pub(crate) fn of(&self, host: &str) -> &AssertionSlot {
+        let Self(slots @ [first, ..]) = self;
+        slots.get(fnv(host) as usize % slots.len()).unwrap_or(first)
     }
 }
 
