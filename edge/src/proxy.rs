@@ -24,7 +24,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session as Downstream};
 use tokio::sync::watch;
 
-use crate::admit::Gate;
+use crate::admit::{Admission, Gate};
 use crate::answer::Answer;
 use crate::bound::Bound;
 use crate::exchange::{End, Exchange};
@@ -215,6 +215,7 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.admission.iter().for_each(Admission::prefetch);
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             exchange.note(Outcome::Status(head.status.as_u16()));
         }
@@ -260,6 +261,7 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.admission.iter().for_each(Admission::prefetch_token);
         if downstream.is_process_shutting_down() {
             downstream.set_keepalive(None);
         }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
-use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp, prefetch_bytes};
+use postern_identity::{CompactSession, EDGE_TOKEN_HEADER, IdpId, Session, Timestamp, prefetch, prefetch_bytes};
 use postern_policy::{ClientCertificate, Decision, Device, Evaluation, Reason, Reasons};
 use postern_storage::{Moment, StorageError};
 use tracing::warn;
@@ -644,6 +644,22 @@ impl Admission {
             (Verdict::Pass(permit), Some(request)) => Some(Admitted { permit, request }),
             _ => None,
         }
+    }
+
+    /// Asks for what is let go of when the exchange ends, and was used last before the upstream answered: others came since.
+    pub(crate) fn prefetch(&self) {
+        self.subject.known().into_iter().for_each(|known| prefetch(&**known));
+        self.assertion().into_iter().for_each(Assertion::prefetch);
+    }
+
+    /// The same for the token, when what leads to it is near.
+    pub(crate) fn prefetch_token(&self) {
+        self.assertion().and_then(|assertion| assertion.token.as_bytes().first()).into_iter().for_each(prefetch);
+    }
+
+    fn assertion(&self) -> Option<&Assertion> {
+        let Verdict::Pass(permit) = &self.verdict else { return None };
+        permit.assertion.as_deref()
     }
 
     /// What an answer of ours may speak of.

@@ -72,8 +72,9 @@ impl Assertion {
         })
     }
 
-    /// Asks for what is compared, in the order in which it may lie.
-    fn prefetch(&self) {
+    /// Asks for all of it, wherever in it a field may lie.
+    pub(crate) fn prefetch(&self) {
+        prefetch(self);
         prefetch(&self.token);
         prefetch(&self.fields);
         prefetch(&self.host);
