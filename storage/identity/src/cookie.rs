@@ -1,5 +1,6 @@
 //! The session cookie, both ways: authn writes it, the edge reads it; and the attributes of every cookie of ours (03 §3.5).
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,7 +10,6 @@ use crate::{Keyring, Purpose, SessionId};
 
 /// The value of the session cookie: a version byte, the session id, and a MAC that binds it to one host, or to the
 /// cookie domain where one is configured (S-089). Opaque to everybody else.
-#[derive(Debug)]
 pub struct SessionCookie {
     id: [u8; 32],
     tag: [u8; MAC_LEN],
@@ -64,6 +64,13 @@ impl SessionCookie {
     pub fn verify(&self, keyring: &Keyring, scope: &str) -> Option<SessionId> {
         let secret = keyring.verify_by(Purpose::SessionCookie, &[scope.as_bytes(), &self.id], &self.tag)?;
         Some(SessionId::of(secret, self.id))
+    }
+}
+
+/// Shows nothing of it: whoever reads it is signed in (S-108).
+impl fmt::Debug for SessionCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCookie").finish_non_exhaustive()
     }
 }
 
@@ -163,6 +170,9 @@ mod tests {
         let value = SessionCookie::seal(&ring, "a.example.com", &id);
         assert_eq!(SessionCookie::open(&ring, "a.example.com", value.as_bytes()), Some(id));
         assert_eq!(SessionCookie::open(&ring, "b.example.com", value.as_bytes()), None);
+        let read = SessionCookie::read(value.as_bytes()).unwrap();
+        assert_eq!(read.unverified_id(), &[7; 32]);
+        assert_eq!(format!("{read:?}"), "SessionCookie { .. }");
     }
 
     /// What version 1 of the cookie looks like: of id `[7; 32]` on `a.example.com`, under the keyring above.
