@@ -21,8 +21,8 @@ pub(crate) struct OpenedCookies {
 /// Many read one at once. Who comes while it is written opens the cookie anew: it is locked without waiting only.
 type Place = RwLock<Option<Kept>>;
 
-/// The more cookies are in use, the more share a place and are opened anew. 32 bytes each, and some 150 more once they are used: so few
-/// that they stay in the processor's cache, since memory farther away takes as long as the MAC.
+/// The more cookies are in use, the more share a place and are opened anew. Some 180 bytes each, 46 KB in all, which stay in the
+/// processor's cache: a place in memory farther away would cost as much time as the MAC that it saves.
 const PLACES: usize = 1 << 8;
 
 /// So often others, good or not, find a place taken before a good one of them takes it over: where many more cookies are in use than
@@ -152,6 +152,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_cookie_that_is_not_known_the_id_is_told_before_it_is_verified() {
+        let (opened, id) = (OpenedCookies::default(), SessionId::from_bytes([7; 32]));
+        let value = SessionCookie::seal(&keyring(1), "h", &id).into_bytes();
+        let told = |ring: u8, value: &[u8]| {
+            let mut told = None;
+            let opens = opened.open(&keyring(ring), "h", value, |id| told = Some(*id)).is_some();
+            (told, opens)
+        };
+        assert_eq!(told(3, &value), (Some([7; 32]), false));
+        assert_eq!(told(1, &value), (Some([7; 32]), true));
+        assert_eq!(told(1, &value), (None, true), "it is known");
+        assert_eq!(told(1, &value[1..]), (None, false));
+    }
+
+    #[test]
     fn of_those_that_share_a_place_one_gives_way_when_others_have_often_come() {
         let (ring, opened) = (keyring(1), OpenedCookies::default());
         let made = |number: u16| {
@@ -163,7 +178,7 @@ mod tests {
             assert_eq!(opened.opens(&ring, "h", value).as_ref(), Some(id));
         }
         let used = opened.used();
-        assert!((PLACES * 9 / 10..=PLACES).contains(&used), "{used}: they are spread, and some meet");
+        assert!(used >= PLACES * 9 / 10, "{used}: they are spread");
         let at = |value: &[u8]| std::ptr::from_ref(opened.place(value.first_chunk().unwrap()).unwrap().0);
         let is_known = |value: &[u8]| opened.opens(&keyring(3), "h", value).is_some();
         let mut met = HashMap::new();

@@ -72,7 +72,7 @@ impl Assertion {
         })
     }
 
-    /// Asks for all of it, wherever in it a field may lie.
+    /// Asks for all of it before it is read: by fields that lie apart.
     pub(crate) fn prefetch(&self) {
         prefetch(self);
         prefetch(&self.token);

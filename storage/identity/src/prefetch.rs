@@ -11,7 +11,8 @@ pub fn prefetch<T>(value: &T) {
     let _nothing_is_asked = value;
 }
 
-/// Asks for all lines of the processor's cache in which these bytes lie, of many for the first ones.
+/// Asks for the lines of the processor's cache in which these bytes lie, of many for the first ones. Counted from the first byte on, so
+/// that the last line may be missed.
 #[inline]
 pub fn prefetch_bytes(bytes: &[u8]) {
     for line in bytes.chunks(LINE).take(LINES) {

@@ -39,7 +39,7 @@ struct Line<X> {
     places: [ArcSwapOption<Entry<X>>; PLACES],
 }
 
-/// Some of the copies; which, their random ids decide.
+/// Every so manieth part of the table, from a first one on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     first: usize,
@@ -47,16 +47,16 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) const ALL: Self = Self { first: 0, step: 1 };
+    pub(super) const ALL: Self = Self::of(0, 1);
 
-    /// One of so many of the same size; in as many turns, one after the other, each copy is among them once.
-    pub(super) const fn of(turn: usize, shares: usize) -> Self {
-        Self { first: turn % shares, step: shares }
+    /// That of one of so many turns, of which the first is 0; in all of them each copy is looked at once.
+    pub(super) const fn of(turn: usize, turns: usize) -> Self {
+        Self { first: turn, step: turns }
     }
 }
 
 const PLACES: usize = 7;
-/// So few that they stay in the processor's cache: each look reads three lines of one.
+/// So few, 32 KB, that they stay in the processor's cache: each look reads two or three lines of one.
 const PARTS: usize = 64;
 /// 131 thousand lines, and so thirty million copies in all parts; more are not kept.
 const PIECES: usize = 18;

@@ -256,21 +256,18 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         self.len() == 0
     }
 
-    /// Drops what is over, outdated or unused from a share of what is kept, another one with each turn; and from all of it, with
-    /// what is too much, where that is more than may be. Until then it costs memory alone: it is not served.
+    /// Drops copies that are over, outdated or unused: of one share with each turn, or of all where there are more than `max_entries`;
+    /// where that is not enough, others until a tenth is free. A copy that waits to be dropped is not served; it costs memory alone.
     pub(crate) fn sweep(&self, now: Timestamp, turn: usize) {
-        let resets = self.invalidation.resets();
-        let is_too_much = self.len() > self.config.max_entries;
-        let share = if is_too_much { Share::ALL } else { Share::of(turn, SWEEPS) };
+        let (resets, most) = (self.invalidation.resets(), self.config.max_entries);
+        let share = if self.len() > most { Share::ALL } else { Share::of(turn, SWEEPS) };
         self.entries.retain(share, |entry| {
             let useful = entry.is_from(resets) && self.standing(entry) == Standing::Good;
             useful && now < entry.session.expires_at && now.since(entry.read_at()) < self.config.kept()
         });
+        let kept = self.len();
         // The keys are random, so whatever comes first is a fair choice.
-        let mut excess = match self.len() {
-            many if many > self.config.max_entries => many - self.config.max_entries / 10 * 9,
-            _ => 0,
-        };
+        let mut excess = if kept > most { kept - most / 10 * 9 } else { 0 };
         if excess > 0 {
             self.entries.retain(Share::ALL, |_| {
                 let stays = excess == 0;
@@ -434,7 +431,7 @@ pub(crate) async fn sweep_regularly<X: Default + Send + Sync + 'static>(
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// In so many turns all is looked at once. Each copy is a wait for memory: every two seconds all of 100,000 would take 18 ms.
+/// In so many turns each copy is looked at once. That is a wait for memory of some 180 ns: to look at all of 100,000 takes 18 ms.
 const SWEEPS: usize = 16;
 
 /// Whether both are one id, in constant time (S-110). The same bytes under another secret are another session, if they are one.
