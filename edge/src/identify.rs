@@ -51,6 +51,9 @@ pub(crate) trait Identify: Sync {
     /// Told of a session that may be asked for in a moment, before anything vouches for its id.
     fn expect(&self, _id: &[u8; 32]) {}
 
+    /// Told of the credential whose session is asked for in a moment.
+    fn prefetch(&self, _credential: &Credential) {}
+
     /// The live session that it names, if there is one (S-090). `window`: how long what is known here may be believed while
     /// revocations by others are not heard of.
     fn session(
@@ -71,6 +74,11 @@ impl Identify for Near<'_> {
     #[inline]
     fn expect(&self, id: &[u8; 32]) {
         self.sessions.expect(id);
+    }
+
+    #[inline]
+    fn prefetch(&self, credential: &Credential) {
+        credential.shown.iter().for_each(|shown| self.sessions.prefetch(shown.id()));
     }
 
     async fn session(

@@ -33,7 +33,8 @@ pub(crate) async fn large_for_many(kept: impl Fn() -> usize) {
 /// Some 3 MB of copies, or 10 MB with an assertion of each. Large pages cost some 16 MB at start, and what is there before is moved into
 /// them by the system (`khugepaged`), 1.6 MB a second: so neither at once, nor late.
 const MANY: usize = 8_192;
-const EVERY: Duration = Duration::from_secs(2);
+/// Among people who all come at one time, some thousands a second are added.
+const EVERY: Duration = Duration::from_millis(250);
 
 #[cfg(target_os = "linux")]
 mod system {

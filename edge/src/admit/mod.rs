@@ -292,6 +292,7 @@ impl<I: Identify> Judge<'_, I> {
             }));
         }
         let credential = Credential::present_in(&head.headers, request, request.host.name(), (snapshot, self.identify));
+        self.identify.prefetch(&credential);
         admission.programmatic = credential.programmatic;
         if let Some(reserved) = Reserved::of(request, snapshot) {
             return self.reserved(reserved, head, (request, &credential), admission).await;

@@ -87,10 +87,23 @@ impl Hash {
 
 impl<X> Copies<X> {
     /// Asks for the line in which the copy of that id would be, before it is looked at.
-    pub(super) fn expect(&self, id: &[u8; 32]) {
-        let hash = Hash::of_bytes(id);
-        let part = self.parts.get(hash.part);
-        part.and_then(|part| part.line(hash.line & (part.lines() - 1))).into_iter().for_each(prefetch);
+    pub(super) fn prefetch_line(&self, id: &[u8; 32]) {
+        self.own_line(Hash::of_bytes(id)).into_iter().for_each(prefetch);
+    }
+
+    /// Asks for the copy of that id, if it lies in its own line.
+    pub(super) fn prefetch(&self, id: &SessionId) {
+        let hash = Hash::of(id);
+        let Some(line) = self.own_line(hash) else { return };
+        let place = usize::try_from(alike(line.marks(), hash.mark).trailing_zeros() / u8::BITS).ok();
+        let copy = place.and_then(|place| line.places.get(place)).map(ArcSwapOption::load);
+        copy.as_deref().into_iter().flatten().for_each(|copy| copy.prefetch());
+    }
+
+    #[inline]
+    fn own_line(&self, hash: Hash) -> Option<&Line<X>> {
+        let part = self.parts.get(hash.part)?;
+        part.line(hash.line & (part.lines() - 1))
     }
 
     /// The copy of that id, looked at where it lies.
@@ -216,7 +229,6 @@ impl<X> Part<X> {
             while alike != 0 {
                 let place = usize::try_from(alike.trailing_zeros() / u8::BITS).ok()?;
                 let copy = line.places.get(place)?.load();
-                copy.iter().for_each(|copy| copy.prefetch());
                 if copy.as_ref().is_some_and(|copy| is_same(&copy.id, id)) {
                     return Some((line, place, copy));
                 }

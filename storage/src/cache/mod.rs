@@ -148,10 +148,16 @@ impl<X: Default + Send + Sync + 'static> SessionCache<X> {
         }
     }
 
-    /// Says that this session may be asked for in a moment. Nothing is known of it sooner, but without a wait for memory.
+    /// Says that a session of this id may be asked for soon: the first of two waits for memory begins.
     #[inline]
     pub fn expect(&self, id: &[u8; 32]) {
-        self.entries.expect(id);
+        self.entries.prefetch_line(id);
+    }
+
+    /// Says that this session is asked for in a moment: the second one begins.
+    #[inline]
+    pub fn prefetch(&self, id: &SessionId) {
+        self.entries.prefetch(id);
     }
 
     /// What is known here of a session, for a request that began `at`. Never waits. `window` is for how long the caller may be
