@@ -75,7 +75,9 @@ fn near<'p>(places: &'p [Place; MORE], host: &str) -> impl Iterator<Item = &'p P
 
 /// The assertions of nobody, a slot for several hosts.
 #[derive(Debug, Default)]
-pub(crate) struct AnonymousSlots([AssertionSlot; 32]);
+pub(crate) struct AnonymousSlots([AssertionSlot; ANONYMOUS]);
+
+const ANONYMOUS: usize = 32;
 
 impl AnonymousSlots {
     /// The slot of that host.
