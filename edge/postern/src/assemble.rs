@@ -278,8 +278,9 @@ impl Running {
             needs_restart: needs_restart.unwrap_or_default(),
             problems: loaded.problems.without_lines(),
         };
-        self.reloads.count(&verdict);
+        // Who sees the figure finds the reasons in the log.
         verdict.log();
+        self.reloads.count(&verdict);
         verdict
     }
 

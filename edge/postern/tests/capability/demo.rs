@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
 
-use crate::support::{Demo, Postern, eventually, free_ports};
+use crate::support::{Demo, Postern, free_ports};
 
 #[tokio::test]
 async fn a_session_outlives_a_restart_of_the_demonstration() -> Result<()> {
@@ -32,13 +32,9 @@ async fn r_019_a_new_secret_waits_for_the_next_start_and_nobody_is_locked_out_un
 
     for name in ["shared-secret", "cookie-secret"] {
         std::fs::write(demo.folder().join(name), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")?;
-        eventually("the new secret to be noticed", async || {
-            demo.postern.told().contains(&format!("{:?}", name.replace('-', "_"))).then_some(())
-        })
-        .await
-        .with_context(|| demo.postern.told())?;
+        demo.postern.says(&format!("{:?}", name.replace('-', "_"))).await?;
     }
-    eventually("the configuration", async || demo.postern.told().contains("is in force").then_some(())).await?;
+    demo.postern.says("is in force").await?;
 
     let page = before.peek(demo.url("hello", "/json")).await?;
     assert_eq!(page.status, StatusCode::OK, "who is signed in stays so: {page:?}");

@@ -83,7 +83,7 @@ impl Office {
 #[tokio::test]
 async fn r_029_idle_connections_leave_others_the_files_that_they_need() -> Result<()> {
     let office = open().await?;
-    assert!(office.postern.told().contains("may open only 300 files"), "{}", office.postern.told());
+    office.postern.says("may open only 300 files").await?;
     let most = usize::try_from(office.metric("postern_edge_limit{limit=\"connections\"}").await?)?;
     assert_eq!(most, 172, "a good part is not for clients");
 

@@ -166,8 +166,7 @@ async fn crl_file_takes_back_what_was_believed_on_open_and_resumed_connections()
 
     // What is no list is not taken, and the one before stays in force.
     std::fs::write(office.world.path("revoked.pem"), "nothing")?;
-    let told = async || office.postern.told().contains("PST-0304").then_some(());
-    eventually("the refusal of the list", told).await.with_context(|| office.postern.told())?;
+    office.postern.says("PST-0304").await?;
     assert_eq!(office.status(&caller, "app", "/").await, INVALID);
     assert_eq!(office.status(&other, "app", "/").await, "200");
     Ok(())

@@ -217,7 +217,7 @@ async fn a_new_process_that_cannot_start_leaves_the_one_before_as_it_was() -> Re
     assert!(postern.is_alive());
     good(&client(&world, true)?, &url).await?;
     good(&plain_client()?, &format!("http://127.0.0.1:{}/readyz", world.health)).await?;
-    assert!(postern.told().contains("error[PST-"), "the new process says why\n{}", postern.told());
+    postern.says("error[PST-").await.context("the new process says why")?;
 
     world.write_config(&config)?;
     upgraded(&postern, postern.id().into()).await?;
@@ -248,7 +248,7 @@ async fn a_new_process_takes_no_connection_before_its_store_answers_and_ends_wit
     let nobody = crate::support::free_port()?;
     world.write_config(&with_store(&world, &config, &format!("redis://127.0.0.1:{nobody}")))?;
     postern.signal("USR2")?;
-    eventually("the new process", async || postern.told().contains("a new process was started").then_some(())).await?;
+    postern.says("a new process was started").await?;
     // Its store is tried once it has bound what it was given.
     let tried = "a server of the store cannot be reached";
     let tries = eventually("its trouble", async || postern.stdout().contains(tried).then_some(()));

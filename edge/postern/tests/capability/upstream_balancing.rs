@@ -289,7 +289,7 @@ async fn row_outlier_detection_leaves_out_an_endpoint_that_fails_and_takes_it_ba
         *statuses.entry(browser.visit(world.url("app", "/")).await?.status.as_u16()).or_insert(0) += 1;
     }
     assert_eq!(statuses[&500], 3, "{statuses:?}");
-    assert!(postern.told().contains("an endpoint is left out for a while"), "{}", postern.told());
+    postern.says("an endpoint is left out for a while").await?;
     let ejections = "postern_edge_upstream_ejections_total{cause=\"consecutive-5xx\",route=\"app\"}";
     assert!((metric(&world, ejections).await? - 1.0).abs() < f64::EPSILON);
     let before = failing.requests();
@@ -447,6 +447,5 @@ async fn health_comes_and_goes_and_is_remembered_over_a_reload_that_changes_noth
     let back =
         async || browser.visit(world.url("alone", "/")).await.ok().filter(|answer| answer.status == 200).map(drop);
     eventually("it is taken back", back).await?;
-    assert!(postern.told().contains("an endpoint is healthy again"), "{}", postern.told());
-    Ok(())
+    postern.says("an endpoint is healthy again").await
 }

@@ -113,6 +113,5 @@ async fn row_regex_priority_order_has_no_effect_on_routes_of_a_file() -> Result<
     })
     .await?;
     leads(&office, &[("app", "/a/b", "first")]).await?;
-    assert!(office.postern.told().contains("regex_priority_order"), "it is told: {}", office.postern.told());
-    Ok(())
+    office.postern.says("regex_priority_order").await
 }

@@ -162,6 +162,12 @@ impl Postern {
         format!("{}\n{}", self.stdout.text(), self.stderr.text())
     }
 
+    /// Waits until it has said this: what it does may be seen before its words have come through the pipe.
+    pub(crate) async fn says(&self, words: &str) -> Result<()> {
+        let said = eventually(words, async || self.told().contains(words).then_some(()));
+        said.await.with_context(|| self.told())
+    }
+
     /// Its standard output so far.
     pub(crate) fn stdout(&self) -> String {
         self.stdout.text()
