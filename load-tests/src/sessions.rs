@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<Table> {
         let edge = Edge::start(cores.for_proxy(&binary), &url, &provider, application, more)?;
         let mut side = Side { name: name.to_owned(), edge, people, cookies: tempfile::tempdir()?, seen: Vec::new() };
         eprintln!("{name}: the first request of each");
-        runtime.block_on(side.arrive())?;
+        runtime.block_on(side.arrive(active))?;
         Ok::<_, anyhow::Error>(side)
     };
     let [one_store, many_store] = &stores;
@@ -97,8 +97,9 @@ const SIGNED_ANEW: Duration = Duration::from_secs(120);
 fn turns(mut sides: [&mut Side; 2], options: &Options) -> Result<()> {
     for round in 1..=options.rounds {
         for side in &mut sides {
-            eprintln!("round {round} of {}: {}", options.rounds, side.name);
-            side.turn(options.seconds)?;
+            let (cpu, busy) = side.turn(options.seconds)?;
+            let (name, rounds) = (&side.name, options.rounds);
+            eprintln!("round {round} of {rounds}: {name}: {cpu:.1} µs a request, {busy:.0} % of a core");
         }
     }
     Ok(())
@@ -133,15 +134,18 @@ struct Side {
 }
 
 impl Side {
-    /// Each of them asks once.
-    async fn arrive(&mut self) -> Result<()> {
+    /// Each of them asks once. Of heads that differ there are as many as said, however few people there are: so that what wrk
+    /// has to do, and what it takes of the caches that it shares with the edge, is the same.
+    async fn arrive(&mut self, heads: usize) -> Result<()> {
         self.edge.is_ready().await?;
         let mut clients = Clients::connect(vec![self.edge.dial()?]).await?;
         for people in self.people.chunks(AT_ONCE) {
             let job = |person| Job { edge: 0, request: self.edge.request(person, BYTES).into(), fresh: false };
             clients.ask(people.iter().map(job).collect(), AS_FAST_AS_CAN_BE).await?;
         }
-        let cookies: String = self.people.iter().map(|person| Edge::cookie(person) + "\n").collect();
+        let sealed: Vec<_> = self.people.iter().map(Edge::cookie).collect();
+        let heads = sealed.iter().cycle().take(heads).enumerate();
+        let cookies: String = heads.map(|(at, cookie)| format!("{cookie}; head={at:07}\n")).collect();
         fs::write(self.file("cookies"), cookies)?;
         fs::write(self.file("each.lua"), script(&self.file("cookies")))?;
         Ok(())
@@ -151,8 +155,8 @@ impl Side {
         self.cookies.path().join(name)
     }
 
-    /// As many requests as one core can ask, each of somebody.
-    fn turn(&mut self, seconds: u64) -> Result<()> {
+    /// As many requests as one core can ask, each of somebody: µs of processor time for one, and how busy its core was.
+    fn turn(&mut self, seconds: u64) -> Result<(f64, f64)> {
         let before = self.edge.processes.cpu();
         let mut wrk = Command::new("wrk");
         wrk.args(["--threads", "1", "--latency", "--connections", "32", "--duration", &format!("{seconds}s")]);
@@ -162,8 +166,9 @@ impl Side {
         let (requests, failed) = (u32::try_from(asked.requests)?, asked.failed);
         ensure!(requests > 0 && failed == 0, "{}: {failed} of {requests} requests failed", self.name);
         let cpu = self.edge.processes.cpu() - before;
-        self.seen.push(cpu.as_secs_f64() * 1e6 / f64::from(requests));
-        Ok(())
+        let each = cpu.as_secs_f64() * 1e6 / f64::from(requests);
+        self.seen.push(each);
+        Ok((each, cpu.as_secs_f64() / asked.took.as_secs_f64() * 100.0))
     }
 }
 
