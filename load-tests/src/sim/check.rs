@@ -42,6 +42,7 @@ pub(super) async fn run(lab: Lab) -> Result<Table> {
         }
     }
     clients.ask(usual.clone(), AT_ONCE).await?;
+    measure::grown(|| held(&edges)).await;
     let settled = turns(&usual, usual.len().min(spans(rate, SETTLED)));
     clients.ask(settled.clone(), rate).await?;
 

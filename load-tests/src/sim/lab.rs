@@ -32,7 +32,8 @@ pub(super) struct Size {
     pub(super) rate: f64,
     /// A span in which something is measured.
     pub(super) span: Duration,
-    /// People who ask at an edge before anything is measured there.
+    /// People who ask at an edge before anything is measured there: so many that it has taken large pages by then. What an edge
+    /// was before is moved into them, which is not what a session takes.
     pub(super) early: usize,
     /// People whose first request is measured at one edge.
     pub(super) people: usize,
@@ -47,7 +48,7 @@ pub(super) struct Size {
 const LONG: Size = Size {
     rate: 600.0,
     span: Duration::from_secs(6),
-    early: 1_000,
+    early: 10_000,
     people: 3_000,
     kept: 25_000,
     ends: 300,
@@ -56,7 +57,7 @@ const LONG: Size = Size {
 const QUICK: Size = Size {
     rate: 200.0,
     span: Duration::from_secs(3),
-    early: 500,
+    early: 10_000,
     people: 1_000,
     kept: 10_000,
     ends: 100,

@@ -127,6 +127,7 @@ pub(super) async fn edge(lab: &Lab, people: &[Person], store: &mut StoreCosts) -
     tell("an edge: sessions of many people");
     // What the first ones make an edge set aside, and many at one time, is not a session's.
     clients.ask(each(&edge, early, 0), AT_ONCE).await?;
+    grown(|| memory(&edge.processes)).await;
     // What was freed is given back while requests go on.
     clients.ask(of(0, SETTLED), size.rate).await?;
     let before = memory(&edge.processes);
@@ -137,6 +138,7 @@ pub(super) async fn edge(lab: &Lab, people: &[Person], store: &mut StoreCosts) -
     store.look_micros = busy(store, &took.store, 2.0) / took.store.looks.max(1.0);
     clients.ask(of(0, SETTLED), size.rate).await?;
     costs.session_bytes = ((memory(&edge.processes) - before) / count(kept.len())).max(0.0);
+    costs.start_bytes = costs.start_bytes.max(before - count(early.len()) * costs.session_bytes);
 
     tell("an edge: requests");
     let (took, requests) = load(lab, &edge, &mut clients, of(0, size.span), &costs).await?;
@@ -230,6 +232,22 @@ impl Watch {
         Ok(Took { micros, store: lab.moment()?.since(&self.store) })
     }
 }
+
+/// Until the system has moved what there is into large pages, which it does a piece at a time, or for a minute.
+pub(super) async fn grown(held: impl Fn() -> f64) {
+    let mut before = held();
+    for _ in 0..5 {
+        sleep(MOVED).await;
+        let now = held();
+        if now < before * 1.01 {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// The system looks for pages to move every ten seconds (`khugepaged/scan_sleep_millisecs`).
+const MOVED: Duration = Duration::from_secs(11);
 
 /// Bytes of a process.
 pub(super) fn memory(processes: &Processes) -> f64 {
